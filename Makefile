@@ -1,0 +1,22 @@
+# The two commands of the README. Each sets up what it needs in .venv first.
+PYTHON ?= python3
+
+.PHONY: demo test lint setup clean
+
+demo: setup
+	@.venv/bin/python scripts/demo.py
+
+test:
+	@$(PYTHON) scripts/setup.py --system
+	@EDGEKIT_DATA="$(EDGEKIT_DATA)" .venv/bin/python -m pytest
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Measuring: agreement of outputs, latency statistics, the environment of a measurement."""

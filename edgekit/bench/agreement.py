@@ -1,0 +1,127 @@
+"""How near two sets of outputs are, and the contract's rules of parity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.documents import Agreement
+
+Array = NDArray[np.generic]
+
+FLOAT_TOLERANCE = 1e-3
+MIN_SQNR_DB = 20.0
+DEVICE_FLOAT_TOLERANCE = 1e-4
+DEVICE_STEPS = 2
+# JSON knows no infinity: what stands for "no number agrees".
+WORST_DIFF = 3.4e38
+WORST_SQNR_DB = -300.0
+
+
+class OutputAgreement:
+    """Accumulates one output over all compared inputs, in float64."""
+
+    def __init__(self) -> None:
+        self.max_abs_diff = 0.0
+        self.max_abs_reference = 0.0
+        self._signal = 0.0
+        self._noise = 0.0
+
+    def add(self, actual: Array, reference: Array) -> None:
+        """Add one comparison of flat arrays. Equal NaNs and infinities count as equal."""
+        if actual.size != reference.size:
+            self.max_abs_diff, self._noise = WORST_DIFF, math.inf
+            return
+        a, b = actual.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        finite = np.isfinite(b)
+        self._signal += float(np.square(b[finite]).sum())
+        self.max_abs_reference = max(
+            self.max_abs_reference, float(np.abs(b[finite]).max(initial=0.0))
+        )
+        if same.all():
+            return
+        difference = np.abs(a[~same] - b[~same])
+        if not np.isfinite(difference).all():
+            self.max_abs_diff, self._noise = WORST_DIFF, math.inf
+            return
+        self.max_abs_diff = max(self.max_abs_diff, float(difference.max()))
+        self._noise += float(np.square(difference).sum())
+
+    @property
+    def relative_diff(self) -> float:
+        """max|a-b| / max|b|"""
+        if self.max_abs_diff == 0:
+            return 0.0
+        return self.max_abs_diff / self.max_abs_reference if self.max_abs_reference else math.inf
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal to noise; None where bit-equal, the largest number that JSON takes never."""
+        if self._noise == 0:
+            return None
+        if self._signal == 0 or math.isinf(self._noise):
+            return WORST_SQNR_DB
+        return max(WORST_SQNR_DB, 10 * math.log10(self._signal / self._noise))
+
+
+class OutputsAgreement:
+    """Accumulates all outputs of a model; the worst output counts."""
+
+    def __init__(self, output_count: int) -> None:
+        self.outputs = [OutputAgreement() for _ in range(output_count)]
+        self.compared = 0
+
+    def add(self, actual: Sequence[Array], reference: Sequence[Array]) -> None:
+        for output, a, b in zip(self.outputs, actual, reference, strict=True):
+            output.add(a, b)
+        self.compared += 1
+
+    def worst(self) -> Agreement:
+        levels = [output.sqnr_db for output in self.outputs if output.sqnr_db is not None]
+        return Agreement(
+            max_abs_diff=max((output.max_abs_diff for output in self.outputs), default=0.0),
+            sqnr_db=min(levels, default=None),
+        )
+
+    @property
+    def worst_relative_diff(self) -> float:
+        return max((output.relative_diff for output in self.outputs), default=0.0)
+
+
+def float_passes(agreement: OutputsAgreement) -> bool:
+    """A float artifact against the eager model: max|a-b| / max|b| <= 1e-3, per output."""
+    return agreement.worst_relative_diff <= FLOAT_TOLERANCE
+
+
+def int8_passes(agreement: OutputsAgreement) -> bool:
+    """An int8 artifact against the quantized model in torch: SQNR >= 20 dB, per output."""
+    level = agreement.worst().sqnr_db
+    return level is None or level >= MIN_SQNR_DB
+
+
+def device_passes(agreement: OutputsAgreement, steps: Sequence[float | None]) -> bool:
+    """On a device against the golden outputs: int8 within two steps of the output's scale,
+    float within 1e-4 relative.
+    """
+    return all(
+        output.relative_diff <= DEVICE_FLOAT_TOLERANCE
+        if step is None
+        else output.max_abs_diff <= DEVICE_STEPS * step * (1 + 1e-6)
+        for output, step in zip(agreement.outputs, steps, strict=True)
+    )
+
+
+def top1_agreement(actual: Sequence[Array], reference: Sequence[Array]) -> float:
+    """In points: how often the largest element of each row is at the same place.
+
+    Arrays of shape (rows, classes).
+    """
+    pairs = [
+        (a.argmax(axis=-1) == b.argmax(axis=-1)).ravel()
+        for a, b in zip(actual, reference, strict=True)
+    ]
+    return 100.0 * float(np.concatenate(pairs).mean())

@@ -1,0 +1,1 @@
+"""Bundles: the folder that is deployed (manifest.py), and what was found out (verdict.py)."""

@@ -1,0 +1,211 @@
+"""The manifest: all that a bundle deploys, by content. Equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.cache import file_digest
+from edgekit.documents import canonical_json
+from edgekit.errors import BundleError
+from edgekit.plan import Plan
+from edgekit.program import Program
+from edgekit.target import Architecture, RuntimeName
+
+MANIFEST = "manifest.json"
+VERDICT = "verdict.json"
+RUNNER = "runner"
+LIBRARY_FOLDER = "lib"
+BUNDLE_SCHEMA: Literal["edgekit.bundle/1"] = "edgekit.bundle/1"
+# What an unpacked manifest may be at most: a damaged one shall not fill the memory.
+MAX_JSON_BYTES = 64_000_000
+
+Role = Literal["model", "runner", "library", "golden"]
+
+
+class File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
+    role: Role
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class Needs(BaseModel):
+    """What a device must have. ``cpu_features`` as Linux names them in /proc/cpuinfo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Architecture
+    glibc: str
+    glibcxx: str
+    cpu_features: tuple[str, ...] = ()
+
+
+class RuntimeInfo(BaseModel):
+    """``good_until``: which later versions of the runtime still read the model, in words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: RuntimeName
+    version: str
+    good_until: str
+
+
+class Golden(BaseModel):
+    """A case to check a device with: inputs, and what the artifact gave for them on the host.
+
+    A tensor larger than its file is, for inputs, the file repeated (``repeat``), and, for
+    outputs, compared at every ``stride``-th element only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    output_strides: tuple[int, ...]
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
+    )
+
+    schema_: Literal["edgekit.bundle/1"] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    edgekit: str
+    name: str
+    target: str
+    threads: int
+    needs: Needs
+    runtime: RuntimeInfo
+    plan: Plan
+    program: Program
+    golden: Golden
+    files: tuple[File, ...]
+
+    @property
+    def model(self) -> str:
+        return next(file.path for file in self.files if file.role == "model")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a digest over all the rest of it."""
+        return seal(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        return str(json.loads(self.to_bytes())["digest"])
+
+    @property
+    def size_mb(self) -> float:
+        """Model, runner, libraries and the manifest; what the device needs."""
+        counted = sum(file.size for file in self.files if file.role != "golden")
+        return (counted + len(self.to_bytes())) / 1e6
+
+
+def seal(data: dict[str, Any]) -> bytes:
+    """Canonical JSON of ``data`` with ``digest``: the SHA-256 of it without that key."""
+    digest = hashlib.sha256(canonical_json(data)).hexdigest()
+    return canonical_json({**data, "digest": digest})
+
+
+def unseal(path: Path, schema: str) -> dict[str, Any]:
+    """Read what seal wrote, without its digest. Raises BundleError naming the file."""
+    raw = _read_json_bytes(path)
+    try:
+        data = json.loads(raw)
+        found = data["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BundleError(f"{path} is damaged: it is not one of edgekit's files") from None
+    if isinstance(found, str) and _is_newer(found, schema):
+        raise BundleError(
+            f"{path} has the schema {found}; this edgekit reads {schema}",
+            "upgrade edgekit: pip install --upgrade edgekit",
+        )
+    digest = data.pop("digest", None)
+    if found != schema or raw != _resealed(data) or digest is None:
+        raise BundleError(f"{path} was changed after edgekit wrote it (its digest does not match)")
+    return dict(data)
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate a bundle's manifest. Raises BundleError."""
+    if not bundle.is_dir():
+        raise BundleError(f"there is no bundle {bundle}", "edgekit build makes one")
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{bundle} is not a bundle: it has no {MANIFEST}")
+    data = unseal(path, BUNDLE_SCHEMA)
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path} is not valid: {key}: {first['msg']}") from None
+
+
+def verify(bundle: Path, manifest: Manifest) -> None:
+    """Check every file against the manifest; raise BundleError naming all that is wrong."""
+    listed = {file.path: file for file in manifest.files}
+    present = _files_below(bundle)
+    problems = [f"{path} is missing" for path in sorted({*listed, VERDICT} - present)]
+    problems += [f"{path} is not listed" for path in sorted(present - {*listed, MANIFEST, VERDICT})]
+    for path in sorted(present & set(listed)):
+        problem = _problem(bundle / path, listed[path])
+        if problem:
+            problems.append(f"{path} {problem}")
+    if problems:
+        raise BundleError(
+            f"the bundle {bundle} is damaged: {'; '.join(problems)}", "build or copy it again"
+        )
+
+
+def _problem(path: Path, file: File) -> str | None:
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return "is not a plain file"
+        size = path.stat().st_size
+        if size != file.size:
+            return f"was changed: it has {size} bytes, not {file.size}"
+        return None if file_digest(path) == file.sha256 else "was changed: its SHA-256 differs"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _files_below(bundle: Path) -> set[str]:
+    found = set()
+    for folder, folders, names in os.walk(bundle):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in (*names, *links):
+            found.add((Path(folder) / name).relative_to(bundle).as_posix())
+    return found
+
+
+def _read_json_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_JSON_BYTES:
+        raise BundleError(f"{path} is damaged: it is larger than any file of its kind")
+    return raw
+
+
+def _resealed(data: dict[str, Any]) -> bytes | None:
+    try:
+        return seal(data)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _is_newer(found: str, known: str) -> bool:
+    kind, _, number = found.rpartition("/")
+    known_kind, _, known_number = known.rpartition("/")
+    return kind == known_kind and number.isdecimal() and int(number[:9]) > int(known_number)

@@ -1,0 +1,58 @@
+"""verdict.json: what was asked, predicted and measured when the bundle was built. Not deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.budget import BudgetName, Figures, Limits
+from edgekit.bundle.manifest import VERDICT, seal, unseal
+from edgekit.documents import Accuracy, Parity, Rung
+from edgekit.errors import BundleError
+
+VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
+
+
+class Record(BaseModel):
+    """``limits`` are the budgets asked for at build, each with who asked.
+
+    ``missing`` says why a figure is not there. ``manifest`` is the digest of the manifest that
+    all this was found for.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
+    )
+
+    schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
+    manifest: str
+    recipe: str
+    recipe_sha256: str
+    device: str | None
+    limits: Limits
+    figures: Figures
+    missing: dict[BudgetName, str]
+    accuracy: Accuracy
+    parity: Parity | None
+    ladder: tuple[Rung, ...]
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+
+    def to_bytes(self) -> bytes:
+        return seal(self.model_dump(mode="json"))
+
+
+def read_record(bundle: Path, manifest_digest: str) -> Record:
+    """Read a bundle's verdict.json. Raises BundleError: damaged, or of another bundle."""
+    path = bundle / VERDICT
+    try:
+        record = Record.model_validate(unseal(path, VERDICT_SCHEMA))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path} is not valid: {key}: {first['msg']}") from None
+    if record.manifest != manifest_digest:
+        raise BundleError(f"{path} belongs to another bundle than the manifest beside it")
+    return record

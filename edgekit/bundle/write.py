@@ -1,0 +1,118 @@
+"""Bundles appear whole or not at all, and replace only what edgekit itself wrote."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit.bundle.manifest import MANIFEST, VERDICT
+from edgekit.errors import OutputError
+
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+
+def check_output(output: Path) -> None:
+    """Refuse, before any work, an output folder that may not be replaced or cannot be made.
+
+    Raises OutputError.
+    """
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise OutputError(f"{output} exists and is not a folder", "name another with --output")
+    if output.is_dir() and any(output.iterdir()):
+        foreign = sorted(_files(output) - _own_files(output))
+        if foreign:
+            raise OutputError(
+                f"{output} exists and is not only a bundle: it holds {foreign[0]}, "
+                "which edgekit did not write",
+                "name another folder with --output, or remove this one",
+            )
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(f"{output} cannot be made: {parent} is not a folder you may write to")
+
+
+@contextmanager
+def drafting(output: Path) -> Iterator[Path]:
+    """A folder to fill beside ``output``, which takes its name only if nothing went wrong."""
+    with explaining(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=output.parent, prefix=".edgekit-draft-", ignore_cleanup_errors=True
+        ) as name:
+            draft = Path(name) / "bundle"
+            draft.mkdir()
+            yield draft
+            publish(draft, output)
+
+
+@contextmanager
+def explaining(output: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"the disk is full: {output} was not written", "free some space, then build again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
+            raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+        raise
+
+
+def publish(draft: Path, output: Path) -> None:
+    """Give the finished draft its name; what was there before goes only once it has it."""
+    if not output.exists():
+        draft.rename(output)
+        return
+    if not _exchange(draft, output):
+        old = draft.parent / "replaced"
+        output.rename(old)
+        draft.rename(output)
+    for left in draft.parent.iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, where the kernel and the file system can (Linux 3.15)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    code = renameat2(
+        AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), ctypes.c_uint(RENAME_EXCHANGE)
+    )
+    return bool(code == 0)
+
+
+def _own_files(folder: Path) -> set[str]:
+    """What the manifest in ``folder`` lists, with the two files that describe it.
+
+    A damaged manifest still tells its files' names, so that a damaged bundle can be built anew.
+    """
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    try:
+        listed = {str(file["path"]) for file in json.loads(text)["files"]}
+    except (ValueError, KeyError, TypeError):
+        listed = set(re.findall(r'"path":"([^"]+)"', text)) if "edgekit" in text else set()
+    return {*listed, MANIFEST, VERDICT} if listed else set()
+
+
+def _files(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }

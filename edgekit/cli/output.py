@@ -1,0 +1,41 @@
+"""What goes where: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass
+class Output:
+    """This process's choices: ``--json``, ``--quiet``, ``-v``."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    _result: TextIO | None = None
+
+    def protect_stdout(self, wants_json: bool) -> None:
+        """With --json, stdout holds one document: whatever a recipe or a library prints, even
+        from C, goes to stderr.
+        """
+        self.json = wants_json
+        if wants_json:
+            self._result = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            os.dup2(2, 1)
+
+    def emit(self, text: str) -> None:
+        """Print a result."""
+        stream = self._result or sys.stdout
+        stream.write(text if text.endswith("\n") else text + "\n")
+        stream.flush()
+
+    def say_error(self, message: str, hint: str | None) -> None:
+        print(f"error: {message}", file=sys.stderr)
+        if hint:
+            print(f"  hint: {hint}", file=sys.stderr)
+
+
+output = Output()

@@ -1,0 +1,106 @@
+"""Progress on stderr: a live line on a terminal, and elsewhere a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from edgekit.progress import Progress, Silent, Stage
+
+BEAT_S = 3.0
+
+
+def make_progress(quiet: bool) -> Progress:
+    if quiet:
+        return Silent()
+    return Live() if sys.stderr.isatty() else Lines()
+
+
+class Lines:
+    """One line for each stage's start, and one every few seconds of it."""
+
+    def note(self, text: str) -> None:
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        beat = _Beat(title)
+        print(f"- {title}", file=sys.stderr, flush=True)
+        beat.start()
+        try:
+            yield beat
+        finally:
+            beat.stop()
+
+
+class _Beat:
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._count = ""
+        self._over = Event()
+        self._thread = Thread(target=self._tick, daemon=True)
+
+    def advance(self, done: int, total: int) -> None:
+        self._count = f", {done} of {total}"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        start = time.monotonic()
+        while not self._over.wait(BEAT_S):
+            seconds = time.monotonic() - start
+            print(f"  ... {self._title}: {seconds:.0f} s{self._count}", file=sys.stderr, flush=True)
+
+
+class Live:
+    """A spinner, and a bar where a stage counts; finished stages stay with their seconds."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._current: _Bar | None = None
+
+    def note(self, text: str) -> None:
+        self._console.print(f"  {text}")
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        if self._current:  # rich draws one live display at a time: an inner joins the outer
+            yield self._current
+            return
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        start = time.monotonic()
+        try:
+            with bar:
+                task = bar.add_task(title, total=None)
+                self._current = _Bar(bar, task)
+                yield self._current
+        finally:
+            self._current = None
+        self._console.print(f"- {title} [dim]{time.monotonic() - start:.1f} s[/dim]")
+
+
+class _Bar:
+    def __init__(self, bar, task) -> None:  # type: ignore[no-untyped-def]
+        self._bar, self._task = bar, task
+
+    def advance(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)

@@ -1,0 +1,157 @@
+"""The JSON documents that commands print (contract: edgekit/schemas/contract.schema.json)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import edgekit
+from edgekit.budget import BudgetLine, Verdict
+from edgekit.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_MISSED, EdgekitError
+
+EXIT_OF_VERDICT = {"fits": EXIT_DONE, "missed": EXIT_MISSED, "unknown": EXIT_INCONCLUSIVE}
+
+
+def canonical_json(data: Any) -> bytes:
+    """The one way equal data becomes equal bytes: sorted keys, no spaces, UTF-8, a last newline."""
+    text = json.dumps(
+        data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+class Document(BaseModel):
+    """Base of all documents; ``schema`` is written without pydantic's underscore."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    schema_: str = Field(alias="schema")
+    edgekit: str = Field(default_factory=lambda: edgekit.__version__)
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+
+
+class Agreement(BaseModel):
+    """How near two sets of outputs are, the worst output counting.
+
+    ``sqnr_db`` is the signal-to-quantization-noise ratio, None where they are bit-equal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    max_abs_diff: float
+    sqnr_db: float | None
+
+
+class Parity(Agreement):
+    """The comparison that a build or a bench stands or falls by.
+
+    ``reference`` and ``rule`` say in words what was compared with what; ``float_model`` is
+    reported beside it and never fails anything.
+    """
+
+    passed: bool
+    reference: str = ""
+    rule: str = ""
+    compared: int = 0
+    float_model: Agreement | None = None
+
+
+class Accuracy(BaseModel):
+    """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fp32: float | None = None
+    artifact: float | None = None
+
+
+class Rung(BaseModel):
+    """One step of the precision ladder: tried or not, taken or not, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precision: str
+    taken: bool
+    reason: str
+    drop: float | None = None
+    judged_by: str | None = None
+
+
+class VerdictDocument(Document):
+    """What ``build`` and ``check`` print."""
+
+    bundle: str
+    target: str
+    runtime: str
+    verdict: Verdict
+    budgets: tuple[BudgetLine, ...]
+    accuracy: Accuracy
+    parity: Parity | None
+    plan: dict[str, Any]
+    ladder: tuple[Rung, ...] = ()
+    program: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_OF_VERDICT[self.verdict]
+
+
+class LatencySummary(BaseModel):
+    """Milliseconds for one inference. ``samples`` are all timed runs, in order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    median: float
+    p95: float
+    mean: float
+    min: float
+    samples: tuple[float, ...]
+    interval: tuple[float, float]
+
+
+class OperatorTime(BaseModel):
+    """Mean time of one operator over the profiled runs, in order of execution."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    mean_us: float
+    delegated: bool
+
+
+class BenchDocument(Document):
+    """What ``bench`` prints."""
+
+    bundle: str
+    target: str
+    device: str
+    threads: int
+    latency_ms: LatencySummary
+    load_ms: float
+    peak_memory_mb: float
+    parity: Parity | None
+    per_op: tuple[OperatorTime, ...]
+    environment: dict[str, Any]
+    budgets: tuple[BudgetLine, ...]
+    verdict: Verdict
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_OF_VERDICT[self.verdict]
+
+
+def error_document(error: EdgekitError) -> str:
+    """The document of an error, for ``--json``."""
+    document = {
+        "schema": "edgekit.error/1",
+        "edgekit": edgekit.__version__,
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

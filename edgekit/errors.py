@@ -1,0 +1,92 @@
+"""Every error that edgekit raises.
+
+EdgekitError                exit 1   what happened, to which input, what to do next
+├── UsageError              exit 2   the command line alone shows it to be wrong
+├── SettingError                     edgekit.toml, the environment or a budget's value
+├── RecipeError                      the user's recipe: import, functions, inputs, data
+│   └── ExportError                  torch.export refused the model
+├── TargetError                      a target's name or its TOML file
+├── MissingExtraError                an optional part of edgekit is not installed
+├── RuntimeFailure                   a runtime's quantizer, lowering or native compiler
+│   ├── RunnerError                  the native runner ended with an error
+│   └── ParityError                  the artifact computes something else than its reference
+├── BundleError                      a bundle: missing, changed, added or unreadable files
+├── OutputError                      an output folder that cannot be written or replaced
+└── DeviceError             exit 4   the device cannot be reached
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_MISSED = 3
+EXIT_UNREACHABLE = 4
+EXIT_INCONCLUSIVE = 5
+
+
+class EdgekitError(Exception):
+    """Base of all errors. ``message`` says what happened to which input, ``hint`` what to do."""
+
+    exit_code = EXIT_ERROR
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EdgekitError):
+    exit_code = EXIT_USAGE
+
+
+class SettingError(EdgekitError):
+    pass
+
+
+class RecipeError(EdgekitError):
+    pass
+
+
+class ExportError(RecipeError):
+    pass
+
+
+class TargetError(EdgekitError):
+    pass
+
+
+class MissingExtraError(EdgekitError):
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the '{extra}' extra, which is not installed here",
+            f"pip install 'edgekit[{extra}]'",
+        )
+
+
+class RuntimeFailure(EdgekitError):  # noqa: N818 - RuntimeError is Python's own
+    pass
+
+
+class RunnerError(RuntimeFailure):
+    """``runner_code`` is the runner's exit code (docs/runner.md), negative for a signal."""
+
+    def __init__(self, message: str, hint: str | None = None, runner_code: int = 1) -> None:
+        super().__init__(message, hint)
+        self.runner_code = runner_code
+
+
+class ParityError(RuntimeFailure):
+    pass
+
+
+class BundleError(EdgekitError):
+    pass
+
+
+class OutputError(EdgekitError):
+    pass
+
+
+class DeviceError(EdgekitError):
+    exit_code = EXIT_UNREACHABLE

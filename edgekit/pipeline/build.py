@@ -1,0 +1,252 @@
+"""build: recipe, target and budgets in, a bundle and its verdict out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.budget import (
+    BudgetLimits,
+    BudgetName,
+    Figure,
+    Figures,
+    Limits,
+    merge_limits,
+)
+from edgekit.bundle.manifest import VERDICT, Manifest
+from edgekit.bundle.verdict import Record
+from edgekit.bundle.write import check_output, drafting
+from edgekit.cost import memory
+from edgekit.device.base import Transport
+from edgekit.device.connect import connect
+from edgekit.device.facts.parse import parse_environment
+from edgekit.device.facts.probe import probe
+from edgekit.documents import Rung, VerdictDocument
+from edgekit.errors import TargetError, UsageError
+from edgekit.pipeline.bench import (
+    EMULATED,
+    Load,
+    environment_dict,
+    golden_inputs,
+    measure_bundle,
+)
+from edgekit.pipeline.check import verdict_document
+from edgekit.plan import PrecisionChoice
+from edgekit.progress import Progress, Silent
+from edgekit.runner.client import Installed, Serving, measure
+from edgekit.runtimes.base import RunnerFiles, Runtime
+from edgekit.runtimes.executorch.wheel import host_architecture
+from edgekit.runtimes.registry import choose_runtime
+from edgekit.target import Target, load_target
+
+if TYPE_CHECKING:
+    from edgekit.pipeline.ladder import Candidate
+    from edgekit.pipeline.subject import Subject
+    from edgekit.recipe import Recipe
+
+MEMORY_ROUNDS = 3
+NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
+NO_EVALUATE = "the recipe has no evaluate()"
+
+
+@dataclass
+class Clock:
+    """Seconds each part of a build took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = round(time.perf_counter() - start, 3)
+
+
+def build(
+    recipe: str | Path = "recipe.py",
+    *,
+    target: str | Target,
+    runtime: str = "auto",
+    precision: PrecisionChoice = "auto",
+    latency_ms: float | None = None,
+    memory_mb: float | None = None,
+    size_mb: float | None = None,
+    max_drop: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    name: str | None = None,
+    output: str | Path | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> VerdictDocument:
+    """Build a bundle of the recipe's model for ``target`` and give its verdict.
+
+    ``limits`` are budgets with who asked for each; the four budget arguments are put before
+    them, the target's own after. A missed budget is no error: the bundle is there, and the
+    document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
+
+    Raises RecipeError, ExportError, TargetError, RuntimeFailure, ParityError, OutputError,
+    UsageError, MissingExtraError; nothing is left half-written.
+    """
+    progress = progress or Silent()
+    board = target if isinstance(target, Target) else load_target(target)
+    flags = BudgetLimits(
+        latency_ms=latency_ms, memory_mb=memory_mb, size_mb=size_mb, max_drop=max_drop
+    )
+    asked = merge_limits([("target", board.budgets)])
+    asked = asked | (limits or {}) | merge_limits([("flag", flags)])
+    transport = _connect_for(device, board)
+    engine = choose_runtime(runtime, board)
+    path = Path(recipe)
+    bundle_name = check_name(name) if name else default_name(path)
+    folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
+    check_output(folder)
+    from edgekit.recipe import open_recipe
+
+    clock = Clock()
+    with clock.timed("total"), open_recipe(path, seed) as opened:
+        job = _Job(engine, board, asked, transport, progress, clock, seed)
+        return job.run(opened, precision, bundle_name, folder)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One build's fixed surroundings, so that its steps need not hand them on."""
+
+    engine: Runtime
+    target: Target
+    limits: Limits
+    transport: Transport | None
+    progress: Progress
+    clock: Clock
+    seed: int
+
+    def run(
+        self, recipe: Recipe, precision: PrecisionChoice, name: str, folder: Path
+    ) -> VerdictDocument:
+        from edgekit.pipeline.ladder import Tools, climb
+        from edgekit.pipeline.stage import staged
+        from edgekit.pipeline.subject import read_subject
+
+        host = self.engine.runner_files(host_architecture(), self.progress)
+        files = self.engine.runner_files(self.target.architecture, self.progress)
+        with self.clock.timed("recipe"):
+            subject = read_subject(recipe, precision != "fp32", self.progress)
+        with self.clock.timed("artifact"):
+            tools = Tools(self.engine, host, self.seed, self.progress)
+            drop = self.limits.get("accuracy_drop")
+            candidate, ladder = climb(subject, tools, precision, drop.value if drop else None)
+        with drafting(folder) as draft, staged(candidate.artifact, host) as here:
+            with self.clock.timed("package"), self.progress.stage("packaging"):
+                manifest = self._package(draft, name, subject, candidate, files, here)
+            with self.clock.timed("measure"):
+                measured = self._measure(draft, manifest, here)
+            record = self._record(manifest, subject, candidate, ladder, measured)
+            (draft / VERDICT).write_bytes(record.to_bytes())
+        return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
+
+    def _package(
+        self,
+        draft: Path,
+        name: str,
+        subject: Subject,
+        candidate: Candidate,
+        files: RunnerFiles,
+        here: Installed,
+    ) -> Manifest:
+        from edgekit.pipeline.package import package
+        from edgekit.pipeline.predict import run_serving
+
+        with Serving(here) as serving:
+            run = run_serving(serving)
+            return package(draft, name, subject, candidate, self.target, self.engine, files, run)
+
+    def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
+        """On the device where one is named; else the peak memory of the runner on this host."""
+        if self.transport is not None:
+            load = Load(self.target.threads)
+            found = measure_bundle(draft, manifest, self.transport, load, self.progress)
+            return _Measured(found.figures(), environment_dict(found))
+        with self.progress.stage("measuring peak memory"):
+            inputs = golden_inputs(draft, manifest)
+            peaks = [
+                measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
+                for _ in range(MEMORY_ROUNDS)
+            ]
+        own = self.target.architecture == host_architecture()
+        figure = memory.measured(peaks) if own else memory.predicted(peaks)
+        return _Measured({"peak_memory_mb": figure}, {})
+
+    def _record(
+        self,
+        manifest: Manifest,
+        subject: Subject,
+        candidate: Candidate,
+        ladder: tuple[Rung, ...],
+        measured: _Measured,
+    ) -> Record:
+        figures: Figures = dict(measured.figures)
+        missing: dict[BudgetName, str] = {}
+        if candidate.accuracy_drop is not None:
+            figures["accuracy_drop"] = Figure(value=candidate.accuracy_drop, source="measured")
+        else:
+            missing["accuracy_drop"] = NO_EVALUATE
+        if "latency_ms" not in figures:
+            missing["latency_ms"] = EMULATED if self.transport else NO_DEVICE
+        return Record(
+            manifest=manifest.digest,
+            recipe=str(subject.recipe.path),
+            recipe_sha256=subject.recipe.digest,
+            device=self.transport.name if self.transport else None,
+            limits=self.limits,
+            figures=figures,
+            missing=missing,
+            accuracy=candidate.accuracy,
+            parity=candidate.parity,
+            ladder=ladder,
+            environment=measured.environment,
+            seconds=self.clock.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    figures: Figures
+    environment: dict[str, Any]
+
+
+def default_name(recipe: Path) -> str:
+    """The recipe's folder where the file is recipe.py, else the file's stem."""
+    whole = recipe.resolve()
+    return whole.parent.name or "model" if whole.name == "recipe.py" else whole.stem
+
+
+def check_name(name: str) -> str:
+    """A deployment's name is part of paths. Raises UsageError."""
+    if not name or name.startswith((".", "-")) or any(c in name for c in "/\\\0\n"):
+        raise UsageError(
+            f"the name {name!r} cannot be used for a folder",
+            "use letters, digits, dots, dashes and underscores",
+        )
+    return name
+
+
+def _connect_for(device: str | None, target: Target) -> Transport | None:
+    """Connect before anything long runs; a device of another architecture is refused here."""
+    if device is None:
+        return None
+    transport = connect(device)
+    found = parse_environment(probe(transport)).architecture
+    if found is not None and found != target.architecture:
+        raise TargetError(
+            f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
+            f"is {found}",
+            "leave --device out, or build for the device's own target",
+        )
+    return transport

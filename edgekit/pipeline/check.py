@@ -1,0 +1,76 @@
+"""check: is the bundle whole, and does it fit? Needs no torch and no device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.budget import (
+    BudgetLimits,
+    BudgetName,
+    Figure,
+    Figures,
+    Limits,
+    judge,
+    merge_limits,
+    verdict_of,
+)
+from edgekit.bundle.manifest import Manifest, read_manifest, verify
+from edgekit.bundle.verdict import Record, read_record
+from edgekit.documents import VerdictDocument
+
+
+def check(
+    bundle: str | Path,
+    *,
+    latency_ms: float | None = None,
+    memory_mb: float | None = None,
+    size_mb: float | None = None,
+    max_drop: float | None = None,
+) -> VerdictDocument:
+    """Verify every digest of a bundle and hold it against its budgets.
+
+    The budgets asked for at build stand; an argument replaces the one that it names.
+    Raises BundleError: a file is missing, changed or added, or the bundle is of a newer edgekit.
+    """
+    folder = Path(bundle).resolve()
+    manifest, record = open_bundle(folder)
+    flags = BudgetLimits(
+        latency_ms=latency_ms, memory_mb=memory_mb, size_mb=size_mb, max_drop=max_drop
+    )
+    limits = record.limits | merge_limits([("flag", flags)])
+    return verdict_document("edgekit.check/1", folder, manifest, record, limits)
+
+
+def open_bundle(folder: Path) -> tuple[Manifest, Record]:
+    """Read a bundle after verifying all of it. Raises BundleError."""
+    manifest = read_manifest(folder)
+    verify(folder, manifest)
+    return manifest, read_record(folder, manifest.digest)
+
+
+def verdict_document(
+    schema: str, folder: Path, manifest: Manifest, record: Record, limits: Limits
+) -> VerdictDocument:
+    """Hold the record's figures, and the size that stands in the manifest, against ``limits``."""
+    lines = judge(limits, figures_of(manifest, record), record.missing)
+    return VerdictDocument(
+        schema_=schema,
+        bundle=str(folder),
+        target=manifest.target,
+        runtime=manifest.runtime.name,
+        verdict=verdict_of(lines),
+        budgets=tuple(lines),
+        accuracy=record.accuracy,
+        parity=record.parity,
+        plan=manifest.plan.model_dump(mode="json"),
+        ladder=record.ladder,
+        program=manifest.program.model_dump(mode="json"),
+        seconds=record.seconds,
+    )
+
+
+def figures_of(manifest: Manifest, record: Record) -> Figures:
+    size: dict[BudgetName, Figure] = {
+        "size_mb": Figure(value=manifest.size_mb, source="measured"),
+    }
+    return record.figures | size

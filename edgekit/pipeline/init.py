@@ -1,0 +1,31 @@
+"""init: a first recipe and settings file for the user's own model."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from edgekit.cache import write_whole
+from edgekit.errors import OutputError
+
+WRITTEN = {"recipe.py": "recipe.py.txt", "edgekit.toml": "edgekit.toml.txt"}
+
+
+def init(folder: str | Path = ".") -> list[Path]:
+    """Write recipe.py and edgekit.toml into ``folder``; give their paths.
+
+    Raises OutputError: one of them exists already, or the folder cannot be written to.
+    """
+    place = Path(folder)
+    for name in WRITTEN:
+        if (place / name).exists():
+            raise OutputError(
+                f"{place / name} exists already; nothing was written", "name another folder"
+            )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, template in WRITTEN.items():
+            write_whole(place / name, files("edgekit.templates").joinpath(template).read_bytes())
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written to: {error.strerror}") from None
+    return [place / name for name in WRITTEN]

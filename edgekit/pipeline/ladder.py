@@ -1,0 +1,147 @@
+"""The precision ladder: which rung is taken, judged on the artifact, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.documents import Accuracy, Parity, Rung
+from edgekit.errors import ExportError, RecipeError, RuntimeFailure
+from edgekit.pipeline.parity import compare, drop_without_labels, require
+from edgekit.pipeline.predict import run_serving
+from edgekit.pipeline.stage import staged
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Plan, PrecisionChoice
+from edgekit.progress import Progress
+from edgekit.runner.client import Serving
+from edgekit.runtimes.base import Artifact, RunnerFiles, Runtime
+
+DEFAULT_MAX_DROP = 1.0
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One rung built and judged. ``drop`` in points, by ``judged_by``."""
+
+    plan: Plan
+    artifact: Artifact
+    parity: Parity
+    accuracy: Accuracy
+    drop: float | None
+    judged_by: str | None
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
+        return self.drop if self.judged_by == EVALUATE else None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every rung is built with: the runtime, and its runner for this host."""
+
+    runtime: Runtime
+    host_files: RunnerFiles
+    seed: int
+    progress: Progress
+
+
+def climb(
+    subject: Subject, tools: Tools, choice: PrecisionChoice, max_drop: float | None
+) -> tuple[Candidate, tuple[Rung, ...]]:
+    """Build the precision that was asked for, or the first rung of ``auto`` that is good enough.
+
+    Raises what building raises; under ``auto`` a failing int8 only means the next rung.
+    """
+    if choice == "int8":
+        candidate = make_int8(subject, tools)
+        return candidate, (_taken(candidate, "asked for (--precision int8)"),)
+    if choice == "fp32":
+        candidate = make_fp32(subject, tools)
+        return candidate, (_taken(candidate, "asked for (--precision fp32)"),)
+    limit = DEFAULT_MAX_DROP if max_drop is None else max_drop
+    quantized, rung = _try_int8(subject, tools, limit)
+    if quantized is not None:
+        return quantized, (rung,)
+    tools.progress.note(f"int8 is not taken: {rung.reason}")
+    last = make_fp32(subject, tools)
+    return last, (rung, _taken(last, "the last rung: nothing is quantized"))
+
+
+def make_int8(subject: Subject, tools: Tools) -> Candidate:
+    """Raises RecipeError where there is nothing to calibrate with, RuntimeFailure, ParityError."""
+    if not subject.calibration:
+        raise RecipeError(
+            f"{subject.recipe.path} has no calibration(), which static int8 needs",
+            "add calibration() (edgekit init shows one), or build with --precision fp32",
+        )
+    plan = Plan(precision="int8", seed=tools.seed)
+    with tools.progress.stage("quantizing to int8"):
+        module = tools.runtime.quantize(
+            subject.model, subject.example, subject.calibration, plan, tools.progress
+        )
+    with tools.progress.stage("lowering int8"):
+        artifact = tools.runtime.lower(module, subject.example)
+    if artifact.program.quantized_operators == 0:
+        raise RuntimeFailure(
+            "no operator of this model could be quantized to int8",
+            "build it with --precision fp32",
+        )
+    return _judge(subject, tools, plan, artifact)
+
+
+def make_fp32(subject: Subject, tools: Tools) -> Candidate:
+    plan = Plan(precision="fp32", seed=tools.seed)
+    with tools.progress.stage("lowering fp32"):
+        artifact = tools.runtime.lower(subject.model, subject.example)
+    return _judge(subject, tools, plan, artifact)
+
+
+def _judge(subject: Subject, tools: Tools, plan: Plan, artifact: Artifact) -> Candidate:
+    """Run the artifact by its own runner: parity first, then the recipe's metric."""
+    with staged(artifact, tools.host_files) as here, Serving(here) as serving:
+        run = run_serving(serving)
+        with tools.progress.stage(f"checking parity of {plan.precision}"):
+            parity = require(compare(subject, artifact, run, plan.precision))
+        with tools.progress.stage(f"evaluating {plan.precision} on the artifact"):
+            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(run))
+            drop, judged_by = _drop(accuracy)
+            if drop is None and plan.precision == "int8":
+                drop, judged_by = drop_without_labels(subject, run, parity)
+    return Candidate(plan, artifact, parity, accuracy, drop, judged_by)
+
+
+def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
+    if accuracy.fp32 is None or accuracy.artifact is None:
+        return None, None
+    return round(accuracy.fp32 - accuracy.artifact, 9), EVALUATE
+
+
+def _try_int8(subject: Subject, tools: Tools, limit: float) -> tuple[Candidate | None, Rung]:
+    if not subject.calibration:
+        return None, Rung(
+            precision="int8", taken=False, reason="the recipe has no calibration() to quantize with"
+        )
+    try:
+        candidate = make_int8(subject, tools)
+    except ExportError:
+        raise  # the float model would fail the same way
+    except RuntimeFailure as failure:
+        return None, Rung(precision="int8", taken=False, reason=failure.message)
+    drop = candidate.drop if candidate.drop is not None else 0.0
+    said = f"it loses {drop:.2f} points by {candidate.judged_by}; allowed are {limit:g}"
+    if drop <= limit:
+        return candidate, _taken(candidate, said)
+    return None, Rung(
+        precision="int8", taken=False, reason=said, drop=drop, judged_by=candidate.judged_by
+    )
+
+
+def _taken(candidate: Candidate, reason: str) -> Rung:
+    return Rung(
+        precision=candidate.plan.precision,
+        taken=True,
+        reason=reason,
+        drop=candidate.drop,
+        judged_by=candidate.judged_by,
+    )

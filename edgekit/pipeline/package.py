@@ -1,0 +1,146 @@
+"""Makes a bundle of an artifact: files, golden case, manifest."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import edgekit
+from edgekit.bundle.manifest import (
+    LIBRARY_FOLDER,
+    MANIFEST,
+    RUNNER,
+    File,
+    Golden,
+    Manifest,
+    Needs,
+    Role,
+    RuntimeInfo,
+)
+from edgekit.cache import file_digest
+from edgekit.pipeline.ladder import Candidate
+from edgekit.pipeline.predict import Run, from_bytes, to_bytes
+from edgekit.pipeline.subject import Subject
+from edgekit.program import Program, TensorSpec
+from edgekit.runner.tensors import every, expand
+from edgekit.runtimes.base import RunnerFiles, Runtime
+from edgekit.target import Target
+
+GOLDEN_LIMIT_BYTES = 1_000_000
+
+
+def package(
+    draft: Path,
+    name: str,
+    subject: Subject,
+    candidate: Candidate,
+    target: Target,
+    runtime: Runtime,
+    files: RunnerFiles,
+    host_run: Run,
+) -> Manifest:
+    """Fill ``draft``. ``host_run`` is the artifact on this host: it gives the golden outputs."""
+    artifact = candidate.artifact
+    program = named(artifact.program, subject)
+    (draft / artifact.file_name).write_bytes(artifact.data)
+    shutil.copyfile(files.runner, draft / RUNNER)
+    (draft / RUNNER).chmod(0o755)
+    (draft / LIBRARY_FOLDER).mkdir()
+    for library in program.libraries:
+        shutil.copyfile(files.libraries[library], draft / LIBRARY_FOLDER / library)
+    roles: dict[str, Role] = {artifact.file_name: "model", RUNNER: "runner"}
+    roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in program.libraries}
+    golden = write_golden(draft, program, subject, host_run)
+    roles |= dict.fromkeys((*golden.inputs, *golden.outputs), "golden")
+    binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
+    manifest = Manifest(
+        edgekit=edgekit.__version__,
+        name=name,
+        target=target.name,
+        threads=target.threads,
+        needs=Needs(
+            architecture=target.architecture,
+            glibc=needed_version(binaries, b"GLIBC"),
+            glibcxx=needed_version(binaries, b"GLIBCXX"),
+        ),
+        runtime=RuntimeInfo(
+            name=runtime.name,
+            version=runtime.version,
+            good_until=runtime.good_until(),
+        ),
+        plan=candidate.plan,
+        program=program,
+        golden=golden,
+        files=tuple(_file(draft, path, role) for path, role in sorted(roles.items())),
+    )
+    (draft / MANIFEST).write_bytes(manifest.to_bytes())
+    return manifest
+
+
+def named(program: Program, subject: Subject) -> Program:
+    """The program with the recipe's own names for its inputs and outputs."""
+    return program.model_copy(
+        update={
+            "inputs": _renamed(program.inputs, subject.input_names),
+            "outputs": _renamed(program.outputs, subject.structure.names),
+        }
+    )
+
+
+def write_golden(draft: Path, program: Program, subject: Subject, host_run: Run) -> Golden:
+    """Store the example and what the artifact makes of it, at most GOLDEN_LIMIT_BYTES in all.
+
+    Tensors too large for their share are kept in part: an input as the beginning of a repeated
+    pattern, an output as every n-th element.
+    """
+    tensors = (*program.inputs, *program.outputs)
+    whole = sum(spec.byte_count for spec in tensors) <= GOLDEN_LIMIT_BYTES
+    share = GOLDEN_LIMIT_BYTES if whole else GOLDEN_LIMIT_BYTES // len(tensors)
+    share -= share % 8  # whole elements of every type
+    (draft / "golden").mkdir()
+    kept = [to_bytes(tensor)[:share] for tensor in subject.example]
+    inputs = tuple(
+        from_bytes(expand(data, spec.byte_count), spec.dtype, spec.shape)
+        for data, spec in zip(kept, program.inputs, strict=True)
+    )
+    results = [to_bytes(tensor) for tensor in host_run(inputs)]
+    strides = tuple(-(-spec.byte_count // share) or 1 for spec in program.outputs)
+    thinned = [
+        every(data, spec.dtype, stride)
+        for data, spec, stride in zip(results, program.outputs, strides, strict=True)
+    ]
+    return Golden(
+        inputs=_write_all(draft, "golden/input", kept),
+        outputs=_write_all(draft, "golden/output", thinned),
+        output_strides=strides,
+    )
+
+
+def needed_version(binaries: Sequence[Path], symbol: bytes) -> str:
+    """The newest ``symbol`` version any binary asks for; ELF names them as plain text."""
+    found = [
+        tuple(int(part) for part in match.split(b"."))
+        for binary in binaries
+        for match in re.findall(rb"\0" + symbol + rb"_(\d+(?:\.\d+)+)(?=\0)", binary.read_bytes())
+    ]
+    return ".".join(str(part) for part in max(found, default=(0,)))
+
+
+def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True)
+    )
+
+
+def _write_all(draft: Path, stem: str, contents: Sequence[bytes]) -> tuple[str, ...]:
+    paths = tuple(f"{stem}_{index}.bin" for index in range(len(contents)))
+    for path, data in zip(paths, contents, strict=True):
+        (draft / path).write_bytes(data)
+    return paths
+
+
+def _file(draft: Path, path: str, role: Role) -> File:
+    whole = draft / path
+    return File(path=path, role=role, sha256=file_digest(whole), size=whole.stat().st_size)

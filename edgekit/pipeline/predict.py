@@ -1,0 +1,145 @@
+"""``predict``: one function for whichever stage is judged, as the contract promises it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from edgekit.errors import RecipeError
+from edgekit.recipe import Inputs, describe, dtype_name
+from edgekit.runner.client import Serving
+
+Outputs = list[torch.Tensor]
+Run = Callable[[Inputs], Outputs]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a model's outputs are arranged: names of the flat tensors, and the way back."""
+
+    names: tuple[str, ...]
+    spec: pytree.TreeSpec
+
+    def rebuild(self, outputs: Outputs) -> Any:
+        return pytree.tree_unflatten(outputs, self.spec)
+
+
+def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
+    """Flatten a model's outputs. Raises RecipeError where one is not a tensor."""
+    paths, spec = pytree.tree_flatten_with_path(outputs)
+    for path, value in paths:
+        if not torch.is_tensor(value):
+            raise RecipeError(
+                f"the model's output{pytree.keystr(path)} is {type(value).__name__}, not a tensor",
+                "return tensors only, alone or in a tuple, list or dict",
+            )
+    if not paths:
+        raise RecipeError("the model returns nothing")
+    names = tuple(_name(path, index, len(paths)) for index, (path, _) in enumerate(paths))
+    return [value for _, value in paths], Structure(names, spec)
+
+
+def run_eager(model: torch.nn.Module) -> Run:
+    """A model in torch as a function from one set of inputs to flat outputs."""
+
+    def run(inputs: Inputs) -> Outputs:
+        with torch.no_grad():
+            return list(pytree.tree_leaves(model(*inputs)))
+
+    return run
+
+
+def run_serving(serving: Serving) -> Run:
+    """A native runner as a function from one set of inputs to flat outputs."""
+
+    def run(inputs: Inputs) -> Outputs:
+        results = serving.infer([to_bytes(tensor) for tensor in inputs])
+        specs = serving.report.outputs
+        return [
+            from_bytes(data, spec.dtype, spec.shape)
+            for data, spec in zip(results, specs, strict=True)
+        ]
+
+    return run
+
+
+def predictor(run: Run, example: Inputs, structure: Structure) -> Callable[..., Any]:
+    """Wrap ``run``: batches are split to the example's shapes and joined again."""
+
+    def predict(*inputs: torch.Tensor) -> Any:
+        parts = [run(part) for part in split(inputs, example)]
+        if len(parts) == 1:
+            return structure.rebuild(parts[0])
+        for name, tensor in zip(structure.names, parts[0], strict=True):
+            if tensor.dim() == 0:
+                raise RecipeError(
+                    f"predict: the output {name} has no dimension to join the parts of a batch by",
+                    f"call predict with the example's exact shapes: {_shapes(example)}",
+                )
+        return structure.rebuild([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+
+    return predict
+
+
+def split(inputs: tuple[torch.Tensor, ...], example: Inputs) -> list[Inputs]:
+    """Split inputs whose first dimensions are all the same multiple of the example's.
+
+    Raises RecipeError: another count, another type, or any other shape.
+    """
+    given = tuple(torch.as_tensor(value) for value in inputs)
+    if len(given) != len(example):
+        raise RecipeError(f"predict takes {len(example)} inputs, not {len(given)}")
+    for index, (tensor, like) in enumerate(zip(given, example, strict=True)):
+        if tensor.dtype != like.dtype:
+            raise RecipeError(
+                f"predict: input {index} is {dtype_name(tensor)}, but the model was exported for "
+                f"{dtype_name(like)}"
+            )
+    multiples = {_multiple(tensor, like) for tensor, like in zip(given, example, strict=True)}
+    if len(multiples) != 1 or None in multiples:
+        raise RecipeError(
+            f"predict: the inputs are {_shapes(given)}, but the model was exported for "
+            f"{_shapes(example)}",
+            "give exactly these shapes, or the same multiple of every first dimension",
+        )
+    count = multiples.pop() or 1
+    chunks = [tensor.chunk(count) if count > 1 else (tensor,) for tensor in given]
+    return [tuple(part) for part in zip(*chunks, strict=True)]
+
+
+def to_bytes(tensor: torch.Tensor) -> bytes:
+    """C-order bytes, whatever the strides."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if not data:
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+    return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape)
+
+
+def _multiple(tensor: torch.Tensor, like: torch.Tensor) -> int | None:
+    if tensor.shape == like.shape:
+        return 1
+    if tensor.dim() == 0 or tensor.shape[1:] != like.shape[1:] or not like.shape[0]:
+        return None
+    count, rest = divmod(tensor.shape[0], like.shape[0])
+    return count if count > 0 and rest == 0 else None
+
+
+def _shapes(tensors: tuple[torch.Tensor, ...]) -> str:
+    return ", ".join(describe(tensor) for tensor in tensors)
+
+
+def _name(path: tuple[Any, ...], index: int, count: int) -> str:
+    """A dict's keys name its tensors; everything else is counted."""
+    keys = [str(part.key) for part in path if isinstance(part, pytree.MappingKey)]
+    if not keys:
+        return "output" if count == 1 else f"output_{index}"
+    rest = [str(part.idx) for part in path if isinstance(part, pytree.SequenceKey)]
+    return ".".join(keys + rest)

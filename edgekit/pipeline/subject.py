@@ -1,0 +1,105 @@
+"""What a build works on: the recipe's model and inputs, and what it does untouched."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from edgekit.errors import RecipeError
+from edgekit.pipeline.predict import (
+    Outputs,
+    Run,
+    Structure,
+    predictor,
+    run_eager,
+    structure_of,
+)
+from edgekit.progress import Progress
+from edgekit.recipe import Inputs, Recipe, blaming, describe
+
+# How many calibration inputs parity looks at, beside the example.
+PARITY_INPUTS = 8
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None."""
+
+    recipe: Recipe
+    model: torch.nn.Module
+    example: Inputs
+    example_outputs: Outputs
+    input_names: tuple[str, ...]
+    structure: Structure
+    calibration: tuple[Inputs, ...]
+    fp32_accuracy: float | None
+
+    def evaluate(self, run: Run) -> float | None:
+        if not self.recipe.has("evaluate"):
+            return None
+        return self.recipe.evaluate(self.predictor(run))
+
+    def predictor(self, run: Run) -> Callable[..., Any]:
+        return predictor(run, self.example, self.structure)
+
+    @property
+    def parity_inputs(self) -> list[Inputs]:
+        """The example, and calibration inputs evenly spread over all."""
+        step = max(1, len(self.calibration) // PARITY_INPUTS)
+        return [self.example, *self.calibration[::step][:PARITY_INPUTS]]
+
+
+def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) -> Subject:
+    """Call the recipe's functions and run its model once. Raises RecipeError."""
+    with progress.stage("loading the model and its data"):
+        model = recipe.model()
+        example = recipe.example_inputs()
+        what = f"the model on example_inputs() ({_shapes(example)})"
+        with blaming(recipe.path, what), torch.no_grad():
+            result = model(*example)
+        outputs, structure = structure_of(result)
+        _check_finite(recipe, outputs, structure)
+        calibration: list[Inputs] = []
+        if wants_calibration and recipe.has("calibration"):
+            calibration = recipe.calibration(example)
+    subject = Subject(
+        recipe=recipe,
+        model=model,
+        example=example,
+        example_outputs=outputs,
+        input_names=_input_names(model, len(example)),
+        structure=structure,
+        calibration=tuple(calibration),
+        fp32_accuracy=None,
+    )
+    with progress.stage("evaluating the float model"):
+        accuracy = subject.evaluate(run_eager(model))
+    return Subject(**{**subject.__dict__, "fp32_accuracy": accuracy})
+
+
+def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> None:
+    for name, tensor in zip(structure.names, outputs, strict=True):
+        if bool(torch.isnan(tensor).any()):
+            raise RecipeError(
+                f"{recipe.path}: the model gives NaN in its output {name} for example_inputs()",
+                "are its weights loaded, and are the inputs normalised as it expects?",
+            )
+
+
+def _input_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
+    """forward's own parameter names, as far as they reach."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    names = [parameter.name for parameter in parameters if parameter.kind in kinds][:count]
+    return tuple(names + [f"input_{index}" for index in range(len(names), count)])
+
+
+def _shapes(tensors: Inputs) -> str:
+    return ", ".join(describe(tensor) for tensor in tensors)

@@ -1,0 +1,267 @@
+"""The recipe: the user's own Python file, which says what the model and its data are."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cache import file_digest
+from edgekit.errors import EdgekitError, RecipeError
+from edgekit.program import ITEM_SIZE
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = tuple[torch.Tensor, ...]
+
+REQUIRED = ("model", "example_inputs")
+OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher")
+# Enough for every observer; it also ends a calibration() that never ends by itself.
+MAX_CALIBRATION = 1000
+FOREIGN_PACKAGES = ("torch", "executorch", "torchao")
+
+
+class Recipe:
+    """A recipe that was run. Its functions are called through here, so that what goes wrong in
+    them is told as the recipe's error, with the user's own file and line.
+    """
+
+    def __init__(self, path: Path, module: ModuleType) -> None:
+        self.path = path
+        self.name = path.parent.name if path.name == "recipe.py" else path.stem
+        self.digest = file_digest(path)
+        self._module = module
+
+    def has(self, function: str) -> bool:
+        return callable(getattr(self._module, function, None))
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        with blaming(self.path, f"{function}()"):
+            return getattr(self._module, function)(*arguments)
+
+    def model(self) -> torch.nn.Module:
+        """The model, in eval mode, on the CPU."""
+        import torch
+
+        model = self.call("model")
+        if not isinstance(model, torch.nn.Module):
+            raise RecipeError(
+                f"{self.path}: model() must return a torch.nn.Module, not {_type_name(model)}"
+            )
+        return model.cpu().eval()
+
+    def example_inputs(self) -> Inputs:
+        """One set of inputs, contiguous: strides of another memory format would be exported too."""
+        where = f"{self.path}: example_inputs()"
+        inputs = check_inputs(self.call("example_inputs"), where)
+        if not inputs:
+            raise RecipeError(f"{where} returned an empty tuple: a model needs at least one input")
+        return inputs
+
+    def calibration(self, like: Inputs) -> list[Inputs]:
+        """All calibration inputs (at most MAX_CALIBRATION), each of the example's shapes.
+
+        Raises RecipeError: none at all, or one of another count, shape or type, or with NaN.
+        """
+        found: list[Inputs] = []
+        for index, item in enumerate(self._iterate("calibration")):
+            if index == MAX_CALIBRATION:
+                break
+            inputs = check_inputs(item, f"{self.path}: calibration() item {index}")
+            check_fit(inputs, like, f"{self.path}: calibration() item {index}")
+            found.append(inputs)
+        if not found:
+            raise RecipeError(
+                f"{self.path}: calibration() yielded nothing",
+                "yield some tens of typical inputs, each a tuple shaped like example_inputs()",
+            )
+        return found
+
+    def evaluate(self, predict: Callable[..., Any]) -> float:
+        """The recipe's metric of ``predict``; higher is better."""
+        value = self.call("evaluate", predict)
+        try:
+            metric = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise RecipeError(
+                f"{self.path}: evaluate() must return a number, not {_type_name(value)}"
+            ) from None
+        if metric != metric or metric in (float("inf"), float("-inf")):
+            raise RecipeError(f"{self.path}: evaluate() returned {metric}, which is no metric")
+        return metric
+
+    def _iterate(self, function: str) -> Iterator[Any]:
+        items = self.call(function)
+        if not isinstance(items, Iterable):
+            raise RecipeError(
+                f"{self.path}: {function}() must return or yield tuples of tensors, "
+                f"not {_type_name(items)}"
+            )
+        with blaming(self.path, f"{function}()"):
+            yield from items
+
+
+@contextmanager
+def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
+    """Run a recipe file and give it; its folder is first on the module path meanwhile.
+
+    The local modules it imported are forgotten afterwards, so that two recipes in one process
+    never see each other's. Random numbers start at ``seed``.
+    Raises RecipeError: no such file, it does not import, a required function is missing.
+    """
+    path = _existing(path)
+    folder = str(path.parent)
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        _seed(seed)
+        yield Recipe(path, _run_file(path))
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if _is_local(sys.modules[name], path.parent):
+                del sys.modules[name]
+
+
+@contextmanager
+def blaming(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into a RecipeError with the user's file and line."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = user_line(error)
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        at = f" ({place})" if place else ""
+        raise RecipeError(f"{path}: {what} failed with {said}{at}", _advice(error)) from error
+
+
+def user_line(error: BaseException) -> str | None:
+    """The deepest line of the traceback that is not torch's, Python's or edgekit's own."""
+    own = ("<", str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        installed = "site-packages" in frame.filename
+        if installed and any(f"/{name}/" in frame.filename for name in FOREIGN_PACKAGES):
+            continue
+        if installed or not frame.filename.startswith(own):
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return None
+
+
+def check_inputs(value: Any, where: str) -> Inputs:
+    """Validate that ``value`` is a tuple (or list) of dense CPU tensors; make them contiguous."""
+    import torch
+
+    if not isinstance(value, (tuple, list)):
+        hint = "a single input is a tuple of one: (x,)" if torch.is_tensor(value) else None
+        raise RecipeError(f"{where} must be a tuple of tensors, not {_type_name(value)}", hint)
+    for index, tensor in enumerate(value):
+        if not torch.is_tensor(tensor):
+            raise RecipeError(f"{where}: element {index} is {_type_name(tensor)}, not a tensor")
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise RecipeError(f"{where}: element {index} is not a plain dense tensor")
+        if dtype_name(tensor) not in ITEM_SIZE:
+            raise RecipeError(
+                f"{where}: element {index} is {dtype_name(tensor)}: no runtime has it"
+            )
+        if bool(torch.isnan(tensor).any()):
+            raise RecipeError(f"{where}: element {index} holds NaN")
+    return tuple(
+        tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in value
+    )
+
+
+def check_fit(inputs: Inputs, like: Inputs, where: str) -> None:
+    """Check count, shapes and types against the example's."""
+    if len(inputs) != len(like):
+        raise RecipeError(
+            f"{where} has {len(inputs)} tensors, but example_inputs() has {len(like)}"
+        )
+    for index, (tensor, example) in enumerate(zip(inputs, like, strict=True)):
+        if tensor.shape != example.shape or tensor.dtype != example.dtype:
+            raise RecipeError(
+                f"{where}: element {index} is {describe(tensor)}, "
+                f"but example_inputs() has {describe(example)} there"
+            )
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def describe(tensor: torch.Tensor) -> str:
+    return f"{dtype_name(tensor)} {list(tensor.shape)}"
+
+
+def _is_local(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return file != "" and Path(file).is_relative_to(folder) and "site-packages" not in file
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder, not a recipe", f"did you mean {path}/recipe.py?")
+    if not path.exists():
+        raise RecipeError(
+            f"there is no recipe {path}",
+            "name one (edgekit build RECIPE ...), or write a first one with edgekit init",
+        )
+    return path.resolve()
+
+
+def _run_file(path: Path) -> ModuleType:
+    module = ModuleType("edgekit_recipe")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    with blaming(path, "the recipe"):
+        try:
+            code = compile(path.read_bytes(), str(path), "exec")
+        except SyntaxError as error:
+            raise RecipeError(
+                f"{path} is not valid Python: line {error.lineno}: {error.msg}"
+            ) from None
+        exec(code, module.__dict__)
+    missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
+    if missing:
+        names = " and ".join(f"{name}()" for name in missing)
+        raise RecipeError(
+            f"{path} does not define {names}",
+            "a recipe needs model() and example_inputs(); edgekit init writes a commented one",
+        )
+    return module
+
+
+def _seed(seed: int) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"install what the recipe imports: pip install {error.name.split('.')[0]}"
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"the file is looked for from {Path.cwd()}; "
+            "Path(__file__).parent is the recipe's own folder"
+        )
+    return None
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__

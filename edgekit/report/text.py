@@ -1,0 +1,238 @@
+"""Documents as text for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgekit.budget import BudgetLine
+from edgekit.documents import BenchDocument, LatencySummary, Parity, VerdictDocument
+from edgekit.target import Target
+
+WIDTH = 100
+COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
+SLOWEST = 10
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def render_verdict(document: VerdictDocument) -> str:
+    """A build's or a check's result."""
+    program = document.program
+    rows = [
+        ("target", f"{document.target} through {document.runtime}"),
+        ("precision", _precision(document)),
+        ("accuracy", _accuracy(document)),
+        ("parity", _parity(document.parity)),
+        ("operators", _operators(program)),
+        *_outside(program),
+    ]
+    text = _grid(rows) + "\n" + _budgets(document.budgets)
+    color = COLOR[document.verdict]
+    return text + _styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+
+
+def render_bench(document: BenchDocument) -> str:
+    """A bench's result, with a sketch of the latency's distribution."""
+    latency, environment = document.latency_ms, document.environment
+    rows = [
+        ("device", _device(document.device, environment)),
+        ("parity", _parity(document.parity)),
+        (
+            "latency",
+            f"median {_ms(latency.median)}  p95 {_ms(latency.p95)}  mean {_ms(latency.mean)}  "
+            f"min {_ms(latency.min)}  ({len(latency.samples)} runs, {document.threads} "
+            f"thread{'s' if document.threads > 1 else ''})",
+        ),
+        ("", f"the median lies within {_ms(latency.interval[0])} to {_ms(latency.interval[1])}"),
+        ("", sketch(latency)),
+        ("load", _ms(document.load_ms)),
+        ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
+        ("conditions", _conditions(environment)),
+    ]
+    text = _grid(rows) + "\n" + _slowest(document) + "\n" + _budgets(document.budgets)
+    color = COLOR[document.verdict]
+    return text + _styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+
+
+def render_targets(targets: Iterable[tuple[Target, Path]]) -> str:
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "architecture", "cpu", "cores", "memory", "runtimes", "what it is"):
+        table.add_column(title)
+    for target, _ in targets:
+        table.add_row(
+            target.name,
+            target.architecture,
+            target.cpu,
+            str(target.cores),
+            f"{target.memory_mb:g} MB" if target.memory_mb else "-",
+            ", ".join(target.runtimes),
+            target.description,
+        )
+    return _print(table)
+
+
+def sketch(latency: LatencySummary, width: int = 40) -> str:
+    """A histogram of the samples up to p95 and beyond, one character a bin."""
+    low, high = latency.min, max(latency.p95, latency.min * 1.001)
+    counts = [0] * width
+    for sample in latency.samples:
+        place = int((sample - low) / (high - low) * width)
+        counts[min(place, width - 1)] += 1
+    top = max(counts)
+    bars = "".join(BARS[-(-count * (len(BARS) - 1) // top)] for count in counts)
+    return f"{_ms(low)} |{bars}| {_ms(high)}"
+
+
+def _precision(document: VerdictDocument) -> str:
+    lines = [
+        f"{rung.precision}{' is taken' if rung.taken else ' is not taken'}: {rung.reason}"
+        for rung in document.ladder
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(document: VerdictDocument) -> str:
+    accuracy = document.accuracy
+    if accuracy.fp32 is None or accuracy.artifact is None:
+        return "unknown: the recipe has no evaluate()"
+    return f"{accuracy.fp32:.2f} in torch, {accuracy.artifact:.2f} as the artifact"
+
+
+def _parity(parity: Parity | None) -> str:
+    if parity is None:
+        return "not checked: there is no reference"
+    if parity.sqnr_db is None:
+        level = "bit-equal"
+    else:
+        level = f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
+    verb = "passed" if parity.passed else "failed"
+    inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
+    return f"{verb} on {inputs} against {parity.reference}: {level} ({parity.rule})"
+
+
+def _operators(program: dict[str, Any]) -> str:
+    quantized = sum(layer["quantized"] for layer in program["layers"])
+    floating = sum(layer["floating"] for layer in program["layers"])
+    outside = sum(operator["count"] for operator in program["outside"])
+    return (
+        f"{quantized} int8 and {floating} float in {len(program['delegates'])} delegate "
+        f"subgraphs, {outside or 'none'} left outside"
+    )
+
+
+def _outside(program: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        f"{item['operator']} in {item['layer'] or 'the model itself'}"
+        + (f" ({item['count']} times)" if item["count"] > 1 else "")
+        for item in program["outside"]
+    ]
+    if not rows:
+        return []
+    more = [f"and {len(rows) - SLOWEST} more"] if len(rows) > SLOWEST else []
+    return [("slow kernels", "\n".join(rows[:SLOWEST] + more))]
+
+
+def _budgets(lines: Sequence[BudgetLine]) -> str:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("budget", "found", "", "asked for", "status"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        limit = f"<= {line.limit:g} {line.unit} ({line.asked_by})" if line.limit is not None else ""
+        color = COLOR[line.status]
+        status = line.status.replace("_", " ")
+        table.add_row(line.name, _found(line), _how(line), limit, f"[{color}]{status}[/{color}]")
+    return _print(table)
+
+
+def _found(line: BudgetLine) -> str:
+    if line.value is None:
+        return "unknown"
+    return f"{_number(line.value)} {line.unit}"
+
+
+def _how(line: BudgetLine) -> str:
+    if line.value is None:
+        return line.note or ""
+    if line.interval is None or line.interval[0] == line.interval[1]:
+        return str(line.source)
+    return f"{line.source}, {_number(line.interval[0])} to {_number(line.interval[1])}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _slowest(document: BenchDocument) -> str:
+    rows = sorted(document.per_op, key=lambda row: row.mean_us, reverse=True)[:SLOWEST]
+    if not rows:
+        return ""
+    total = sum(row.mean_us for row in document.per_op) or 1.0
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("slowest operators")
+    table.add_column("time", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("")
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.mean_us:.1f} us",
+            f"{100 * row.mean_us / total:.0f} %",
+            "" if row.delegated else "outside the delegate",
+        )
+    return _print(table)
+
+
+def _device(name: str, environment: dict[str, Any]) -> str:
+    parts = [name, environment.get("model"), environment.get("cpu"), environment.get("os")]
+    text = ", ".join(str(part) for part in parts if part)
+    return text + (" (EMULATED: its latency means nothing)" if environment["emulated"] else "")
+
+
+def _conditions(environment: dict[str, Any]) -> str:
+    governor = environment.get("governor") or "not told"
+    parts = [f"governor {governor}"]
+    if environment.get("frequency_mhz"):
+        parts.append(f"{environment['frequency_mhz']:.0f} MHz")
+    if environment.get("temperature_c") is not None:
+        parts.append(f"{environment['temperature_c']:.0f} C")
+    if environment.get("load_1min") is not None:
+        parts.append(f"load {environment['load_1min']:g} on {environment.get('cores')} cores")
+    if environment.get("memory_available_mb") is not None:
+        parts.append(f"{environment['memory_available_mb']:.0f} MB free")
+    parts.append(f"kernel {environment.get('kernel')}")
+    return ", ".join(parts)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def _grid(rows: Sequence[tuple[str, str]]) -> str:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for title, text in rows:
+        grid.add_row(title, text.replace("[", r"\["))
+    return _print(grid)
+
+
+def _styled(text: str) -> str:
+    return _print(text, soft_wrap=True)
+
+
+def _print(thing: Any, soft_wrap: bool = False) -> str:
+    """Render with colors only where stdout is a terminal that wants them (NO_COLOR)."""
+    outside = Console()
+    console = Console(
+        file=io.StringIO(),
+        width=max(60, min(outside.width, 140)) if outside.is_terminal else WIDTH,
+        force_terminal=outside.is_terminal,
+        highlight=False,
+    )
+    console.print(thing, soft_wrap=soft_wrap)
+    return str(console.file.getvalue()).rstrip("\n") + "\n"  # type: ignore[attr-defined]

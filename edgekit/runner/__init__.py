@@ -1,0 +1,1 @@
+"""The client of the native runners' protocol (docs/runner.md), over any transport."""

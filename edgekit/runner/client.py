@@ -1,0 +1,276 @@
+"""Speaks to a native runner: one-shot runs, and a process that serves many (docs/runner.md)."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from threading import Timer
+from types import TracebackType
+from typing import IO, Any, Self
+
+from edgekit.device.base import Process, Transport
+from edgekit.errors import RunnerError
+
+HEADER = struct.Struct("<4sIQ")
+MAGIC = b"EKF1"
+END, RUN, STATS_REQUEST = 0, 1, 3
+HELLO, RESULT, ERROR, STATS = 100, 101, 102, 103
+
+# docs/runner.md, "Exit codes"
+BAD_ARGUMENTS, BAD_PROGRAM, MISSING_KERNEL, NO_MEMORY = 2, 3, 4, 5
+INPUT_DOES_NOT_FIT, EXECUTION_FAILED, FILE_ERROR = 6, 7, 8
+
+
+@dataclass(frozen=True)
+class RunnerTensor:
+    """Shape, dtype and size of an input or output, as the program itself tells it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    byte_count: int
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """``instruction``: which of the program's; ``index``: which event inside that delegate."""
+
+    name: str
+    mean_us: float
+    delegated: bool
+    instruction: int
+    index: int
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What the runner's document says; times in the units of their names, 1 MB = 1e6 bytes."""
+
+    runtime: str
+    threads: int
+    load_ms: float
+    planned_bytes: int
+    peak_memory_mb: float
+    inputs: tuple[RunnerTensor, ...]
+    outputs: tuple[RunnerTensor, ...]
+    latencies_ms: tuple[float, ...] = ()
+    profile: tuple[ProfileRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A runner and its model at a place that a transport reaches."""
+
+    transport: Transport
+    runner: PurePosixPath
+    model: PurePosixPath
+
+    def command(self, *options: str) -> list[str]:
+        return [str(self.runner), "--model", str(self.model), *options]
+
+
+def measure(
+    at: Installed,
+    inputs: Sequence[bytes] = (),
+    *,
+    runs: int,
+    warmup: int,
+    threads: int,
+    timeout_s: float | None = None,
+    profile: bool = False,
+) -> RunReport:
+    """Time ``runs`` inferences after ``warmup`` in a process of its own.
+
+    ``inputs`` are raw C-order bytes, one per model input, or none for zeros.
+    Raises RunnerError (the runner's own errors, and a run longer than ``timeout_s``).
+    """
+    with at.transport.scratch() as scratch:
+        options = ["--runs", str(runs), "--warmup", str(warmup), "--threads", str(threads)]
+        options += ["--profile"] if profile else []
+        for index, data in enumerate(inputs):
+            options += ["--input", _put_bytes(at.transport, data, scratch / f"input_{index}")]
+        return _report(_run(at, options, timeout_s))
+
+
+class Serving:
+    """A runner process that answers one request after another.
+
+    >>> with Serving(installed) as model:
+    ...     outputs = model.infer([image_bytes])
+
+    After ``timeout_s`` seconds in all, the process is killed and the call fails.
+    """
+
+    def __init__(self, at: Installed, threads: int = 1, timeout_s: float | None = None) -> None:
+        self._process: Process = at.transport.start(
+            at.command("--serve", "--threads", str(threads))
+        )
+        self._limit = Timer(timeout_s or 0, self._process.kill)
+        self._limit.daemon = True
+        if timeout_s:
+            self._limit.start()
+        try:
+            kind, payload = self._answer()
+        except BaseException:
+            self._kill()
+            raise
+        if kind != HELLO:
+            self._kill()
+            raise RunnerError(f"the runner opened with a frame of kind {kind}, not HELLO")
+        self.report = _report(json.loads(payload))
+        self.last_latency_ms = 0.0
+
+    def infer(self, inputs: Sequence[bytes]) -> list[bytes]:
+        """Run once; bytes in and out are C order. Raises RunnerError; the process lives on."""
+        _send(self._process.stdin, RUN, inputs)
+        kind, payload = self._answer()
+        if kind == ERROR:
+            problem = json.loads(payload)
+            raise RunnerError(problem["message"], runner_code=problem["code"])
+        if kind != RESULT:
+            raise RunnerError(f"the runner answered with a frame of kind {kind}, not RESULT")
+        self.last_latency_ms = struct.unpack_from("<Q", payload)[0] / 1e6
+        return self._split(memoryview(payload)[8:])
+
+    def stats(self) -> RunReport:
+        """The runner's document now, with its peak memory so far."""
+        _send(self._process.stdin, STATS_REQUEST, [])
+        _, payload = self._answer()
+        return _report(json.loads(payload))
+
+    def close(self) -> None:
+        try:
+            _send(self._process.stdin, END, [])
+            self._process.wait(timeout_s=5)
+        except (OSError, ValueError, TimeoutError, RunnerError):
+            pass  # it ended before, or does not end: kill settles both
+        self._kill()
+
+    def _kill(self) -> None:
+        self._limit.cancel()
+        self._process.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._kill()
+
+    def _answer(self) -> tuple[int, bytes]:
+        header = self._process.stdout.read(HEADER.size)
+        if len(header) < HEADER.size:
+            raise self._ended()
+        magic, kind, length = HEADER.unpack(header)
+        if magic != MAGIC:
+            raise RunnerError("the runner's answer is not a frame of its protocol")
+        payload = self._process.stdout.read(length)
+        if len(payload) < length:
+            raise self._ended()
+        return kind, payload
+
+    def _ended(self) -> RunnerError:
+        try:
+            done = self._process.wait(timeout_s=5)
+        except TimeoutError:
+            return RunnerError("the runner closed its output and did not end")
+        return runner_error(done.returncode, done.stderr)
+
+    def _split(self, payload: memoryview) -> list[bytes]:
+        outputs, start = [], 0
+        for tensor in self.report.outputs:
+            outputs.append(bytes(payload[start : start + tensor.byte_count]))
+            start += tensor.byte_count
+        if start != len(payload):
+            raise RunnerError(f"the runner sent {len(payload)} bytes of output, not {start}")
+        return outputs
+
+
+def runner_error(code: int, stderr: bytes) -> RunnerError:
+    """The error that an ended runner's exit code and last words stand for."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    said = next((line for line in reversed(lines) if line.startswith("edgekit-runner: ")), "")
+    detail = said.removeprefix("edgekit-runner: ") or (lines[-1] if lines else "it said nothing")
+    if code < 0:
+        return RunnerError(f"the runner was killed by signal {-code}: {detail}", runner_code=code)
+    if code == MISSING_KERNEL:
+        return RunnerError(
+            f"the runner lacks a kernel or backend: {detail}",
+            "the bundle's libraries and its model do not belong together: build it again",
+            code,
+        )
+    return RunnerError(f"the runner ended with code {code}: {detail}", runner_code=code)
+
+
+def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str, Any]:
+    try:
+        done = at.transport.run(at.command(*options), timeout_s=timeout_s)
+    except TimeoutError:
+        raise RunnerError(
+            f"the runner was ended: it took longer than {timeout_s:g} s",
+            "allow more with --timeout, or ask for fewer with --runs",
+        ) from None
+    if done.returncode != 0:
+        raise runner_error(done.returncode, done.stderr)
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        raise RunnerError("the runner's answer is not JSON: is this edgekit's runner?") from None
+    if not isinstance(document, dict) or document.get("schema") != "edgekit.runner/1":
+        raise RunnerError("the runner speaks another version of the protocol: build it again")
+    return document
+
+
+def _report(document: dict[str, Any]) -> RunReport:
+    return RunReport(
+        runtime=document["runtime"],
+        threads=document["threads"],
+        load_ms=document["load_ns"] / 1e6,
+        planned_bytes=document["planned_bytes"],
+        peak_memory_mb=document["peak_memory_kb"] * 1024 / 1e6,  # the kernel's kB is 1024 bytes
+        inputs=_tensors(document["inputs"]),
+        outputs=_tensors(document["outputs"]),
+        latencies_ms=tuple(ns / 1e6 for ns in document["latencies_ns"]),
+        profile=tuple(
+            ProfileRow(
+                name=row["name"],
+                mean_us=row["mean_ns"] / 1e3,
+                delegated=row["delegated"],
+                instruction=row["instruction"],
+                index=row["index"],
+            )
+            for row in document.get("profile", [])
+        ),
+    )
+
+
+def _tensors(rows: list[dict[str, Any]]) -> tuple[RunnerTensor, ...]:
+    return tuple(RunnerTensor(row["dtype"], tuple(row["shape"]), row["bytes"]) for row in rows)
+
+
+def _send(stream: IO[bytes], kind: int, parts: Sequence[bytes]) -> None:
+    try:
+        stream.write(HEADER.pack(MAGIC, kind, sum(len(part) for part in parts)))
+        for part in parts:
+            stream.write(part)
+        stream.flush()
+    except BrokenPipeError:
+        pass  # the runner has ended: reading its answer tells why
+
+
+def _put_bytes(transport: Transport, data: bytes, place: PurePosixPath) -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        transport.put(Path(file.name), place)
+    return str(place)

@@ -1,0 +1,67 @@
+"""The seam between edgekit and an on-device runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgekit.plan import Plan
+from edgekit.program import Program
+from edgekit.progress import Progress
+from edgekit.target import Architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The runtime's file, what is in it, and the module it must agree with."""
+
+    data: bytes
+    file_name: str
+    program: Program
+    reference: torch.nn.Module
+
+
+@dataclass(frozen=True)
+class RunnerFiles:
+    """The native runner for one architecture and the libraries it may load, by file name."""
+
+    runner: Path
+    libraries: dict[str, Path]
+
+
+class Runtime(Protocol):
+    name: str
+    version: str
+
+    def quantize(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        plan: Plan,
+        progress: Progress,
+    ) -> torch.nn.Module:
+        """Static quantization: a module that computes, in torch, what the artifact will."""
+        ...
+
+    def lower(self, module: torch.nn.Module, example: Inputs) -> Artifact:
+        """Lower a float or quantized module to the runtime's file.
+
+        Raises ExportError (the model's own code), RuntimeFailure (the runtime's).
+        """
+        ...
+
+    def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
+        """The runner built for ``architecture``; built or fetched first where it is missing."""
+        ...
+
+    def good_until(self) -> str:
+        """Until which version of the runtime its makers promise to read the file, in words."""
+        ...

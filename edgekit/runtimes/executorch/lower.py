@@ -1,0 +1,71 @@
+"""From a float or quantized module to a .pte, lowered to XNNPACK wherever it can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import EdgekitError, RuntimeFailure
+from edgekit.program import Quantization
+from edgekit.runtimes.base import Artifact
+from edgekit.runtimes.export import export, own_copy
+from edgekit.runtimes.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = tuple[torch.Tensor, ...]
+
+QUANTIZE = "quantized_decomposed.quantize_per_tensor"
+DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
+
+
+def lower(module: torch.nn.Module, example: Inputs) -> Artifact:
+    """Export and lower. Raises ExportError, RuntimeFailure."""
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        from edgekit.runtimes.executorch.describe import describe, layers_by_handle
+
+        exported = export(own_copy(module), example)
+        steps = boundary_quantization(exported)
+        try:
+            edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            layers = layers_by_handle(edge.exported_program())
+            data = bytes(edge.to_executorch().buffer)
+        except EdgekitError:
+            raise
+        except Exception as error:
+            raise RuntimeFailure(
+                f"ExecuTorch could not lower the model: {type(error).__name__}: {error}",
+                "edgekit build -v shows the whole message",
+            ) from error
+        return Artifact(data, "model.pte", describe(data, layers, steps), module)
+
+
+def boundary_quantization(
+    exported: torch.export.ExportedProgram,
+) -> tuple[list[Quantization | None], list[Quantization | None]]:
+    """The int8 steps of inputs and outputs, where the model quantizes them first or last thing."""
+    placeholders = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
+    inputs = []
+    for name in exported.graph_signature.user_inputs:
+        users = list(placeholders[str(name)].users) if str(name) in placeholders else []
+        steps = [user for user in users if str(user.target).startswith(QUANTIZE)]
+        inputs.append(_parameters(steps[0]) if steps and len(steps) == len(users) else None)
+    produced = {n.name: n for n in exported.graph.nodes}
+    outputs = []
+    for name in exported.graph_signature.user_outputs:
+        node = produced.get(str(name))
+        last = node is not None and str(node.target).startswith(DEQUANTIZE)
+        outputs.append(_parameters(node) if node is not None and last else None)
+    return inputs, outputs
+
+
+def _parameters(node: torch.fx.Node) -> Quantization:
+    arguments: tuple[Any, ...] = node.args  # (tensor, scale, zero point, least, most, dtype)
+    return Quantization(
+        scale=float(arguments[1]),
+        zero_point=int(arguments[2]),
+        dtype=str(arguments[5]).removeprefix("torch."),
+    )

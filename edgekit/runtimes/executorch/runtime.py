@@ -1,0 +1,61 @@
+"""The ExecuTorch side of the runtime seam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING
+
+from edgekit.errors import MissingExtraError
+from edgekit.plan import Plan
+from edgekit.progress import Progress
+from edgekit.runtimes.base import Artifact, RunnerFiles
+from edgekit.runtimes.executorch.wheel import VERSION
+from edgekit.target import Architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = tuple[torch.Tensor, ...]
+
+
+class ExecuTorch:
+    name = "executorch"
+    version = VERSION
+
+    def __init__(self) -> None:
+        for package in ("torch", "executorch", "torchao", "ziglang"):
+            try:
+                installed_version(package)
+            except PackageNotFoundError:
+                raise MissingExtraError("building for ExecuTorch", "executorch") from None
+
+    def quantize(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        plan: Plan,
+        progress: Progress,
+    ) -> torch.nn.Module:
+        from edgekit.runtimes.executorch.quantize import quantize
+
+        return quantize(model, example, calibration, plan, progress)
+
+    def lower(self, module: torch.nn.Module, example: Inputs) -> Artifact:
+        from edgekit.runtimes.executorch.lower import lower
+
+        return lower(module, example)
+
+    def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
+        from edgekit.runtimes.executorch.native import runner_files
+
+        return runner_files(architecture, progress)
+
+    def good_until(self) -> str:
+        major, minor, _ = VERSION.split(".")
+        return (
+            f"at least {major}.{int(minor) + 1}: ExecuTorch promises to read a file with the next "
+            "minor or major release (its runtime/COMPATIBILITY.md)"
+        )

@@ -1,0 +1,27 @@
+"""Keeps the libraries' known, harmless chatter from the user, and lets real warnings through."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NOISY_MODULES = r"(torch|torchao|executorch|copyreg|importlib|flatbuffers|coremltools|typing)(\.|$)"
+NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings raised inside the libraries; the recipe's own still appear."""
+    levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=NOISY_MODULES)
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+        for name in NOISY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,118 @@
+"""Targets: what is known about a device, read from one TOML file each."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgekit.budget import BudgetLimits
+from edgekit.errors import TargetError
+
+Architecture = Literal["x86_64", "aarch64"]
+RuntimeName = Literal["executorch", "litert", "tflite"]
+
+
+class Target(BaseModel):
+    """Facts about a device. ``memory_mb`` is the board's RAM (1 MB = 1,000,000 bytes)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    architecture: Architecture
+    cpu: str = Field(min_length=1, description="QEMU's and GCC's name for the core")
+    features: tuple[str, ...] = Field(
+        default=(), description="CPU flags, as Linux names them in /proc/cpuinfo"
+    )
+    cores: int = Field(ge=1, le=1024)
+    threads: int = Field(ge=1, le=256, description="threads that inference uses")
+    clock_ghz: float | None = Field(default=None, gt=0)
+    memory_mb: float | None = Field(default=None, gt=0)
+    glibc: str = Field(pattern=r"^2\.\d{1,3}$", description="the C library on the device")
+    runtimes: tuple[RuntimeName, ...] = Field(min_length=1)
+    budgets: BudgetLimits = BudgetLimits()
+
+    @model_validator(mode="after")
+    def _threads_fit_cores(self) -> Target:
+        if self.threads > self.cores:
+            raise ValueError(f"threads ({self.threads}) must not exceed cores ({self.cores})")
+        return self
+
+
+def built_in_folder() -> Path:
+    """Where the shipped targets lie: inside an installed package, beside it in a checkout."""
+    packaged = Path(__file__).parent / "_targets"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "targets"
+
+
+def user_folder() -> Path:
+    return Path(platformdirs.user_config_dir("edgekit", appauthor=False)) / "targets"
+
+
+def target_files() -> dict[str, Path]:
+    """Every target's name and file; ./targets wins over the user's, the user's over built-in."""
+    found: dict[str, Path] = {}
+    for folder in (built_in_folder(), user_folder(), Path("targets")):
+        for path in sorted(folder.glob("*.toml")):
+            found[path.stem] = path
+    return found
+
+
+def load_target(name_or_path: str) -> Target:
+    """Read a target by name, or by the path of a TOML file.
+
+    Raises TargetError: no such name (the nearest are suggested), or a file that is not a target.
+    """
+    if name_or_path.endswith(".toml") or "/" in name_or_path:
+        return read_target(Path(name_or_path))
+    files = target_files()
+    if name_or_path not in files:
+        near = difflib.get_close_matches(name_or_path, files, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "edgekit targets list shows them"
+        raise TargetError(f"there is no target named '{name_or_path}'", hint)
+    return read_target(files[name_or_path])
+
+
+def read_target(path: Path) -> Target:
+    """Read and validate one TOML file. Its stem is the target's name."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TargetError(
+            f"the target file {path} does not exist", "edgekit targets list shows the known ones"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"the target file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TargetError(f"the target file {path} is not valid TOML: {error}") from None
+    if "name" in data:
+        raise TargetError(f"{path}: name: a target is named by its file; remove this key")
+    try:
+        return Target.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise TargetError(
+            f"the target file {path} is not valid:\n" + explain_validation(error, Target),
+            "docs/targets.md lists every key; edgekit targets show rpi4 prints an example",
+        ) from None
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for each wrong key: its name, what is wrong, the allowed values or keys."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(file)"
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            allowed = sorted(k for k in model.model_fields if k != "name")
+            text = f"unknown key; allowed are {', '.join(allowed)}"
+        elif item["type"] == "missing":
+            text = "this key is missing"
+        else:
+            text += f" (it is {item['input']!r})"
+        lines.append(f"  {key}: {text}")
+    return "\n".join(lines)

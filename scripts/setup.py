@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Sets up .venv with everything that `make demo` and `make test` need. Standard library only.
+
+python3 scripts/setup.py           the Python side
+python3 scripts/setup.py --system  also the system packages that some tests need (apt)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+DONE = VENV / ".edgekit-installed"
+BEAT_S = 4.0
+# Program that must be there -> Debian packages that bring it and what it needs.
+SYSTEM = {
+    "qemu-aarch64": (
+        "qemu-user",
+        "libc6-arm64-cross",
+        "libstdc++6-arm64-cross",
+        "libgcc-s1-arm64-cross",
+    ),
+}
+
+
+def main() -> None:
+    if sys.version_info < (3, 11):
+        sys.exit(f"edgekit needs Python >= 3.11; this is {sys.version.split()[0]}")
+    wanted = fingerprint()
+    if not (DONE.is_file() and DONE.read_text() == wanted and PYTHON.exists()):
+        install()
+        DONE.write_text(wanted)
+    fetch_other_wheel()
+    if "--system" in sys.argv[1:]:
+        install_system()
+
+
+def fingerprint() -> str:
+    """Changes when another installation is needed."""
+    parts = [(ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), str(ROOT).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def install() -> None:
+    say("setting up .venv (the first time: about 2 GB, some minutes)")
+    if not PYTHON.exists():
+        run([sys.executable, "-m", "venv", str(VENV)], "making .venv")
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar=off"]
+    run([*pip, "-e", f"{ROOT}[executorch,dev]"], "installing torch, executorch and the rest")
+
+
+def fetch_other_wheel() -> None:
+    """The other architecture's runtime, so that builds and tests need no network afterwards."""
+    code = (
+        "from edgekit.runtimes.executorch.wheel import *;"
+        "print({'x86_64': 'aarch64', 'aarch64': 'x86_64'}[host_architecture()])"
+    )
+    other = subprocess.run(
+        [PYTHON, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    command = [str(PYTHON), "-m", "edgekit.runtimes.executorch.wheel", other]
+    run(command, f"the runtime for {other}", quiet=True)
+
+
+def install_system() -> None:
+    """Install what is missing, as root; else name it. CI fails instead of going without."""
+    missing = [p for program, names in SYSTEM.items() if not shutil.which(program) for p in names]
+    if not missing:
+        return
+    command = f"apt-get install {' '.join(missing)}"
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing system packages: {' '.join(missing)}")
+        run(["apt-get", "update"], "apt-get update", quiet=True)
+        run(["apt-get", "install", "-y", *missing], command, quiet=True)
+    elif os.environ.get("CI"):
+        sys.exit(f"CI needs these system packages: {command}")
+    else:
+        say(f"not root: the tests that need these are skipped; to run them: sudo {command}")
+
+
+def run(command: list[str], title: str, quiet: bool = False) -> None:
+    """Run a command; its lines appear as they come, and a sign of life where it is silent."""
+    say(title)
+    last, over = [time.monotonic()], threading.Event()
+    threading.Thread(target=beat, args=(title, last, over), daemon=True).start()
+    lines = []
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        last[0] = time.monotonic()
+        lines.append(line)
+        if not quiet and line.lstrip().startswith(("Collecting", "Downloading", "Installing")):
+            print("  " + line.strip()[:100], flush=True)
+    over.set()
+    if process.wait() != 0:
+        sys.exit("".join(lines[-30:]) + f"\nfailed: {title}: {' '.join(command)}")
+
+
+def beat(title: str, last: list[float], over: threading.Event) -> None:
+    start = time.monotonic()
+    while not over.wait(BEAT_S):
+        if time.monotonic() - last[0] >= BEAT_S:
+            print(f"  ... {title}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def say(text: str) -> None:
+    print(f"- {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

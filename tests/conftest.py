@@ -1,0 +1,94 @@
+"""What all tests share: places, the example, bundles built once, and what each marker needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "examples" / "digits" / "recipe.py"
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run. CI never skips: there it fails instead."""
+    reasons = {"runtime": _no_runtime(), "emulated": _no_emulation()}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker) and not os.environ.get("CI"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_runtime() -> str | None:
+    try:
+        import executorch  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        return "the executorch extra is not installed"
+    return None
+
+
+def _no_emulation() -> str | None:
+    if shutil.which("qemu-aarch64") and SYSROOT.is_dir():
+        return None
+    return "qemu-user and an arm64 cross libc are not installed (make test says which)"
+
+
+@pytest.fixture
+def edgekit_command(tmp_path, monkeypatch):
+    """Run the real command line in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        return run_edgekit(*arguments, **options)
+
+    return run
+
+
+def run_edgekit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgekit", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=600, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory) -> Path:
+    """The digits, int8, for x86: built once. Copy it before changing it."""
+    return _build_digits(tmp_path_factory, "x86")
+
+
+@pytest.fixture(scope="session")
+def digits_arm_bundle(tmp_path_factory) -> Path:
+    return _build_digits(tmp_path_factory, "rpi4")
+
+
+def _build_digits(tmp_path_factory, target: str) -> Path:
+    import edgekit
+
+    output = tmp_path_factory.mktemp("digits") / f"digits-{target}"
+    edgekit.build(DIGITS, target=target, output=output)
+    return output
+
+
+@pytest.fixture
+def bundle(digits_bundle, tmp_path) -> Path:
+    """A copy of the digits bundle that a test may damage."""
+    return Path(shutil.copytree(digits_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    """Write a recipe file from its source and give its path."""
+
+    def write(source: str, name: str = "recipe.py") -> Path:
+        path = tmp_path / name
+        path.write_text("import torch\nfrom torch import nn\n" + source)
+        return path
+
+    return write

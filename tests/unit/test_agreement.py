@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgekit.bench.agreement import (
+    OutputsAgreement,
+    device_passes,
+    float_passes,
+    int8_passes,
+    top1_agreement,
+)
+from edgekit.bench.latency import median_interval, summarize
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+def compare(actual, reference) -> OutputsAgreement:
+    agreement = OutputsAgreement(1)
+    agreement.add([np.asarray(actual)], [np.asarray(reference)])
+    return agreement
+
+
+@given(arrays(np.float32, 16, elements=finite))
+def test_equal_outputs_are_bit_equal(values) -> None:
+    agreement = compare(values, values.copy())
+    assert agreement.worst().sqnr_db is None
+    assert agreement.worst().max_abs_diff == 0
+    assert float_passes(agreement)
+    assert int8_passes(agreement)
+
+
+@given(arrays(np.float32, 16, elements=finite), arrays(np.float32, 16, elements=finite))
+def test_numbers_are_the_formulas(actual, reference) -> None:
+    agreement = compare(actual, reference)
+    a, b = actual.astype(np.float64), reference.astype(np.float64)
+    assert agreement.worst().max_abs_diff == np.abs(a - b).max()
+    noise, signal = np.square(a - b).sum(), np.square(b).sum()
+    if noise > 0 and signal > 0:
+        expected = max(-300, 10 * math.log10(signal / noise))
+        assert agreement.worst().sqnr_db == pytest.approx(expected)
+
+
+def test_float_rule_is_relative_to_the_largest() -> None:
+    assert float_passes(compare([100.0, 0.1], [100.0, 0.0]))
+    assert not float_passes(compare([100.0, 0.11], [100.0, 0.0]))
+
+
+def test_int8_rule_is_20_db() -> None:
+    assert int8_passes(compare([1.0999], [1.0]))
+    assert not int8_passes(compare([1.11], [1.0]))
+
+
+def test_the_worst_output_counts() -> None:
+    agreement = OutputsAgreement(2)
+    agreement.add([np.ones(4), np.ones(4)], [np.ones(4), np.full(4, 5.0)])
+    assert agreement.worst().max_abs_diff == 4
+    assert not int8_passes(agreement)
+
+
+def test_nan_where_the_reference_has_none_fails_everything() -> None:
+    agreement = compare([1.0, np.nan], [1.0, 2.0])
+    assert not float_passes(agreement)
+    assert not int8_passes(agreement)
+    assert math.isfinite(agreement.worst().max_abs_diff)
+    assert float_passes(compare([np.nan, np.inf, 1.0], [np.nan, np.inf, 1.0]))
+
+
+def test_a_wrong_size_fails() -> None:
+    assert not float_passes(compare([1.0], [1.0, 1.0]))
+
+
+def test_zero_reference_with_noise_fails() -> None:
+    assert not float_passes(compare([0.1], [0.0]))
+    assert not int8_passes(compare([0.1], [0.0]))
+
+
+def test_device_rule_counts_steps() -> None:
+    agreement = compare([1.0, 0.0], [1.0, 0.2])
+    assert device_passes(agreement, [0.1])
+    assert not device_passes(agreement, [0.09])
+    assert not device_passes(agreement, [None])
+
+
+def test_top1_agreement() -> None:
+    a = [np.array([[1.0, 2.0]]), np.array([[3.0, 1.0]])]
+    b = [np.array([[0.0, 5.0]]), np.array([[1.0, 2.0]])]
+    assert top1_agreement(a, b) == 50.0
+
+
+def test_summary_covers_all_rounds() -> None:
+    summary = summarize([[1.0] * 20, [2.0] * 20, [1.5] * 20])
+    assert summary.median == 1.5
+    assert summary.interval == (1.0, 2.0)
+    assert len(summary.samples) == 60
+    assert summary.min == 1.0
+
+
+def test_median_interval_holds_the_median_about_95_times_in_100() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        low, high = median_interval(random.exponential(size=60))
+        hits += low <= math.log(2) <= high
+    assert 930 <= hits <= 985
+
+
+def test_one_sample() -> None:
+    assert summarize([[3.0]]).interval == (3.0, 3.0)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekit import settings
+from edgekit.errors import SettingError
+from edgekit.target import load_target
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "edgekit").mkdir(parents=True)
+    return tmp_path
+
+
+def test_flag_then_environment_then_project_then_user(elsewhere, monkeypatch) -> None:
+    (elsewhere / "config/edgekit/edgekit.toml").write_text("latency_ms = 1\nmemory_mb = 1\n")
+    (elsewhere / "edgekit.toml").write_text("latency_ms = 2\nsize_mb = 2\ntarget = 'rpi4'\n")
+    monkeypatch.setenv("EDGEKIT_LATENCY_MS", "3")
+    monkeypatch.setenv("EDGEKIT_SIZE_MB", "3")
+    layers = settings.read_layers({"latency_ms": 4.0, "target": None})
+    found = settings.limits(layers, load_target("rpi4"))
+    assert {name: (limit.value, limit.asked_by) for name, limit in found.items()} == {
+        "latency_ms": (4.0, "flag"),
+        "size_mb": (3.0, "environment"),
+        "peak_memory_mb": (1.0, "user configuration"),
+    }
+    assert settings.pick(layers, "target") == "rpi4"
+    assert settings.pick(layers, "precision", "auto") == "auto"
+
+
+def test_variables_of_other_uses_are_left_alone(monkeypatch) -> None:
+    monkeypatch.setenv("EDGEKIT_DATA", "/somewhere")
+    monkeypatch.setenv("EDGEKIT_ROOT", "/elsewhere")
+    settings.read_layers({})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("latency = 3\n", "allowed are"),
+        ("latency_ms = 'fast'\n", "latency_ms"),
+        ("precision = 'int4'\n", "'auto', 'fp32' or 'int8'"),
+        ("latency_ms = nan\n", "latency_ms"),
+        ("target = \n", "edgekit.toml"),
+    ],
+)
+def test_a_broken_file_names_file_and_key(elsewhere, text, part) -> None:
+    (elsewhere / "edgekit.toml").write_text(text)
+    with pytest.raises(SettingError) as caught:
+        settings.read_layers({})
+    assert "edgekit.toml" in caught.value.message
+    assert part in caught.value.message
+
+
+def test_a_broken_variable_is_named(monkeypatch) -> None:
+    monkeypatch.setenv("EDGEKIT_SIZE_MB", "small")
+    with pytest.raises(SettingError, match="size_mb"):
+        settings.read_layers({})
