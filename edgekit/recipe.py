@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekit.cache import file_digest
 from edgekit.errors import EdgekitError, RecipeError
@@ -18,7 +18,8 @@ from edgekit.program import ITEM_SIZE
 if TYPE_CHECKING:
     import torch
 
-    Inputs = tuple[torch.Tensor, ...]
+# One set of a model's inputs. A string, so that torch is not needed to name it.
+Inputs: TypeAlias = "tuple[torch.Tensor, ...]"
 
 REQUIRED = ("model", "example_inputs")
 OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher")

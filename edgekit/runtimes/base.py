@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from edgekit.plan import Plan
 from edgekit.program import Program
 from edgekit.progress import Progress
+from edgekit.recipe import Inputs
 from edgekit.target import Architecture
 
 if TYPE_CHECKING:
     import torch
-
-    Inputs = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)

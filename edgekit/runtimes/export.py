@@ -6,12 +6,10 @@ import copy
 from typing import TYPE_CHECKING
 
 from edgekit.errors import ExportError
-from edgekit.recipe import user_line
+from edgekit.recipe import Inputs, user_line
 
 if TYPE_CHECKING:
     import torch
-
-    Inputs = tuple[torch.Tensor, ...]
 
 
 def own_copy(model: torch.nn.Module) -> torch.nn.Module:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError, RuntimeFailure
 from edgekit.program import Quantization
+from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact
 from edgekit.runtimes.export import export, own_copy
 from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
-
-    Inputs = tuple[torch.Tensor, ...]
 
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"

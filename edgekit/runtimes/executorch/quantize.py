@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from edgekit.errors import EdgekitError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress
+from edgekit.recipe import Inputs
 from edgekit.runtimes.export import export, own_copy
 from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
-
-    Inputs = tuple[torch.Tensor, ...]
 
 
 def quantize(

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from edgekit.errors import MissingExtraError
 from edgekit.plan import Plan
 from edgekit.progress import Progress
+from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact, RunnerFiles
 from edgekit.runtimes.executorch.wheel import VERSION
 from edgekit.target import Architecture
 
 if TYPE_CHECKING:
     import torch
-
-    Inputs = tuple[torch.Tensor, ...]
 
 
 class ExecuTorch:

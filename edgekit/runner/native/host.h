@@ -1,0 +1,121 @@
+// What the runner asks of the operating system: files, time, its own memory, its libraries.
+#pragma once
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+namespace edgekit {
+
+inline uint64_t now_ns() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1000000000u + static_cast<uint64_t>(time.tv_nsec);
+}
+
+// A row of /proc/self/status in the kernel's kB, e.g. "VmHWM:"; 0 where it is not there.
+inline long status_kb(const char* row) {
+  FILE* file = fopen("/proc/self/status", "r");
+  if (!file) return 0;
+  char line[256];
+  long value = 0;
+  while (fgets(line, sizeof(line), file)) {
+    if (strncmp(line, row, strlen(row)) == 0) value = atol(line + strlen(row));
+  }
+  fclose(file);
+  return value;
+}
+
+// Reads or writes all of `size`. Gives what was transferred: less at the end of input.
+inline size_t read_all(int fd, void* data, size_t size) {
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t count = read(fd, static_cast<char*>(data) + done, size - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    done += static_cast<size_t>(count);
+  }
+  return done;
+}
+
+inline bool write_all(int fd, const void* data, size_t size) {
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t count = write(fd, static_cast<const char*>(data) + done, size - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    done += static_cast<size_t>(count);
+  }
+  return true;
+}
+
+// Reads a file that must have exactly `size` bytes.
+inline bool read_file(const char* path, void* data, size_t size, Failure* failure) {
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat info;
+  if (fd < 0 || fstat(fd, &info) != 0) {
+    return fail(failure, kFileError, "%s cannot be read: %s", path, strerror(errno));
+  }
+  const bool fits = static_cast<size_t>(info.st_size) == size && read_all(fd, data, size) == size;
+  close(fd);
+  if (fits) return true;
+  return fail(failure, kInputDoesNotFit, "%s has %lld bytes, but the input takes %zu", path,
+              static_cast<long long>(info.st_size), size);
+}
+
+// Writes a file that is there whole or not at all.
+inline bool write_file(const char* path, const void* data, size_t size, Failure* failure) {
+  char draft[4096];
+  if (snprintf(draft, sizeof(draft), "%s.part", path) >= static_cast<int>(sizeof(draft))) {
+    return fail(failure, kFileError, "the path of an output is too long");
+  }
+  const int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  bool good = fd >= 0 && write_all(fd, data, size);
+  good = (fd < 0 || close(fd) == 0) && good && rename(draft, path) == 0;
+  if (good) return true;
+  fail(failure, kFileError, "%s cannot be written: %s", path, strerror(errno));
+  unlink(draft);
+  return false;
+}
+
+inline bool has_prefix(const char* name, const char* const* prefixes, int count) {
+  for (int i = 0; i < count; i++) {
+    if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+  }
+  return false;
+}
+
+// Loads the engine's optional libraries from `lib` beside this executable, in the order of their
+// names. They register their kernels and backends when loaded: what a bundle carries is what its
+// program can use, and one runner serves them all.
+inline bool load_libraries(Failure* failure) {
+  int count = 0;
+  const char* const* prefixes = engine::library_prefixes(&count);
+  char folder[4096];
+  const ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 8);
+  if (length < 0) return fail(failure, kFileError, "/proc/self/exe: %s", strerror(errno));
+  folder[length] = 0;
+  strcpy(strrchr(folder, '/'), "/lib");
+  dirent** entries = nullptr;
+  const int found = scandir(folder, &entries, nullptr, alphasort);
+  for (int i = 0; i < found; i++) {
+    if (!has_prefix(entries[i]->d_name, prefixes, count)) continue;
+    char path[4096 + 512];
+    snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
+    if (!dlopen(path, RTLD_NOW | RTLD_GLOBAL)) {
+      return fail(failure, kBadProgram, "a library cannot be loaded: %s", dlerror());
+    }
+  }
+  return true;
+}
+
+}  // namespace edgekit

@@ -1,0 +1,168 @@
+"""Benchmarks of the main job, side by side and interleaved in one run; prints a Markdown table.
+
+python scripts/bench_spine.py              all of it, some ten minutes
+python scripts/bench_spine.py help footprint runner build
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE / "mobilenet_v2.py"
+PYTHON = sys.executable
+EDGEKIT = [PYTHON, "-m", "edgekit"]
+ROWS: list[tuple[str, str, str, str]] = []
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["help", "footprint", "runner", "build"]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in wanted:
+            PARTS[name](Path(folder))
+    print("\n| what | goal | measured | reached |\n|---|---|---|---|")
+    for row in ROWS:
+        print("| " + " | ".join(row) + " |")
+
+
+def bench_help(_: Path) -> None:
+    """`edgekit --help` against `import typer`, both as processes."""
+    ratio = interleaved(
+        lambda: seconds([Path(PYTHON).with_name("edgekit"), "--help"]),
+        lambda: seconds([PYTHON, "-c", "import typer"]),
+        rounds=40,
+    )
+    row("`edgekit --help` / `python -c 'import typer'`", "<= 3", ratio, ratio[2] <= 3)
+
+
+def bench_footprint(folder: Path) -> None:
+    """What a fully delegated model's bundle puts on a device, without the model."""
+    digits = HERE.parent / "examples" / "digits" / "recipe.py"
+    for target in ("rpi4", "x86"):
+        bundle = folder / f"digits-{target}"
+        run([*EDGEKIT, "build", digits, "--target", target, "--output", bundle, "--quiet"])
+        parts = [bundle / "runner", bundle / "manifest.json", *(bundle / "lib").iterdir()]
+        size_mb = sum(part.stat().st_size for part in parts) / 1e6
+        reached = "yes" if size_mb <= 3.5 else "NO"
+        title = f"footprint on {target} without the model: runner, libraries, manifest"
+        ROWS.append((title, "<= 3.5 MB", f"{size_mb:.3f} MB", reached))
+
+
+def bench_runner(folder: Path) -> None:
+    """The native runner against the Python runtime, one thread, process by process."""
+    for precision in ("int8", "fp32"):
+        bundle = build(folder, precision)
+        np.save(folder / "input.npy", np.zeros((1, 3, 224, 224), dtype=np.float32))
+        ratio = interleaved(
+            lambda b=bundle: native_ms(b), lambda b=bundle: python_ms(b, folder), rounds=12
+        )
+        title = f"MobileNetV2 {precision}: native runner / Python runtime, 1 thread"
+        row(title, "<= 1.00 within the interval", ratio, ratio[1] <= 1.0)
+
+
+def bench_build(folder: Path) -> None:
+    """The whole of `edgekit build` against a bare script of the same calls."""
+    output, bare = folder / "bundle", folder / "bare.pte"
+    command = [*EDGEKIT, "build", RECIPE, "--target", "x86", "--precision", "int8", "--quiet"]
+    ratio = interleaved(
+        lambda: seconds([*command, "--output", output]),
+        lambda: seconds([PYTHON, HERE / "bench_bare.py", "int8", bare]),
+        rounds=5,
+    )
+    row("`edgekit build` int8 MobileNetV2 / bare script", "<= 1.2", ratio, ratio[0] <= 1.2)
+
+
+def build(folder: Path, precision: str) -> Path:
+    bundle = folder / f"mobilenet-{precision}"
+    command = [*EDGEKIT, "build", RECIPE, "--target", "x86", "--precision", precision]
+    run([*command, "--output", bundle, "--quiet"])
+    return bundle
+
+
+def native_ms(bundle: Path) -> float:
+    from edgekit.device.local import LocalTransport
+    from edgekit.pipeline.stage import installed_at
+    from edgekit.runner.client import measure
+
+    at = installed_at(LocalTransport(), bundle, "model.pte")
+    report = measure(at, runs=60, warmup=5, threads=1)
+    return statistics.median(report.latencies_ms)
+
+
+PYTHON_RUNTIME = """
+import sys, time, statistics, torch
+from executorch.extension.pybindings import _portable_lib as lib
+lib._unsafe_reset_threadpool(1) if hasattr(lib, "_unsafe_reset_threadpool") else None
+from executorch.runtime import Runtime
+torch.set_num_threads(1)
+method = Runtime.get().load_program(sys.argv[1]).load_method("forward")
+x = [torch.zeros(1, 3, 224, 224)]
+times = []
+for i in range(65):
+    start = time.perf_counter_ns(); method.execute(x)
+    times.append(time.perf_counter_ns() - start)
+print(statistics.median(times[5:]) / 1e6)
+"""
+
+
+def python_ms(bundle: Path, _folder: Path) -> float:
+    command = [PYTHON, "-c", PYTHON_RUNTIME, bundle / "model.pte"]
+    done = subprocess.run(
+        ["taskset", "-c", "1", *command], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def interleaved(
+    one: Callable[[], float], other: Callable[[], float], rounds: int
+) -> tuple[float, float, float]:
+    """Median ratio of one to other over rounds that alternate, with its 95 % bootstrap interval."""
+    one()
+    other()
+    ratios = []
+    for index in range(rounds):
+        pair = (one, other) if index % 2 == 0 else (other, one)
+        first, second = pair[0](), pair[1]()
+        ratios.append(first / second if index % 2 == 0 else second / first)
+        print(f"  ratio {ratios[-1]:.3f}", file=sys.stderr, flush=True)
+    random = np.random.default_rng(0)
+    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def row(title: str, goal: str, ratio: tuple[float, float, float], reached: bool) -> None:
+    measured = f"{ratio[0]:.3f} (95 %: {ratio[1]:.3f} to {ratio[2]:.3f})"
+    ROWS.append((title, goal, measured, "yes" if reached else "NO"))
+    print(ROWS[-1], file=sys.stderr, flush=True)
+
+
+def seconds(command: list[str | Path]) -> float:
+    start = time.perf_counter()
+    run(command)
+    return time.perf_counter() - start
+
+
+def run(command: list[str | Path]) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stderr.decode()[-2000:])
+
+
+PARTS = {
+    "help": bench_help,
+    "footprint": bench_footprint,
+    "runner": bench_runner,
+    "build": bench_build,
+}
+
+if __name__ == "__main__":
+    main()
