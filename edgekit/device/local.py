@@ -36,6 +36,7 @@ class LocalProcess:
             self._popen.kill()
             self._popen.wait()
         self._close()
+        self._stderr.close()
 
     def _close(self) -> None:
         for stream in (self.stdin, self.stdout):

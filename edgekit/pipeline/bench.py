@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench.agreement import OutputsAgreement, device_passes
-from edgekit.bench.latency import summarize
 from edgekit.budget import Figure, Figures, judge, verdict_of
 from edgekit.bundle.manifest import Manifest
 from edgekit.cost import memory
@@ -18,6 +16,8 @@ from edgekit.device.facts.probe import probe
 from edgekit.device.local import LocalTransport
 from edgekit.documents import BenchDocument, LatencySummary, OperatorTime, Parity
 from edgekit.errors import BundleError, ParityError, RunnerError
+from edgekit.measurement.agreement import OutputsAgreement, device_passes
+from edgekit.measurement.latency import summarize
 from edgekit.pipeline.check import figures_of, open_bundle
 from edgekit.pipeline.stage import installed_at
 from edgekit.program import TensorSpec

@@ -65,7 +65,7 @@ def climb(
         return quantized, (rung,)
     tools.progress.note(f"int8 is not taken: {rung.reason}")
     last = make_fp32(subject, tools)
-    return last, (rung, _taken(last, "the last rung: nothing is quantized"))
+    return last, (rung, _taken(last, "the last rung of auto: the model as it is"))
 
 
 def make_int8(subject: Subject, tools: Tools) -> Candidate:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from edgekit.bench.agreement import (
+from edgekit.documents import Parity
+from edgekit.errors import ParityError
+from edgekit.measurement.agreement import (
     Array,
     OutputsAgreement,
     float_passes,
     int8_passes,
     top1_agreement,
 )
-from edgekit.documents import Parity
-from edgekit.errors import ParityError
 from edgekit.pipeline.predict import Outputs, Run, run_eager
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Precision

@@ -209,6 +209,8 @@ def _conditions(environment: dict[str, Any]) -> str:
 
 
 def _ms(value: float) -> str:
+    if value < 0.1:
+        return f"{value * 1000:.1f} us"
     return f"{value:.3f} ms" if value < 10 else f"{value:.1f} ms"
 
 
@@ -235,4 +237,5 @@ def _print(thing: Any, soft_wrap: bool = False) -> str:
         highlight=False,
     )
     console.print(thing, soft_wrap=soft_wrap)
-    return str(console.file.getvalue()).rstrip("\n") + "\n"  # type: ignore[attr-defined]
+    text = str(console.file.getvalue())  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"

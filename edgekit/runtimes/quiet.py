@@ -7,7 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NOISY_MODULES = r"(torch|torchao|executorch|copyreg|importlib|flatbuffers|coremltools|typing)(\.|$)"
+NOISY_MODULES = (
+    r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools)(\.|$)"
+)
+NOISY_MESSAGES = (r".*LeafSpec.*", r"The tensor attributes? .* assigned during export")
 NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")
 
 
@@ -17,7 +20,8 @@ def quiet() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=NOISY_MODULES)
-        warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+        for message in NOISY_MESSAGES:
+            warnings.filterwarnings("ignore", message=message)
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgekit.bench.agreement import (
+from edgekit.measurement.agreement import (
     OutputsAgreement,
     device_passes,
     float_passes,
     int8_passes,
     top1_agreement,
 )
-from edgekit.bench.latency import median_interval, summarize
+from edgekit.measurement.latency import median_interval, summarize
 
 finite = st.floats(-1e6, 1e6, width=32)
 

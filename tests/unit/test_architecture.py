@@ -13,14 +13,14 @@ PACKAGE = Path(edgekit.__file__).parent
 # From the top of the house to its foundations; a room imports itself and what is below it.
 ROOMS = [
     "cli", "report", "pipeline", "search", "runtimes", "compress", "recipe", "cost", "deploy",
-    "bench", "runner", "bundle", "device", "cache", "settings", "target", "budget", "plan",
+    "measurement", "runner", "bundle", "device", "cache", "settings", "target", "budget", "plan",
     "program", "documents", "progress", "errors",
 ]  # fmt: skip
 # Frozen data at the foundations: these may know each other in any direction but a circle.
 LEAVES = {
     "settings", "target", "budget", "plan", "program", "documents", "progress", "errors", "cache",
 }  # fmt: skip
-NO_TORCH = ["device", "runner", "bench", "deploy", "bundle", "cost", "report", "cli", *LEAVES]
+NO_TORCH = ["device", "runner", "measurement", "deploy", "bundle", "cost", "report", "cli", *LEAVES]
 
 
 def room_of(path: Path) -> str:
@@ -113,3 +113,8 @@ def test_exported_names_are_pinned() -> None:
     ]  # fmt: skip
     for name in edgekit.__all__:
         assert getattr(edgekit, name) is not None
+
+
+def test_no_exported_name_is_a_room() -> None:
+    """Importing edgekit.NAME would put the module in the function's place."""
+    assert not {room_of(path) for path in PACKAGE.rglob("*.py")} & set(edgekit.__all__)

@@ -45,7 +45,7 @@ class LayerMap:
 
 
 def layers_by_handle(program: torch.export.ExportedProgram) -> LayerMap:
-    """Read from the lowered edge program, before it is emitted, which layer each node is of."""
+    """Read from the program as it was emitted which layer each of its nodes is of."""
     found = LayerMap()
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)

@@ -30,8 +30,9 @@ def lower(module: torch.nn.Module, example: Inputs) -> Artifact:
         steps = boundary_quantization(exported)
         try:
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-            layers = layers_by_handle(edge.exported_program())
-            data = bytes(edge.to_executorch().buffer)
+            emitted = edge.to_executorch()
+            layers = layers_by_handle(emitted.exported_program())
+            data = bytes(emitted.buffer)
         except EdgekitError:
             raise
         except Exception as error:
