@@ -43,15 +43,14 @@ def check_output(output: Path) -> None:
 @contextmanager
 def drafting(output: Path) -> Iterator[Path]:
     """A folder to fill beside ``output``, which takes its name only if nothing went wrong."""
-    with explaining(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=output.parent, prefix=".edgekit-draft-", ignore_cleanup_errors=True
-        ) as name:
-            draft = Path(name) / "bundle"
-            draft.mkdir()
-            yield draft
-            publish(draft, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=output.parent, prefix=".edgekit-draft-", ignore_cleanup_errors=True
+    ) as name:
+        draft = Path(name) / "bundle"
+        draft.mkdir()
+        yield draft
+        publish(draft, output)
 
 
 @contextmanager

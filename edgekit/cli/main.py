@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -18,9 +20,10 @@ from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError
 def main() -> NoReturn:
     from edgekit.cli.commands import app
 
-    signal.signal(signal.SIGTERM, _end_tidily)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     output.protect_stdout(wants_json="--json" in sys.argv[1:])
-    sys.exit(_run(app))
+    _leave(_run(app))
 
 
 def _run(app: typer.Typer) -> int:
@@ -43,6 +46,19 @@ def _run(app: typer.Typer) -> int:
     if code == 130:
         output.say_error("interrupted; nothing half-written was left", None)
     return code if isinstance(code, int) else 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once, with this code: taking torch down takes a second, and after an interruption
+    in the middle of its import it may abort.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _fail(error: EdgekitError) -> int:
@@ -70,6 +86,7 @@ def _unexpected(error: Exception) -> EdgekitError:
     ).with_traceback(error.__traceback__)
 
 
-def _end_tidily(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM unwinds like Ctrl-C, so that drafts and processes are cleaned up."""
+    output.interrupted = True
     raise KeyboardInterrupt

@@ -15,6 +15,7 @@ class Output:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    interrupted: bool = False
     _result: TextIO | None = None
 
     def protect_stdout(self, wants_json: bool) -> None:
@@ -31,6 +32,13 @@ class Output:
         stream = self._result or sys.stdout
         stream.write(text if text.endswith("\n") else text + "\n")
         stream.flush()
+
+    def check_interrupted(self) -> None:
+        """Raise again what was lost: Python drops a KeyboardInterrupt that a finalizer meets, and
+        torch has many of them.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def say_error(self, message: str, hint: str | None) -> None:
         print(f"error: {message}", file=sys.stderr)

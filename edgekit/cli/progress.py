@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
+from edgekit.cli.output import output
 from edgekit.progress import Progress, Silent, Stage
 
 BEAT_S = 3.0
@@ -15,8 +16,17 @@ BEAT_S = 3.0
 
 def make_progress(quiet: bool) -> Progress:
     if quiet:
-        return Silent()
+        return Quiet()
     return Live() if sys.stderr.isatty() else Lines()
+
+
+class Quiet(Silent):
+    """Nothing is drawn."""
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:  # noqa: ARG002
+        yield self
+        output.check_interrupted()
 
 
 class Lines:
@@ -34,6 +44,7 @@ class Lines:
             yield beat
         finally:
             beat.stop()
+        output.check_interrupted()
 
 
 class _Beat:
@@ -95,6 +106,7 @@ class Live:
                 yield self._current
         finally:
             self._current = None
+        output.check_interrupted()
         self._console.print(f"- {title} [dim]{time.monotonic() - start:.1f} s[/dim]")
 
 

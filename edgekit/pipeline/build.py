@@ -19,7 +19,7 @@ from edgekit.budget import (
 )
 from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record
-from edgekit.bundle.write import check_output, drafting
+from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.device.connect import connect
@@ -110,7 +110,7 @@ def build(
     from edgekit.recipe import open_recipe
 
     clock = Clock()
-    with clock.timed("total"), open_recipe(path, seed) as opened:
+    with explaining(folder), clock.timed("total"), open_recipe(path, seed) as opened:
         job = _Job(engine, board, asked, transport, progress, clock, seed)
         return job.run(opened, precision, bundle_name, folder)
 

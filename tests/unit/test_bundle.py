@@ -24,7 +24,7 @@ from edgekit.bundle.manifest import (
     verify,
 )
 from edgekit.bundle.verdict import Record, read_record
-from edgekit.bundle.write import check_output, drafting
+from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cache import file_digest
 from edgekit.documents import Accuracy
 from edgekit.errors import BundleError, OutputError
@@ -237,7 +237,8 @@ def test_outputs_that_cannot_be(tmp_path) -> None:
 
 
 def test_a_full_disk_is_said(tmp_path) -> None:
-    with pytest.raises(OutputError, match="disk is full"), drafting(tmp_path / "out"):
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match="disk is full"), explaining(out), drafting(out):
         raise OSError(28, os.strerror(28))
     assert list(tmp_path.iterdir()) == []
 
