@@ -52,7 +52,9 @@ def runner_files(architecture: Architecture, progress: Progress) -> RunnerFiles:
 
 
 def _sources() -> list[Path]:
-    return sorted([*SHARED_SOURCE.glob("*.[ch]*"), *ENGINE_SOURCE.glob("*.[ch]*")])
+    """In the order of their names: the linker's order must not depend on where they lie."""
+    found = [*SHARED_SOURCE.glob("*.[ch]*"), *ENGINE_SOURCE.glob("*.[ch]*")]
+    return sorted(found, key=lambda path: path.name)
 
 
 @cache
@@ -73,6 +75,8 @@ def _compile(architecture: Architecture, wheel: Path, output: Path) -> None:
     headers = (
         f"-I{SHARED_SOURCE}", "-isystem", str(include),
         "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
+        # the headers' checks name their file: without its place, equal sources give equal bytes
+        *(f"-ffile-prefix-map={folder}=." for folder in (SHARED_SOURCE, ENGINE_SOURCE, include)),
     )  # fmt: skip
     objects = []
     for source in (path for path in _sources() if path.suffix == ".cpp"):
