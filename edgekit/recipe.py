@@ -202,6 +202,10 @@ def describe(tensor: torch.Tensor) -> str:
     return f"{dtype_name(tensor)} {list(tensor.shape)}"
 
 
+def describe_all(tensors: Iterable[torch.Tensor]) -> str:
+    return ", ".join(describe(tensor) for tensor in tensors)
+
+
 def _is_local(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None) or ""
     return file != "" and Path(file).is_relative_to(folder) and "site-packages" not in file

@@ -107,7 +107,9 @@ def build(
     bundle_name = check_name(name) if name else default_name(path)
     folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
     check_output(folder)
-    from edgekit.recipe import open_recipe
+    with progress.stage("starting PyTorch"):
+        from edgekit.pipeline.subject import read_subject  # noqa: F401 - imports torch
+        from edgekit.recipe import open_recipe
 
     clock = Clock()
     with explaining(folder), clock.timed("total"), open_recipe(path, seed) as opened:

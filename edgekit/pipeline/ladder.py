@@ -76,10 +76,9 @@ def make_int8(subject: Subject, tools: Tools) -> Candidate:
             "add calibration() (edgekit init shows one), or build with --precision fp32",
         )
     plan = Plan(precision="int8", seed=tools.seed)
-    with tools.progress.stage("quantizing to int8"):
-        module = tools.runtime.quantize(
-            subject.model, subject.example, subject.calibration, plan, tools.progress
-        )
+    module = tools.runtime.quantize(
+        subject.model, subject.example, subject.calibration, plan, tools.progress
+    )
     with tools.progress.stage("lowering int8"):
         artifact = tools.runtime.lower(module, subject.example)
     if artifact.program.quantized_operators == 0:

@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
-from edgekit.recipe import Inputs, describe, dtype_name
+from edgekit.recipe import Inputs, describe_all, dtype_name
 from edgekit.runner.client import Serving
 
 Outputs = list[torch.Tensor]
@@ -78,7 +78,7 @@ def predictor(run: Run, example: Inputs, structure: Structure) -> Callable[..., 
             if tensor.dim() == 0:
                 raise RecipeError(
                     f"predict: the output {name} has no dimension to join the parts of a batch by",
-                    f"call predict with the example's exact shapes: {_shapes(example)}",
+                    f"call predict with the example's exact shapes: {describe_all(example)}",
                 )
         return structure.rebuild([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
 
@@ -102,8 +102,8 @@ def split(inputs: tuple[torch.Tensor, ...], example: Inputs) -> list[Inputs]:
     multiples = {_multiple(tensor, like) for tensor, like in zip(given, example, strict=True)}
     if len(multiples) != 1 or None in multiples:
         raise RecipeError(
-            f"predict: the inputs are {_shapes(given)}, but the model was exported for "
-            f"{_shapes(example)}",
+            f"predict: the inputs are {describe_all(given)}, but the model was exported for "
+            f"{describe_all(example)}",
             "give exactly these shapes, or the same multiple of every first dimension",
         )
     count = multiples.pop() or 1
@@ -130,10 +130,6 @@ def _multiple(tensor: torch.Tensor, like: torch.Tensor) -> int | None:
         return None
     count, rest = divmod(tensor.shape[0], like.shape[0])
     return count if count > 0 and rest == 0 else None
-
-
-def _shapes(tensors: tuple[torch.Tensor, ...]) -> str:
-    return ", ".join(describe(tensor) for tensor in tensors)
 
 
 def _name(path: tuple[Any, ...], index: int, count: int) -> str:

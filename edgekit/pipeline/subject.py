@@ -19,7 +19,7 @@ from edgekit.pipeline.predict import (
     structure_of,
 )
 from edgekit.progress import Progress
-from edgekit.recipe import Inputs, Recipe, blaming, describe
+from edgekit.recipe import Inputs, Recipe, blaming, describe_all
 
 # How many calibration inputs parity looks at, beside the example.
 PARITY_INPUTS = 8
@@ -58,7 +58,7 @@ def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) ->
     with progress.stage("loading the model and its data"):
         model = recipe.model()
         example = recipe.example_inputs()
-        what = f"the model on example_inputs() ({_shapes(example)})"
+        what = f"the model on example_inputs() ({describe_all(example)})"
         with blaming(recipe.path, what), torch.no_grad():
             result = model(*example)
         outputs, structure = structure_of(result)
@@ -99,7 +99,3 @@ def _input_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
         parameters = ()  # type: ignore[assignment]
     names = [parameter.name for parameter in parameters if parameter.kind in kinds][:count]
     return tuple(names + [f"input_{index}" for index in range(len(names), count)])
-
-
-def _shapes(tensors: Inputs) -> str:
-    return ", ".join(describe(tensor) for tensor in tensors)

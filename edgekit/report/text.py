@@ -17,6 +17,7 @@ from edgekit.target import Target
 WIDTH = 100
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
 SLOWEST = 10
+LEAST_US = 0.05
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -168,7 +169,8 @@ def _number(value: float) -> str:
 
 
 def _slowest(document: BenchDocument) -> str:
-    rows = sorted(document.per_op, key=lambda row: row.mean_us, reverse=True)[:SLOWEST]
+    timed = [row for row in document.per_op if row.mean_us >= LEAST_US]
+    rows = sorted(timed, key=lambda row: row.mean_us, reverse=True)[:SLOWEST]
     if not rows:
         return ""
     total = sum(row.mean_us for row in document.per_op) or 1.0
@@ -184,7 +186,13 @@ def _slowest(document: BenchDocument) -> str:
             f"{100 * row.mean_us / total:.0f} %",
             "" if row.delegated else "outside the delegate",
         )
-    return _print(table)
+    return _print(table) + _hidden(len(document.per_op) - len(timed))
+
+
+def _hidden(count: int) -> str:
+    if not count:
+        return ""
+    return f"and {count} too short for XNNPACK's clock of whole microseconds\n"
 
 
 def _device(name: str, environment: dict[str, Any]) -> str:

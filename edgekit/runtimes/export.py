@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     import torch
 
 
-def own_copy(model: torch.nn.Module) -> torch.nn.Module:
+def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+    """Export a copy of ``module`` with the example's static shapes. Raises ExportError."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            return torch.export.export(_own_copy(module), example)
+    except Exception as error:
+        raise _explain(error) from error
+
+
+def _own_copy(model: torch.nn.Module) -> torch.nn.Module:
     """A deep copy with contiguous parameters.
 
     A copy, because quantization edits what it is given; contiguous, because channels-last
@@ -20,22 +31,11 @@ def own_copy(model: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    duplicate = copy.deepcopy(model).eval()
+    duplicate = copy.deepcopy(model)
     for tensor in (*duplicate.parameters(), *duplicate.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
         tensor.requires_grad_(False)
     return duplicate
-
-
-def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProgram:
-    """Export ``module`` with the example's static shapes. Raises ExportError."""
-    import torch
-
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, example)
-    except Exception as error:
-        raise _explain(error) from error
 
 
 def _explain(error: Exception) -> ExportError:

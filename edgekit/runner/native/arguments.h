@@ -25,6 +25,7 @@ struct Arguments {
   bool serve = false;
   bool describe = false;
   bool help = false;
+  bool version = false;
 };
 
 inline bool parse_number(const char* option, const char* text, long low, long high, long* value,
@@ -51,6 +52,7 @@ inline bool parse_flag(const char* option, Arguments* out) {
   if (!strcmp(option, "--serve")) flag = &out->serve;
   if (!strcmp(option, "--describe")) flag = &out->describe;
   if (!strcmp(option, "--help")) flag = &out->help;
+  if (!strcmp(option, "--version")) flag = &out->version;
   if (flag) *flag = true;
   return flag != nullptr;
 }
@@ -87,7 +89,7 @@ inline bool parse_arguments(int count, char** values, Arguments* out, Failure* f
     }
     i++;
   }
-  if (out->help) return true;
+  if (out->help || out->version) return true;
   if (!out->model) return fail(failure, kBadArguments, "--model FILE is missing");
   if (out->describe) out->runs = out->warmup = 0;
   if (out->output_count && out->runs == 0) {

@@ -13,7 +13,18 @@ static constexpr char kHelp[] =
     "usage: runner --model FILE [--input FILE]... [--output FILE]... [--warmup N] [--runs N]\n"
     "              [--threads N] [--profile]\n"
     "       runner --model FILE --serve [--threads N]\n"
-    "       runner --model FILE --describe\n";
+    "       runner --model FILE --describe\n"
+    "       runner --help | --version\n";
+
+// The vendor's messages may hold line ends, and a message is one line of stderr.
+static void make_one_line(char* text) {
+  for (char* c = text; *c; c++) {
+    if (*c == '\n' || *c == '\r') *c = ' ';
+  }
+  for (size_t length = strlen(text); length && text[length - 1] == ' '; length--) {
+    text[length - 1] = 0;
+  }
+}
 
 bool fail(Failure* failure, int code, const char* format, ...) {
   failure->code = code;
@@ -21,6 +32,7 @@ bool fail(Failure* failure, int code, const char* format, ...) {
   va_start(arguments, format);
   vsnprintf(failure->message, sizeof(failure->message), format, arguments);
   va_end(arguments);
+  make_one_line(failure->message);
   return false;
 }
 
@@ -297,6 +309,10 @@ int main(int count, char** values) {
   if (parse_arguments(count, values, &arguments, &failure)) {
     if (arguments.help) {
       write_all(1, kHelp, sizeof(kHelp) - 1);
+    } else if (arguments.version) {
+      Text text;
+      text.add("edgekit.runner/1 %s\n", engine::runtime_name());
+      write_all(1, text.data(), text.size());
     } else {
       run(arguments, &failure);
     }

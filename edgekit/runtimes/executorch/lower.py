@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import EdgekitError, RuntimeFailure
+from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
 from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact
-from edgekit.runtimes.export import export, own_copy
+from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -26,15 +26,13 @@ def lower(module: torch.nn.Module, example: Inputs) -> Artifact:
 
         from edgekit.runtimes.executorch.describe import describe, layers_by_handle
 
-        exported = export(own_copy(module), example)
+        exported = export(module, example)
         steps = boundary_quantization(exported)
         try:
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
             emitted = edge.to_executorch()
             layers = layers_by_handle(emitted.exported_program())
             data = bytes(emitted.buffer)
-        except EdgekitError:
-            raise
         except Exception as error:
             raise RuntimeFailure(
                 f"ExecuTorch could not lower the model: {type(error).__name__}: {error}",

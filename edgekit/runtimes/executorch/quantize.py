@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.errors import EdgekitError, RuntimeFailure
+from edgekit.errors import RuntimeFailure
 from edgekit.plan import Plan
-from edgekit.progress import Progress
+from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs
-from edgekit.runtimes.export import export, own_copy
+from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def quantize(
     Follows the PT2E export quantization flow of the ExecuTorch documentation. Calibrated input
     by input, so that the result does not depend on how the recipe batches.
     """
-    with quiet():
+    with quiet(), progress.stage("quantizing to int8") as stage:
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
             get_symmetric_quantization_config,
@@ -37,13 +37,11 @@ def quantize(
 
         config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
         quantizer = XNNPACKQuantizer().set_global(config)
-        exported = export(own_copy(model), example)
+        exported = export(model, example)
         try:
             prepared = prepare_pt2e(exported.module(), quantizer)
-            _calibrate(prepared, calibration, progress)
+            _calibrate(prepared, calibration, stage)
             return convert_pt2e(prepared)  # type: ignore[no-any-return]
-        except EdgekitError:
-            raise
         except Exception as error:
             raise RuntimeFailure(
                 f"the quantizer failed on this model: {type(error).__name__}: {error}",
@@ -51,12 +49,10 @@ def quantize(
             ) from error
 
 
-def _calibrate(
-    prepared: torch.nn.Module, calibration: Sequence[Inputs], progress: Progress
-) -> None:
+def _calibrate(prepared: torch.nn.Module, calibration: Sequence[Inputs], stage: Stage) -> None:
     import torch
 
-    with torch.no_grad(), progress.stage("calibrating") as stage:
+    with torch.no_grad():
         for index, inputs in enumerate(calibration):
             prepared(*inputs)
             stage.advance(index + 1, len(calibration))

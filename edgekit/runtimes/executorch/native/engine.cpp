@@ -124,6 +124,7 @@ static void take_over_platform() {
 
 static const char* error_name(et::Error error) {
   switch (error) {
+    case et::Error::Internal: return "Internal";
     case et::Error::InvalidArgument: return "InvalidArgument";
     case et::Error::InvalidState: return "InvalidState";
     case et::Error::InvalidType: return "InvalidType";
@@ -131,9 +132,13 @@ static const char* error_name(et::Error error) {
     case et::Error::NotImplemented: return "NotImplemented";
     case et::Error::NotFound: return "NotFound";
     case et::Error::OperatorMissing: return "OperatorMissing";
+    case et::Error::AccessFailed: return "AccessFailed";
     case et::Error::InvalidProgram: return "InvalidProgram";
+    case et::Error::InvalidExternalData: return "InvalidExternalData";
+    case et::Error::OutOfResources: return "OutOfResources";
     case et::Error::MemoryAllocationFailed: return "MemoryAllocationFailed";
     case et::Error::DelegateInvalidCompatibility: return "DelegateInvalidCompatibility";
+    case et::Error::DelegateMemoryAllocationFailed: return "DelegateMemoryAllocationFailed";
     case et::Error::DelegateInvalidHandle: return "DelegateInvalidHandle";
     default: return "error";
   }
@@ -142,6 +147,10 @@ static const char* error_name(et::Error error) {
 static int code_of(et::Error error, int otherwise) {
   if (error == et::Error::OperatorMissing) return kMissingKernel;
   if (error == et::Error::NotFound && strstr(said, "not registered")) return kMissingKernel;
+  // A tensor that lies outside the planned arena: more memory would not help this program.
+  if (error == et::Error::MemoryAllocationFailed && !strncmp(said, "offset_bytes", 12)) {
+    return otherwise;
+  }
   if (error == et::Error::MemoryAllocationFailed ||
       error == et::Error::DelegateMemoryAllocationFailed) {
     return kNoMemory;
@@ -239,8 +248,9 @@ static bool load_program(Failure* failure) {
   if (access(model_path, R_OK) != 0) {
     return fail(failure, kFileError, "%s cannot be read: %s", model_path, strerror(errno));
   }
-  // Reading into memory, not mapping: XNNPACK packs the weights into its own memory and the file's
-  // copy is freed then, where mapped pages would stay and count.
+  // Reading, not mapping: measured on a 15.7 MB fp32 program, peak and resident memory are equal
+  // (XNNPACK packs the weights and the file's copy goes), and a file that is cut short meanwhile
+  // is an error here, where a mapped page that is gone would be SIGBUS.
   auto file = ext::FileDataLoader::from(model_path);
   if (!file.ok()) return refuse(failure, "reading", file.error(), kFileError);
   new (&loader.value) ext::FileDataLoader(std::move(file.get()));
@@ -312,11 +322,12 @@ static void copy_strided(const Tensor& tensor, char* dense, bool inward) {
   }
 }
 
-// An input that the program planned no memory for: a tensor of our own, handed over.
-static bool set_unplanned(const Tensor& like, size_t index, const void* data, Failure* failure) {
+// An input that the program planned no memory for gets some here, once; the program's tensor
+// then points to it, and is written in its own strides like any other.
+static bool give_input_memory(const Tensor& like, size_t index, Failure* failure) {
   using Impl = executorch::runtime::etensor::TensorImpl;
   Impl impl(like.scalar_type(), like.dim(),
-            const_cast<Tensor::SizesType*>(like.sizes().data()), const_cast<void*>(data),
+            const_cast<Tensor::SizesType*>(like.sizes().data()), checked_alloc(like.nbytes()),
             const_cast<Tensor::DimOrderType*>(like.dim_order().data()),
             const_cast<Tensor::StridesType*>(like.strides().data()));
   const et::Error error = method.value.set_input(et::EValue(Tensor(&impl)), index);
@@ -327,7 +338,7 @@ static bool set_unplanned(const Tensor& like, size_t index, const void* data, Fa
 bool write_input(int index, const void* data, Failure* failure) {
   const auto place = static_cast<size_t>(index);
   const Tensor tensor = method.value.get_input(place).toTensor();
-  if (!tensor.const_data_ptr()) return set_unplanned(tensor, place, data, failure);
+  if (!tensor.const_data_ptr() && !give_input_memory(tensor, place, failure)) return false;
   if (is_c_order(tensor)) {
     memcpy(tensor.mutable_data_ptr(), data, tensor.nbytes());
   } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <executorch/runtime/core/event_tracer.h>
+#include <executorch/runtime/kernel/operator_registry.h>
 #include <executorch/runtime/platform/platform.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ class Tracer final : public et::EventTracer {
 
   void reset() { count_ = cursor_ = 0; }
 
-  const ProfileRow* rows(int* count) const {
+  const ProfileRow* rows(int* count) {
+    for (int i = 0; i < count_; i++) give_full_name(rows_ + i);
     *count = count_;
     return rows_;
   }
@@ -115,7 +117,7 @@ class Tracer final : public et::EventTracer {
     if (cursor_ > count_) {
       count_ = cursor_;
       *row = {};
-      snprintf(row->name, sizeof(row->name), "%s", without_prefix(name));
+      snprintf(row->name, sizeof(row->name), "%s", name);
       row->instruction = static_cast<int>(entry.debug_handle);
       row->index = cursor_ > 1 && rows_[cursor_ - 2].instruction == row->instruction
                        ? rows_[cursor_ - 2].index + 1
@@ -126,10 +128,24 @@ class Tracer final : public et::EventTracer {
     row->total_ns += (end - start) * ratio.numerator / ratio.denominator;
   }
 
-  static const char* without_prefix(const char* name) {
+  // The runtime logs "native_call_mean.out" for aten::mean.out: the registry knows the rest. A
+  // name that two namespaces have (aten::add.out, quantized_decomposed::add.out) stays short.
+  // Only once all runs are over: looking it up takes longer than a small kernel.
+  static void give_full_name(ProfileRow* row) {
     static const char kPrefix[] = "native_call_";
     const size_t length = sizeof(kPrefix) - 1;
-    return strncmp(name, kPrefix, length) == 0 ? name + length : name;
+    if (strncmp(row->name, kPrefix, length) != 0) return;
+    char name[sizeof(row->name)];
+    snprintf(name, sizeof(name), "%s", row->name + length);
+    const char* full = nullptr;
+    bool unique = true;
+    for (const et::Kernel& kernel : et::get_registered_kernels()) {
+      const char* colons = kernel.name_ ? strstr(kernel.name_, "::") : nullptr;
+      if (!colons || strcmp(colons + 2, name) != 0) continue;
+      unique = unique && (!full || !strcmp(full, kernel.name_));
+      full = kernel.name_;
+    }
+    snprintf(row->name, sizeof(row->name), "%s", full && unique ? full : name);
   }
 
   ProfileRow* next_row() {
