@@ -33,8 +33,9 @@ class Recipe:
     them is told as the recipe's error, with the user's own file and line.
     """
 
-    def __init__(self, path: Path, module: ModuleType) -> None:
+    def __init__(self, path: Path, module: ModuleType, seed: int) -> None:
         self.path = path
+        self.seed = seed
         self.name = path.parent.name if path.name == "recipe.py" else path.stem
         self.digest = file_digest(path)
         self._module = module
@@ -85,7 +86,12 @@ class Recipe:
         return found
 
     def evaluate(self, predict: Callable[..., Any]) -> float:
-        """The recipe's metric of ``predict``; higher is better."""
+        """The recipe's metric of ``predict``; higher is better.
+
+        Random numbers start anew, so that an ``evaluate`` which samples gives every stage the
+        same sample.
+        """
+        _start_random_numbers(self.seed)
         value = self.call("evaluate", predict)
         try:
             metric = float(value)
@@ -121,8 +127,8 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
     before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
-        _seed(seed)
-        yield Recipe(path, _run_file(path))
+        _start_random_numbers(seed)
+        yield Recipe(path, _run_file(path), seed)
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
@@ -244,7 +250,7 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def _seed(seed: int) -> None:
+def _start_random_numbers(seed: int) -> None:
     import random
 
     import numpy as np

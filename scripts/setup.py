@@ -8,6 +8,7 @@ python3 scripts/setup.py --system  also the system packages that some tests need
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -53,6 +54,8 @@ def fingerprint() -> str:
 def install() -> None:
     say("setting up .venv (the first time: about 2 GB, some minutes)")
     if not PYTHON.exists():
+        if importlib.util.find_spec("ensurepip") is None:  # Debian splits it off
+            install_packages([f"python3.{sys.version_info.minor}-venv"], "making .venv")
         run([sys.executable, "-m", "venv", str(VENV)], "making .venv")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar=off"]
     run([*pip, "-e", f"{ROOT}[executorch,dev]"], "installing torch, executorch and the rest")
@@ -76,15 +79,24 @@ def install_system() -> None:
     missing = [p for program, names in SYSTEM.items() if not shutil.which(program) for p in names]
     if not missing:
         return
-    command = f"apt-get install {' '.join(missing)}"
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing system packages: {' '.join(missing)}")
-        run(["apt-get", "update"], "apt-get update", quiet=True)
-        run(["apt-get", "install", "-y", *missing], command, quiet=True)
-    elif os.environ.get("CI"):
-        sys.exit(f"CI needs these system packages: {command}")
+    if can_install() or os.environ.get("CI"):
+        install_packages(missing, "the tests under emulation")
     else:
-        say(f"not root: the tests that need these are skipped; to run them: sudo {command}")
+        command = f"sudo apt-get install {' '.join(missing)}"
+        say(f"not root: the tests that need these are skipped; to run them: {command}")
+
+
+def can_install() -> bool:
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install_packages(names: list[str], what: str) -> None:
+    command = f"apt-get install -y {' '.join(names)}"
+    if not can_install():
+        sys.exit(f"{what} needs system packages: sudo {command}")
+    say(f"{what} needs system packages: {' '.join(names)}")
+    run(["apt-get", "update"], "apt-get update", quiet=True)
+    run(command.split(), command, quiet=True)
 
 
 def run(command: list[str], title: str, quiet: bool = False) -> None:

@@ -264,7 +264,8 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, wait_for, how) -> None:
     process.stderr.close()
     assert process.returncode == 130
     assert "Traceback" not in rest
-    assert [path.name for path in tmp_path.iterdir()] == []
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in left if not name.startswith("torchinductor")} == set()
 
 
 def edgekit_schema():
