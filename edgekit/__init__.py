@@ -12,42 +12,65 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgekit.documents import BenchDocument, VerdictDocument
+    from edgekit.documents import (
+        BenchDocument,
+        DeployDocument,
+        EvalDocument,
+        LsDocument,
+        RunDocument,
+        VerdictDocument,
+    )
     from edgekit.errors import (
         BundleError,
         DeviceError,
         EdgekitError,
         ExportError,
+        HostKeyError,
         MissingExtraError,
         OutputError,
         ParityError,
+        PreflightError,
         RecipeError,
         RunnerError,
         RuntimeFailure,
         SettingError,
+        StoreError,
         TargetError,
         UsageError,
     )
     from edgekit.pipeline.bench import bench
     from edgekit.pipeline.build import build
     from edgekit.pipeline.check import check
+    from edgekit.pipeline.deploy import deploy, ls, rm, rollback
+    from edgekit.pipeline.evaluate import evaluate
     from edgekit.pipeline.init import init
+    from edgekit.pipeline.run import run
     from edgekit.target import Target, load_target
 
 _HOME = {
     "BenchDocument": "documents",
+    "DeployDocument": "documents",
+    "EvalDocument": "documents",
+    "LsDocument": "documents",
+    "RunDocument": "documents",
     "VerdictDocument": "documents",
     "bench": "pipeline.bench",
     "build": "pipeline.build",
     "check": "pipeline.check",
+    "deploy": "pipeline.deploy",
+    "evaluate": "pipeline.evaluate",
     "init": "pipeline.init",
+    "ls": "pipeline.deploy",
+    "rm": "pipeline.deploy",
+    "rollback": "pipeline.deploy",
+    "run": "pipeline.run",
     "Target": "target",
     "load_target": "target",
 } | dict.fromkeys(
     (
-        "BundleError", "DeviceError", "EdgekitError", "ExportError", "MissingExtraError",
-        "OutputError", "ParityError", "RecipeError", "RunnerError", "RuntimeFailure",
-        "SettingError", "TargetError", "UsageError",
+        "BundleError", "DeviceError", "EdgekitError", "ExportError", "HostKeyError",
+        "MissingExtraError", "OutputError", "ParityError", "PreflightError", "RecipeError",
+        "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "TargetError", "UsageError",
     ),
     "errors",
 )  # fmt: skip
@@ -55,16 +78,23 @@ _HOME = {
 __all__ = [
     "BenchDocument",
     "BundleError",
+    "DeployDocument",
     "DeviceError",
     "EdgekitError",
+    "EvalDocument",
     "ExportError",
+    "HostKeyError",
+    "LsDocument",
     "MissingExtraError",
     "OutputError",
     "ParityError",
+    "PreflightError",
     "RecipeError",
+    "RunDocument",
     "RunnerError",
     "RuntimeFailure",
     "SettingError",
+    "StoreError",
     "Target",
     "TargetError",
     "UsageError",
@@ -73,8 +103,14 @@ __all__ = [
     "bench",
     "build",
     "check",
+    "deploy",
+    "evaluate",
     "init",
     "load_target",
+    "ls",
+    "rm",
+    "rollback",
+    "run",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,7 +82,7 @@ class Rung(BaseModel):
 
 
 class VerdictDocument(Document):
-    """What ``build`` and ``check`` print."""
+    """What ``build`` prints, and most of what ``check`` does."""
 
     bundle: str
     target: str
@@ -99,6 +99,34 @@ class VerdictDocument(Document):
     @property
     def exit_code(self) -> int:
         return EXIT_OF_VERDICT[self.verdict]
+
+
+class Emulation(BaseModel):
+    """Whether the golden inputs were run on the CPU that the bundle is for, before any device.
+
+    ``cpu`` is that CPU, as QEMU names it; ``processor`` what they ran on: the same, emulated by
+    ``emulator``, or (emulator is None) this host's own. ``reason`` says why they were not run,
+    ``hint`` how that can be changed. ``seconds`` is how long it took and no latency.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["passed", "not_checked"]
+    cpu: str
+    processor: str | None = None
+    emulator: str | None = None
+    parity: Parity | None = None
+    seconds: float | None = None
+    reason: str | None = None
+    hint: str | None = None
+
+
+class CheckDocument(VerdictDocument):
+    """What ``check`` prints: the verdict, and that of the CPU. It has no say in the verdict: what
+    fails there is an error.
+    """
+
+    emulation: Emulation
 
 
 class LatencySummary(BaseModel):
@@ -143,6 +171,68 @@ class BenchDocument(Document):
     @property
     def exit_code(self) -> int:
         return EXIT_OF_VERDICT[self.verdict]
+
+
+class DeployDocument(Document):
+    """What ``deploy`` prints. ``path`` is what an application opens; ``changed`` is false where
+    this release was the current one already.
+    """
+
+    device: str
+    name: str
+    release: str
+    sent_bytes: int
+    reused_bytes: int
+    changed: bool
+    path: str
+
+
+class ReleaseRow(BaseModel):
+    """One release on a device."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    release: str
+    current: bool
+    size_mb: float
+
+
+class LsDocument(Document):
+    """What ``ls`` prints."""
+
+    device: str
+    bundles: tuple[ReleaseRow, ...]
+
+
+class OutputFile(BaseModel):
+    """An output that ``run`` wrote. ``dtype`` as the file has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class RunDocument(Document):
+    """What ``run`` prints. ``latency_ms`` is that of this one inference, without warm-up."""
+
+    device: str
+    outputs: tuple[OutputFile, ...]
+    latency_ms: float
+
+
+class EvalDocument(Document):
+    """What ``eval`` prints. ``host_accuracy``: of the same artifact on the host, at build."""
+
+    bundle: str
+    device: str
+    accuracy: float
+    host_accuracy: float | None
+    inferences: int
+    note: str | None = None
 
 
 def error_document(error: EdgekitError) -> str:

@@ -12,7 +12,10 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 │   └── ParityError                  the artifact computes something else than its reference
 ├── BundleError                      a bundle: missing, changed, added or unreadable files
 ├── OutputError                      an output folder that cannot be written or replaced
-└── DeviceError             exit 4   the device cannot be reached
+├── PreflightError                   the device cannot run the bundle; nothing was sent
+├── StoreError                       a device's store: busy, not writable, lacks what was named
+└── DeviceError             exit 4   the device cannot be reached, or the connection broke off
+    └── HostKeyError        exit 4   the device's host key is not accepted
 """
 
 from __future__ import annotations
@@ -88,5 +91,17 @@ class OutputError(EdgekitError):
     pass
 
 
+class PreflightError(EdgekitError):
+    pass
+
+
+class StoreError(EdgekitError):
+    pass
+
+
 class DeviceError(EdgekitError):
     exit_code = EXIT_UNREACHABLE
+
+
+class HostKeyError(DeviceError):
+    pass

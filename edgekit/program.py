@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,10 +43,12 @@ class TensorSpec(BaseModel):
         return prod(self.shape) * ITEM_SIZE[self.dtype]
 
 
-class LayerOperators(BaseModel):
-    """How many operators inside the delegate one layer became, by the type they compute in."""
+class LayerOperators(NamedTuple):
+    """How many operators inside the delegate one layer became, by the type they compute in.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A tuple, which JSON has as a list: a manifest goes to the device with every new weight, and
+    most of it would be the names of these fields.
+    """
 
     layer: str
     quantized: int

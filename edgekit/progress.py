@@ -9,7 +9,7 @@ from typing import Protocol
 
 class Stage(Protocol):
     def advance(self, done: int, total: int) -> None:
-        """``done`` of ``total`` items are finished."""
+        """``done`` of ``total`` items are finished; 0 where nobody knows how many there are."""
         ...
 
 

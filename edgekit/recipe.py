@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekit.cache import file_digest
 from edgekit.errors import EdgekitError, RecipeError
+from edgekit.interrupt import fragile
 from edgekit.program import ITEM_SIZE
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ def _run_file(path: Path) -> ModuleType:
             raise RecipeError(
                 f"{path} is not valid Python: line {error.lineno}: {error.msg}"
             ) from None
-        exec(code, module.__dict__)
+        with fragile():  # it imports torch, and who knows what else
+            exec(code, module.__dict__)
     missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:
         names = " and ".join(f"{name}()" for name in missing)

@@ -35,6 +35,11 @@ class Target(BaseModel):
     memory_mb: float | None = Field(default=None, gt=0)
     glibc: str = Field(pattern=r"^2\.\d{1,3}$", description="the C library on the device")
     runtimes: tuple[RuntimeName, ...] = Field(min_length=1)
+    root: str | None = Field(
+        default=None,
+        pattern=r"^~?/[^\n]*$",
+        description="the store's folder on the device, where EDGEKIT_ROOT names none",
+    )
     budgets: BudgetLimits = BudgetLimits()
 
     @model_validator(mode="after")

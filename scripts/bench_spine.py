@@ -10,17 +10,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from side_by_side import EDGEKIT, PYTHON, fact, interleaved, print_table, row, run, seconds
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "mobilenet_v2.py"
-PYTHON = sys.executable
-EDGEKIT = [PYTHON, "-m", "edgekit"]
-ROWS: list[tuple[str, str, str, str]] = []
 
 
 def main() -> None:
@@ -28,9 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
             PARTS[name](Path(folder))
-    print("\n| what | goal | measured | reached |\n|---|---|---|---|")
-    for row in ROWS:
-        print("| " + " | ".join(row) + " |")
+    print_table()
 
 
 def bench_help(_: Path) -> None:
@@ -51,9 +44,8 @@ def bench_footprint(folder: Path) -> None:
         run([*EDGEKIT, "build", digits, "--target", target, "--output", bundle, "--quiet"])
         parts = [bundle / "runner", bundle / "manifest.json", *(bundle / "lib").iterdir()]
         size_mb = sum(part.stat().st_size for part in parts) / 1e6
-        reached = "yes" if size_mb <= 3.5 else "NO"
         title = f"footprint on {target} without the model: runner, libraries, manifest"
-        ROWS.append((title, "<= 3.5 MB", f"{size_mb:.3f} MB", reached))
+        fact(title, "<= 3.5 MB", f"{size_mb:.3f} MB", size_mb <= 3.5)
 
 
 def bench_runner(folder: Path) -> None:
@@ -114,42 +106,6 @@ def python_ms(bundle: Path) -> float:
     command = [PYTHON, "-c", PYTHON_RUNTIME, str(bundle / "model.pte")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
-
-
-def interleaved(
-    one: Callable[[], float], other: Callable[[], float], rounds: int
-) -> tuple[float, float, float]:
-    """Median ratio of one to other over rounds that alternate, with its 95 % bootstrap interval."""
-    one()
-    other()
-    ratios = []
-    for index in range(rounds):
-        pair = (one, other) if index % 2 == 0 else (other, one)
-        first, second = pair[0](), pair[1]()
-        ratios.append(first / second if index % 2 == 0 else second / first)
-        print(f"  ratio {ratios[-1]:.3f}", file=sys.stderr, flush=True)
-    random = np.random.default_rng(0)
-    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
-
-
-def row(title: str, goal: str, ratio: tuple[float, float, float], reached: bool) -> None:
-    measured = f"{ratio[0]:.3f} (95 %: {ratio[1]:.3f} to {ratio[2]:.3f})"
-    ROWS.append((title, goal, measured, "yes" if reached else "NO"))
-    print(ROWS[-1], file=sys.stderr, flush=True)
-
-
-def seconds(command: list[str | Path]) -> float:
-    start = time.perf_counter()
-    run(command)
-    return time.perf_counter() - start
-
-
-def run(command: list[str | Path]) -> None:
-    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
-    if done.returncode != 0:
-        sys.exit(done.stderr.decode()[-2000:])
 
 
 PARTS = {

@@ -30,6 +30,11 @@ SYSTEM = {
         "libstdc++6-arm64-cross",
         "libgcc-s1-arm64-cross",
     ),
+    "qemu-system-aarch64": ("qemu-system-arm",),
+    "mmdebstrap": ("mmdebstrap",),
+    "mke2fs": ("e2fsprogs",),
+    "ssh-keygen": ("openssh-client",),
+    "sshd": ("openssh-server",),
 }
 
 
@@ -76,13 +81,15 @@ def fetch_other_wheel() -> None:
 
 def install_system() -> None:
     """Install what is missing, as root; else name it. CI fails instead of going without."""
-    missing = [p for program, names in SYSTEM.items() if not shutil.which(program) for p in names]
+    # a user's PATH need not hold what is for root
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    missing = [p for name, ps in SYSTEM.items() if not shutil.which(name, path=path) for p in ps]
     if not missing:
         return
     if can_install() or os.environ.get("CI"):
         install_packages(missing, "the tests under emulation")
     else:
-        command = f"sudo apt-get install {' '.join(missing)}"
+        command = f"sudo apt-get install --no-install-recommends {' '.join(missing)}"
         say(f"not root: the tests that need these are skipped; to run them: {command}")
 
 
@@ -91,7 +98,7 @@ def can_install() -> bool:
 
 
 def install_packages(names: list[str], what: str) -> None:
-    command = f"apt-get install -y {' '.join(names)}"
+    command = f"apt-get install -y --no-install-recommends {' '.join(names)}"
     if not can_install():
         sys.exit(f"{what} needs system packages: sudo {command}")
     say(f"{what} needs system packages: {' '.join(names)}")

@@ -17,7 +17,9 @@ SYSROOT = Path("/usr/aarch64-linux-gnu")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run. CI never skips: there it fails instead."""
-    reasons = {"runtime": _no_runtime(), "emulated": _no_emulation()}
+    reasons = {
+        "runtime": _no_runtime(), "emulated": _no_emulation(), "pi": _no_pi(), "ssh": _no_ssh(),
+    }  # fmt: skip
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker) and not os.environ.get("CI"):
@@ -37,6 +39,51 @@ def _no_emulation() -> str | None:
     if shutil.which("qemu-aarch64") and SYSROOT.is_dir():
         return None
     return "qemu-user and an arm64 cross libc are not installed (make test says which)"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory):
+    """Where ``local`` keeps what it is given: not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_ROOT", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
+def _no_ssh() -> str | None:
+    from ssh_server import missing
+
+    return missing()
+
+
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory):
+    """A real OpenSSH server for the whole session (ssh_server.py): leave it as it was found."""
+    from ssh_server import SshServer
+
+    with SshServer(tmp_path_factory.mktemp("ssh")) as server:
+        yield server
+
+
+@pytest.fixture
+def ssh_device(ssh_server, monkeypatch) -> str:
+    """A DEVICE that is reached over SSH, with $HOME set so that it is."""
+    monkeypatch.setenv("HOME", str(ssh_server.home))
+    return ssh_server.device
+
+
+def _no_pi() -> str | None:
+    from emulated.pi import no_pi
+
+    return no_pi()
+
+
+@pytest.fixture(scope="session")
+def pi4():
+    """An emulated Pi 4 for the whole session (emulated/pi.py): leave it as it was found."""
+    from emulated.pi import booted
+
+    with booted("pi4") as pi:
+        yield pi
 
 
 @pytest.fixture

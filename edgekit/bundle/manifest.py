@@ -21,12 +21,15 @@ from edgekit.target import Architecture, RuntimeName
 MANIFEST = "manifest.json"
 VERDICT = "verdict.json"
 RUNNER = "runner"
+CLIENT = "edgekit_model.py"
 LIBRARY_FOLDER = "lib"
 BUNDLE_SCHEMA: Literal["edgekit.bundle/1"] = "edgekit.bundle/1"
 # What an unpacked manifest may be at most: a damaged one shall not fill the memory.
 MAX_JSON_BYTES = 64_000_000
 
-Role = Literal["model", "runner", "library", "golden"]
+Role = Literal["model", "runner", "library", "golden", "client"]
+# What the device needs to run the model: what size_mb counts, with the manifest.
+COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library")
 
 
 class File(BaseModel):
@@ -39,11 +42,14 @@ class File(BaseModel):
 
 
 class Needs(BaseModel):
-    """What a device must have. ``cpu_features`` as Linux names them in /proc/cpuinfo."""
+    """What a device must have. ``cpu`` is the core it was built for, as QEMU names it;
+    ``cpu_features`` as Linux names them in /proc/cpuinfo.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Architecture
+    cpu: str
     glibc: str
     glibcxx: str
     cpu_features: tuple[str, ...] = ()
@@ -74,6 +80,8 @@ class Golden(BaseModel):
 
 
 class Manifest(BaseModel):
+    """``root``: the store's folder on the device, where the target names one."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
     )
@@ -82,6 +90,7 @@ class Manifest(BaseModel):
     edgekit: str
     name: str
     target: str
+    root: str | None = None
     threads: int
     needs: Needs
     runtime: RuntimeInfo
@@ -105,7 +114,7 @@ class Manifest(BaseModel):
     @property
     def size_mb(self) -> float:
         """Model, runner, libraries and the manifest; what the device needs."""
-        counted = sum(file.size for file in self.files if file.role != "golden")
+        counted = sum(file.size for file in self.files if file.role in COUNTED_ROLES)
         return (counted + len(self.to_bytes())) / 1e6
 
 

@@ -19,7 +19,7 @@ class Record(BaseModel):
     """``limits`` are the budgets asked for at build, each with who asked.
 
     ``missing`` says why a figure is not there. ``manifest`` is the digest of the manifest that
-    all this was found for.
+    all this was found for. ``inferences``: how many the recipe's ``evaluate`` asks for.
     """
 
     model_config = ConfigDict(
@@ -36,6 +36,7 @@ class Record(BaseModel):
     missing: dict[BudgetName, str]
     accuracy: Accuracy
     parity: Parity | None
+    inferences: int = 0
     ladder: tuple[Rung, ...]
     environment: dict[str, Any]
     seconds: dict[str, float]

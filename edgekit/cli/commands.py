@@ -1,99 +1,27 @@
-"""The commands. Each reads its flags, calls the library, prints the document."""
+"""The commands for a model and its bundle. Each reads its flags, calls the library, prints the
+document.
+"""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from edgekit.cli.output import output
-
-# Rich's markup of help costs its import at every start.
-app = typer.Typer(
-    name="edgekit",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+from edgekit.cli.app import app, targets_app
+from edgekit.cli.options import (
+    AcceptNew,
+    Bundle,
+    Json,
+    LatencyMs,
+    MaxDrop,
+    MemoryMb,
+    Quiet,
+    SizeMb,
+    Verbose,
 )
-targets_app = typer.Typer(no_args_is_help=True, help="What is known about devices.")
-app.add_typer(targets_app, name="targets")
-
-
-def _set_json(value: bool) -> bool:
-    return value
-
-
-def _set_quiet(value: bool) -> bool:
-    output.quiet = output.quiet or value
-    return value
-
-
-def _set_verbose(value: bool) -> bool:
-    output.verbose = output.verbose or value
-    return value
-
-
-def _positive(value: float | None) -> float | None:
-    if value is not None and not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter("a budget is a number above 0")
-    return value
-
-
-def _not_negative(value: float | None) -> float | None:
-    if value is not None and not (value >= 0 and math.isfinite(value)):
-        raise typer.BadParameter("a number from 0 on")
-    return value
-
-
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout.", callback=_set_json)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.", callback=_set_quiet)]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Tracebacks and timings.", callback=_set_verbose)
-]
-LatencyMs = Annotated[
-    float | None,
-    typer.Option(help="Budget: median milliseconds of one inference.", callback=_positive),
-]
-MemoryMb = Annotated[
-    float | None,
-    typer.Option(help="Budget: peak resident memory of the runner.", callback=_positive),
-]
-SizeMb = Annotated[
-    float | None,
-    typer.Option(help="Budget: model, runner, libraries, manifest.", callback=_positive),
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(help="Budget: points of accuracy that may be lost.", callback=_not_negative),
-]
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        import edgekit
-
-        output.emit(f"edgekit {edgekit.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Take a PyTorch model to a real edge device and prove that it fits."""
+from edgekit.cli.output import output
 
 
 @app.command()
@@ -129,12 +57,13 @@ def build(
     max_drop: MaxDrop = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random numbers start here.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="Measure on this device: local is this host.")
+        str | None, typer.Option(help="Measure on this device: local, user@host, an alias.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What a deployment is called.")] = None,
     out: Annotated[
         Path | None, typer.Option("--output", help="The bundle's folder; else ./build/NAME-TARGET.")
     ] = None,
+    accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -178,6 +107,7 @@ def build(
         device=settings.pick(layers, "device"),
         name=settings.pick(layers, "name"),
         output=settings.pick(layers, "output"),
+        accept_new_host_key=accept_new_host_key,
         progress=make_progress(output.quiet),
     )
     output.emit(document.to_json() if output.json else render_verdict(document))
@@ -195,47 +125,20 @@ def check(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Verify every file of a bundle and hold it against its budgets."""
+    """Verify every file of a bundle, run it on its CPU (emulated), hold it against its budgets."""
     import edgekit
+    from edgekit.cli.progress import make_progress
     from edgekit.report.text import render_verdict
 
     document = edgekit.check(
-        bundle, latency_ms=latency_ms, memory_mb=memory_mb, size_mb=size_mb, max_drop=max_drop
-    )
-    output.emit(document.to_json() if output.json else render_verdict(document))
-    raise typer.Exit(document.exit_code)
-
-
-@app.command()
-def bench(
-    bundle: Bundle,
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="local is this host.")],
-    threads: Annotated[int | None, typer.Option(min=1, max=256, help="Else the target's.")] = None,
-    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Timed runs.")] = 60,
-    warmup: Annotated[int, typer.Option(min=0, max=1_000_000, help="Runs before them.")] = 5,
-    timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds that one process of the runner may take.", callback=_positive),
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Measure what a bundle really does on a device."""
-    import edgekit
-    from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_bench
-
-    document = edgekit.bench(
         bundle,
-        device,
-        threads=threads,
-        runs=runs,
-        warmup=warmup,
-        timeout_s=timeout,
+        latency_ms=latency_ms,
+        memory_mb=memory_mb,
+        size_mb=size_mb,
+        max_drop=max_drop,
         progress=make_progress(output.quiet),
     )
-    output.emit(document.to_json() if output.json else render_bench(document))
+    output.emit(document.to_json() if output.json else render_verdict(document))
     raise typer.Exit(document.exit_code)
 
 

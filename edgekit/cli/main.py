@@ -15,37 +15,53 @@ import typer
 
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError
+from edgekit.interrupt import is_fragile
+
+# What a shell gives for a program that SIGINT ended.
+EXIT_INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    from edgekit.cli.commands import app
-
+    sys.unraisablehook = _drop_interrupts
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     output.protect_stdout(wants_json="--json" in sys.argv[1:])
-    _leave(_run(app))
+    _leave(_run())
 
 
-def _run(app: typer.Typer) -> int:
+def _run() -> int:
     try:
+        from edgekit.cli import commands, device_commands  # noqa: F401 - they register themselves
+        from edgekit.cli.app import app
+
         code = app(standalone_mode=False, prog_name="edgekit")
-    except EdgekitError as error:
-        return _fail(error)
-    except typer.TyperException as error:
-        return _fail_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except BrokenPipeError:
+        return _say_interrupted()
+    except Exception as error:
+        # what an interruption broke in the middle of somebody else's code is no error of its own
+        return _say_interrupted() if output.interrupted else _explain(error)
+    if code == EXIT_INTERRUPTED:
+        return _say_interrupted()
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, EdgekitError):
+        return _fail(error)
+    if isinstance(error, typer.TyperException):
+        return _fail_usage(error)
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
-    except OSError as error:
+    if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return _fail(EdgekitError(f"{error.strerror or error}{where}"))
-    except Exception as error:
-        return _fail(_unexpected(error))
-    if code == 130:
-        output.say_error("interrupted; nothing half-written was left", None)
-    return code if isinstance(code, int) else 0
+    return _fail(_unexpected(error))
+
+
+def _say_interrupted() -> int:
+    output.say_error("interrupted; nothing half-written was left", None)
+    return EXIT_INTERRUPTED
 
 
 def _leave(code: int) -> NoReturn:
@@ -86,7 +102,15 @@ def _unexpected(error: Exception) -> EdgekitError:
     ).with_traceback(error.__traceback__)
 
 
+def _drop_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
+    """A finalizer that meets the interruption is no news: check_interrupted raises it again."""
+    if not (output.interrupted and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(unraisable)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM unwinds like Ctrl-C, so that drafts and processes are cleaned up."""
     output.interrupted = True
+    if is_fragile():
+        _leave(_say_interrupted())
     raise KeyboardInterrupt

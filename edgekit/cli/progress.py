@@ -55,7 +55,7 @@ class _Beat:
         self._thread = Thread(target=self._tick, daemon=True)
 
     def advance(self, done: int, total: int) -> None:
-        self._count = f", {done} of {total}"
+        self._count = f", {done} of {total}" if total else f", {done} done"
 
     def start(self) -> None:
         self._thread.start()
@@ -115,4 +115,4 @@ class _Bar:
         self._bar, self._task = bar, task
 
     def advance(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+        self._bar.update(self._task, completed=done, total=total or None)

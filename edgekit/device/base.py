@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
+
+# Told how many more bytes were sent.
+Advance = Callable[[int], None]
+# All at once, or piece by piece: what does not fit into memory.
+Stdin = bytes | Iterable[bytes]
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,10 @@ class Completed:
 
 
 class Process(Protocol):
-    """A running program whose stdin and stdout are binary streams."""
+    """A running program whose stdin and stdout are binary streams.
+
+    It does not outlive the connection: where that is lost, the device ends the program.
+    """
 
     stdin: IO[bytes]
     stdout: IO[bytes]
@@ -29,33 +36,51 @@ class Process(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it now; safe to call on one that has ended."""
+        """End it now, and only return when it has; safe to call on one that has ended."""
         ...
 
 
 class Transport(Protocol):
-    """A connection to a device. Arguments are lists; quoting is the transport's business."""
+    """A connection to a device. Arguments are lists; quoting is the transport's business.
+
+    Each of run, start, put and get is one round trip. All of them raise DeviceError where the
+    device cannot be reached any more.
+    """
 
     name: str
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+        self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
-        """Run a program to its end. Raises TimeoutError, DeviceError."""
+        """Run a program to its end. It is ended where the time or the connection ends first.
+
+        Raises TimeoutError, DeviceError; RunnerError where it cannot be started.
+        """
         ...
 
     def start(self, argv: Sequence[str]) -> Process:
         """Start a program and talk to it."""
         ...
 
-    def put(self, source: Path, target: PurePosixPath) -> None:
-        """Copy a file to the device."""
+    def put(
+        self,
+        source: Path,
+        target: PurePosixPath,
+        *,
+        packed: bool = False,
+        advance: Advance | None = None,
+    ) -> None:
+        """Copy a file to the device. ``packed``: it has gzip, and compressing pays.
+
+        ``target`` is not there whole before this returns: write to a temporary name.
+        Raises DeviceError; StoreError with the device's words where it cannot write the file.
+        """
         ...
 
     def get(self, source: PurePosixPath, target: Path) -> None:
         """Copy a file from the device."""
         ...
 
-    def scratch(self) -> AbstractContextManager[PurePosixPath]:
-        """A folder on the device that is gone afterwards."""
+    def close(self) -> None:
+        """End the connection and all that runs over it; safe to call twice."""
         ...

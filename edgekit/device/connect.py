@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from edgekit.device.base import Transport
 from edgekit.device.local import LocalTransport
 from edgekit.errors import DeviceError
 
 
-def connect(device: str) -> Transport:
-    """Connect to ``device``. Raises DeviceError for one that this version cannot reach."""
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def connect(
+    device: str, *, accept_new_host_key: bool = False, say: Callable[[str], None] = _warn
+) -> Transport:
+    """Connect to ``device``; whoever does so closes it.
+
+    ``say`` is told what the user should know: a host key that was stored, an option of
+    ~/.ssh/config that is not honoured. Raises UsageError for a malformed ``device``, DeviceError
+    where it cannot be reached, HostKeyError where its host key is not accepted.
+    """
     if device == "local":
         return LocalTransport()
-    raise DeviceError(
-        f"the device '{device}' cannot be reached: this version of edgekit knows only 'local'",
-        "use 'local', which is this host",
-    )
+    if device.startswith("adb://"):
+        raise DeviceError(
+            f"the device '{device}' cannot be reached: this version of edgekit speaks no adb",
+            "reach it over SSH, or use 'local', which is this host",
+        )
+    from edgekit.device.ssh.address import parse_address
+
+    address = parse_address(device)
+    # paramiko takes a while to import
+    from edgekit.device.ssh.transport import SshTransport
+
+    return SshTransport(device, address, accept_new_host_key=accept_new_host_key, say=say)

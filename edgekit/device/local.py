@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO, cast
 
-from edgekit.device.base import Completed
-from edgekit.errors import RunnerError
+from edgekit.device.base import Advance, Completed, Stdin
+from edgekit.errors import RunnerError, StoreError
 
 
 class LocalProcess:
     """A child process. Its stderr goes to a file: a full pipe would stop it."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by wait or kill
+        self._closing = Lock()  # a timer may kill what another thread waits for
         self._popen = _spawn(argv, self._stderr)
         self.stdin = cast(IO[bytes], self._popen.stdin)
         self.stdout = cast(IO[bytes], self._popen.stdout)
@@ -36,7 +38,7 @@ class LocalProcess:
             self._popen.kill()
             self._popen.wait()
         self._close()
-        self._stderr.close()
+        self._read_stderr()
 
     def _close(self) -> None:
         for stream in (self.stdin, self.stdout):
@@ -44,24 +46,27 @@ class LocalProcess:
                 stream.close()
 
     def _read_stderr(self) -> bytes:
-        if self._stderr.closed:
-            return b""
-        self._stderr.seek(0)
-        text = self._stderr.read()
-        self._stderr.close()
-        return text
+        """What it said; nothing more once it was asked."""
+        with self._closing:
+            if self._stderr.closed:
+                return b""
+            self._stderr.seek(0)
+            text = self._stderr.read()
+            self._stderr.close()
+            return text
 
 
 class LocalTransport:
     name = "local"
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+        self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
         try:
-            done = subprocess.run(
-                list(argv), input=stdin, capture_output=True, timeout=timeout_s, check=False
-            )
+            with _spooled(stdin) as file:
+                done = subprocess.run(
+                    list(argv), stdin=file, capture_output=True, timeout=timeout_s, check=False
+                )
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
         except OSError as error:
@@ -71,16 +76,38 @@ class LocalTransport:
     def start(self, argv: Sequence[str]) -> LocalProcess:
         return LocalProcess(argv)
 
-    def put(self, source: Path, target: PurePosixPath) -> None:
-        shutil.copyfile(source, target)
+    def put(
+        self,
+        source: Path,
+        target: PurePosixPath,
+        *,
+        packed: bool = False,  # noqa: ARG002 - a copy on one machine gains nothing by it
+        advance: Advance | None = None,
+    ) -> None:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise StoreError(f"{target} cannot be written: {error.strerror}") from error
+        if advance:
+            advance(source.stat().st_size)
 
     def get(self, source: PurePosixPath, target: Path) -> None:
         shutil.copyfile(source, target)
 
-    @contextmanager
-    def scratch(self) -> Iterator[PurePosixPath]:
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-            yield PurePosixPath(folder)
+    def close(self) -> None:
+        pass
+
+
+def _spooled(stdin: Stdin) -> IO[bytes]:
+    """As a file at its beginning: a program may read as slowly, or as little, as it likes.
+
+    With a name, because dd refuses a stdin that was opened with O_TMPFILE.
+    """
+    file = cast(IO[bytes], tempfile.NamedTemporaryFile())  # noqa: SIM115 - the caller closes it
+    for part in [stdin] if isinstance(stdin, bytes) else stdin:
+        file.write(part)
+    file.seek(0)
+    return file
 
 
 def _spawn(argv: Sequence[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:

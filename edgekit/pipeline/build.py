@@ -22,19 +22,14 @@ from edgekit.bundle.verdict import Record
 from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cost import memory
 from edgekit.device.base import Transport
-from edgekit.device.connect import connect
-from edgekit.device.facts.parse import parse_environment
-from edgekit.device.facts.probe import probe
+from edgekit.device.facts.probe import environment_of
 from edgekit.documents import Rung, VerdictDocument
 from edgekit.errors import TargetError, UsageError
-from edgekit.pipeline.bench import (
-    EMULATED,
-    Load,
-    environment_dict,
-    golden_inputs,
-    measure_bundle,
-)
+from edgekit.interrupt import fragile
+from edgekit.pipeline.bench import EMULATED, environment_dict, measure_bundle
 from edgekit.pipeline.check import verdict_document
+from edgekit.pipeline.deploy import reaching
+from edgekit.pipeline.golden import Load, golden_inputs
 from edgekit.plan import PrecisionChoice
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Installed, Serving, measure
@@ -83,6 +78,7 @@ def build(
     name: str | None = None,
     output: str | Path | None = None,
     limits: Limits | None = None,
+    accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> VerdictDocument:
     """Build a bundle of the recipe's model for ``target`` and give its verdict.
@@ -92,7 +88,8 @@ def build(
     document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
 
     Raises RecipeError, ExportError, TargetError, RuntimeFailure, ParityError, OutputError,
-    UsageError, MissingExtraError; nothing is left half-written.
+    UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is left
+    half-written.
     """
     progress = progress or Silent()
     board = target if isinstance(target, Target) else load_target(target)
@@ -101,20 +98,20 @@ def build(
     )
     asked = merge_limits([("target", board.budgets)])
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
-    transport = _connect_for(device, board)
     engine = choose_runtime(runtime, board)
     path = Path(recipe)
     bundle_name = check_name(name) if name else default_name(path)
     folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
     check_output(folder)
-    with progress.stage("starting PyTorch"):
-        from edgekit.pipeline.subject import read_subject  # noqa: F401 - imports torch
-        from edgekit.recipe import open_recipe
+    with _device(device, board, accept_new_host_key, progress) as transport:
+        with progress.stage("starting PyTorch"), fragile():
+            from edgekit.pipeline.subject import read_subject  # noqa: F401 - imports torch
+            from edgekit.recipe import open_recipe
 
-    clock = Clock()
-    with explaining(folder), clock.timed("total"), open_recipe(path, seed) as opened:
-        job = _Job(engine, board, asked, transport, progress, clock, seed)
-        return job.run(opened, precision, bundle_name, folder)
+        clock = Clock()
+        with explaining(folder), clock.timed("total"), open_recipe(path, seed) as opened:
+            job = _Job(engine, board, asked, transport, progress, clock, seed)
+            return job.run(opened, precision, bundle_name, folder)
 
 
 @dataclass(frozen=True)
@@ -134,12 +131,13 @@ class _Job:
     ) -> VerdictDocument:
         from edgekit.pipeline.ladder import Tools, climb
         from edgekit.pipeline.stage import staged
-        from edgekit.pipeline.subject import read_subject
+        from edgekit.pipeline.subject import read_subject, with_accuracy
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         files = self.engine.runner_files(self.target.architecture, self.progress)
         with self.clock.timed("recipe"):
             subject = read_subject(recipe, precision != "fp32", self.progress)
+            subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             tools = Tools(self.engine, host, self.seed, self.progress)
             drop = self.limits.get("accuracy_drop")
@@ -173,7 +171,7 @@ class _Job:
         """On the device where one is named; else the peak memory of the runner on this host."""
         if self.transport is not None:
             load = Load(self.target.threads)
-            found = measure_bundle(draft, manifest, self.transport, load, self.progress)
+            found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
             return _Measured(found.figures(), environment_dict(found))
         with self.progress.stage("measuring peak memory"):
             inputs = golden_inputs(draft, manifest)
@@ -211,6 +209,7 @@ class _Job:
             missing=missing,
             accuracy=candidate.accuracy,
             parity=candidate.parity,
+            inferences=candidate.inferences,
             ladder=ladder,
             environment=measured.environment,
             seconds=self.clock.seconds,
@@ -239,16 +238,20 @@ def check_name(name: str) -> str:
     return name
 
 
-def _connect_for(device: str | None, target: Target) -> Transport | None:
-    """Connect before anything long runs; a device of another architecture is refused here."""
+@contextmanager
+def _device(
+    device: str | None, target: Target, accept_new_host_key: bool, progress: Progress
+) -> Iterator[Transport | None]:
+    """Connected before anything long runs; a device of another architecture is refused here."""
     if device is None:
-        return None
-    transport = connect(device)
-    found = parse_environment(probe(transport)).architecture
-    if found is not None and found != target.architecture:
-        raise TargetError(
-            f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
-            f"is {found}",
-            "leave --device out, or build for the device's own target",
-        )
-    return transport
+        yield None
+        return
+    with reaching(device, accept_new_host_key, progress) as transport:
+        found = environment_of(transport).architecture
+        if found is not None and found != target.architecture:
+            raise TargetError(
+                f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
+                f"is {found}",
+                "leave --device out, or build for the device's own target",
+            )
+        yield transport

@@ -1,4 +1,4 @@
-"""check: is the bundle whole, and does it fit? Needs no torch and no device."""
+"""check: is the bundle whole, does it fit, and does it run? Needs no torch and no device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from edgekit.budget import (
 )
 from edgekit.bundle.manifest import Manifest, read_manifest, verify
 from edgekit.bundle.verdict import Record, read_record
-from edgekit.documents import VerdictDocument
+from edgekit.documents import CheckDocument, VerdictDocument
+from edgekit.pipeline.emulation import emulate
+from edgekit.progress import Progress, Silent
 
 
 def check(
@@ -26,11 +28,14 @@ def check(
     memory_mb: float | None = None,
     size_mb: float | None = None,
     max_drop: float | None = None,
-) -> VerdictDocument:
-    """Verify every digest of a bundle and hold it against its budgets.
+    progress: Progress | None = None,
+) -> CheckDocument:
+    """Verify every digest of a bundle, run its golden inputs on the CPU that it is for (emulated
+    where that is not this host's), and hold it against its budgets.
 
     The budgets asked for at build stand; an argument replaces the one that it names.
-    Raises BundleError: a file is missing, changed or added, or the bundle is of a newer edgekit.
+    Raises BundleError: a file is missing, changed or added, or the bundle is of a newer edgekit;
+    RunnerError: the CPU has not all its instructions, or its runner fails; ParityError.
     """
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)
@@ -38,7 +43,9 @@ def check(
         latency_ms=latency_ms, memory_mb=memory_mb, size_mb=size_mb, max_drop=max_drop
     )
     limits = record.limits | merge_limits([("flag", flags)])
-    return verdict_document("edgekit.check/1", folder, manifest, record, limits)
+    emulation = emulate(folder, manifest, progress or Silent())
+    document = verdict_document("edgekit.check/1", folder, manifest, record, limits)
+    return CheckDocument(**dict(document), emulation=emulation)
 
 
 def open_bundle(folder: Path) -> tuple[Manifest, Record]:
@@ -64,7 +71,10 @@ def verdict_document(
         parity=record.parity,
         plan=manifest.plan.model_dump(mode="json"),
         ladder=record.ladder,
-        program=manifest.program.model_dump(mode="json"),
+        program={
+            **manifest.program.model_dump(mode="json"),
+            "layers": [layer._asdict() for layer in manifest.program.layers],
+        },
         seconds=record.seconds,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgekit.documents import Accuracy, Parity, Rung
 from edgekit.errors import ExportError, RecipeError, RuntimeFailure
 from edgekit.pipeline.parity import compare, drop_without_labels, require
-from edgekit.pipeline.predict import run_serving
+from edgekit.pipeline.predict import Counted, run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan, PrecisionChoice
@@ -21,7 +21,9 @@ EVALUATE = "evaluate"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One rung built and judged. ``drop`` in points, by ``judged_by``."""
+    """One rung built and judged. ``drop`` in points, by ``judged_by``; ``inferences`` is how many
+    ``evaluate`` asked for.
+    """
 
     plan: Plan
     artifact: Artifact
@@ -29,6 +31,7 @@ class Candidate:
     accuracy: Accuracy
     drop: float | None
     judged_by: str | None
+    inferences: int
 
     @property
     def accuracy_drop(self) -> float | None:
@@ -102,12 +105,13 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, artifact: Artifact) -> Ca
         run = run_serving(serving)
         with tools.progress.stage(f"checking parity of {plan.precision}"):
             parity = require(compare(subject, artifact, run, plan.precision))
-        with tools.progress.stage(f"evaluating {plan.precision} on the artifact"):
-            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(run))
+        with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
+            counted = Counted(run, stage)
+            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
             if drop is None and plan.precision == "int8":
                 drop, judged_by = drop_without_labels(subject, run, parity)
-    return Candidate(plan, artifact, parity, accuracy, drop, judged_by)
+    return Candidate(plan, artifact, parity, accuracy, drop, judged_by, counted.count)
 
 
 def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from importlib.resources import files as package_files
 from pathlib import Path
 
 import edgekit
 from edgekit.bundle.manifest import (
+    CLIENT,
     LIBRARY_FOLDER,
     MANIFEST,
     RUNNER,
@@ -26,9 +28,14 @@ from edgekit.pipeline.subject import Subject
 from edgekit.program import Program, TensorSpec
 from edgekit.runner.tensors import every, expand
 from edgekit.runtimes.base import RunnerFiles, Runtime
-from edgekit.target import Target
+from edgekit.target import Architecture, Target
 
 GOLDEN_LIMIT_BYTES = 1_000_000
+# Without these no library of ours starts; what is newer, XNNPACK looks for when it runs.
+BASE_FEATURES: dict[Architecture, tuple[str, ...]] = {
+    "x86_64": ("sse2",),
+    "aarch64": ("fp", "asimd"),
+}
 
 
 def package(
@@ -52,6 +59,8 @@ def package(
         shutil.copyfile(files.libraries[library], draft / LIBRARY_FOLDER / library)
     roles: dict[str, Role] = {artifact.file_name: "model", RUNNER: "runner"}
     roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in program.libraries}
+    (draft / CLIENT).write_bytes(package_files("edgekit.portable").joinpath(CLIENT).read_bytes())
+    roles[CLIENT] = "client"
     golden = write_golden(draft, program, subject, host_run)
     roles |= dict.fromkeys((*golden.inputs, *golden.outputs), "golden")
     binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
@@ -59,9 +68,12 @@ def package(
         edgekit=edgekit.__version__,
         name=name,
         target=target.name,
+        root=target.root,
         threads=target.threads,
         needs=Needs(
             architecture=target.architecture,
+            cpu=target.cpu,
+            cpu_features=BASE_FEATURES[target.architecture],
             glibc=needed_version(binaries, b"GLIBC"),
             glibcxx=needed_version(binaries, b"GLIBCXX"),
         ),

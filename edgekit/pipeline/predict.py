@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
+from edgekit.progress import Stage
 from edgekit.recipe import Inputs, describe_all, dtype_name
 from edgekit.runner.client import Serving
 
@@ -65,6 +66,24 @@ def run_serving(serving: Serving) -> Run:
         ]
 
     return run
+
+
+@dataclass
+class Counted:
+    """``run``, with its inferences counted and shown. ``expected``: how many there will be, 0
+    where nobody knows.
+    """
+
+    run: Run
+    stage: Stage
+    expected: int = 0
+    count: int = 0
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        outputs = self.run(inputs)
+        self.count += 1
+        self.stage.advance(self.count, self.expected)
+        return outputs
 
 
 def predictor(run: Run, example: Inputs, structure: Structure) -> Callable[..., Any]:

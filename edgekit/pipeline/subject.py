@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,7 +54,10 @@ class Subject:
 
 
 def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) -> Subject:
-    """Call the recipe's functions and run its model once. Raises RecipeError."""
+    """Call the recipe's functions and run its model once; nothing is evaluated yet.
+
+    Raises RecipeError.
+    """
     with progress.stage("loading the model and its data"):
         model = recipe.model()
         example = recipe.example_inputs()
@@ -66,7 +69,7 @@ def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) ->
         calibration: list[Inputs] = []
         if wants_calibration and recipe.has("calibration"):
             calibration = recipe.calibration(example)
-    subject = Subject(
+    return Subject(
         recipe=recipe,
         model=model,
         example=example,
@@ -76,9 +79,12 @@ def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) ->
         calibration=tuple(calibration),
         fp32_accuracy=None,
     )
+
+
+def with_accuracy(subject: Subject, progress: Progress) -> Subject:
+    """The subject with what its float model reaches by ``evaluate``."""
     with progress.stage("evaluating the float model"):
-        accuracy = subject.evaluate(run_eager(model))
-    return Subject(**{**subject.__dict__, "fp32_accuracy": accuracy})
+        return replace(subject, fp32_accuracy=subject.evaluate(run_eager(subject.model)))
 
 
 def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> None:

@@ -11,7 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from edgekit.budget import BudgetLine
-from edgekit.documents import BenchDocument, LatencySummary, Parity, VerdictDocument
+from edgekit.documents import (
+    BenchDocument,
+    CheckDocument,
+    DeployDocument,
+    Emulation,
+    EvalDocument,
+    LatencySummary,
+    LsDocument,
+    Parity,
+    RunDocument,
+    VerdictDocument,
+)
 from edgekit.target import Target
 
 WIDTH = 100
@@ -29,6 +40,7 @@ def render_verdict(document: VerdictDocument) -> str:
         ("precision", _precision(document)),
         ("accuracy", _accuracy(document)),
         ("parity", _parity(document.parity)),
+        *([("cpu", _cpu(document.emulation))] if isinstance(document, CheckDocument) else []),
         ("operators", _operators(program)),
         *_outside(program),
     ]
@@ -54,10 +66,50 @@ def render_bench(document: BenchDocument) -> str:
         ("load", _ms(document.load_ms)),
         ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
         ("conditions", _conditions(environment)),
+        ("", _meanwhile(environment["during"])),
+        *(("warning", text) for text in environment["warnings"]),
     ]
     text = _grid(rows) + "\n" + _slowest(document) + "\n" + _budgets(document.budgets)
     color = COLOR[document.verdict]
     return text + _styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+
+
+def render_deploy(document: DeployDocument) -> str:
+    state = "is current now" if document.changed else "was current already"
+    rows = [
+        ("device", document.device),
+        ("release", f"{document.release} of {document.name} {state}"),
+        ("sent", f"{_megabytes(document.sent_bytes)}, {_megabytes(document.reused_bytes)} reused"),
+        ("path", document.path),
+    ]
+    return _grid(rows)
+
+
+def render_ls(document: LsDocument) -> str:
+    if not document.bundles:
+        return f"nothing is deployed on {document.device}\n"
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("name", "release", "size", ""):
+        table.add_column(title)
+    for row in document.bundles:
+        mark = "current" if row.current else ""
+        table.add_row(row.name, row.release, f"{row.size_mb:.2f} MB", mark)
+    return _print(table)
+
+
+def render_run(document: RunDocument) -> str:
+    rows = [(row.name, f"{row.file}: {row.dtype} {list(row.shape)}") for row in document.outputs]
+    return _grid([("device", document.device), *rows, ("took", _ms(document.latency_ms))])
+
+
+def render_eval(document: EvalDocument) -> str:
+    host = "unknown" if document.host_accuracy is None else f"{document.host_accuracy:.2f}"
+    rows = [
+        ("device", document.device),
+        ("accuracy", f"{document.accuracy:.2f} there, {host} on the host, when it was built"),
+        ("inferences", str(document.inferences)),
+    ]
+    return _grid([*rows, ("note", document.note)] if document.note else rows)
 
 
 def render_targets(targets: Iterable[tuple[Target, Path]]) -> str:
@@ -107,13 +159,23 @@ def _accuracy(document: VerdictDocument) -> str:
 def _parity(parity: Parity | None) -> str:
     if parity is None:
         return "not checked: there is no reference"
-    if parity.sqnr_db is None:
-        level = "bit-equal"
-    else:
-        level = f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
     verb = "passed" if parity.passed else "failed"
     inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
-    return f"{verb} on {inputs} against {parity.reference}: {level} ({parity.rule})"
+    return f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
+
+
+def _cpu(found: Emulation) -> str:
+    if found.status == "not_checked" or found.parity is None:
+        return f"not checked: {found.reason}" + (f"\nto check: {found.hint}" if found.hint else "")
+    own = f"this host's own processor, {found.processor}"
+    where = f"an emulated {found.processor}, {found.emulator}" if found.emulator else own
+    return f"passed on {where}: {_level(found.parity)}"
+
+
+def _level(parity: Parity) -> str:
+    if parity.sqnr_db is None:
+        return "bit-equal"
+    return f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
 
 
 def _operators(program: dict[str, Any]) -> str:
@@ -214,6 +276,27 @@ def _conditions(environment: dict[str, Any]) -> str:
         parts.append(f"{environment['memory_available_mb']:.0f} MB free")
     parts.append(f"kernel {environment.get('kernel')}")
     return ", ".join(parts)
+
+
+def _meanwhile(during: dict[str, Any]) -> str:
+    """What was seen while the runs were timed, as far as the device tells."""
+    least, most = during["frequency_min_mhz"], during["frequency_max_mhz"]
+    parts = []
+    if most is not None:
+        parts.append(f"{least:.0f} to {most:.0f} MHz" if least != most else f"{most:.0f} MHz")
+    if during["temperature_max_c"] is not None:
+        parts.append(f"up to {during['temperature_max_c']:.0f} C")
+    if during["throttled"] is not None:
+        parts.append(", ".join(during["throttled"]) or "not throttled")
+    if during["others_percent_of_core"] is not None:
+        parts.append(f"other processes {during['others_percent_of_core']:.0f} % of a core")
+    if during["swap_used_max_mb"]:
+        parts.append(f"{during['swap_used_max_mb']:.0f} MB of swap")
+    return "meanwhile " + (", ".join(parts) or "nothing told") + f" ({during['samples']} samples)"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def _ms(value: float) -> str:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from edgekit.device.base import Process, Transport
+from edgekit.device.scratch import scratch
 from edgekit.errors import RunnerError
 
 HEADER = struct.Struct("<4sIQ")
@@ -47,7 +48,10 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the runner's document says; times in the units of their names, 1 MB = 1e6 bytes."""
+    """What the runner's document says; times in the units of their names, 1 MB = 1e6 bytes.
+
+    ``cpu_ms``: what the process used of all cores so far, loading included; None: not told.
+    """
 
     runtime: str
     threads: int
@@ -58,6 +62,7 @@ class RunReport:
     outputs: tuple[RunnerTensor, ...]
     latencies_ms: tuple[float, ...] = ()
     profile: tuple[ProfileRow, ...] = ()
+    cpu_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,11 @@ def measure(
     ``inputs`` are raw C-order bytes, one per model input, or none for zeros.
     Raises RunnerError (the runner's own errors, and a run longer than ``timeout_s``).
     """
-    with at.transport.scratch() as scratch:
+    with scratch(at.transport) as folder:
         options = ["--runs", str(runs), "--warmup", str(warmup), "--threads", str(threads)]
         options += ["--profile"] if profile else []
         for index, data in enumerate(inputs):
-            options += ["--input", _put_bytes(at.transport, data, scratch / f"input_{index}")]
+            options += ["--input", _put_bytes(at.transport, data, folder / f"input_{index}")]
         return _report(_run(at, options, timeout_s))
 
 
@@ -168,7 +173,10 @@ class Serving:
             self._kill()
 
     def _answer(self) -> tuple[int, bytes]:
-        header = self._process.stdout.read(HEADER.size)
+        try:
+            header = self._process.stdout.read(HEADER.size)
+        except ValueError:  # closed under our hands: the time limit has killed it
+            raise self._ended() from None
         if len(header) < HEADER.size:
             raise self._ended()
         magic, kind, length = HEADER.unpack(header)
@@ -251,6 +259,7 @@ def _report(document: dict[str, Any]) -> RunReport:
             )
             for row in document.get("profile", [])
         ),
+        cpu_ms=document["cpu_ns"] / 1e6 if "cpu_ns" in document else None,
     )
 
 

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edgekit.interrupt import fragile
+
 NOISY_MODULES = (
     r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools)(\.|$)"
 )
@@ -16,9 +18,11 @@ NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings raised inside the libraries; the recipe's own still appear."""
+    """Silence warnings raised inside the libraries; the recipe's own still appear. An interruption
+    does not unwind through them.
+    """
     levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
-    with warnings.catch_warnings():
+    with fragile(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=NOISY_MODULES)
         for message in NOISY_MESSAGES:
             warnings.filterwarnings("ignore", message=message)

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from conftest import SYSROOT
+from conftest import ROOT
 
 import edgekit
 from edgekit.bundle.manifest import read_manifest
-from edgekit.device.base import Completed
-from edgekit.device.local import LocalProcess, LocalTransport
+from edgekit.device.qemu import QemuTransport, fake_root, find_emulator, find_sysroot
 from edgekit.errors import RunnerError
-from edgekit.pipeline.bench import Load, golden_inputs, require_golden
+from edgekit.pipeline.golden import Load, golden_inputs, require_golden
 from edgekit.runner.client import MISSING_KERNEL, Installed, measure
 from edgekit.target import load_target
 
 pytestmark = [pytest.mark.runtime, pytest.mark.emulated]
 
 
-class QemuTransport(LocalTransport):
-    """This host, but every program runs on an emulated CPU."""
+@pytest.fixture
+def installed():
+    """Give a bundle on the emulated CPU of a target."""
+    with ExitStack() as stack:
 
-    def __init__(self, cpu: str) -> None:
-        self._prefix = ["qemu-aarch64", "-cpu", cpu, "-L", str(SYSROOT)]
+        def place(bundle: Path, target: str) -> Installed:
+            board = load_target(target)
+            root = stack.enter_context(fake_root(find_sysroot("aarch64"), board.cpu, board.cores))
+            transport = QemuTransport(find_emulator("aarch64"), board.cpu, root)
+            return Installed(transport, bundle / "runner", bundle / "model.pte")
 
-    def run(self, argv, *, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
-        return super().run([*self._prefix, *argv], stdin=stdin, timeout_s=timeout_s)
-
-    def start(self, argv) -> LocalProcess:
-        return super().start([*self._prefix, *argv])
-
-
-def installed(bundle: Path, target: str) -> Installed:
-    place = PurePosixPath(bundle)
-    transport = QemuTransport(load_target(target).cpu)
-    return Installed(transport, place / "runner", place / "model.pte")
+        yield place
 
 
 @pytest.mark.parametrize("target", ["rpi-zero2w", "rpi4", "rpi5"])
-def test_int8_is_what_the_host_computed(digits_arm_bundle, target) -> None:
+def test_int8_is_what_the_host_computed(digits_arm_bundle, installed, target) -> None:
     manifest = read_manifest(digits_arm_bundle)
     at = installed(digits_arm_bundle, target)
     inputs = golden_inputs(digits_arm_bundle, manifest)
@@ -48,7 +43,10 @@ def test_int8_is_what_the_host_computed(digits_arm_bundle, target) -> None:
 
 
 @pytest.mark.parametrize("source", ["OUTSIDE", "TWO_INPUTS"])
-def test_models_with_portable_kernels(write_recipe, tmp_path, source) -> None:
+def test_models_with_portable_kernels(
+    write_recipe, tmp_path, monkeypatch, installed, source
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "integration")
     import models
 
     output = tmp_path / "out"
@@ -62,7 +60,7 @@ def test_models_with_portable_kernels(write_recipe, tmp_path, source) -> None:
     assert report.profile
 
 
-def test_a_missing_library_is_a_missing_backend(digits_arm_bundle, tmp_path) -> None:
+def test_a_missing_library_is_a_missing_backend(digits_arm_bundle, tmp_path, installed) -> None:
     import shutil
 
     copy = Path(shutil.copytree(digits_arm_bundle, tmp_path / "copy"))

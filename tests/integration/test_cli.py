@@ -102,7 +102,7 @@ def test_text_is_for_people(edgekit_command, digits_bundle) -> None:
 def test_bench_refuses_a_pi_s_bundle(edgekit_command, digits_arm_bundle) -> None:
     done = edgekit_command("bench", str(digits_arm_bundle), "local")
     assert done.returncode == 1
-    assert "aarch64 (target rpi4), but this device is x86_64" in done.stderr
+    assert "the device is x86_64, the bundle is for aarch64" in done.stderr
 
 
 def test_targets(edgekit_command) -> None:

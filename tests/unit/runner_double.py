@@ -1,4 +1,8 @@
-"""A stand-in for a native runner that speaks docs/runner.md: y = 2 x, three float32 values."""
+"""A stand-in for a native runner that speaks docs/runner.md: y = 2 x, three float32 values.
+
+DOUBLE_MODEL, as JSON, makes it another: `factor` for the 2, or lists of tensors, `inputs` and
+`outputs`; all inputs' bytes are then given back as the outputs. DOUBLE_FAULT is what goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,21 @@ import json
 import os
 import struct
 import sys
+import time
 
 HEADER = struct.Struct("<4sIQ")
 TENSOR = {"dtype": "float32", "shape": [3], "bytes": 12}
+MODEL = {"inputs": [TENSOR], "outputs": [TENSOR], "factor": 2} | json.loads(
+    os.environ.get("DOUBLE_MODEL", "{}")
+)
 
 
 def document(runs: int) -> dict:
     return {
         "schema": "edgekit.runner/1", "runtime": "double", "threads": 1, "load_ns": 2_000_000,
-        "planned_bytes": 64, "peak_memory_kb": 1000, "rss_loaded_kb": 900, "inputs": [TENSOR],
-        "outputs": [TENSOR], "latencies_ns": [1_000_000] * runs,
+        "cpu_ns": 3_000_000 + 1_000_000 * runs,
+        "planned_bytes": 64, "peak_memory_kb": 1000, "rss_loaded_kb": 900,
+        "inputs": MODEL["inputs"], "outputs": MODEL["outputs"], "latencies_ns": [1_000_000] * runs,
     }  # fmt: skip
 
 
@@ -28,8 +37,6 @@ def main() -> None:
     if fault == "signal":
         os.abort()
     if fault == "sleep":
-        import time
-
         time.sleep(60)
     if "--serve" not in arguments:
         runs = int(arguments[arguments.index("--runs") + 1])
@@ -47,14 +54,31 @@ def serve(fault: str) -> None:
             return
         if fault == "die":
             os._exit(7)
+        go_wrong(fault)
         if kind == 3:
             send(103, json.dumps(document(0)).encode())
-        elif length != 12:
-            message = f"the input has {length} bytes, not 12"
+        elif length != (wanted := sum(tensor["bytes"] for tensor in MODEL["inputs"])):
+            message = f"the input has {length} bytes, not {wanted}"
             send(102, json.dumps({"code": 6, "message": message}).encode())
+        elif MODEL["inputs"] != [TENSOR]:
+            send(101, struct.pack("<Q", 1000) + payload)
         else:
-            values = [2 * value for value in struct.unpack("<3f", payload)]
+            values = [MODEL["factor"] * value for value in struct.unpack("<3f", payload)]
             send(101, struct.pack("<Q3f", 1000, *values))
+
+
+def go_wrong(fault: str) -> None:
+    """What can go wrong at a request."""
+    if fault == "last_words":
+        print("edgekit-runner: no memory", "and a vendor's line", sep="\n", file=sys.stderr)
+        sys.exit(5)
+    if fault == "chatter":
+        print("a vendor's line\n" * 20_000, file=sys.stderr)
+    if fault == "hang":
+        time.sleep(60)
+    if fault == "noise":
+        sys.stdout.buffer.write(b"HTTP/1.1 400 Bad Request\r\n")
+        sys.stdout.buffer.flush()
 
 
 def send(kind: int, payload: bytes) -> None:

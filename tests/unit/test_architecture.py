@@ -12,15 +12,16 @@ import edgekit
 PACKAGE = Path(edgekit.__file__).parent
 # From the top of the house to its foundations; a room imports itself and what is below it.
 ROOMS = [
-    "cli", "report", "pipeline", "search", "runtimes", "compress", "recipe", "cost", "deploy",
+    "cli", "report", "pipeline", "search", "runtimes", "compress", "recipe", "cost", "store",
     "measurement", "runner", "bundle", "device", "cache", "settings", "target", "budget", "plan",
-    "program", "documents", "progress", "errors",
+    "program", "documents", "progress", "interrupt", "errors", "portable",
 ]  # fmt: skip
 # Frozen data at the foundations: these may know each other in any direction but a circle.
 LEAVES = {
-    "settings", "target", "budget", "plan", "program", "documents", "progress", "errors", "cache",
+    "settings", "target", "budget", "plan", "program", "documents", "progress", "interrupt",
+    "errors", "cache",
 }  # fmt: skip
-NO_TORCH = ["device", "runner", "measurement", "deploy", "bundle", "cost", "report", "cli", *LEAVES]
+NO_TORCH = ["device", "runner", "measurement", "store", "bundle", "cost", "report", "cli", *LEAVES]
 
 
 def room_of(path: Path) -> str:
@@ -90,7 +91,8 @@ def test_rooms_without_torch() -> None:
 
 def test_check_and_bench_import_no_torch() -> None:
     code = (
-        "import sys, edgekit; edgekit.check; edgekit.bench; import edgekit.cli.commands;"
+        "import sys, edgekit; edgekit.check; edgekit.bench; edgekit.deploy; edgekit.run;"
+        "import edgekit.cli.commands, edgekit.cli.device_commands;"
         "import edgekit.report.text; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -98,7 +100,7 @@ def test_check_and_bench_import_no_torch() -> None:
 
 def test_help_imports_neither_pydantic_nor_rich() -> None:
     code = (
-        "import sys, edgekit.cli.commands as c;"
+        "import sys, edgekit.cli.commands, edgekit.cli.device_commands;"
         "assert not {'torch', 'pydantic', 'rich', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -106,10 +108,12 @@ def test_help_imports_neither_pydantic_nor_rich() -> None:
 
 def test_exported_names_are_pinned() -> None:
     assert edgekit.__all__ == [
-        "BenchDocument", "BundleError", "DeviceError", "EdgekitError", "ExportError",
-        "MissingExtraError", "OutputError", "ParityError", "RecipeError", "RunnerError",
-        "RuntimeFailure", "SettingError", "Target", "TargetError", "UsageError",
-        "VerdictDocument", "__version__", "bench", "build", "check", "init", "load_target",
+        "BenchDocument", "BundleError", "DeployDocument", "DeviceError", "EdgekitError",
+        "EvalDocument", "ExportError", "HostKeyError", "LsDocument", "MissingExtraError",
+        "OutputError", "ParityError", "PreflightError", "RecipeError", "RunDocument",
+        "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "Target", "TargetError",
+        "UsageError", "VerdictDocument", "__version__", "bench", "build", "check", "deploy",
+        "evaluate", "init", "load_target", "ls", "rm", "rollback", "run",
     ]  # fmt: skip
     for name in edgekit.__all__:
         assert getattr(edgekit, name) is not None

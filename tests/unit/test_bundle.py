@@ -12,65 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from small_bundle import CONTENTS, fill
 
-from edgekit.bundle.manifest import (
-    File,
-    Golden,
-    Manifest,
-    Needs,
-    RuntimeInfo,
-    read_manifest,
-    seal,
-    verify,
-)
-from edgekit.bundle.verdict import Record, read_record
+from edgekit.bundle.manifest import read_manifest, seal, verify
+from edgekit.bundle.verdict import read_record
 from edgekit.bundle.write import check_output, drafting, explaining
-from edgekit.cache import file_digest
-from edgekit.documents import Accuracy
 from edgekit.errors import BundleError, OutputError
 from edgekit.pipeline.check import check
-from edgekit.plan import Plan
-from edgekit.program import Program
-
-CONTENTS = {"model.pte": b"model", "runner": b"\x7fELF", "lib/liba.so": b"library"}
-ROLES = {"model.pte": "model", "runner": "runner", "lib/liba.so": "library"}
-
-
-def fill(folder: Path) -> Manifest:
-    (folder / "lib").mkdir(parents=True, exist_ok=True)
-    for path, data in CONTENTS.items():
-        (folder / path).write_bytes(data)
-    manifest = Manifest(
-        edgekit="0.1.0",
-        name="tiny",
-        target="x86",
-        threads=1,
-        needs=Needs(architecture="x86_64", glibc="2.28", glibcxx="3.4"),
-        runtime=RuntimeInfo(name="executorch", version="1.5.1", good_until="1.6"),
-        plan=Plan(precision="fp32"),
-        program=Program(
-            inputs=(), outputs=(), delegates=(), layers=(), outside=(), libraries=(),
-            planned_bytes=0,
-        ),
-        golden=Golden(inputs=(), outputs=(), output_strides=()),
-        files=tuple(
-            File(
-                path=path,
-                role=ROLES[path],
-                sha256=file_digest(folder / path),
-                size=len(data),
-            )
-            for path, data in sorted(CONTENTS.items())
-        ),
-    )  # fmt: skip
-    (folder / "manifest.json").write_bytes(manifest.to_bytes())
-    record = Record(
-        manifest=manifest.digest, recipe="/r.py", recipe_sha256="0", device=None, limits={},
-        figures={}, missing={}, accuracy=Accuracy(), parity=None, ladder=(), environment={},
-        seconds={},
-    )  # fmt: skip
-    (folder / "verdict.json").write_bytes(record.to_bytes())
-    return manifest
 
 
 @pytest.fixture

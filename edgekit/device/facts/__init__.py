@@ -1,1 +1,4 @@
-"""What a device tells about itself: one probe, and pure parsers of its recorded output."""
+"""What a device tells about itself: a probe for one moment, a watch while runs are timed.
+
+Their scripts run on the device; what they print goes through pure parsers, tested on recordings.
+"""

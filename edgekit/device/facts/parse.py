@@ -1,4 +1,4 @@
-"""From the probe's sections to facts. Pure: tested on recorded output."""
+"""From the sections that the scripts print to facts. Pure: tested on recorded output."""
 
 from __future__ import annotations
 
@@ -7,61 +7,93 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekit.device.facts.throttled import throttled_words
 
-@dataclass(frozen=True)
-class Environment:
-    """A device at one moment. None is "not told by this device". 1 MB = 1,000,000 bytes."""
+# The kernel shows user space ticks of 1/100 s, whatever its own clock (USER_HZ).
+MS_PER_TICK = 10
 
-    emulated: bool | None
-    architecture: str | None
-    model: str | None
-    cpu: str | None
-    cpu_features: tuple[str, ...]
-    cores: int | None
-    governor: str | None
-    frequency_mhz: float | None
-    temperature_c: float | None
-    load_1min: float | None
-    memory_mb: float | None
-    memory_available_mb: float | None
-    swap_used_mb: float | None
-    os: str | None
-    kernel: str | None
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What changes on a device, at one moment. None is "not told". 1 MB = 1,000,000 bytes.
+
+    Frequencies are those of the fastest core: now, and the most it may have now. The temperature
+    is the hottest of the CPU's zones. ``throttled``: the firmware's words of a Raspberry Pi
+    (throttled.py). ``cpu_busy_ms`` and ``cpu_total_ms`` count since boot, over all cores, in
+    steps of 10 ms.
+    """
+
+    frequency_mhz: float | None = None
+    frequency_limit_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: tuple[str, ...] | None = None
+    load_1min: float | None = None
+    memory_available_mb: float | None = None
+    swap_used_mb: float | None = None
+    cpu_busy_ms: int | None = None
+    cpu_total_ms: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(State):
+    """A device at one moment: its state, and what it is.
+
+    ``frequency_nominal_mhz``: what the fastest core sustains: its base clock where it has one
+    and boosts above it, else its highest. ``boot_time_s``: seconds since 1970.
+    """
+
+    emulated: bool | None = None
+    architecture: str | None = None
+    model: str | None = None
+    cpu: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    cores: int | None = None
+    governor: str | None = None
+    frequency_nominal_mhz: float | None = None
+    memory_mb: float | None = None
+    swap_total_mb: float | None = None
+    os: str | None = None
+    kernel: str | None = None
+    uptime_s: float | None = None
+    boot_time_s: int | None = None
+
+
+def parse_state(sections: Mapping[str, str]) -> State:
+    return State(**_state(sections))
 
 
 def parse_environment(sections: Mapping[str, str]) -> Environment:
     cpuinfo = sections.get("cpuinfo", "")
     memory = _memory_mb(sections.get("meminfo", ""))
     uname = sections.get("uname", "").split()
-    frequencies = [float(word) for word in sections.get("frequency_khz", "").split()]
     features = _field(cpuinfo, "flags") or _field(cpuinfo, "Features") or ""
-    swap = (memory.get("SwapTotal"), memory.get("SwapFree"))
+    boot_time = re.search(r"^btime (\d+)$", sections.get("stat", ""), re.MULTILINE)
     return Environment(
+        **_state(sections),
         emulated=is_emulated(sections),
         architecture=uname[2] if len(uname) > 2 else None,
-        model=sections.get("model") or None,
+        model=_model(sections),
         cpu=cpu_name(cpuinfo),
         cpu_features=tuple(features.split()),
         cores=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None,
         governor=", ".join(sorted(set(sections.get("governor", "").split()))) or None,
-        frequency_mhz=max(frequencies) / 1000 if frequencies else None,
-        temperature_c=_temperature(sections.get("temperature", "")),
-        load_1min=_first_number(sections.get("loadavg", "")),
+        frequency_nominal_mhz=_highest_mhz(sections.get("base_khz", ""))
+        or _highest_mhz(sections.get("max_khz", "")),
         memory_mb=memory.get("MemTotal"),
-        memory_available_mb=memory.get("MemAvailable"),
-        swap_used_mb=round(swap[0] - swap[1], 3)
-        if swap[0] is not None and swap[1] is not None
-        else None,
+        swap_total_mb=memory.get("SwapTotal"),
         os=_os_name(sections.get("os_release", "")),
         kernel=uname[1] if len(uname) > 1 else None,
+        uptime_s=_first_number(sections.get("uptime", "")),
+        boot_time_s=int(boot_time[1]) if boot_time else None,
     )
 
 
 # Arm's implementer 0x41, by part number (Arm's Main ID Register, MIDR_EL1).
 ARM_PARTS = {
+    "0xc07": "Cortex-A7",
     "0xd03": "Cortex-A53",
     "0xd05": "Cortex-A55",
     "0xd07": "Cortex-A57",
@@ -73,12 +105,9 @@ ARM_PARTS = {
 
 def cpu_name(cpuinfo: str) -> str | None:
     """x86 names its processor; Arm gives an implementer and a part number."""
-    name = _field(cpuinfo, "model name")
-    if name:
-        return name
     part = _field(cpuinfo, "CPU part")
     if part is None:
-        return None
+        return _field(cpuinfo, "model name")
     if _field(cpuinfo, "CPU implementer") == "0x41" and part in ARM_PARTS:
         return ARM_PARTS[part]
     return f"part {part}"
@@ -100,6 +129,49 @@ def is_emulated(sections: Mapping[str, str]) -> bool | None:
     return False
 
 
+def _state(sections: Mapping[str, str]) -> dict[str, Any]:
+    memory = _memory_mb(sections.get("meminfo", ""))
+    swap = (memory.get("SwapTotal"), memory.get("SwapFree"))
+    temperatures = _numbers(sections.get("temperature", ""))
+    busy_ms, total_ms = _cpu_ms(sections.get("stat", ""))
+    return {
+        "frequency_mhz": _measured_mhz(sections.get("clock", ""))
+        or _highest_mhz(sections.get("frequency_khz", "")),
+        "frequency_limit_mhz": _highest_mhz(sections.get("limit_khz", "")),
+        "temperature_c": max(temperatures) / 1000 if temperatures else None,
+        "throttled": throttled_words(sections.get("throttled", "")),
+        "load_1min": _first_number(sections.get("loadavg", "")),
+        "memory_available_mb": memory.get("MemAvailable"),
+        "swap_used_mb": round(swap[0] - swap[1], 3)
+        if swap[0] is not None and swap[1] is not None
+        else None,
+        "cpu_busy_ms": busy_ms,
+        "cpu_total_ms": total_ms,
+    }
+
+
+def _cpu_ms(stat: str) -> tuple[int | None, int | None]:
+    """Busy and all time: user, nice, system, idle, iowait, irq, softirq, steal.
+
+    What follows (guests) is part of user and nice already.
+    """
+    row = re.search(r"^cpu\s+([\d ]+)$", stat, re.MULTILINE)
+    if row is None:
+        return None, None
+    ticks = [int(word) for word in row[1].split()][:8]
+    return MS_PER_TICK * (sum(ticks) - sum(ticks[3:5])), MS_PER_TICK * sum(ticks)
+
+
+def _model(sections: Mapping[str, str]) -> str | None:
+    cpuinfo = sections.get("cpuinfo", "")
+    return (
+        sections.get("model")
+        or sections.get("dmi_product")
+        or _field(cpuinfo, "Model")
+        or _field(cpuinfo, "Hardware")
+    )
+
+
 def _field(cpuinfo: str, name: str) -> str | None:
     match = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else None
@@ -110,9 +182,18 @@ def _memory_mb(meminfo: str) -> dict[str, float]:
     return {name: int(value) * 1024 / 1e6 for name, value in rows}
 
 
-def _temperature(text: str) -> float | None:
-    value = _first_number(text)
-    return value / 1000 if value is not None else None
+def _highest_mhz(text: str) -> float | None:
+    return max(_numbers(text), default=0.0) / 1000 or None
+
+
+def _measured_mhz(text: str) -> float | None:
+    """The answer of ``vcgencmd measure_clock arm``: frequency(48)=600117184."""
+    match = re.search(r"^frequency\(\d+\)=(\d+)$", text, re.MULTILINE)
+    return round(int(match[1]) / 1e6, 1) if match else None
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split() if re.fullmatch(r"-?\d+(\.\d+)?", word)]
 
 
 def _first_number(text: str) -> float | None:

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 from edgekit.device.base import Transport
+from edgekit.device.facts.parse import Environment, parse_environment
+from edgekit.device.facts.shell import PRELUDE
 
 MARK = "@@edgekit "
 
-# Read-only, no tool beyond a shell and cat; what a device does not have is an empty section.
-SCRIPT = r"""
+# Read-only, no tool beyond a shell, cat and uname; what a device lacks is an empty section.
+SCRIPT = (
+    PRELUDE
+    + r"""
 section() { printf '\n@@edgekit %s\n' "$1"; }
-show() { section "$1"; shift; for f in "$@"; do [ -r "$f" ] && cat "$f" 2>/dev/null && echo; done; }
-section uname; uname -s -r -m 2>/dev/null
-show cpuinfo /proc/cpuinfo
-show meminfo /proc/meminfo
-show loadavg /proc/loadavg
-show os_release /etc/os-release
-show model /sys/firmware/devicetree/base/model
-show compatible /sys/firmware/devicetree/base/compatible
-show dmi_vendor /sys/class/dmi/id/sys_vendor
-show clocksources /sys/devices/system/clocksource/clocksource0/available_clocksource
-show governor /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor
-show frequency_khz /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq
-show temperature /sys/class/thermal/thermal_zone0/temp
+show() { section "$1"; shift; for file; do [ -r "$file" ] && cat "$file" && echo; done; }
+policy() { section "$1"; each "$2"; echo "$values"; }
+section uname; uname -s -r -m
+show cpuinfo proc/cpuinfo
+show meminfo proc/meminfo
+show loadavg proc/loadavg
+show uptime proc/uptime
+show os_release etc/os-release
+show model sys/firmware/devicetree/base/model
+show compatible sys/firmware/devicetree/base/compatible
+show dmi_vendor sys/class/dmi/id/sys_vendor
+show dmi_product sys/class/dmi/id/product_name
+show clocksources sys/devices/system/clocksource/clocksource0/available_clocksource
+policy governor scaling_governor
+policy frequency_khz scaling_cur_freq
+policy limit_khz scaling_max_freq
+policy max_khz cpuinfo_max_freq
+policy base_khz base_frequency
+section temperature; temperatures; echo "$values"
+firmware
+section throttled; echo "$throttled"
+section clock; echo "$clock"
+section stat
+while read -r key rest; do
+  case $key in cpu|btime) echo "$key $rest" ;; esac
+done <proc/stat
 exit 0
 """
+)
 
 
-def probe(transport: Transport) -> dict[str, str]:
-    """Run the script on the device; its sections by name."""
-    done = transport.run(["sh", "-c", SCRIPT], timeout_s=30)
+def environment_of(transport: Transport) -> Environment:
+    """A device at this moment. Raises DeviceError, TimeoutError."""
+    return parse_environment(probe(transport))
+
+
+def probe(transport: Transport, root: str = "/") -> dict[str, str]:
+    """Run the script on the device; its sections by name. ``root`` stands for the device's /."""
+    done = transport.run(["sh", "-c", SCRIPT, "edgekit-probe", root], timeout_s=30)
     return split_sections(done.stdout.decode(errors="replace"))
 
 

@@ -16,11 +16,16 @@
 
 namespace edgekit {
 
-inline uint64_t now_ns() {
+inline uint64_t clock_ns(clockid_t clock) {
   timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return static_cast<uint64_t>(time.tv_sec) * 1000000000u + static_cast<uint64_t>(time.tv_nsec);
 }
+
+inline uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
+
+// What this process has used of the processors so far, all its threads together.
+inline uint64_t cpu_ns() { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 
 // A row of /proc/self/status in the kernel's kB, e.g. "VmHWM:"; 0 where it is not there.
 inline long status_kb(const char* row) {

@@ -103,8 +103,8 @@ static void add_document(Text* text, const Loaded& loaded, const uint64_t* laten
                          bool profile) {
   text->add("{\"schema\":\"edgekit.runner/1\",\"runtime\":\"%s\",\"threads\":%d,",
             engine::runtime_name(), engine::thread_count());
-  text->add("\"load_ns\":%" PRIu64 ",\"planned_bytes\":%zu,", loaded.load_ns,
-            engine::planned_bytes());
+  text->add("\"load_ns\":%" PRIu64 ",\"cpu_ns\":%" PRIu64 ",\"planned_bytes\":%zu,", loaded.load_ns,
+            cpu_ns(), engine::planned_bytes());
   text->add("\"peak_memory_kb\":%ld,\"rss_loaded_kb\":%ld,", status_kb("VmHWM:"),
             loaded.rss_loaded_kb);
   add_specs(text, "inputs", engine::input_count(), engine::input);

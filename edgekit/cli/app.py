@@ -1,0 +1,43 @@
+"""The application that the commands register with, and what stands before any command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.options import Quiet, Verbose
+from edgekit.cli.output import output
+
+# Rich's markup of help costs its import at every start.
+app = typer.Typer(
+    name="edgekit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+targets_app = typer.Typer(no_args_is_help=True, help="What is known about devices.")
+app.add_typer(targets_app, name="targets")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        import edgekit
+
+        output.emit(f"edgekit {edgekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take a PyTorch model to a real edge device and prove that it fits."""

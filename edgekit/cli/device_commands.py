@@ -1,0 +1,190 @@
+"""The commands that reach a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.app import app
+from edgekit.cli.options import (
+    AcceptNew,
+    Bundle,
+    DeployedName,
+    Device,
+    Json,
+    Quiet,
+    Verbose,
+    positive,
+)
+from edgekit.cli.output import output
+
+
+@app.command()
+def bench(
+    bundle: Bundle,
+    device: Device,
+    threads: Annotated[int | None, typer.Option(min=1, max=256, help="Else the target's.")] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Timed runs.")] = 60,
+    warmup: Annotated[int, typer.Option(min=0, max=1_000_000, help="Runs before them.")] = 5,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that one process of the runner may take.", callback=positive),
+    ] = None,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what a bundle really does on a device."""
+    import edgekit
+    from edgekit.cli.progress import make_progress
+    from edgekit.report.text import render_bench
+
+    document = edgekit.bench(
+        bundle,
+        device,
+        threads=threads,
+        runs=runs,
+        warmup=warmup,
+        timeout_s=timeout,
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_bench(document))
+    raise typer.Exit(document.exit_code)
+
+
+@app.command()
+def deploy(
+    bundle: Bundle,
+    device: Device,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Run on the device once the release is current."),
+    ] = None,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put a bundle on a device and make it current there; what is there already is not sent."""
+    import edgekit
+    from edgekit.cli.progress import make_progress
+    from edgekit.report.text import render_deploy
+
+    document = edgekit.deploy(
+        bundle,
+        device,
+        after=after,
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_deploy(document))
+
+
+@app.command()
+def rollback(
+    name: DeployedName,
+    device: Device,
+    accept_new_host_key: AcceptNew = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the release before the current one current again."""
+    import edgekit
+
+    before, after = edgekit.rollback(name, device, accept_new_host_key=accept_new_host_key)
+    output.emit(f"{name} on {device} is {after} again (it was {before})")
+
+
+@app.command()
+def ls(
+    device: Device,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """What is deployed on a device."""
+    import edgekit
+    from edgekit.report.text import render_ls
+
+    document = edgekit.ls(device, accept_new_host_key=accept_new_host_key)
+    output.emit(document.to_json() if output.json else render_ls(document))
+
+
+@app.command()
+def rm(
+    name: DeployedName,
+    device: Device,
+    accept_new_host_key: AcceptNew = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove a deployment and all its releases from a device."""
+    import edgekit
+
+    edgekit.rm(name, device, accept_new_host_key=accept_new_host_key)
+    output.emit(f"{name} is gone from {device}")
+
+
+@app.command()
+def run(
+    bundle: Bundle,
+    device: Device,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option("--input", metavar="X.npy", help="One for each input, in the bundle's order."),
+    ] = None,
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option("--output", metavar="Y.npy", help="One for each output, likewise."),
+    ] = None,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a bundle once on a device, with arrays from files and to files."""
+    import edgekit
+    from edgekit.cli.progress import make_progress
+    from edgekit.report.text import render_run
+
+    document = edgekit.run(
+        bundle,
+        device,
+        inputs=inputs or [],
+        outputs=outputs or [],
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_run(document))
+
+
+@app.command("eval")
+def evaluate(
+    bundle: Bundle,
+    device: Device,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Else the recipe that the bundle was built from.")
+    ] = None,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """The recipe's own metric, with the model running on a device."""
+    import edgekit
+    from edgekit.cli.progress import make_progress
+    from edgekit.report.text import render_eval
+
+    document = edgekit.evaluate(
+        bundle,
+        device,
+        recipe=recipe,
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_eval(document))

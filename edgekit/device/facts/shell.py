@@ -1,0 +1,63 @@
+"""What the scripts on a device share. POSIX shell (dash, BusyBox's ash), and nothing is written.
+
+``$1`` is the folder that stands for "/": in tests, a recorded tree stands in for a device.
+"""
+
+from __future__ import annotations
+
+# Small files are read by the shell's own `read`: starting `cat` costs a device a hundred times
+# as much. vcgencmd must not inherit stdin: a watch's ticks come there.
+PRELUDE = r"""
+exec 2>/dev/null
+cd "${1:-/}" || exit 1
+PATH="$PWD/usr/bin:$PWD/opt/vc/bin:$PATH"
+
+set -- sys/devices/system/cpu/cpufreq/policy[0-9]*
+[ -d "$1" ] || set -- sys/devices/system/cpu/cpu[0-9]*/cpufreq
+policies=$*
+
+zones=
+for zone in sys/class/thermal/thermal_zone[0-9]*; do
+  kind=; read -r kind <$zone/type
+  case $kind in
+    *[Cc][Pp][Uu]*|*[Ss][Oo][Cc]*|*core*|*pkg*|*package*) zones="$zones $zone" ;;
+  esac
+done
+zones=${zones:-sys/class/thermal/thermal_zone0}
+
+# Each NAME: one file of every policy; temperatures: of the chosen zones. Both set $values.
+each() {
+  values=
+  for policy in $policies; do
+    value=; read -r value <$policy/$1; values="$values $value"
+  done
+}
+temperatures() {
+  values=
+  for zone in $zones; do
+    value=; read -r value <$zone/temp; values="$values $value"
+  done
+}
+
+# The firmware of a Raspberry Pi cuts the clock without telling the kernel: while it does (the
+# last digit is not 0), only measure_clock knows the real one. The file of the kernel comes
+# second: newer kernels log a warning when it is read.
+case $(vcgencmd get_throttled </dev/null) in
+  throttled=*) vcgencmd=yes ;;
+  *) vcgencmd= ;;
+esac
+firmware() {
+  throttled=; clock=
+  if [ "$vcgencmd" ]; then
+    throttled=$(vcgencmd get_throttled </dev/null)
+    case $throttled in
+      *0) ;;
+      *) clock=$(vcgencmd measure_clock arm </dev/null) ;;
+    esac
+  else
+    for file in sys/devices/platform/soc*/soc*:firmware/get_throttled; do
+      read -r throttled <"$file"
+    done
+  fi
+}
+"""

@@ -1,0 +1,123 @@
+"""What happens on a device while runs are timed: one light process there, asked now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from threading import Event, Thread
+
+from edgekit.device.base import Process, Transport
+from edgekit.device.facts.parse import State, parse_state
+from edgekit.device.facts.shell import PRELUDE
+from edgekit.errors import EdgekitError
+
+# One line for each line of stdin, printed at once. The clock is on this side of the connection:
+# the device's shell neither starts `sleep` nor runs a second process, and between two ticks it
+# waits in `read`. Where the client or the connection goes, stdin ends, and with it the loop.
+SCRIPT = (
+    PRELUDE
+    + r"""
+while read -r tick; do
+  read -r stat <proc/stat
+  memory=
+  while read -r key value unit; do
+    case $key in
+      MemAvailable:|SwapTotal:) memory="$memory$key $value $unit;" ;;
+      SwapFree:) memory="$memory$key $value $unit"; break ;;
+    esac
+  done <proc/meminfo
+  read -r load <proc/loadavg
+  each scaling_cur_freq; frequencies=$values
+  each scaling_max_freq; limits=$values
+  temperatures
+  firmware
+  printf 'stat %s|meminfo %s|loadavg %s|frequency_khz %s|limit_khz %s|temperature %s|throttled %s|clock %s\n' \
+    "$stat" "$memory" "$load" "$frequencies" "$limits" "$values" "$throttled" "$clock" || exit
+done
+"""  # noqa: E501
+)
+
+# Short runs are over before the first second is: the first ticks come faster.
+RAMP_S = (0.1, 0.2, 0.4)
+# A device that does not answer for so long is not watched any more.
+ANSWER_S = 5.0
+
+
+class Watch:
+    """The samples so far; all of them once the ``with`` block is left."""
+
+    def __init__(self, process: Process, every_s: float) -> None:
+        self._process = process
+        self._every_s = every_s
+        self._samples: list[State] = []
+        self._first = Event()
+        self._stopping = Event()
+        self._thread = Thread(target=self._sample, name="edgekit-watch", daemon=True)
+
+    @property
+    def samples(self) -> tuple[State, ...]:
+        return tuple(self._samples)
+
+    def begin(self) -> None:
+        """Returns with the first sample taken, so that the shell's start is not in the timing."""
+        self._thread.start()
+        self._first.wait(ANSWER_S)
+
+    def end(self) -> None:
+        """Take the last sample and end the process."""
+        self._stopping.set()
+        self._thread.join(ANSWER_S)
+        with suppress(OSError):  # where it has ended
+            self._process.stdin.close()
+        with suppress(TimeoutError, EdgekitError):
+            self._process.wait(timeout_s=ANSWER_S)
+        self._process.kill()
+
+    def _sample(self) -> None:
+        # a watch that breaks must not break the measurement: there are fewer samples then
+        with suppress(OSError, ValueError, EdgekitError):
+            for pause_s in chain(RAMP_S, repeat(self._every_s)):
+                self._take()
+                self._first.set()
+                if self._stopping.wait(pause_s):
+                    self._take()
+                    break
+        self._first.set()
+
+    def _take(self) -> None:
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise EdgekitError("the watch on the device has ended")
+        self._samples.append(parse_sample(line.decode(errors="replace")))
+
+
+@contextmanager
+def watch(transport: Transport, every_s: float = 1.0, root: str = "/") -> Iterator[Watch]:
+    """Sample a device's state while the block runs: at once, every ``every_s``, and at its end.
+
+    >>> with watch(transport) as watching:
+    ...     report = measure(...)
+    >>> watching.samples
+
+    A watch that fails later leaves fewer samples and no error. Raises DeviceError where it
+    cannot be started. ``root`` stands for the device's /.
+    """
+    process = transport.start(["sh", "-c", SCRIPT, "edgekit-watch", root])
+    watching = Watch(process, every_s)
+    try:
+        watching.begin()
+        yield watching
+    finally:
+        watching.end()
+
+
+def parse_sample(line: str) -> State:
+    """One line of the script: sections as the probe has them, between bars."""
+    sections: dict[str, str] = {}
+    for part in line.strip().split("|"):
+        name, _, body = part.partition(" ")
+        sections[name] = body.replace(";", "\n").strip()
+    return parse_state(sections)

@@ -1,0 +1,230 @@
+"""The device that is an emulated CPU on this host: QEMU's user mode runs programs of another
+architecture. It shows wrong instructions and wrong results; its times and memory mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.device.base import Completed, Stdin
+from edgekit.device.local import LocalProcess, LocalTransport
+from edgekit.errors import DeviceError, EdgekitError
+from edgekit.target import Architecture
+
+LOADERS: dict[Architecture, str] = {
+    "x86_64": "lib64/ld-linux-x86-64.so.2",
+    "aarch64": "lib/ld-linux-aarch64.so.1",
+}
+# QEMU says this where the program ended itself; where QEMU broke, it does not.
+GUEST_SIGNAL = b"uncaught target signal"
+# QEMU writes the emulated program's memory beside the user's files, and the kernel QEMU's own.
+NO_CORE_FILES = ("sh", "-c", 'ulimit -c 0; exec "$@"', "sh")
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """QEMU's user mode for one architecture: its program, and the CPUs that it knows."""
+
+    program: str
+    version: str
+    cpus: frozenset[str]
+
+    @property
+    def label(self) -> str:
+        return f"{Path(self.program).name} {self.version}"
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """A folder with an architecture's C and C++ libraries; the versions that these define."""
+
+    root: Path
+    glibc: tuple[int, ...]
+    glibcxx: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Core:
+    """One of Arm's cores as a kernel tells it: the fields of MIDR_EL1, and the features."""
+
+    part: int
+    variant: int
+    revision: int
+    features: str
+
+    @property
+    def midr(self) -> int:
+        return 0x410F0000 | self.variant << 20 | self.part << 4 | self.revision
+
+
+ARMV8 = "fp asimd evtstrm crc32 cpuid"
+ARMV8_2 = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
+    "asimddp"
+)
+# By QEMU's names. A53, A72 and A76 are those of the Raspberry Pi 3, 4 and 5, which lack or have
+# Arm's cryptography as written here.
+CORES = {
+    "cortex-a35": Core(0xD04, 0, 2, ARMV8),
+    "cortex-a53": Core(0xD03, 0, 4, ARMV8),
+    "cortex-a55": Core(0xD05, 2, 0, ARMV8_2),
+    "cortex-a57": Core(0xD07, 1, 1, ARMV8),
+    "cortex-a72": Core(0xD08, 0, 3, ARMV8),
+    "cortex-a76": Core(0xD0B, 4, 1, ARMV8_2),
+    "neoverse-n1": Core(0xD0C, 3, 1, ARMV8_2),
+}
+# Any will do, as long as all cores have the same: different ones would be taken for big and little.
+CLOCK_KHZ = 1_500_000
+
+
+class QemuProcess(LocalProcess):
+    def __init__(self, argv: Sequence[str], name: str) -> None:
+        super().__init__(argv)
+        self._name = name
+
+    def wait(self, timeout_s: float | None = None) -> Completed:
+        return require_guest_end(super().wait(timeout_s), self._name)
+
+
+class QemuTransport(LocalTransport):
+    """This host, with an emulated CPU beside its own.
+
+    A program that is named by its path runs on the emulated CPU, and needs its mode bit for
+    execution; one that is named without (``sh``) is the host's own. ``root`` is QEMU's ``-L``:
+    what is in it stands before the host's files of the same path (``fake_root``).
+
+    Beyond what Transport says, DeviceError means that QEMU itself broke.
+    """
+
+    def __init__(self, emulator: Emulator, cpu: str, root: Path) -> None:
+        self.name = f"an emulated {cpu} ({emulator.label})"
+        self._prefix = [*NO_CORE_FILES, emulator.program, "-cpu", cpu, "-L", str(root)]
+
+    def run(
+        self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
+    ) -> Completed:
+        done = super().run(self._placed(argv), stdin=stdin, timeout_s=timeout_s)
+        return require_guest_end(done, self.name)
+
+    def start(self, argv: Sequence[str]) -> QemuProcess:
+        return QemuProcess(self._placed(argv), self.name)
+
+    def _placed(self, argv: Sequence[str]) -> list[str]:
+        return [*self._prefix, *argv] if "/" in argv[0] else list(argv)
+
+
+def require_guest_end(done: Completed, name: str) -> Completed:
+    """Give back what the emulated program did. Raises DeviceError where QEMU itself broke."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    said = lines[-1] if lines else "it said nothing"
+    if done.returncode < 0 and GUEST_SIGNAL not in done.stderr:
+        raise DeviceError(f"{name}: QEMU itself was ended by signal {-done.returncode}: {said}")
+    if done.returncode > 0 and said.startswith("qemu-"):
+        raise DeviceError(f"{name}: QEMU does not start: {said}")
+    return done
+
+
+def find_emulator(architecture: Architecture) -> Emulator | None:
+    """QEMU's user mode on PATH, static or not; None where there is none that answers."""
+    for name in (f"qemu-{architecture}", f"qemu-{architecture}-static"):
+        program = shutil.which(name)
+        version = re.search(r"version (\d+(?:\.\d+)+)", _ask(program, "--version"))
+        if program and version:
+            cpus = _ask(program, "-cpu", "help").partition(":")[2].split()
+            return Emulator(program, version[1], frozenset(cpus))
+    return None
+
+
+def find_sysroot(architecture: Architecture, native: bool = False) -> Sysroot | None:
+    """The architecture's libraries: those that QEMU_LD_PREFIX names, else Debian's for
+    cross-compiling, else the host's own; ``native``: only the host's own.
+    """
+    named = os.environ.get("QEMU_LD_PREFIX")
+    places = [Path(named)] if named else []
+    places = [] if native else [*places, Path(f"/usr/{architecture}-linux-gnu")]
+    for root in (*places, Path("/")):
+        libc = _library(root, architecture, "libc.so.6")
+        libstdcxx = _library(root, architecture, "libstdc++.so.6")
+        if (root / LOADERS[architecture]).exists() and libc and libstdcxx:
+            return Sysroot(root, _newest(libc, b"GLIBC"), _newest(libstdcxx, b"GLIBCXX"))
+    return None
+
+
+@contextmanager
+def fake_root(sysroot: Sysroot, cpu: str, cores: int) -> Iterator[Path]:
+    """A temporary folder for QEMU's ``-L``: the libraries, and ``cores`` of this CPU as a kernel
+    would tell them.
+
+    XNNPACK picks its kernels by what it reads there. Without, it sees the host's processor, and
+    what runs is not what will run on the device. A CPU that is not in CORES stays untold.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-root-") as name:
+        root = Path(name)
+        for entry in ("lib", "lib64", "usr"):
+            if (sysroot.root / entry).exists():
+                (root / entry).symlink_to((sysroot.root / entry).absolute())
+        if cpu in CORES:
+            for path, text in kernel_files(CORES[cpu], cores).items():
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_text(text)
+        yield root
+
+
+def kernel_files(core: Core, count: int) -> dict[str, str]:
+    """What /proc and /sys of a board with ``count`` equal cores hold, by path below the root."""
+    folder = "sys/devices/system/cpu"
+    numbers = f"0-{count - 1}\n" if count > 1 else "0\n"
+    files = {f"{folder}/{name}": numbers for name in ("possible", "present", "online")}
+    files[f"{folder}/kernel_max"] = f"{count - 1}\n"
+    for index in range(count):
+        cpu = f"{folder}/cpu{index}"
+        files |= {f"{cpu}/cpufreq/cpuinfo_{end}_freq": f"{CLOCK_KHZ}\n" for end in ("min", "max")}
+        files |= {
+            f"{cpu}/regs/identification/midr_el1": f"{core.midr:#018x}\n",
+            f"{cpu}/topology/physical_package_id": "0\n",
+            f"{cpu}/topology/core_id": f"{index}\n",
+            f"{cpu}/topology/thread_siblings_list": f"{index}\n",
+            f"{cpu}/topology/core_siblings_list": numbers,
+            f"{cpu}/topology/cluster_cpus_list": numbers,
+        }
+    files["proc/cpuinfo"] = "".join(_cpuinfo(core, index) for index in range(count))
+    return files
+
+
+def _cpuinfo(core: Core, index: int) -> str:
+    return (
+        f"processor\t: {index}\nBogoMIPS\t: 108.00\nFeatures\t: {core.features}\n"
+        f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: {core.variant:#x}\n"
+        f"CPU part\t: {core.part:#x}\nCPU revision\t: {core.revision}\n\n"
+    )
+
+
+def _ask(program: str | None, *arguments: str) -> str:
+    """What a program prints; empty where it does not run."""
+    if program is None:
+        return ""
+    try:
+        done = LocalTransport().run([program, *arguments], timeout_s=10)
+    except (EdgekitError, TimeoutError):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def _library(root: Path, architecture: Architecture, name: str) -> Path | None:
+    """Where multi-architecture systems keep it, then where others do, 32-bit's place last."""
+    multi = f"{architecture}-linux-gnu"
+    folders = (f"lib/{multi}", f"usr/lib/{multi}", "lib64", "usr/lib64", "lib", "usr/lib")
+    return next((root / f / name for f in folders if (root / f / name).is_file()), None)
+
+
+def _newest(library: Path, symbol: bytes) -> tuple[int, ...]:
+    """The newest version that it defines; ELF names them as plain text."""
+    found = re.findall(rb"\0" + symbol + rb"_(\d+(?:\.\d+)+)(?=\0)", library.read_bytes())
+    return max((tuple(int(part) for part in text.split(b".")) for text in found), default=())

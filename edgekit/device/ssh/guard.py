@@ -1,0 +1,136 @@
+"""What ends a device's programs when nobody waits for them any more.
+
+sshd leaves the programs of a lost connection running. So each connection has one guard: a shell
+on the device that sleeps in ``read``. The end of its stdin is the end of the connection, however
+that came about; then it ends the programs that were still waited for. It finds them, and what
+they started, by a variable in their environment, so there is no moment at which a program runs
+and is not known. A program that has ended is struck off: what it left behind on purpose stays.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING
+
+from edgekit.device.ssh.channel import Channel
+from edgekit.errors import DeviceError
+
+if TYPE_CHECKING:
+    from edgekit.device.ssh.link import Link
+
+VARIABLE = "EDGEKIT_COMMAND"
+# How long the device may take to end what was killed; the script gives up before.
+END_LIMIT_S = 30.0
+
+# Orders, one a line: `run ID`, `done ID`, `end ID` (answered by `ended ID`), `bye`.
+# POSIX sh only: dash, bash and busybox run it; busybox's grep stops at a zero byte. TERM comes
+# first so that traps clean up.
+SCRIPT = """
+exec 2>/dev/null
+trap "" PIPE
+variable=$1
+running=" "
+find_all() {
+  found=
+  entry=
+  for line in $(head -c 4000000 /proc/[0-9]*/environ | tr " \\000" "_\\n" |
+    grep -e "^==>_/proc/" -e "^$variable=$1[.]$"); do
+    case $line in
+      "==>_"*) entry=${line#"==>_/proc/"} ;;
+      *) found="$found ${entry%%/*}" ;;
+    esac
+  done
+  [ -n "$found" ]
+}
+finish() {
+  tries=0
+  while find_all "$1" && [ $tries -lt 20 ]; do
+    kill -KILL $found
+    tries=$((tries + 1))
+    [ $tries -lt 4 ] || sleep 1
+  done
+}
+forget() {
+  case $running in *" $1 "*) running="${running%%" $1 "*} ${running#*" $1 "}" ;; esac
+}
+while read -r order id; do
+  case $order in
+    run) running="$running$id " ;;
+    done) forget "$id" ;;
+    end) finish "$id"; forget "$id"; echo "ended $id" ;;
+    bye) exit 0 ;;
+  esac
+done
+trap "" TERM
+any=
+for id in $running; do
+  find_all "$id" && any=yes && kill -TERM $found
+done
+[ -n "$any" ] || exit 0
+sleep 2
+for id in $running; do finish "$id"; done
+"""
+
+
+class Guard:
+    """The guard of one connection. Raises DeviceError where it cannot be posted."""
+
+    def __init__(self, link: Link, device: str) -> None:
+        self._link = link
+        self._device = device
+        self._token = secrets.token_hex(8)
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._channel = self._post()
+
+    def begin(self) -> str:
+        """Announce a program. Gives its id; ``environment`` of it is what marks the program."""
+        name = f"{self._token}-{next(self._numbers)}"
+        self._order(f"run {name}")
+        return name
+
+    @staticmethod
+    def environment(name: str) -> list[str]:
+        return [f"{VARIABLE}={name}."]
+
+    def done(self, name: str) -> None:
+        """It has ended: what it left behind is not ours to end."""
+        with suppress(DeviceError):
+            self._order(f"done {name}")
+
+    def end(self, name: str) -> None:
+        """End it and what it started; comes back when it has ended. On a lost connection the
+        device does that by itself.
+        """
+        with suppress(DeviceError, TimeoutError):
+            self._order(f"end {name}", answer=f"ended {name}\n".encode())
+
+    def close(self) -> None:
+        with suppress(DeviceError, OSError):
+            self._channel.send(b"bye\n")
+        self._channel.close()
+
+    def _post(self) -> Channel:
+        argv = ["sh", "-c", SCRIPT, "edgekit-guard", VARIABLE]
+        channel = Channel(self._link, self._device, argv)
+        channel.await_start()
+        return channel
+
+    def _order(self, text: str, answer: bytes = b"") -> None:
+        with self._lock:
+            try:
+                self._channel.send(text.encode() + b"\n")
+            except BrokenPipeError:  # somebody ended it; it has no memory that matters
+                self._channel = self._post()
+                self._channel.send(text.encode() + b"\n")
+            deadline = time.monotonic() + END_LIMIT_S
+            said = b""
+            while not said.endswith(answer):
+                data = self._channel.receive(4096, deadline)
+                if not data:
+                    return
+                said += data

@@ -1,0 +1,189 @@
+"""known_hosts: is a device the one that it was?
+
+Lines are read raw: paramiko's reader drops @revoked, patterns, and the rest of a file after a
+broken key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.device.ssh.config import matches_list
+from edgekit.device.ssh.options import DEFAULT_PORT, HostOptions
+from edgekit.errors import HostKeyError
+
+# The key types that paramiko checks -> the algorithms that sign with them, best first.
+KEY_TYPES = {
+    "ssh-ed25519": ("ssh-ed25519",),
+    "ecdsa-sha2-nistp256": ("ecdsa-sha2-nistp256",),
+    "ecdsa-sha2-nistp384": ("ecdsa-sha2-nistp384",),
+    "ecdsa-sha2-nistp521": ("ecdsa-sha2-nistp521",),
+    "ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256"),
+}
+HASHED = "|1|"
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """``data``: the public key in SSH's wire format, its type included."""
+
+    kind: str
+    data: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.data).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class KnownKey:
+    """A line of a known_hosts file. ``marker``: ``@revoked``, ``@cert-authority`` or nothing."""
+
+    marker: str
+    key: HostKey
+    where: str
+
+
+class KnownHosts:
+    """What is known of one host. ``name`` is how it stands in the files."""
+
+    def __init__(self, options: HostOptions) -> None:
+        self.name = host_name(options)
+        self._options = options
+        files = [*options.user_known_hosts, *options.global_known_hosts]
+        self._lines = list(_lines_of(files, {self.name}))
+        # OpenSSH, too, takes what it knows of a host's usual port for its other ports
+        plain = options.hostname if not options.host_key_alias else self.name
+        self._elsewhere = list(_lines_of(files, {plain}))
+
+    def algorithms(self) -> list[str]:
+        """What to ask a server for: the key types that are known first."""
+        known = {line.key.kind for line in self._plain()}
+        order = sorted(KEY_TYPES, key=lambda kind: kind not in known)
+        return [algorithm for kind in order for algorithm in KEY_TYPES[kind]]
+
+    def check(self, key: HostKey) -> bool:
+        """Whether the key is known. Raises HostKeyError for a revoked and for a changed one."""
+        for line in [*self._lines, *self._elsewhere]:
+            if line.marker == "@revoked" and line.key == key:
+                raise HostKeyError(
+                    f"the host key of {self.name} is revoked: {key} stands in {line.where}",
+                    "do not connect: somebody else may hold that key",
+                )
+        known = self._plain()
+        if any(line.key == key for line in known):
+            return True
+        if known:
+            same_kind = [line for line in known if line.key.kind == key.kind]
+            raise self._changed(key, (same_kind or known)[0])
+        return any(line.key == key and not line.marker for line in self._elsewhere)
+
+    def unknown(self, key: HostKey) -> HostKeyError:
+        authorities = [line for line in self._lines if line.marker == "@cert-authority"]
+        also = (
+            f"; {authorities[0].where} names an authority, but edgekit checks no host certificates"
+            if authorities
+            else ""
+        )
+        return HostKeyError(
+            f"the host key of {self.name} is not known: {key}{also}",
+            "compare it with what the device shows (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub),"
+            f" then: --accept-new-host-key, or once: ssh {self._options.alias}",
+        )
+
+    def store(self, key: HostKey) -> Path:
+        """Append the key to the user's file. Raises OSError."""
+        path = self._options.user_known_hosts[0]
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = _hashed(self.name) if self._options.hash_known_hosts else self.name
+        line = f"{name} {key.kind} {base64.b64encode(key.data).decode()}\n".encode()
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+") as file:
+            if _lacks_newline(path):
+                line = b"\n" + line
+            file.write(line)
+        return path
+
+    def _plain(self) -> list[KnownKey]:
+        return [line for line in self._lines if not line.marker]
+
+    def _changed(self, key: HostKey, known: KnownKey) -> HostKeyError:
+        other_kind = "" if known.key.kind == key.kind else ", of another type"
+        return HostKeyError(
+            f"the host key of {self.name} has changed: it shows {key}{other_kind}, and"
+            f" {known.where} knows {known.key}",
+            "either the device was set up anew, or somebody stands between: if you are sure of"
+            f" the first, ssh-keygen -R '{self.name}' -f '{known.where.rpartition(', line ')[0]}'",
+        )
+
+
+def host_name(options: HostOptions) -> str:
+    """How known_hosts calls a host: its alias, its name, [name]:port for an unusual port."""
+    if options.host_key_alias:
+        return options.host_key_alias
+    if options.port != DEFAULT_PORT:
+        return f"[{options.hostname}]:{options.port}"
+    return options.hostname
+
+
+def _lines_of(paths: Sequence[Path], names: Iterable[str]) -> Iterator[KnownKey]:
+    """The lines that speak of one of ``names``; what is no line of known_hosts is passed over."""
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.split()
+            marker = words.pop(0) if words and words[0].startswith("@") else ""
+            if len(words) < 3 or words[0].startswith("#"):
+                continue
+            if any(_speaks_of(words[0], name) for name in names):
+                key = parse_key(words[1], words[2])
+                if key:
+                    yield KnownKey(marker, key, f"{path}, line {number}")
+
+
+def parse_key(kind: str, text: str) -> HostKey | None:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # the key's own first field says its type again
+    named = data[4 : 4 + int.from_bytes(data[:4], "big")]
+    return HostKey(kind, data) if named == kind.encode() else None
+
+
+def _speaks_of(hosts: str, name: str) -> bool:
+    if not hosts.startswith(HASHED):
+        return matches_list(name.lower(), hosts.lower())
+    try:
+        salt, digest = (base64.b64decode(part) for part in hosts.removeprefix(HASHED).split("|"))
+    except (binascii.Error, ValueError):
+        return False
+    return hmac.compare_digest(hmac.digest(salt, name.encode(), "sha1"), digest)
+
+
+def _hashed(name: str) -> str:
+    salt = os.urandom(20)
+    digest = hmac.digest(salt, name.encode(), "sha1")
+    return HASHED + "|".join(base64.b64encode(part).decode() for part in (salt, digest))
+
+
+def _lacks_newline(path: Path) -> bool:
+    """Whether a file ends in the middle of a line; /dev/null does not."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

@@ -1,0 +1,71 @@
+"""A program on the device that is talked to."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from edgekit.device.base import Completed
+from edgekit.device.ssh.channel import Channel
+from edgekit.errors import DeviceError
+
+if TYPE_CHECKING:
+    from edgekit.device.ssh.command import Command
+
+BUFFER_BYTES = 1 << 18
+
+
+class SshProcess:
+    """Of the protocol device/base.Process."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self.stdin = cast(IO[bytes], io.BufferedWriter(_Stdin(command.channel), BUFFER_BYTES))
+        self.stdout = cast(IO[bytes], io.BufferedReader(_Stdout(command.channel), BUFFER_BYTES))
+
+    def wait(self, timeout_s: float | None = None) -> Completed:
+        code = self._command.channel.exit_code(timeout_s)
+        stderr = self._command.channel.stderr()
+        self._command.done()
+        self._close()
+        return Completed(code, b"", stderr)
+
+    def kill(self) -> None:
+        self._command.end()
+        self._close()
+
+    def _close(self) -> None:
+        # what is still buffered has nowhere to go
+        with suppress(BrokenPipeError, DeviceError):
+            self.stdin.close()
+
+
+class _Stdin(io.RawIOBase):
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._channel.send(bytes(data))
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._channel.close_stdin()
+        super().close()
+
+
+class _Stdout(io.RawIOBase):
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._channel.receive(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,29 @@
+"""Asks the person at the terminal, where there is one."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+
+from edgekit.device.ssh.keys import Ask
+from edgekit.device.ssh.options import HostOptions
+
+
+class Terminal:
+    """Asks each question once, however many hosts it comes from."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, str] = {}
+
+    def for_host(self, options: HostOptions) -> Ask | None:
+        """None where nobody can be asked."""
+        is_there = sys.stdin.isatty() and sys.stderr.isatty() and not options.batch_mode
+        return self._ask if is_there else None
+
+    def _ask(self, question: str) -> str | None:
+        if question not in self._answers:
+            try:
+                self._answers[question] = getpass.getpass(question)
+            except EOFError:
+                return None
+        return self._answers[question]

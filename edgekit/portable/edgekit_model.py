@@ -1,0 +1,446 @@
+"""Runs a deployed model from Python: this one file, Python 3.7 or later, nothing else.
+
+    from edgekit_model import Model
+
+    with Model("/opt/edgekit/digits/current") as model:
+        scores = model(image)  # bytes, a numpy array, an array.array, or numbers in lists
+        print(scores.tolist())
+
+The model runs in a process of its own: the runner that lies in its folder. A Model stays with the
+release that it opened, whatever is deployed or rolled back meanwhile: ask `is_current()` when it
+suits you, and `reload()`. Copy this file beside your application.
+
+    python3 edgekit_model.py [FOLDER]      does the model compute here what it should?
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+import os
+import select
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HEADER = struct.Struct("<4sIQ")  # a frame: b"EKF1", its kind, the length of what follows
+RUN, HELLO, RESULT, ERROR = 1, 100, 101, 102
+ATTEMPTS = 5  # at opening a release, where releases come and go
+WORDS = 4000  # bytes that are kept of what the runner says on stderr
+
+# How struct spells each dtype; of bfloat16, which it lacks, the bits.
+LETTERS = {
+    "float64": "d", "float32": "f", "float16": "e", "bfloat16": "H",
+    "int64": "q", "int32": "i", "int16": "h", "int8": "b",
+    "uint64": "Q", "uint32": "I", "uint16": "H", "uint8": "B", "bool": "?",
+}  # fmt: skip
+
+
+class ModelError(RuntimeError):
+    """The model cannot be opened, or failed. The message says why, in the runner's words."""
+
+
+class Tensor(NamedTuple):
+    """An input or output of the model; ``size`` is how many numbers it holds."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return _product(self.shape)
+
+    @property
+    def byte_count(self) -> int:
+        return self.size * struct.calcsize(LETTERS[self.dtype])
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.dtype} {list(self.shape)})"
+
+
+class Model:
+    """A model, loaded and ready.
+
+    ``folder``: `<root>/NAME/current` on a device, or any bundle. ``threads``: by default what it
+    was built for. ``timeout_s``: what opening it or one request may take; by default any time.
+    Threads may share a Model, their requests take turns. Processes may not: open it after a fork.
+    Raises ModelError.
+    """
+
+    def __init__(
+        self, folder: str | Path, threads: int | None = None, timeout_s: float | None = None
+    ) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.last_latency_ms = 0.0  # of the last request, without the way there and back
+        self._options = (threads, timeout_s)
+        self._turn = threading.RLock()
+        self._runner = self._open()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run it once. Gives its output, or a tuple where it has several.
+
+        An input is raw bytes, a buffer of the input's dtype (numpy, array.array), or numbers in
+        lists. What has one dimension is taken in C order; else it must have the input's shape,
+        dimensions of 1 aside. bfloat16 goes in as raw bytes only.
+        An output is a memoryview of its dtype and shape, for `tolist()` or `numpy.asarray()`.
+        float16 and bfloat16 come as the equal float32; a tensor without elements comes flat.
+        Raises TypeError or ValueError: an input does not fit. ModelError: the runner failed; where
+        it has ended, all further calls fail too, until reload().
+        """
+        with self._turn:
+            outputs, self.last_latency_ms = self._runner.run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self._runner.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self._runner.outputs
+
+    @property
+    def release(self) -> str:
+        """The id of the release that is open: its folder's name."""
+        return self._runner.folder.name
+
+    def is_current(self) -> bool:
+        """Whether the folder still leads to the release that is open."""
+        return self.folder.resolve() == self._runner.folder
+
+    def reload(self) -> None:
+        """Open what the folder leads to now, then end what was open. Works after an error, too.
+
+        For a moment both are in memory. Raises ModelError: nothing has changed.
+        """
+        with self._turn:
+            old, self._runner = self._runner, self._open()
+            old.close()
+
+    def check(self) -> list[str]:
+        """Run the case that the release brings along: gives a line for each output that differs.
+
+        Raises ModelError, and OSError where the release is no longer on the disk.
+        """
+        with self._turn:
+            return _check(self._runner)
+
+    def close(self) -> None:
+        """End the runner; a request that another thread waits for fails."""
+        self._runner.kill("it was closed")
+        with self._turn:
+            self._runner.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> _Runner:
+        for attempt in range(1, ATTEMPTS + 1):
+            folder = self.folder.resolve()  # once, so that files of two releases never mix
+            try:
+                return _Runner(folder, *self._options)
+            except ModelError:
+                there = self.folder.resolve() == folder and (folder / "manifest.json").exists()
+                if there or attempt == ATTEMPTS:
+                    raise
+                time.sleep(0.05 * attempt)
+        raise AssertionError
+
+
+class _Runner:
+    """A release's process and its pipes. Once it is ready, it needs no file any more."""
+
+    def __init__(self, folder: Path, threads: int | None, timeout_s: float | None) -> None:
+        self.folder, self.manifest = folder, _read_manifest(folder)
+        self._owner, self._timeout_s, self._deadline = os.getpid(), timeout_s, math.inf
+        self._ended = ""  # why it has ended
+        self._said = b""  # the end of its stderr
+        self._process = _start(folder, self.manifest, threads)
+        process: Any = self._process
+        self._pipes = (process.stdin, process.stdout, process.stderr)
+        for pipe in self._pipes:
+            os.set_blocking(pipe.fileno(), False)
+        kind, hello = self._exchange(b"")
+        if kind != HELLO:
+            self.close()
+            raise ModelError(f"{folder}/runner opened with kind {kind}: is it edgekit's?")
+        told, program = json.loads(hello), self.manifest["program"]
+        self.inputs = tuple(map(_tensor, program["inputs"], told["inputs"]))
+        self.outputs = tuple(map(_tensor, program["outputs"], told["outputs"]))
+
+    def run(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
+        """The outputs, and the latency in ms."""
+        if self._owner != os.getpid():
+            raise ModelError("the model belongs to another process: open it after the fork")
+        if self._ended:
+            raise ModelError(f"the model is closed: {self._ended}")
+        if len(inputs) != len(self.inputs):
+            wanted = ", ".join(map(str, self.inputs)) or "none"
+            raise TypeError(f"{len(inputs)} inputs were given; the model takes {wanted}")
+        data = b"".join(map(_encode, self.inputs, inputs))
+        kind, answer = self._exchange(HEADER.pack(b"EKF1", RUN, len(data)) + data)
+        if kind == ERROR:
+            raise ModelError(f"the model failed: {json.loads(answer)['message']}")
+        expected = 8 + sum(tensor.byte_count for tensor in self.outputs)
+        if kind != RESULT or len(answer) != expected:
+            raise ModelError(f"the runner answered with kind {kind} and {len(answer)} bytes")
+        rest, outputs = memoryview(answer)[8:], []
+        for tensor in self.outputs:
+            outputs.append(_decode(tensor, rest[: tensor.byte_count]))
+            rest = rest[tensor.byte_count :]
+        return tuple(outputs), int.from_bytes(answer[:8], "little") / 1e6
+
+    def kill(self, why: str) -> None:
+        if self._owner == os.getpid():  # a fork's copy leaves its parent's runner alone
+            self._ended = self._ended or why
+            self._process.kill()
+
+    def close(self) -> None:
+        self.kill("it was closed")
+        if self._owner == os.getpid():
+            self._process.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pipes"):
+            self.close()
+
+    def _exchange(self, request: bytes) -> tuple[int, bytearray]:
+        """Send a frame (or nothing) and receive one: its kind and payload. Where that breaks off,
+        by Ctrl-C even, the process ends: its late answer would pass for that of the next request.
+        """
+        self._deadline = time.monotonic() + (self._timeout_s or math.inf)
+        try:
+            self._write(memoryview(request))
+            magic, kind, length = HEADER.unpack(self._read(HEADER.size))
+            if magic != b"EKF1":
+                raise ModelError("the runner answered with something that is no frame")
+            return kind, self._read(length)
+        except BaseException as error:
+            self.kill(str(error) or type(error).__name__)
+            self.close()
+            if isinstance(error, ValueError):  # of a pipe that a signal's handler closed
+                raise ModelError(f"the model is closed: {self._ended}") from None
+            raise
+
+    # The pipes do not block: a read or write gives None where it would.
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            try:
+                count = self._pipes[0].write(data)
+            except BrokenPipeError:
+                return  # it has ended: reading its answer tells why
+            if count is None:
+                self._wait(self._pipes[0], select.POLLOUT)
+            data = data[count or 0 :]
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        rest = memoryview(data)
+        while rest:
+            count = self._pipes[1].readinto(rest)
+            if count is None:
+                self._wait(self._pipes[1], select.POLLIN)
+            elif count == 0:
+                raise ModelError(self._last_words())
+            rest = rest[count or 0 :]
+        return data
+
+    def _wait(self, pipe: Any, event: int) -> None:
+        """Until ``pipe`` is ready. What the runner says meanwhile is taken: it must never block."""
+        poll = select.poll()
+        poll.register(pipe, event)
+        poll.register(self._pipes[2], select.POLLIN)
+        left_s = self._deadline - time.monotonic()
+        if not poll.poll(None if left_s == math.inf else max(0.0, min(left_s, 1e6)) * 1000):
+            raise ModelError(f"the runner did not answer within {self._timeout_s:g} s")
+        self._listen()
+
+    def _listen(self) -> None:
+        said = self._pipes[2].read(WORDS)
+        while said:
+            self._said = (self._said + said)[-WORDS:]
+            said = self._pipes[2].read(WORDS)
+
+    def _last_words(self) -> str:
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "the runner closed its output"
+        if self._ended:
+            return f"the model is closed: {self._ended}"
+        self._listen()
+        lines = self._said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        words = ([line for line in lines if line.startswith("edgekit-runner: ")] or lines)[-1]
+        if code >= 0:
+            return f"the runner ended with code {code}: {words}"
+        hint = " (is there memory enough?)" if code == -9 else ""
+        return f"the runner was killed by signal {-code}{hint}: {words}"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"there is no model: {path}: {error.strerror}") from None
+    except ValueError:
+        raise ModelError(f"{path} is damaged") from None
+    if manifest.get("schema") != "edgekit.bundle/1":
+        raise ModelError(f"{path} is of another version: take the edgekit_model.py beside it")
+    return manifest
+
+
+def _start(folder: Path, manifest: dict[str, Any], threads: int | None) -> subprocess.Popen[bytes]:
+    runner, pipe, needs = folder / "runner", subprocess.PIPE, manifest["needs"]
+    model = next(file["path"] for file in manifest["files"] if file["role"] == "model")
+    count = manifest["threads"] if threads is None else threads
+    command = [str(runner), "--model", str(folder / model), "--serve", "--threads", str(count)]
+    try:
+        # in a session of its own: Ctrl-C reaches the application, and not its model
+        return subprocess.Popen(
+            command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except OSError as error:
+        wanted = f"it is for {needs['architecture']} Linux with glibc {needs['glibc']} or later"
+        raise ModelError(f"{runner} cannot be started: {error.strerror}; {wanted}") from None
+
+
+def _tensor(named: dict[str, Any], told: dict[str, Any]) -> Tensor:
+    return Tensor(named["name"], told["dtype"], tuple(told["shape"]))
+
+
+def _encode(tensor: Tensor, value: Any) -> bytes:
+    try:
+        view: Any = memoryview(value)
+    except TypeError:
+        return _pack(tensor, value)
+    if view.ndim == 1 and view.format in ("B", "c"):  # raw bytes
+        if view.nbytes != tensor.byte_count:
+            raise ValueError(f"{tensor} takes {tensor.byte_count} bytes, not {view.nbytes}")
+        return bytes(view)
+    dtype = _dtype_of(view)
+    if dtype != tensor.dtype:
+        raise TypeError(f"{tensor} was given {dtype} {list(view.shape)}")
+    if not view.c_contiguous:
+        raise ValueError(f"{tensor} was given a buffer that is not in C order")
+    _check_shape(tensor, view.shape)
+    return bytes(view)
+
+
+def _dtype_of(view: Any) -> str:
+    letter = view.format.lstrip("@=<")
+    for letters, kind in (("efd", "float"), ("bhilqn", "int"), ("BHILQN", "uint")):
+        if letter in list(letters):
+            return f"{kind}{8 * view.itemsize}"
+    return "bool" if letter == "?" else repr(view.format)
+
+
+def _pack(tensor: Tensor, value: Any) -> bytes:
+    if tensor.dtype == "bfloat16":
+        raise TypeError(f"{tensor} takes raw bytes only")
+    numbers, shape = _flatten(tensor, value)
+    if not shape and tensor.size != 1:
+        raise TypeError(f"{tensor} takes bytes, buffers or lists, not {type(value).__name__}")
+    _check_shape(tensor, shape)
+    try:
+        return struct.pack(f"<{len(numbers)}{LETTERS[tensor.dtype]}", *numbers)
+    except (struct.error, OverflowError) as error:
+        kinds = {type(number).__name__ for number in numbers}
+        wrong = ValueError if kinds <= {"int", "float", "bool"} else TypeError
+        raise wrong(f"{tensor} was given {', '.join(sorted(kinds))}: {error}") from None
+
+
+def _flatten(tensor: Tensor, value: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """The numbers in nested lists, and the lists' shape."""
+    numbers: list[Any] = [value]
+    shape: tuple[int, ...] = ()
+    while any(isinstance(number, (list, tuple)) for number in numbers):
+        lengths = {len(part) if isinstance(part, (list, tuple)) else -1 for part in numbers}
+        if len(lengths) > 1:
+            raise ValueError(f"{tensor} was given lists of unequal length")
+        shape += (lengths.pop(),)
+        numbers = [number for part in numbers for number in part]
+    return numbers, shape
+
+
+def _check_shape(tensor: Tensor, shape: tuple[int, ...]) -> None:
+    given, wanted = ([size for size in sizes if size != 1] for sizes in (shape, tensor.shape))
+    if _product(shape) != tensor.size or (len(given) > 1 and given != wanted):
+        raise ValueError(f"{tensor} was given the shape {list(shape)}")
+
+
+def _decode(tensor: Tensor, data: Any) -> Any:
+    letter = LETTERS[tensor.dtype]
+    if tensor.dtype == "float16":
+        letter, data = "f", memoryview(array.array("f", struct.unpack(f"<{tensor.size}e", data)))
+    elif tensor.dtype == "bfloat16":  # the upper half of a float32
+        bits = array.array("I", (half << 16 for half in data.cast("H")))
+        letter, data = "f", memoryview(bits)
+    flat = data.cast("B").cast(letter)
+    return flat.cast("B").cast(letter, tensor.shape) if tensor.size else flat
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    return sizes[0] * _product(sizes[1:]) if sizes else 1
+
+
+def _check(runner: _Runner) -> list[str]:
+    """By the rule of `edgekit bench`: within two steps of a quantized model's output, or within
+    1e-4 of a float output's largest number.
+    """
+    manifest, inputs, problems = runner.manifest, [], []
+    golden, quantized = manifest["golden"], manifest["plan"]["precision"] != "fp32"
+    for index, tensor in enumerate(runner.inputs):
+        data = (runner.folder / golden["inputs"][index]).read_bytes()  # the beginning of a pattern
+        repeats = -(-tensor.byte_count // len(data)) if data else 0
+        inputs.append((data * repeats)[: tensor.byte_count])
+    for index, output in enumerate(runner.run(tuple(inputs))[0]):
+        tensor, stride = runner.outputs[index], golden["output_strides"][index]
+        data = (runner.folder / golden["outputs"][index]).read_bytes()  # every stride-th number
+        found = _flatten(tensor, output.tolist())[0][::stride]
+        expected = _decode(tensor._replace(shape=(len(found),)), memoryview(data)).tolist()
+        finite = [number for number in expected if math.isfinite(number)] or [0.0]
+        known = manifest["program"]["outputs"][index]["quantization"]
+        step = known["scale"] if known else (max(finite) - min(finite)) / 255
+        allowed = 2 * (1 + 1e-6) * step if quantized else 1e-4 * max(map(abs, finite))
+        gap = max(map(_gap, found, expected), default=0.0)
+        if gap > allowed:
+            problems.append(f"{tensor} differs by up to {gap:.3g}; allowed is {allowed:.3g}")
+    return problems
+
+
+def _gap(a: float, b: float) -> float:
+    if a == b or (a != a and b != b):  # a NaN is not equal to itself
+        return 0.0
+    return abs(a - b) if math.isfinite(a - b) else math.inf
+
+
+def main() -> int:
+    folder = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent
+    try:
+        with Model(folder) as model:
+            print("release:", model.release)
+            print("inputs: ", *model.inputs)
+            print("outputs:", *model.outputs)
+            problems = model.check()
+    except (ModelError, OSError) as error:
+        print(f"edgekit_model: {error}", file=sys.stderr)
+        return 1
+    print("differs:" if problems else "ok", *problems, sep="\n  ")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

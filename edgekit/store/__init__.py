@@ -1,0 +1,1 @@
+"""The store on a device: releases by content, files once by digest, `current` by one rename."""

@@ -1,0 +1,137 @@
+"""Can this device run this bundle? Answered before a byte is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekit.bundle.manifest import Manifest
+from edgekit.errors import PreflightError
+from edgekit.store.survey import Survey
+
+# Names of one processor family: what a 32-bit system on a 64-bit processor says is no synonym.
+SYNONYMS = {"amd64": "x86_64", "arm64": "aarch64"}
+LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
+LEFT_FREE_MB = 1.0
+
+
+def require(manifest: Manifest, survey: Survey, device: str, peak_memory_mb: float | None) -> None:
+    """Raise PreflightError with all that the device lacks, each beside what it has.
+
+    ``peak_memory_mb``: of the runner, as measured or predicted; None where it is not known.
+    """
+    problems = list(lacking(manifest, survey, peak_memory_mb))
+    if not problems:
+        return
+    lines = "".join(f"\n  {said}" for said, _ in problems)
+    hints = dict.fromkeys(hint for _, hint in problems if hint)
+    raise PreflightError(
+        f"{device} cannot run this bundle (built for {manifest.target}); nothing was sent:{lines}",
+        "; ".join(hints) or None,
+    )
+
+
+def lacking(
+    manifest: Manifest, survey: Survey, peak_memory_mb: float | None
+) -> Iterator[tuple[str, str | None]]:
+    """What the device has and what the bundle wants, with what to do about it."""
+    needs = manifest.needs
+    found = SYNONYMS.get(survey.architecture or "", survey.architecture)
+    if found is not None and found != needs.architecture:
+        yield (
+            f"architecture: the device is {found}, the bundle is for {needs.architecture}",
+            "build for the device's own target: edgekit targets list",
+        )
+        return
+    loader = LOADERS[needs.architecture]
+    if survey.loaders and not any(path.endswith(loader) for path in survey.loaders):
+        yield (
+            f"system: the device's programs are of another kind ({', '.join(survey.loaders)}), "
+            f"the bundle wants {loader}: a 64-bit system, not only a 64-bit kernel",
+            "install the 64-bit Raspberry Pi OS",
+        )
+        return
+    yield from _libraries(manifest, survey)
+    absent = [feature for feature in needs.cpu_features if feature not in survey.cpu_features]
+    if survey.cpu_features and absent:
+        yield (
+            f"CPU: the device's lacks {', '.join(absent)}, which the bundle wants",
+            "build for the device's own target: edgekit targets list",
+        )
+    yield from _room(manifest, survey, peak_memory_mb)
+    yield from _store(survey)
+
+
+def _libraries(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str | None]]:
+    wanted = _numbers(manifest.needs.glibc)
+    if survey.glibc is not None and survey.glibc < wanted:
+        yield (
+            f"C library: the device has glibc {_dots(survey.glibc)}, the bundle wants "
+            f"{manifest.needs.glibc} or newer",
+            "upgrade the device's system",
+        )
+    if survey.glibc is None and survey.has_musl:
+        yield (
+            f"C library: the device has musl, the bundle wants glibc {manifest.needs.glibc}",
+            "use a system with glibc (Raspberry Pi OS, Debian, Ubuntu)",
+        )
+    wanted = _numbers(manifest.needs.glibcxx)
+    if wanted <= (0,):
+        return
+    if survey.glibcxx is None and survey.glibc is not None:
+        yield (
+            "C++ library: the device has no libstdc++.so.6, the bundle wants GLIBCXX_"
+            f"{manifest.needs.glibcxx}",
+            "on the device: sudo apt-get install libstdc++6",
+        )
+    elif survey.glibcxx is not None and survey.glibcxx < wanted:
+        yield (
+            f"C++ library: the device has GLIBCXX_{_dots(survey.glibcxx)}, the bundle wants "
+            f"GLIBCXX_{manifest.needs.glibcxx} or newer",
+            "upgrade the device's system",
+        )
+
+
+def _room(
+    manifest: Manifest, survey: Survey, peak_memory_mb: float | None
+) -> Iterator[tuple[str, str | None]]:
+    missing = {file.sha256: file.size for file in manifest.files if file.sha256 not in survey.held}
+    wanted = sum(missing.values()) / 1e6
+    if survey.free_mb is not None and survey.free_mb < wanted + LEFT_FREE_MB:
+        yield (
+            f"disk: {survey.root} has {survey.free_mb:.1f} MB free, the bundle wants {wanted:.1f} "
+            f"MB and {LEFT_FREE_MB:g} MB to spare",
+            "free some space (edgekit ls, edgekit rm), or name another folder with EDGEKIT_ROOT",
+        )
+    available = survey.memory_available_mb
+    if available is not None and peak_memory_mb is not None and available < peak_memory_mb:
+        yield (
+            f"memory: the device has {available:.1f} MB available, the runner's peak is "
+            f"{peak_memory_mb:.1f} MB",
+            "end other programs on the device, or build a smaller model (--memory-mb)",
+        )
+
+
+def _store(survey: Survey) -> Iterator[tuple[str, str | None]]:
+    if survey.unwritable:
+        yield (
+            f"store: {survey.root} cannot be written to by this user ({survey.unwritable})",
+            "name a folder of your own with EDGEKIT_ROOT, or root in the target",
+        )
+    if survey.noexec:
+        yield (
+            f"store: programs in {survey.root} cannot be started ({survey.noexec})",
+            "its file system is mounted noexec: name a folder elsewhere with EDGEKIT_ROOT",
+        )
+    if survey.lacking_tools:
+        yield (
+            f"tools: the device has no {', '.join(survey.lacking_tools)}",
+            "edgekit needs a POSIX shell with coreutils or busybox on the device",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _dots(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)

@@ -1,0 +1,103 @@
+"""What one round trip tells of a device and its store. Pure: parsed from the script's output."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MARK = "\n@@edgekit "
+NEEDED_TOOLS = ("sha256sum", "dd", "ln", "mv", "chmod", "mktemp", "df")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """None and empty are "not told". ``damaged`` are the release's files that are not what they
+    should be, None where the release is not there; ``held`` the digests of those of its files
+    that the store has, in whatever release. ``loaders``: glibc's, by which a system that is
+    32-bit on a 64-bit kernel is known.
+    1 MB = 1,000,000 bytes.
+    """
+
+    root: str
+    architecture: str | None
+    loaders: tuple[str, ...]
+    cpu_features: frozenset[str]
+    glibc: tuple[int, ...] | None
+    has_musl: bool
+    glibcxx: tuple[int, ...] | None
+    memory_available_mb: float | None
+    free_mb: float | None
+    lacking_tools: tuple[str, ...]
+    unwritable: str
+    noexec: str
+    current: str | None
+    damaged: tuple[str, ...] | None
+    held: frozenset[str]
+
+
+def sections_of(text: str) -> list[tuple[str, str]]:
+    """Named sections in their order; a name may come more than once."""
+    parts = (block.partition("\n") for block in ("\n" + text).split(MARK)[1:])
+    return [(name, body.strip()) for name, _, body in parts]
+
+
+def parse_survey(text: str) -> Survey:
+    sections = dict(sections_of(text))
+    uname = sections.get("uname", "").split()
+    tools = set(sections.get("tools", "").split())
+    damaged = sections.get("damaged", "absent").split("\n")
+    return Survey(
+        root=sections.get("root", ""),
+        architecture=uname[-1] if uname else None,
+        loaders=tuple(sections.get("loaders", "").split()),
+        cpu_features=_features(sections.get("cpuinfo", "")),
+        glibc=_glibc(sections.get("glibc", "")),
+        has_musl="ld-musl" in sections.get("glibc", ""),
+        glibcxx=_glibcxx(sections.get("libstdcxx", "")),
+        memory_available_mb=_available_mb(sections.get("meminfo", "")),
+        free_mb=_free_mb(sections.get("free_kb", "")),
+        lacking_tools=tuple(tool for tool in NEEDED_TOOLS if tool not in tools),
+        unwritable=_last_line(sections.get("unwritable", "")),
+        noexec=_last_line(sections.get("noexec", "")),
+        current=sections.get("current") or None,
+        damaged=None if damaged == ["absent"] else tuple(filter(None, damaged)),
+        held=frozenset(line.split(" ")[0] for line in sections.get("held", "").splitlines()),
+    )
+
+
+def _features(cpuinfo: str) -> frozenset[str]:
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
+def _glibc(text: str) -> tuple[int, ...] | None:
+    """From getconf ("glibc 2.36"), a file's name ("libc-2.31.so") or the loader's first line."""
+    match = re.search(r"(?:^glibc |libc-|GLIBC |release version )(\d+)\.(\d+)", text, re.MULTILINE)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _glibcxx(text: str) -> tuple[int, ...] | None:
+    """libstdc++.so.6.0.N is the library that defines GLIBCXX_3.4.N as its newest version (GCC's
+    ABI policy and guidelines, "Versioning").
+    """
+    found = [int(number) for number in re.findall(r"libstdc\+\+\.so\.6\.0\.(\d+)$", text, re.M)]
+    return (3, 4, max(found)) if found else None
+
+
+def _available_mb(meminfo: str) -> float | None:
+    match = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo, re.MULTILINE)
+    return _kilobytes(match[1]) if match else None
+
+
+def _free_mb(df: str) -> float | None:
+    """The fourth column of df -Pk's last line (POSIX)."""
+    columns = _last_line(df).split()
+    return _kilobytes(columns[3]) if len(columns) > 3 else None
+
+
+def _kilobytes(text: str) -> float | None:
+    return int(text) * 1024 / 1e6 if text.isdecimal() else None
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1].strip() if text else ""

@@ -1,0 +1,1 @@
+"""What scripts/emulated_pi.py is made of. Standard library only."""

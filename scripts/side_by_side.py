@@ -1,0 +1,60 @@
+"""What the benchmarks share: alternating rounds, a ratio with its interval, a Markdown table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+PYTHON = sys.executable
+EDGEKIT = [PYTHON, "-m", "edgekit"]
+ROWS: list[tuple[str, str, str, str]] = []
+
+
+def print_table() -> None:
+    print("\n| what | goal | measured | reached |\n|---|---|---|---|")
+    for row in ROWS:
+        print("| " + " | ".join(row) + " |")
+
+
+def interleaved(
+    one: Callable[[], float], other: Callable[[], float], rounds: int
+) -> tuple[float, float, float]:
+    """Median ratio of one to other over rounds that alternate, with its 95 % bootstrap interval."""
+    one()
+    other()
+    ratios = []
+    for index in range(rounds):
+        pair = (one, other) if index % 2 == 0 else (other, one)
+        first, second = pair[0](), pair[1]()
+        ratios.append(first / second if index % 2 == 0 else second / first)
+        print(f"  ratio {ratios[-1]:.3f}", file=sys.stderr, flush=True)
+    random = np.random.default_rng(0)
+    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def row(title: str, goal: str, ratio: tuple[float, float, float], reached: bool) -> None:
+    fact(title, goal, f"{ratio[0]:.3f} (95 %: {ratio[1]:.3f} to {ratio[2]:.3f})", reached)
+
+
+def fact(title: str, goal: str, measured: str, reached: bool) -> None:
+    ROWS.append((title, goal, measured, "yes" if reached else "NO"))
+    print(ROWS[-1], file=sys.stderr, flush=True)
+
+
+def seconds(command: list[str | Path]) -> float:
+    start = time.perf_counter()
+    run(command)
+    return time.perf_counter() - start
+
+
+def run(command: list[str | Path]) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stderr.decode()[-2000:])
