@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from side_by_side import EDGEKIT, fact, interleaved, print_table, row, run, seconds
+from side_by_side import EDGEKIT, emulated_pi, fact, interleaved, print_table, row, run, seconds
 
 HERE = Path(__file__).resolve().parent
 NAME = "bench-transfer"
@@ -26,14 +22,13 @@ numbers = itertools.count()
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, emulated_pi(Path(folder) / "home"):
+    with tempfile.TemporaryDirectory() as folder, emulated_pi(Path(folder) / "home", NAME):
         place = Path(folder)
         fp32 = build(place / "fp32", "fp32", seed=0)
         bench_sending(fp32)
         bench_fresh(fp32)
         int8, other = (build(place / f"int8-{seed}", "int8", seed) for seed in (0, 1))
         bench_again(int8, other)
-        bench_memory([fp32, int8])
     print_table()
 
 
@@ -93,20 +88,6 @@ def bench_again(first: Path, second: Path) -> None:
     transport.close()
 
 
-def bench_memory(bundles: list[Path]) -> None:
-    """Peak memory on the device, as the runner tells it and as the kernel does."""
-    from edgekit import bench, check
-
-    for bundle in bundles:
-        predicted = next(b for b in check(bundle).budgets if b.name == "peak_memory_mb")
-        found = bench(bundle, NAME, runs=3, warmup=1)
-        assert predicted.interval is not None
-        low, high = predicted.interval
-        title = f"peak memory of MobileNetV2 {bundle.name[:4]}: predicted from x86, and measured"
-        measured = f"{low:.1f} to {high:.1f} MB, {found.peak_memory_mb:.1f} MB"
-        fact(title, "inside", measured, low <= found.peak_memory_mb <= high)
-
-
 class Counted:
     """A transport whose round trips are counted."""
 
@@ -147,25 +128,6 @@ def build(output: Path, precision: str, seed: int) -> Path:
     command = [*EDGEKIT, "build", recipe, "--target", "rpi4", "--precision", precision]
     run([*command, "--name", "mobilenet", "--output", output, "--quiet"])
     return output
-
-
-@contextmanager
-def emulated_pi(home: Path) -> Iterator[None]:
-    """A machine of this benchmark's own, known under NAME in a $HOME of its own."""
-    script = [sys.executable, HERE / "emulated_pi.py"]
-    from pi_emulator.common import default_folder
-
-    folder = default_folder()
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    run([*script, "boot", "pi4", "--name", NAME, "--folder", folder])
-    try:
-        (home / ".ssh").mkdir(parents=True, mode=0o700)
-        include = f'Include "{folder}/machines/{NAME}/ssh_config"\n'
-        (home / ".ssh" / "config").write_text(include)
-        os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": cache}
-        yield
-    finally:
-        subprocess.run([*script, "stop", NAME, "--folder", folder], check=True)
 
 
 if __name__ == "__main__":

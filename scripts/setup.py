@@ -35,6 +35,7 @@ SYSTEM = {
     "mke2fs": ("e2fsprogs",),
     "ssh-keygen": ("openssh-client",),
     "sshd": ("openssh-server",),
+    "busybox": ("busybox",),
 }
 
 

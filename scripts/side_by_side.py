@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,22 @@ def run(command: list[str | Path]) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
     if done.returncode != 0:
         sys.exit(done.stderr.decode()[-2000:])
+
+
+@contextmanager
+def emulated_pi(home: Path, name: str) -> Iterator[None]:
+    """An emulated Pi 4 of this benchmark's own, known by ``name`` in a $HOME of its own."""
+    script = [PYTHON, Path(__file__).with_name("emulated_pi.py")]
+    from pi_emulator.common import default_folder
+
+    folder = default_folder()
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    run([*script, "boot", "pi4", "--name", name, "--folder", folder])
+    try:
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        include = f'Include "{folder}/machines/{name}/ssh_config"\n'
+        (home / ".ssh" / "config").write_text(include)
+        os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": cache}
+        yield
+    finally:
+        subprocess.run([*script, "stop", name, "--folder", folder], check=True)

@@ -167,7 +167,8 @@ def _children_named(parent: int, name: str) -> list[int]:
     path = Path(f"/proc/{parent}/task/{parent}/children")
     try:
         children = [int(word) for word in path.read_text().split()]
-        return [c for c in children if Path(f"/proc/{c}/comm").read_text().strip() == name]
+        # newer ones are called sshd-session
+        return [c for c in children if Path(f"/proc/{c}/comm").read_text().startswith(name)]
     except OSError:
         return []
 

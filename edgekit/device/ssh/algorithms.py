@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgekit.device.ssh.config import matches_list
+from edgekit.device.ssh.link import Link
 from edgekit.device.ssh.options import HostOptions
 from edgekit.errors import DeviceError
-
-if TYPE_CHECKING:
-    from edgekit.device.ssh.link import Link
 
 
 def restrict(link: Link, options: HostOptions) -> None:

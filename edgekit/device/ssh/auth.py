@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
@@ -17,11 +17,9 @@ from paramiko.common import (
 from paramiko.message import Message
 
 from edgekit.device.ssh.keys import Ask, Identities, Identity, Unusable
+from edgekit.device.ssh.link import Link
 from edgekit.device.ssh.options import HostOptions
 from edgekit.errors import DeviceError
-
-if TYPE_CHECKING:
-    from edgekit.device.ssh.link import Link
 
 Prompts = tuple[str, str, Sequence[tuple[str, bool]]]
 
@@ -60,7 +58,9 @@ class _Login:
             left = log_in()
         except paramiko.BadAuthenticationType as error:
             return list(error.allowed_types)
-        except (paramiko.SSHException, EOFError, OSError):
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if "timeout" in str(error).lower():
+                self._link.end("it stopped answering")
             if not self._link.is_active():
                 raise
             return self._ways

@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 import paramiko
 
+from edgekit.device.base import Completed
+from edgekit.device.ssh.link import OTHER_SIGNAL, Link
 from edgekit.errors import DeviceError, RunnerError
-
-if TYPE_CHECKING:
-    from edgekit.device.ssh.link import Link
 
 # How long a login shell's start-up files may take, and what they may print.
 START_LIMIT_S = 60.0
@@ -56,7 +54,7 @@ class Channel:
         self._device = device
         self._program = argv[0]
         self._mark = f"edgekit-{secrets.token_hex(8)}"
-        self._started = False
+        self._started = threading.Event()
         self._ahead = b""
         self._is_closed = False
         self._window, self._in_flight = 0, IN_FLIGHT_BYTES
@@ -79,7 +77,7 @@ class Channel:
 
         Raises TimeoutError after ``deadline`` (time.monotonic).
         """
-        if not self._started:
+        if not self._started.is_set():
             self.await_start()
         if self._ahead:
             data, self._ahead = self._ahead[:count], self._ahead[count:]
@@ -124,6 +122,8 @@ class Channel:
         if number := getattr(self._channel, "exit_signal", 0):
             return -number
         if self._channel.exit_status < 0:
+            if self._link.is_active() and self._channel.eof_received:
+                return -OTHER_SIGNAL  # dropbear says nothing of a signal that has no name
             raise self.lost(f"running {self._program}")
         return int(self._channel.exit_status)
 
@@ -133,6 +133,14 @@ class Channel:
         said = self._stderr.so_far()
         _, mark, own = said.partition(f"{self._mark}-ready\n".encode())
         return own if mark else said
+
+    def completed(self, stdout: bytes, timeout_s: float | None) -> Completed:
+        """Wait for the end. Raises TimeoutError, and RunnerError where it could not be started."""
+        code, stderr = self.exit_code(timeout_s), self.stderr()
+        # the shell calls itself by $0, which is the mark
+        if code in (126, 127) and stderr.startswith(f"{self._mark}:".encode()):
+            raise self._cannot_start(stderr.decode(errors="replace").strip().rpartition(": ")[2])
+        return Completed(code, stdout, stderr)
 
     def close(self) -> None:
         self._is_closed = True
@@ -163,14 +171,20 @@ class Channel:
             seen += data
             if not data or len(seen) > NOISE_LIMIT_BYTES:
                 raise self._no_start(seen, "nothing")
+        self._started.set()
         if absent in seen:
-            raise RunnerError(
-                f"{self._program} cannot be started on {self._device}: it is not there, or may"
-                " not be executed",
-                "is its file system mounted noexec?",
-            )
-        self._started = True
+            raise self._cannot_start("it is not there, or may not be executed")
         self._ahead = seen.partition(ready)[2]
+
+    def has_started(self, timeout_s: float) -> bool:
+        """Whether somebody read that it runs, or will until then."""
+        return self._channel.closed or self._started.wait(timeout_s)
+
+    def _cannot_start(self, why: str) -> RunnerError:
+        return RunnerError(
+            f"{self._program} cannot be started on {self._device}: {why}",
+            "is it executable (chmod +x), and does its file system allow programs (no noexec)?",
+        )
 
     def _no_start(self, seen: bytes, otherwise: str) -> DeviceError:
         text = (seen + b"\n" + self._stderr.so_far()).decode(errors="replace").split("\n")
@@ -220,11 +234,17 @@ class Drain(threading.Thread):
     def so_far(self) -> bytes:
         return b"".join(self._parts)
 
-    def result(self, timeout_s: float | None) -> bytes:
-        """All of it. Raises TimeoutError, and what ended the reading."""
-        self.join(timeout_s)
-        if self.is_alive():
-            raise TimeoutError
+    def result(self, timeout_s: float | None, meanwhile: Callable[[], None]) -> bytes:
+        """All of it. Raises TimeoutError, what ended the reading, and what ``meanwhile`` raises,
+        which is called now and then.
+        """
+        end = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        while self.is_alive():
+            meanwhile()
+            if time.monotonic() >= end:
+                raise TimeoutError
+            self.join(min(TICK_S, max(0.0, end - time.monotonic())))
+        meanwhile()
         if self._error:
             raise self._error
         return self.so_far()
@@ -232,7 +252,7 @@ class Drain(threading.Thread):
 
 class Feeder(threading.Thread):
     """Sends to a program's stdin and closes it. ``chunks``: bytes, and how much of the source
-    each stands for.
+    each stands for. Where they break off, stdin is not closed: half is not the whole.
 
     In a thread of its own: an interruption must not cut a packet in two.
     """
@@ -250,11 +270,11 @@ class Feeder(threading.Thread):
             for data, count in self._chunks:
                 self._channel.send(data)
                 self._sent.put(count)
+            self._channel.close_stdin()
         except BrokenPipeError:
             pass  # the program ended; its exit code tells whether that is well
         except Exception as error:
             self._error = error
-        self._channel.close_stdin()
         self._sent.put(None)
 
     def progress(self) -> Iterator[int]:

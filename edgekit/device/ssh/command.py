@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from edgekit.device.ssh.channel import Channel
 from edgekit.device.ssh.guard import Guard
+from edgekit.device.ssh.link import Link
 
-if TYPE_CHECKING:
-    from edgekit.device.ssh.link import Link
+# How long an ended command may take to start before: the guard finds it when it has.
+START_WAIT_S = 2.0
 
 
 class Command:
@@ -36,6 +37,8 @@ class Command:
     def end(self) -> None:
         """End it; comes back when it has ended."""
         if not self._is_over:
+            if not self.channel.has_started(START_WAIT_S):
+                self.channel.close()  # what starts now, ends at its mark
             self._guard.end(self._id)
             self._is_over = True
             self.channel.close()

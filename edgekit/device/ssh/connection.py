@@ -115,11 +115,11 @@ class Connection:
                 "is its SSH server very old, or does the ssh configuration restrict too much?",
             ) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._no_server(hop, who, error) from None
+            raise self._no_server(link, hop, who, error) from None
         if not link.initial_kex_done:
-            raise DeviceError(f"{who} does not finish the handshake of SSH: is it overloaded?")
+            raise _unfinished(who)
 
-    def _no_server(self, hop: HostOptions, who: str, error: Exception) -> DeviceError:
+    def _no_server(self, link: Link, hop: HostOptions, who: str, error: Exception) -> DeviceError:
         if self._proxies and len(self._links) == 0:
             said = self._proxies[-1].last_words()
             return DeviceError(
@@ -127,6 +127,8 @@ class Connection:
                 + (f": {said}" if said else ""),
                 f"it is: {hop.proxy_command}",
             )
+        if link.packetizer.handshake_timed_out():
+            return _unfinished(who)
         cause = error.__context__
         if isinstance(error, EOFError) or isinstance(cause, (EOFError, ConnectionError)):
             return DeviceError(
@@ -156,6 +158,12 @@ class Connection:
             # accepting was asked for; what cannot be kept is asked for again the next time
             where = f"it cannot be stored: {getattr(error, 'strerror', 'no UserKnownHostsFile')}"
         self._say(f"accepted the host key of {known.name}: {key}; {where}")
+
+
+def _unfinished(who: str) -> DeviceError:
+    return DeviceError(
+        f"{who} does not finish the handshake of SSH", "is it overloaded, or the network bad?"
+    )
 
 
 def find_route(

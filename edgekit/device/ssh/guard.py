@@ -3,8 +3,8 @@
 sshd leaves the programs of a lost connection running. So each connection has one guard: a shell
 on the device that sleeps in ``read``. The end of its stdin is the end of the connection, however
 that came about; then it ends the programs that were still waited for. It finds them, and what
-they started, by a variable in their environment, so there is no moment at which a program runs
-and is not known. A program that has ended is struck off: what it left behind on purpose stays.
+they started, by a variable in their environment: they have it from the moment at which they may
+run (channel.START). A program that has ended is struck off: what it left behind on purpose stays.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import threading
 import time
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING
 
 from edgekit.device.ssh.channel import Channel
+from edgekit.device.ssh.link import Link
 from edgekit.errors import DeviceError
-
-if TYPE_CHECKING:
-    from edgekit.device.ssh.link import Link
 
 VARIABLE = "EDGEKIT_COMMAND"
 # How long the device may take to end what was killed; the script gives up before.
 END_LIMIT_S = 30.0
 
-# Orders, one a line: `run ID`, `done ID`, `end ID` (answered by `ended ID`), `bye`.
-# POSIX sh only: dash, bash and busybox run it; busybox's grep stops at a zero byte. TERM comes
-# first so that traps clean up.
+# Orders, one a line: `run ID`, `done ID`, `end ID` (answered by `ended ID`).
+# POSIX sh only: dash, bash and busybox run it; busybox's grep stops at a zero byte. All are
+# stopped before any is ended: else a script goes on where its child was ended before itself. TERM
+# comes first so that traps clean up; they have two seconds. Not every sleep knows tenths.
 SCRIPT = """
 exec 2>/dev/null
 trap "" PIPE
@@ -46,9 +44,21 @@ find_all() {
   done
   [ -n "$found" ]
 }
+ask() {
+  find_all "$1" || return
+  kill -STOP $found
+  kill -TERM $found
+  kill -CONT $found
+}
 finish() {
   tries=0
   while find_all "$1" && [ $tries -lt 20 ]; do
+    tries=$((tries + 1))
+    sleep 0.1 || sleep 1
+  done
+  tries=0
+  while find_all "$1" && [ $tries -lt 20 ]; do
+    kill -STOP $found
     kill -KILL $found
     tries=$((tries + 1))
     [ $tries -lt 4 ] || sleep 1
@@ -61,17 +71,12 @@ while read -r order id; do
   case $order in
     run) running="$running$id " ;;
     done) forget "$id" ;;
-    end) finish "$id"; forget "$id"; echo "ended $id" ;;
-    bye) exit 0 ;;
+    end) ask "$id"; finish "$id"; forget "$id"; echo "ended $id" ;;
   esac
 done
 trap "" TERM
-any=
-for id in $running; do
-  find_all "$id" && any=yes && kill -TERM $found
-done
-[ -n "$any" ] || exit 0
-sleep 2
+[ "$running" != " " ] || exit 0
+for id in $running; do ask "$id"; done
 for id in $running; do finish "$id"; done
 """
 
@@ -99,19 +104,18 @@ class Guard:
 
     def done(self, name: str) -> None:
         """It has ended: what it left behind is not ours to end."""
-        with suppress(DeviceError):
+        with suppress(DeviceError, OSError):
             self._order(f"done {name}")
 
     def end(self, name: str) -> None:
-        """End it and what it started; comes back when it has ended. On a lost connection the
-        device does that by itself.
+        """End it, which has started, and what it started; comes back when it has ended. On a
+        lost connection the device does that by itself.
         """
-        with suppress(DeviceError, TimeoutError):
+        with suppress(DeviceError, OSError):
             self._order(f"end {name}", answer=f"ended {name}\n".encode())
 
     def close(self) -> None:
-        with suppress(DeviceError, OSError):
-            self._channel.send(b"bye\n")
+        """Relieve it: it ends what still runs, and itself."""
         self._channel.close()
 
     def _post(self) -> Channel:

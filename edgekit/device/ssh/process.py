@@ -25,11 +25,10 @@ class SshProcess:
         self.stdout = cast(IO[bytes], io.BufferedReader(_Stdout(command.channel), BUFFER_BYTES))
 
     def wait(self, timeout_s: float | None = None) -> Completed:
-        code = self._command.channel.exit_code(timeout_s)
-        stderr = self._command.channel.stderr()
+        done = self._command.channel.completed(b"", timeout_s)
         self._command.done()
         self._close()
-        return Completed(code, b"", stderr)
+        return done
 
     def kill(self) -> None:
         self._command.end()

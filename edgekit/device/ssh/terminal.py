@@ -17,8 +17,9 @@ class Terminal:
 
     def for_host(self, options: HostOptions) -> Ask | None:
         """None where nobody can be asked."""
-        is_there = sys.stdin.isatty() and sys.stderr.isatty() and not options.batch_mode
-        return self._ask if is_there else None
+        streams = (sys.stdin, sys.stderr)
+        is_there = all(stream is not None and stream.isatty() for stream in streams)
+        return self._ask if is_there and not options.batch_mode else None
 
     def _ask(self, question: str) -> str | None:
         if question not in self._answers:

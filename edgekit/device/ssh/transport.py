@@ -47,11 +47,8 @@ class SshTransport:
         try:
             with self._open(argv) as command:
                 feeder = Feeder(command.channel, _split(stdin))
-                output = Drain(command.channel.receive)
-                stdout = output.result(_left(until))
-                code = command.channel.exit_code(_left(until))
-                feeder.check()
-                return Completed(code, stdout, command.channel.stderr())
+                stdout = Drain(command.channel.receive).result(_left(until), feeder.check)
+                return command.channel.completed(stdout, _left(until))
         except TimeoutError:
             raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
 
@@ -74,6 +71,7 @@ class SshTransport:
     ) -> None:
         argv = ["sh", "-c", PACKED if packed else PLAIN, "edgekit-put", str(target)]
         with source.open("rb") as file, self._open(argv) as command:
+            command.channel.await_start()
             feeder = Feeder(command.channel, _pack(file) if packed else _read(file))
             for count in feeder.progress():
                 if advance:

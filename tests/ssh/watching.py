@@ -1,0 +1,49 @@
+"""Looks after programs that tests start on the other side of a connection."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+LIMIT_S = 30.0
+
+
+def running(mark: str) -> list[int]:
+    """The processes whose command line holds ``mark``; our own aside."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if mark in line and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def holding(path: str) -> list[int]:
+    """The processes that have this file open, ours aside."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(entry.readlink()) == path:
+                found.add(int(entry.parent.parent.name))
+    return sorted(found - {os.getpid()})
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def gone(mark: str) -> None:
+    until(lambda: not running(mark), f"{mark} still runs")
+
+
+def sleeper(mark: str) -> list[str]:
+    """A program that another one waits for, and that does not die of SIGTERM or SIGHUP."""
+    script = 'trap "" TERM HUP; sh -c "trap \\"\\" TERM HUP; while sleep 1; do :; done" "$0"; true'
+    return ["sh", "-c", script, mark]
