@@ -67,10 +67,9 @@ class Transport(Protocol):
         source: Path,
         target: PurePosixPath,
         *,
-        packed: bool = False,
         advance: Advance | None = None,
     ) -> None:
-        """Copy a file to the device. ``packed``: it has gzip, and compressing pays.
+        """Copy a file to the device.
 
         ``target`` is not there whole before this returns: write to a temporary name.
         Raises DeviceError; StoreError with the device's words where it cannot write the file.

@@ -81,7 +81,6 @@ class LocalTransport:
         source: Path,
         target: PurePosixPath,
         *,
-        packed: bool = False,  # noqa: ARG002 - a copy on one machine gains nothing by it
         advance: Advance | None = None,
     ) -> None:
         try:

@@ -271,10 +271,14 @@ find_first() { # DIGEST: the $first of the release's paths that has it, and its 
   size=${rest##* } first=${rest% *}
 }
 
+flush() { sync -f "$root" 2>/dev/null || sync; }
+
+# What it leads to is on the disk before it leads there: power may go at any moment.
 switch() { # NAME ID
+  flush
   ln -s "releases/$2" "$root/$1/.link.$$" && mv -T "$root/$1/.link.$$" "$root/$1/current" ||
     die "$root/$1/current cannot be switched"
-  sync -f "$root" 2>/dev/null || sync
+  flush
 }
 
 # ---- the order of releases: a file of ids, the newest last ----
@@ -286,10 +290,6 @@ holds() { # FILE ID
 
 without() { # FILE ID
   [ ! -f "$1" ] || while read -r id; do [ "$id" = "$2" ] || echo "$id"; done <"$1"
-}
-
-before() { # FILE ID: the ids that stand before it
-  while read -r id && [ "$id" != "$2" ]; do echo "$id"; done 2>/dev/null <"$1"
 }
 
 note() { # FILE ID: as the newest

@@ -397,6 +397,17 @@ def test_which_folder(monkeypatch, release) -> None:
         store_root(named)
 
 
+def test_a_release_is_on_the_disk_before_it_is_current(store, device, root, release) -> None:
+    """Every flush writes down what is current at that moment."""
+    note = 'echo "$(current_of "my model")" >>"$root/flushed"'
+    device.edit = lambda text: text.replace("flush() {", f"flush() {{ {note};")
+    first, second = release("one"), release("two")
+    deploy(store, first)
+    deploy(store, second)
+    flushed = (root / "flushed").read_text().split("\n")
+    assert flushed == ["", first.id, first.id, second.id, ""]
+
+
 def test_an_install_that_dies_half_way_is_not_seen(store, device, root, release) -> None:
     """The device is switched off between the release and the switch."""
     deploy(store, release("one"))

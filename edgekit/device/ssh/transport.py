@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -20,11 +19,6 @@ from edgekit.device.ssh.guard import Guard
 from edgekit.device.ssh.process import SshProcess
 from edgekit.errors import StoreError
 
-# zlib's fastest: a device's network is faster than its next levels.
-PACK_LEVEL = 1
-GZIP_WINDOW = 31
-PLAIN = 'exec cat > "$1"'
-PACKED = 'exec gzip -dc > "$1"'
 SOURCE = 'exec cat < "$1"'
 
 
@@ -66,13 +60,12 @@ class SshTransport:
         source: Path,
         target: PurePosixPath,
         *,
-        packed: bool = False,
         advance: Advance | None = None,
     ) -> None:
-        argv = ["sh", "-c", PACKED if packed else PLAIN, "edgekit-put", str(target)]
+        argv = ["dd", f"of={target}", "bs=65536", "status=none"]
         with source.open("rb") as file, self._open(argv) as command:
             command.channel.await_start()
-            feeder = Feeder(command.channel, _pack(file) if packed else _read(file))
+            feeder = Feeder(command.channel, _read(file))
             for count in feeder.progress():
                 if advance:
                     advance(count)
@@ -118,10 +111,3 @@ def _split(stdin: Stdin) -> Iterator[tuple[bytes, int]]:
 def _read(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     while data := file.read(16 * PACKET_BYTES):
         yield data, len(data)
-
-
-def _pack(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    packer = zlib.compressobj(PACK_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
-    while data := file.read(16 * PACKET_BYTES):
-        yield packer.compress(data), len(data)
-    yield packer.flush(), 0
