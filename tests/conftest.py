@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Of the tests in ssh/; a conftest.py of theirs would hide this one from `from conftest import`.
+pytest_plugins = ["ssh_fixtures"]
+
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits" / "recipe.py"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
