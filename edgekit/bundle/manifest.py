@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.cache import file_digest
 from edgekit.documents import canonical_json
-from edgekit.errors import BundleError
+from edgekit.errors import BundleError, UsageError
 from edgekit.plan import Plan
 from edgekit.program import Program
 from edgekit.target import Architecture, RuntimeName
@@ -30,6 +31,20 @@ MAX_JSON_BYTES = 64_000_000
 Role = Literal["model", "runner", "library", "golden", "client"]
 # What the device needs to run the model: what size_mb counts, with the manifest.
 COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library")
+
+
+# What a deployment may be called: it becomes a folder on the device.
+NAME = r"^\w([\w.+ -]*[\w.+-])?$"
+
+
+def check_name(name: str) -> str:
+    """Give the name back. Raises UsageError: no deployment can be called so."""
+    if not re.fullmatch(NAME, name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a deployment",
+            "letters, digits, dots, dashes, underscores, and spaces inside; --name gives another",
+        )
+    return name
 
 
 class File(BaseModel):
@@ -88,7 +103,7 @@ class Manifest(BaseModel):
 
     schema_: Literal["edgekit.bundle/1"] = Field(default=BUNDLE_SCHEMA, alias="schema")
     edgekit: str
-    name: str
+    name: str = Field(pattern=NAME)
     target: str
     root: str | None = None
     threads: int

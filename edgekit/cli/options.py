@@ -27,7 +27,7 @@ def _set_verbose(value: bool) -> bool:
 
 def positive(value: float | None) -> float | None:
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter("a budget is a number above 0")
+        raise typer.BadParameter("a number above 0")
     return value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ from typing import IO, cast
 
 from edgekit.device.base import Advance, Completed, Stdin
 from edgekit.errors import RunnerError, StoreError
+
+# How long what is ended may take to clean up.
+GRACE_S = 3.0
 
 
 class LocalProcess:
@@ -62,16 +67,21 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
-        try:
-            with _spooled(stdin) as file:
-                done = subprocess.run(
-                    list(argv), stdin=file, capture_output=True, timeout=timeout_s, check=False
+        # To files, not pipes: what a command leaves running on purpose may keep its streams open.
+        with _spooled(stdin) as source, _file() as out, _file() as err:
+            try:
+                child = subprocess.Popen(
+                    list(argv), stdin=source, stdout=out, stderr=err, start_new_session=True
                 )
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
-        except OSError as error:
-            raise _cannot_start(argv[0], error) from None
-        return Completed(done.returncode, done.stdout, done.stderr)
+            except OSError as error:
+                raise _cannot_start(argv[0], error) from None
+            try:
+                code = child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
+            finally:
+                _end(child)
+            return Completed(code, _content(out), _content(err))
 
     def start(self, argv: Sequence[str]) -> LocalProcess:
         return LocalProcess(argv)
@@ -98,15 +108,33 @@ class LocalTransport:
 
 
 def _spooled(stdin: Stdin) -> IO[bytes]:
-    """As a file at its beginning: a program may read as slowly, or as little, as it likes.
-
-    With a name, because dd refuses a stdin that was opened with O_TMPFILE.
-    """
-    file = cast(IO[bytes], tempfile.NamedTemporaryFile())  # noqa: SIM115 - the caller closes it
+    """As a file at its beginning: a program may read as slowly, or as little, as it likes."""
+    file = _file()
     for part in [stdin] if isinstance(stdin, bytes) else stdin:
         file.write(part)
     file.seek(0)
     return file
+
+
+def _file() -> IO[bytes]:
+    """A temporary file with a name, because dd refuses one that was opened with O_TMPFILE."""
+    return cast(IO[bytes], tempfile.NamedTemporaryFile())
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End what still runs, with all that it started; traps clean up first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
 
 
 def _spawn(argv: Sequence[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:

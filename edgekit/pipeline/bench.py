@@ -55,6 +55,11 @@ class Measurement:
 
 
 EMULATED = "measured on an emulated device: no evidence of the real one's latency"
+PERHAPS_EMULATED = "the device does not tell whether it is emulated: its latency is no evidence"
+
+
+def why_no_latency(emulated: bool | None) -> str:
+    return EMULATED if emulated else PERHAPS_EMULATED
 
 
 def bench(
@@ -84,7 +89,7 @@ def bench(
     missing = dict(record.missing)
     if "latency_ms" not in found.figures():
         figures.pop("latency_ms", None)
-        missing["latency_ms"] = EMULATED
+        missing["latency_ms"] = why_no_latency(found.conditions.before.emulated)
     lines = judge(record.limits, figures, missing)
     return BenchDocument(
         schema_="edgekit.bench/1",

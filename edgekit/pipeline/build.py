@@ -17,16 +17,16 @@ from edgekit.budget import (
     Limits,
     merge_limits,
 )
-from edgekit.bundle.manifest import VERDICT, Manifest
+from edgekit.bundle.manifest import VERDICT, Manifest, check_name
 from edgekit.bundle.verdict import Record
 from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents import Rung, VerdictDocument
-from edgekit.errors import TargetError, UsageError
+from edgekit.errors import TargetError
 from edgekit.interrupt import fragile
-from edgekit.pipeline.bench import EMULATED, environment_dict, measure_bundle
+from edgekit.pipeline.bench import environment_dict, measure_bundle, why_no_latency
 from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
@@ -100,7 +100,7 @@ def build(
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
     engine = choose_runtime(runtime, board)
     path = Path(recipe)
-    bundle_name = check_name(name) if name else default_name(path)
+    bundle_name = check_name(name or default_name(path))
     folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
     check_output(folder)
     with _device(device, board, accept_new_host_key, progress) as transport:
@@ -198,7 +198,8 @@ class _Job:
         else:
             missing["accuracy_drop"] = NO_EVALUATE
         if "latency_ms" not in figures:
-            missing["latency_ms"] = EMULATED if self.transport else NO_DEVICE
+            emulated = measured.environment.get("emulated")
+            missing["latency_ms"] = why_no_latency(emulated) if self.transport else NO_DEVICE
         return Record(
             manifest=manifest.digest,
             recipe=str(subject.recipe.path),
@@ -226,16 +227,6 @@ def default_name(recipe: Path) -> str:
     """The recipe's folder where the file is recipe.py, else the file's stem."""
     whole = recipe.resolve()
     return whole.parent.name or "model" if whole.name == "recipe.py" else whole.stem
-
-
-def check_name(name: str) -> str:
-    """A deployment's name is part of paths. Raises UsageError."""
-    if not name or name.startswith((".", "-")) or any(c in name for c in "/\\\0\n"):
-        raise UsageError(
-            f"the name {name!r} cannot be used for a folder",
-            "use letters, digits, dots, dashes and underscores",
-        )
-    return name
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.manifest import Manifest, check_name
 from edgekit.bundle.verdict import Record
 from edgekit.device.base import Transport
 from edgekit.device.connect import connect
@@ -58,8 +58,10 @@ def deploy(
 def rollback(name: str, device: str, *, accept_new_host_key: bool = False) -> tuple[str, str]:
     """Make the release before the current one current again; give the ids before and after.
 
-    Raises StoreError: there is no such name, or nothing to go back to.
+    Raises UsageError (no deployment can be called so), StoreError: there is no such name, or
+    nothing to go back to.
     """
+    check_name(name)
     with reaching(device, accept_new_host_key, Silent()) as transport:
         return Store(transport, store_root()).rollback(name)
 
@@ -82,6 +84,7 @@ def ls(device: str, *, accept_new_host_key: bool = False) -> LsDocument:
 
 def rm(name: str, device: str, *, accept_new_host_key: bool = False) -> None:
     """Remove a name from a device, with all its releases. Raises StoreError: there is none."""
+    check_name(name)
     with reaching(device, accept_new_host_key, Silent()) as transport:
         Store(transport, store_root()).remove(name)
 
@@ -89,8 +92,9 @@ def rm(name: str, device: str, *, accept_new_host_key: bool = False) -> None:
 @contextmanager
 def reaching(device: str, accept_new_host_key: bool, progress: Progress) -> Iterator[Transport]:
     """A connection for as long as it is needed. Raises DeviceError."""
-    with progress.stage(f"connecting to {device}"):
-        transport = connect(device, accept_new_host_key=accept_new_host_key)
+    # no stage: a bar that moves would wipe out the question for a passphrase
+    progress.note(f"connecting to {device}")
+    transport = connect(device, accept_new_host_key=accept_new_host_key)
     try:
         yield transport
     finally:

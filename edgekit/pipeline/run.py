@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def read_input(path: Path, spec: TensorSpec) -> bytes:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise EdgekitError(f"the input {path} does not exist") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise EdgekitError(
             f"the input {path} cannot be read as a .npy file: {error}", "numpy.save writes one"
         ) from None

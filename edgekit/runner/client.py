@@ -113,7 +113,8 @@ class Serving:
         self._process: Process = at.transport.start(
             at.command("--serve", "--threads", str(threads))
         )
-        self._limit = Timer(timeout_s or 0, self._process.kill)
+        self._timeout_s, self._timed_out = timeout_s, False
+        self._limit = Timer(timeout_s or 0, self._time_out)
         self._limit.daemon = True
         if timeout_s:
             self._limit.start()
@@ -154,6 +155,10 @@ class Serving:
             pass  # it ended before, or does not end: kill settles both
         self._kill()
 
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
     def _kill(self) -> None:
         self._limit.cancel()
         self._process.kill()
@@ -188,6 +193,8 @@ class Serving:
         return kind, payload
 
     def _ended(self) -> RunnerError:
+        if self._timed_out:
+            return _took_too_long(self._timeout_s)
         try:
             done = self._process.wait(timeout_s=5)
         except TimeoutError:
@@ -224,10 +231,7 @@ def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str
     try:
         done = at.transport.run(at.command(*options), timeout_s=timeout_s)
     except TimeoutError:
-        raise RunnerError(
-            f"the runner was ended: it took longer than {timeout_s:g} s",
-            "allow more with --timeout, or ask for fewer with --runs",
-        ) from None
+        raise _took_too_long(timeout_s) from None
     if done.returncode != 0:
         raise runner_error(done.returncode, done.stderr)
     try:
@@ -237,6 +241,13 @@ def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str
     if not isinstance(document, dict) or document.get("schema") != "edgekit.runner/1":
         raise RunnerError("the runner speaks another version of the protocol: build it again")
     return document
+
+
+def _took_too_long(timeout_s: float | None) -> RunnerError:
+    return RunnerError(
+        f"the runner was ended: it took longer than {timeout_s:g} s",
+        "allow more with --timeout, or ask for fewer with --runs",
+    )
 
 
 def _report(document: dict[str, Any]) -> RunReport:

@@ -14,12 +14,20 @@ LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 LEFT_FREE_MB = 1.0
 
 
-def require(manifest: Manifest, survey: Survey, device: str, peak_memory_mb: float | None) -> None:
+def require(
+    manifest: Manifest,
+    survey: Survey,
+    device: str,
+    peak_memory_mb: float | None,
+    *,
+    sends: bool = True,
+) -> None:
     """Raise PreflightError with all that the device lacks, each beside what it has.
 
     ``peak_memory_mb``: of the runner, as measured or predicted; None where it is not known.
+    ``sends``: the release is not there yet, and will want room.
     """
-    problems = list(lacking(manifest, survey, peak_memory_mb))
+    problems = list(lacking(manifest, survey, peak_memory_mb, sends))
     if not problems:
         return
     lines = "".join(f"\n  {said}" for said, _ in problems)
@@ -31,7 +39,7 @@ def require(manifest: Manifest, survey: Survey, device: str, peak_memory_mb: flo
 
 
 def lacking(
-    manifest: Manifest, survey: Survey, peak_memory_mb: float | None
+    manifest: Manifest, survey: Survey, peak_memory_mb: float | None, sends: bool
 ) -> Iterator[tuple[str, str | None]]:
     """What the device has and what the bundle wants, with what to do about it."""
     needs = manifest.needs
@@ -57,7 +65,8 @@ def lacking(
             f"CPU: the device's lacks {', '.join(absent)}, which the bundle wants",
             "build for the device's own target: edgekit targets list",
         )
-    yield from _room(manifest, survey, peak_memory_mb)
+    if sends:
+        yield from _room(manifest, survey, peak_memory_mb)
     yield from _store(survey)
 
 

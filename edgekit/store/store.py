@@ -23,7 +23,8 @@ ID_DIGITS = 16
 EXIT_NOT_THERE, EXIT_MISSING, EXIT_BUSY = 73, 74, 75
 # Somebody else's clean-up between our survey and our install may take a file away: sent again.
 ATTEMPTS = 3
-# The lock is waited for by the script itself; hashing a large model on a slow card takes its time.
+# Hashing a large model on a slow card takes its time. Sending one has no limit: a device that
+# answers no more is noticed by its connection.
 SCRIPT_TIMEOUT_S = 600.0
 
 
@@ -120,13 +121,14 @@ class Store:
         refused: set[str] = set()
         for _ in range(ATTEMPTS):
             survey = self.survey(release)
+            self._require(release, survey)
             if survey.damaged == ():
                 sent = 0
                 done = not current or survey.current == release.id or self._adopt(release)
             else:
                 wanted = _wanted(release, survey, refused)
                 sent = sum(file.size for file in wanted)
-                bad = self._send(release, wanted, survey, current, progress)
+                bad = self._send(release, wanted, current, progress)
                 refused |= {file.sha256 for file in release.files if file.path in bad}
                 done = not bad
             if done:
@@ -156,6 +158,10 @@ class Store:
         """Remove a name with all its releases. Raises StoreError: there is none."""
         self._script("remove", name)
 
+    def _require(self, release: Release, survey: Survey) -> None:
+        device, peak = self._transport.name, release.peak_memory_mb
+        preflight.require(release.manifest, survey, device, peak, sends=survey.damaged != ())
+
     def _adopt(self, release: Release) -> bool:
         """Make a release that is there current. False where somebody has just removed it."""
         done = self._script("adopt", release.name, release.id, allowed=(EXIT_MISSING,))
@@ -165,13 +171,10 @@ class Store:
         self,
         release: Release,
         wanted: list[ReleaseFile],
-        survey: Survey,
         current: bool,
         progress: Progress,
     ) -> set[str]:
         """Send what is wanted and install. Gives the paths that are not right on the device."""
-        peak = release.peak_memory_mb
-        preflight.require(release.manifest, survey, self._transport.name, peak)
         whole, gone = sum(file.size for file in wanted), 0
         with progress.stage(f"sending {release.name} to {self._transport.name}") as stage:
 
@@ -187,19 +190,25 @@ class Store:
                 "current" if current else "tried",
                 stdin=upload(release.files, wanted, advance),
                 allowed=(EXIT_MISSING,),
+                timeout_s=None,
             )
         return set(dict(sections_of(_text(done.stdout))).get("missing", "").splitlines())
 
     def _script(
-        self, verb: str, *arguments: str, stdin: Stdin = b"", allowed: tuple[int, ...] = ()
+        self,
+        verb: str,
+        *arguments: str,
+        stdin: Stdin = b"",
+        allowed: tuple[int, ...] = (),
+        timeout_s: float | None = SCRIPT_TIMEOUT_S,
     ) -> Completed:
         script = package_files("edgekit.store").joinpath("store.sh").read_text(encoding="utf-8")
         command = ["sh", "-c", script, "edgekit-store", verb, self._root, *arguments]
         try:
-            done = self._transport.run(command, stdin=stdin, timeout_s=SCRIPT_TIMEOUT_S)
+            done = self._transport.run(command, stdin=stdin, timeout_s=timeout_s)
         except TimeoutError:
             raise DeviceError(
-                f"{self._transport.name} did not finish '{verb}' in {SCRIPT_TIMEOUT_S:g} s",
+                f"{self._transport.name} did not finish '{verb}' in {timeout_s:g} s",
                 "is its disk failing, or the device overloaded?",
             ) from None
         if done.returncode != 0 and done.returncode not in allowed:
@@ -212,12 +221,15 @@ def _refusal(done: Completed, verb: str, device: str) -> StoreError:
     if done.returncode == EXIT_BUSY:
         return StoreError(f"{device}: the store is busy: {said}", "try again when it has finished")
     if done.returncode == EXIT_NOT_THERE:
-        return StoreError(f"{device}: {said}", f"edgekit ls {device} shows what is there")
+        return StoreError(
+            f"{device}: {said}",
+            f"edgekit ls {device} shows what is there; {ROOT_VARIABLE} names a store elsewhere",
+        )
     return StoreError(f"{device}: the store refused '{verb}': {said}")
 
 
 def _listed(body: str) -> Listed:
-    name, release, current, text = body.split("\n", 3)
+    name, release, current, text = (*body.split("\n", 3), "")[:4]
     return Listed(name, release, current == "current", _size_mb(text))
 
 

@@ -46,19 +46,19 @@ read_files() {
   files=$lines
 }
 
-# ---- the lock: a file that only one can create, with its holder's name in it ----
+# ---- the lock: a link that only one can create, to its holder's name. It needs no room on a full
+# disk, and is never there without a name.
 
 clean_up() {
   [ ! -d "${draft:-}" ] || rm -rf "$draft"
-  [ -z "${locked:-}" ] || rm -f "$store/lock"
+  [ -z "${locked:-}" ] || [ "$(readlink "$store/lock")" != "$me" ] || rm -f "$store/lock"
 }
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
-# A holder is gone if the machine was started anew since, or its process is no edgekit's. One that
-# was switched off before it could write its name leaves an empty lock.
-is_stale() {
-  [ -n "$1" ] || { [ -f "$store/lock" ] && [ "$waited" -ge 3 ]; return; }
+# A holder is gone if the machine was started anew since, or its process is no edgekit's.
+is_stale() { # HOLDER
+  [ -n "$1" ] || return 1
   [ "${1#* }" = "$boot" ] || return 0
   case $(tr '\0' ' ' <"/proc/${1%% *}/cmdline" 2>/dev/null) in
     *edgekit-store*) return 1 ;;
@@ -67,25 +67,24 @@ is_stale() {
 }
 
 # By rename: of two that find it stale, one gets it. Whoever took another's fresh lock by mistake
-# gives it back.
+# gives it back, unless there is a third by now.
 break_lock() { # HOLDER
   mv "$store/lock" "$store/lock.$$" 2>/dev/null || return
-  [ "$(cat "$store/lock.$$")" = "$1" ] || mv "$store/lock.$$" "$store/lock"
+  taken=$(readlink "$store/lock.$$")
+  [ "$taken" = "$1" ] || ln -s "$taken" "$store/lock" 2>/dev/null
   rm -f "$store/lock.$$"
 }
 
 lock() {
-  waited=0
-  me="$$ $boot"
-  until (set -C && echo "$me" >"$store/lock") 2>/dev/null; do
-    holder=$(cat "$store/lock" 2>/dev/null)
-    if is_stale "$holder"; then
-      break_lock "$holder"
-      continue
-    fi
+  waited=0 nobody=0 me="$$ $boot"
+  [ -d "$store/incoming" ] || mkdir -p "$store/incoming" || die "$store cannot be made"
+  until problem=$(ln -s "$me" "$store/lock" 2>&1); do
+    holder=$(readlink "$store/lock")
+    [ -n "$holder" ] && nobody=0 || nobody=$((nobody + 1))
+    [ "$nobody" -lt 3 ] || die "$problem"
     [ "$waited" -lt "$WAIT_S" ] || die "another edgekit has been changing it for $WAIT_S s" $EXIT_BUSY
     waited=$((waited + 1))
-    sleep 1
+    if is_stale "$holder"; then break_lock "$holder"; else sleep 1; fi
   done
   locked=yes
 }
@@ -103,7 +102,9 @@ survey() { # NAME ID; the release's files on stdin
     /lib64/libstdc++.so.6.0.* /lib/*/libstdc++.so.6.0.* /usr/lib/*/libstdc++.so.6.0.*
   section root; echo "$root"
   section tools
-  for tool in sha256sum dd ln mv chmod mktemp df; do command -v $tool >/dev/null && echo $tool; done
+  for tool in cat chmod cp dd df ln mkdir mktemp mv readlink rm sha256sum sleep sync tr uname; do
+    command -v $tool >/dev/null && echo $tool
+  done
   section unwritable; refused_write
   section noexec; refused_execution
   section free_kb; [ ! -d "$root" ] || df -Pk "$root"
@@ -151,15 +152,16 @@ damaged() { # a release's folder: its files that are not what $files says; "abse
   wrong_in "$1"
 }
 
-# Those of $files that are missing in a folder or something else.
+# Those of $files that a folder does not have as they should be: all but those found to be right.
 wrong_in() { # FOLDER
-  echo "$files" | while read -r digest _ path _; do
+  right=$(echo "$files" | while read -r digest _ path _; do
     [ -z "$digest" ] || echo "$digest  $path"
   done | (cd "$1" && sha256sum -c 2>/dev/null) | while read -r line; do
-    case $line in
-      *": OK") ;;
-      *": FAILED"*) echo "${line%%: FAILED*}" ;;
-    esac
+    case $line in *": OK") echo "${line%": OK"}" ;; esac
+  done)
+  echo "$files" | while read -r digest _ path _; do
+    [ -n "$digest" ] || continue
+    case $LINE$right$LINE in *"$LINE$path$LINE"*) ;; *) echo "$path" ;; esac
   done
 }
 
@@ -192,9 +194,12 @@ install_release() { # NAME ID current|tried
   printf '%s' "$files" >"$draft/.files" || die "$draft/.files cannot be written"
   lock
   [ -d "$home/releases" ] || mkdir -p "$home/releases" || die "$home cannot be made"
+  flush # before anything leads there: power may go at any moment
   # one that is damaged makes room; its files live on in processes that use them
+  trap '' HUP INT TERM
   [ ! -d "$release" ] || mv "$release" "$draft.old" || die "$release cannot be replaced"
   mv "$draft" "$release" || die "$release cannot be made"
+  trap 'exit 1' HUP INT TERM
   [ ! -d "$draft.old" ] || rm -rf "$draft.old"
   choose "$1" "$2" "$3"
 }
@@ -209,9 +214,10 @@ adopt() { # NAME ID
 
 choose() { # NAME ID current|tried
   if [ "$3" = current ]; then
-    switch "$1" "$2"
+    # noted first: a switch that breaks off must not be one that nobody knows of
     note "$home/deployed" "$2"
     forget "$home/tried" "$2"
+    switch "$1" "$2"
   else
     holds "$home/deployed" "$2" || note "$home/tried" "$2"
   fi
@@ -273,9 +279,8 @@ find_first() { # DIGEST: the $first of the release's paths that has it, and its 
 
 flush() { sync -f "$root" 2>/dev/null || sync; }
 
-# What it leads to is on the disk before it leads there: power may go at any moment.
 switch() { # NAME ID
-  flush
+  [ ! -L "$root/$1/.link.$$" ] || rm -f "$root/$1/.link.$$" # of an earlier process of this number
   ln -s "releases/$2" "$root/$1/.link.$$" && mv -T "$root/$1/.link.$$" "$root/$1/current" ||
     die "$root/$1/current cannot be switched"
   flush
@@ -342,22 +347,22 @@ rollback() { # NAME
   switch "$1" "$earlier"
   # what was rolled back from is on the device still, but nothing to roll back to
   printf '%s' "$kept" >"$home/deployed.part" && mv -f "$home/deployed.part" "$home/deployed"
-  note "$home/tried" "$current"
+  [ -z "$current" ] || note "$home/tried" "$current"
   section switched
-  echo "$current"
+  echo "${current:--}"
   echo "$earlier"
 }
 
 list() {
   section root; echo "$root"
   for release in "$root"/*/releases/*; do
-    [ -f "$release/manifest.json" ] || continue
+    [ -d "$release" ] || continue
     home=${release%/releases/*}
     section release
     echo "${home##*/}"
     echo "${release##*/}"
     [ "$(current_of "${home##*/}")" = "${release##*/}" ] && echo current || echo -
-    cat "$release/manifest.json"
+    cat "$release/manifest.json" 2>/dev/null || echo
   done
 }
 
@@ -377,6 +382,10 @@ case $root in
 esac
 store=$root/.store
 umask 022
+case $verb in
+  list) ;;
+  *) case $1 in "" | .* | */*) die "'$1' is no name of a deployment" ;; esac ;;
+esac
 case $verb in
   survey | install_release | adopt | rollback | list | remove) "$verb" "$@" ;;
   *) die "edgekit-store: unknown verb $verb" ;;

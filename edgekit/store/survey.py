@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 
 MARK = "\n@@edgekit "
-NEEDED_TOOLS = ("sha256sum", "dd", "ln", "mv", "chmod", "mktemp", "df")
+NEEDED_TOOLS = (
+    "cat", "chmod", "cp", "dd", "df", "ln", "mkdir", "mktemp", "mv", "readlink", "rm", "sha256sum",
+    "sleep", "sync", "tr", "uname",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

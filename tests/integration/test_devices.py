@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import jsonschema
@@ -174,6 +176,20 @@ def test_after(digits_bundle, tmp_path) -> None:
     with pytest.raises(StoreError, match=r"is deployed, but .* code 3.*no such service"):
         edgekit.deploy(digits_bundle, "local", after="echo no such service >&2; exit 3")
     assert edgekit.ls("local").bundles[0].current
+
+
+def test_after_may_leave_a_program_running(digits_bundle, tmp_path) -> None:
+    place = tmp_path / "pid"
+    edgekit.deploy(digits_bundle, "local", after=f"sleep 600 & echo $! > '{place}'")
+    os.kill(int(place.read_text()), signal.SIGTERM)  # raises where it is gone
+
+
+@pytest.mark.parametrize("name", ["../digits", "digits/current", ".store", "-x", ""])
+def test_names_that_are_none(name, store) -> None:
+    done = run_edgekit("rm", "--", name, "local")
+    assert done.returncode == 2
+    assert "cannot be the name of a deployment" in done.stderr
+    assert not store.exists()
 
 
 def test_a_bundle_for_another_processor(digits_arm_bundle, store) -> None:

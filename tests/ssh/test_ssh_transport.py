@@ -331,3 +331,11 @@ def test_the_guard_may_be_ended(server, reach, mark):
     with pytest.raises(TimeoutError):
         transport.run(sleeper(mark), timeout_s=1)
     assert not running(mark)
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(transport, mark):
+    """It holds the command's streams open, as a service started by hand does."""
+    done = transport.run(["sh", "-c", "sh -c 'sleep 100; :' $0 & echo started", mark], timeout_s=60)
+    assert (done.returncode, done.stdout) == (0, b"started\n")
+    transport.close()
+    assert running(mark)

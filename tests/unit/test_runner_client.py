@@ -73,7 +73,7 @@ def test_timeouts_end_the_process(double, monkeypatch) -> None:
     monkeypatch.setenv("DOUBLE_FAULT", "sleep")
     with pytest.raises(RunnerError, match="longer than"):
         measure(double, runs=1, warmup=0, threads=1, timeout_s=0.5)
-    with pytest.raises(RunnerError, match="signal 9"):
+    with pytest.raises(RunnerError, match="longer than"):
         Serving(double, timeout_s=0.5)
 
 

@@ -85,7 +85,7 @@ def test_a_fresh_deployment(store, root, release) -> None:
     assert done.sent_bytes == sum(file.size for file in made.files)
     assert (done.reused_bytes, done.was_current) == (0, False)
     assert not leftovers(root)
-    assert not (root / ".store" / "lock").exists()
+    assert not (root / ".store" / "lock").is_symlink()
 
 
 def test_the_same_again_is_one_round_trip(store, device, release) -> None:
@@ -292,10 +292,10 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-@pytest.mark.parametrize("holder", ["4194304 BOOT", "1 BOOT", "1 another-boot", ""])
+@pytest.mark.parametrize("holder", ["4194304 BOOT", "1 BOOT", "1 another-boot"])
 def test_a_lock_whose_holder_is_gone_is_taken_over(store, root, release, holder) -> None:
     deploy(store, release("one"))
-    (root / ".store" / "lock").write_text(holder.replace("BOOT", boot_id()))
+    (root / ".store" / "lock").symlink_to(holder.replace("BOOT", boot_id()))
     deploy(store, release("two"))
     assert current(root) == "two"
 
@@ -305,7 +305,7 @@ def test_a_lock_that_is_held_is_waited_for_and_then_told(store, device, root, re
     device.edit = lambda text: text.replace("WAIT_S=30", "WAIT_S=2")
     holder = subprocess.Popen(["sh", "-c", "read line", "edgekit-store"], stdin=subprocess.PIPE)
     try:
-        (root / ".store" / "lock").write_text(f"{holder.pid} {boot_id()}")
+        (root / ".store" / "lock").symlink_to(f"{holder.pid} {boot_id()}")
         with pytest.raises(StoreError, match=r"busy.*2 s") as caught:
             deploy(store, release("two"))
         assert "try again" in caught.value.hint
@@ -406,6 +406,90 @@ def test_a_release_is_on_the_disk_before_it_is_current(store, device, root, rele
     deploy(store, second)
     flushed = (root / "flushed").read_text().split("\n")
     assert flushed == ["", first.id, first.id, second.id, ""]
+
+
+@pytest.mark.parametrize("name", ["../victim", "my model/current", ".store", "", "."])
+def test_a_name_leads_nowhere_else(store, root, release, name) -> None:
+    deploy(store, release("one"))
+    victim = root.parent / "victim"
+    victim.mkdir()
+    for act in (store.remove, store.rollback):
+        with pytest.raises(StoreError, match="is no name of a deployment"):
+            act(name)
+    assert victim.is_dir()
+    assert current(root) == "one"
+
+
+def test_digests_that_cannot_be_checked_are_not_taken_as_right(
+    store, device, root, release
+) -> None:
+    """The kernel ends sha256sum where memory is short."""
+    deploy(store, release("one"))
+    device.edit = lambda text: text.replace("sha256sum -c 2>/dev/null", "sh -c 'kill -9 $$'")
+    with pytest.raises(StoreError, match="damaged each time"):
+        deploy(store, release("two"))
+    assert current(root) == "one"
+
+
+def test_removing_from_a_full_disk(store, device, root, release) -> None:
+    deploy(store, release("one"))
+    device.edit = lambda text: "ulimit -f 0\n" + text  # no file may grow
+    store.remove("my model")
+    assert not (root / "my model").exists()
+
+
+def test_a_store_that_nobody_may_change(device, root) -> None:
+    """Told at once, and not as if somebody else were there."""
+    (root / "my model").mkdir(parents=True)
+    (root / ".store").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        Store(device, str(root)).remove("my model")
+
+
+def test_rollback_where_current_is_missing(store, root, release) -> None:
+    for model in ("one", "two"):
+        deploy(store, release(model))
+    (root / "my model" / "current").unlink()
+    assert store.rollback("my model") == ("-", release("two").id)
+    assert current(root) == "two"
+
+
+def test_a_damaged_release_is_listed(store, root, release) -> None:
+    for model in ("one", "two", "three"):
+        deploy(store, release(model))
+    (root / "my model" / "releases" / release("one").id / "manifest.json").write_bytes(b"")
+    (root / "my model" / "releases" / release("two").id / "manifest.json").unlink()
+    assert sorted(row.size_mb == 0 for row in store.releases()) == [False, True, True]
+
+
+def test_a_switch_that_breaks_off_is_known(store, device, root, release) -> None:
+    """Power goes between the switch and whatever comes after it."""
+    for model in ("one", "two"):
+        deploy(store, release(model))
+    device.edit = lambda text: text.replace('  prune "$1"\n', "  kill -9 $$\n")
+    with pytest.raises(StoreError):
+        deploy(store, release("three"))
+    device.edit = lambda text: text
+    assert current(root) == "three"
+    deploy(store, release("four"))
+    store.rollback("my model")
+    assert current(root) == "three"
+
+
+def test_an_earlier_process_of_the_same_number(store, device, root, release) -> None:
+    deploy(store, release("one"))
+    device.edit = lambda text: text.replace(".link.$$", ".link.1")
+    (root / "my model" / ".link.1").symlink_to(f"releases/{release('one').id}")
+    deploy(store, release("two"))
+    assert current(root) == "two"
+
+
+def test_a_release_that_is_there_is_refused_where_it_cannot_run(store, device, release) -> None:
+    """The card was moved to another board."""
+    try_out(store, release("one"))
+    device.edit = lambda text: text.replace("uname -s -r -m", "echo Linux 6 armv7l")
+    with pytest.raises(PreflightError, match="armv7l"):
+        deploy(store, release("one"))
 
 
 def test_an_install_that_dies_half_way_is_not_seen(store, device, root, release) -> None:

@@ -10,7 +10,7 @@ from small_bundle import fill
 from edgekit.bundle.manifest import read_manifest
 from edgekit.errors import PreflightError
 from edgekit.store.preflight import require
-from edgekit.store.survey import Survey, parse_survey
+from edgekit.store.survey import NEEDED_TOOLS, Survey, parse_survey
 
 PI = """
 @@edgekit uname
@@ -38,13 +38,7 @@ glibc 2.31
 /home/pi/.local/share/edgekit
 
 @@edgekit tools
-sha256sum
-dd
-ln
-mv
-chmod
-mktemp
-df
+TOOLS
 
 @@edgekit unwritable
 
@@ -64,6 +58,9 @@ absent
 aaaa /home/pi/.local/share/edgekit/my model/releases/1/runner
 bbbb /home/pi/.local/share/edgekit/my model/releases/1/lib/liba.so
 """
+
+
+PI = PI.replace("TOOLS", "\n".join(NEEDED_TOOLS))
 
 
 @pytest.fixture
@@ -126,7 +123,7 @@ def test_the_newest_cpp_library_counts() -> None:
 def test_a_device_that_tells_nothing_is_not_refused(manifest) -> None:
     require(
         manifest,
-        parse_survey("\n@@edgekit root\n/r\n@@edgekit tools\nsha256sum dd ln mv chmod mktemp df\n"),
+        parse_survey("\n@@edgekit root\n/r\n@@edgekit tools\n" + " ".join(NEEDED_TOOLS)),
         "pi",
         10.0,
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from edgekit.device.base import Transport
 from edgekit.device.facts.parse import Environment, parse_environment
 from edgekit.device.facts.shell import PRELUDE
+from edgekit.errors import DeviceError
+
+LIMIT_S = 60.0
 
 MARK = "@@edgekit "
 
@@ -45,13 +48,19 @@ exit 0
 
 
 def environment_of(transport: Transport) -> Environment:
-    """A device at this moment. Raises DeviceError, TimeoutError."""
-    return parse_environment(probe(transport))
+    """A device at this moment. Raises DeviceError, also where it takes too long to tell."""
+    try:
+        return parse_environment(probe(transport))
+    except TimeoutError:
+        raise DeviceError(
+            f"{transport.name} did not tell about itself within {LIMIT_S:g} s",
+            "is it overloaded, or its disk failing?",
+        ) from None
 
 
 def probe(transport: Transport, root: str = "/") -> dict[str, str]:
     """Run the script on the device; its sections by name. ``root`` stands for the device's /."""
-    done = transport.run(["sh", "-c", SCRIPT, "edgekit-probe", root], timeout_s=30)
+    done = transport.run(["sh", "-c", SCRIPT, "edgekit-probe", root], timeout_s=LIMIT_S)
     return split_sections(done.stdout.decode(errors="replace"))
 
 

@@ -134,6 +134,9 @@ class Channel:
         _, mark, own = said.partition(f"{self._mark}-ready\n".encode())
         return own if mark else said
 
+    def has_ended(self) -> bool:
+        return bool(self._channel.status_event.is_set())
+
     def completed(self, stdout: bytes, timeout_s: float | None) -> Completed:
         """Wait for the end. Raises TimeoutError, and RunnerError where it could not be started."""
         code, stderr = self.exit_code(timeout_s), self.stderr()
@@ -234,15 +237,28 @@ class Drain(threading.Thread):
     def so_far(self) -> bytes:
         return b"".join(self._parts)
 
-    def result(self, timeout_s: float | None, meanwhile: Callable[[], None]) -> bytes:
+    def result(
+        self,
+        timeout_s: float | None,
+        meanwhile: Callable[[], None],
+        has_ended: Callable[[], bool],
+    ) -> bytes:
         """All of it. Raises TimeoutError, what ended the reading, and what ``meanwhile`` raises,
         which is called now and then.
+
+        Where the program has ended and nothing has come for LAST_WORDS_S, something that it
+        started holds the stream open, a service say: that is not waited for.
         """
         end = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        parts, since = -1, time.monotonic()
         while self.is_alive():
             meanwhile()
             if time.monotonic() >= end:
                 raise TimeoutError
+            if len(self._parts) != parts or not has_ended():
+                parts, since = len(self._parts), time.monotonic()
+            elif time.monotonic() - since > LAST_WORDS_S:
+                break
             self.join(min(TICK_S, max(0.0, end - time.monotonic())))
         meanwhile()
         if self._error:

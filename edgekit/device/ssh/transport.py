@@ -41,8 +41,10 @@ class SshTransport:
         try:
             with self._open(argv) as command:
                 feeder = Feeder(command.channel, _split(stdin))
-                stdout = Drain(command.channel.receive).result(_left(until), feeder.check)
-                return command.channel.completed(stdout, _left(until))
+                channel = command.channel
+                output = Drain(channel.receive)
+                stdout = output.result(_left(until), feeder.check, channel.has_ended)
+                return channel.completed(stdout, _left(until))
         except TimeoutError:
             raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
 
