@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -105,6 +106,35 @@ def run_edgekit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=600, **options
     )
+
+
+def documented(*arguments: str, code: int = 0) -> dict:
+    """Run a command with --json; give its document, which the contract's schema holds."""
+    import jsonschema
+
+    schema = ROOT / "edgekit" / "schemas" / "contract.schema.json"
+    done = run_edgekit(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads(schema.read_text()))
+    return document
+
+
+def build_with_other_weights(target: str, folder: Path) -> Path:
+    """The digits with every weight a little larger: another model of the same name."""
+    import edgekit
+
+    for path in DIGITS.parent.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
+    recipe = folder / "recipe.py"
+    recipe.write_text(
+        recipe.read_text().replace("def model()", "def first_model()")
+        + "\n\ndef model():\n    net = first_model()\n    with torch.no_grad():\n"
+        "        for weight in net.parameters():\n            weight.mul_(1.01)\n    return net\n"
+    )
+    edgekit.build(recipe, target=target, name="digits", output=folder / "bundle")
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

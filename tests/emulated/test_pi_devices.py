@@ -13,14 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
-from conftest import DIGITS, ROOT, run_edgekit
+from conftest import DIGITS, ROOT, build_with_other_weights, documented, run_edgekit
 from emulated.pi import Pi, booted
 
 pytestmark = [pytest.mark.runtime, pytest.mark.pi]
-SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 CACHE = os.environ.get("XDG_CACHE_HOME", f"{Path.home()}/.cache")
 STORE = "/home/pi/.local/share/edgekit"
 
@@ -35,14 +33,6 @@ def reach(pi4, monkeypatch) -> Pi:
     return pi4
 
 
-def documented(*arguments: str, code: int = 0) -> dict:
-    done = run_edgekit(*arguments, "--json")
-    assert done.returncode == code, done.stderr
-    parsed = json.loads(done.stdout)
-    jsonschema.validate(parsed, SCHEMA)
-    return parsed
-
-
 def runners_on(pi: Pi) -> str:
     return pi.ssh("pgrep -af '[r]unner --model' || true").stdout
 
@@ -52,21 +42,8 @@ def temporary_on(pi: Pi) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def other_weights(digits_arm_bundle, tmp_path_factory) -> Path:
-    import edgekit
-
-    folder = tmp_path_factory.mktemp("other")
-    for path in DIGITS.parent.iterdir():
-        if path.is_file():
-            shutil.copy(path, folder / path.name)
-    recipe = folder / "recipe.py"
-    recipe.write_text(
-        recipe.read_text().replace("def model()", "def first_model()")
-        + "\n\ndef model():\n    net = first_model()\n    with torch.no_grad():\n"
-        "        for weight in net.parameters():\n            weight.mul_(1.01)\n    return net\n"
-    )
-    edgekit.build(recipe, target="rpi4", name="digits", output=folder / "bundle")
-    return folder / "bundle"
+def other_weights(tmp_path_factory) -> Path:
+    return build_with_other_weights("rpi4", tmp_path_factory.mktemp("other"))
 
 
 def test_a_model_s_life_on_a_pi(reach, digits_arm_bundle, other_weights, tmp_path) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
-from conftest import DIGITS, ROOT, run_edgekit
+from conftest import build_with_other_weights, documented, run_edgekit
 
 import edgekit
 from edgekit.errors import EdgekitError, PreflightError, RecipeError, StoreError
 
 pytestmark = pytest.mark.runtime
-SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -27,31 +23,9 @@ def store(tmp_path, monkeypatch) -> Path:
     return tmp_path / "store"
 
 
-def documented(*arguments: str) -> dict:
-    done = run_edgekit(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    parsed = json.loads(done.stdout)
-    jsonschema.validate(parsed, SCHEMA)
-    return parsed
-
-
 @pytest.fixture(scope="module")
-def other_weights(digits_bundle, tmp_path_factory) -> Path:
-    """The digits with other weights: a recipe beside the first that adds a little to them."""
-    folder = tmp_path_factory.mktemp("digits")
-    for path in DIGITS.parent.iterdir():
-        if path.is_file():
-            shutil.copy(path, folder / path.name)
-    recipe = folder / "recipe.py"
-    source = recipe.read_text()
-    assert "def model()" in source
-    recipe.write_text(
-        source.replace("def model()", "def first_model()")
-        + "\n\ndef model():\n    net = first_model()\n    with torch.no_grad():\n"
-        "        for weight in net.parameters():\n            weight.mul_(1.01)\n    return net\n"
-    )
-    edgekit.build(recipe, target="x86", name="digits", output=folder / "bundle")
-    return folder / "bundle"
+def other_weights(tmp_path_factory) -> Path:
+    return build_with_other_weights("x86", tmp_path_factory.mktemp("other"))
 
 
 def test_a_deployment_s_life(digits_bundle, other_weights, store) -> None:

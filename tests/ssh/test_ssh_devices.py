@@ -7,18 +7,10 @@ import json
 import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT, run_edgekit
+from conftest import ROOT, documented, run_edgekit
 
 pytestmark = [pytest.mark.ssh, pytest.mark.runtime]
 SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
-
-
-def documented(*arguments: str, code: int = 0) -> dict:
-    done = run_edgekit(*arguments, "--json")
-    assert done.returncode == code, done.stderr
-    parsed = json.loads(done.stdout)
-    jsonschema.validate(parsed, SCHEMA)
-    return parsed
 
 
 def test_a_bundle_s_life(ssh_device, digits_bundle, tmp_path, monkeypatch) -> None:
