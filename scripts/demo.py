@@ -37,6 +37,7 @@ def show_bundle() -> None:
         "model.pte": "the network, int8, for the ExecuTorch runtime",
         "runner": "the native program that loads and runs it",
         "lib": "the runtime's libraries that this network needs, and no others",
+        "edgekit_model.py": "how a Python application on a device opens it",
         "golden": "an input and its expected output, to check a device with",
         "manifest.json": "what is deployed: every file with its SHA-256",
         "verdict.json": "what was asked for and what was found",
@@ -45,7 +46,7 @@ def show_bundle() -> None:
         path = BUNDLE / name
         files = path.rglob("*") if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files if file.is_file())
-        print(f"  {name:<14} {size / 1000:>8.1f} kB  {text}")
+        print(f"  {name:<16} {size / 1000:>8.1f} kB  {text}")
     say(
         "Next: the same for a Raspberry Pi 4 (edgekit lies in .venv/bin):",
         "  edgekit build examples/digits/recipe.py --target rpi4",

@@ -66,7 +66,7 @@ def render_bench(document: BenchDocument) -> str:
         ("load", _ms(document.load_ms)),
         ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
         ("conditions", _conditions(environment)),
-        ("", _meanwhile(environment["during"])),
+        *_meanwhile(environment["during"]),
         *(("warning", text) for text in environment["warnings"]),
     ]
     text = _grid(rows) + "\n" + _slowest(document) + "\n" + _budgets(document.budgets)
@@ -278,7 +278,7 @@ def _conditions(environment: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _meanwhile(during: dict[str, Any]) -> str:
+def _meanwhile(during: dict[str, Any]) -> list[tuple[str, str]]:
     """What was seen while the runs were timed, as far as the device tells."""
     least, most = during["frequency_min_mhz"], during["frequency_max_mhz"]
     parts = []
@@ -292,7 +292,7 @@ def _meanwhile(during: dict[str, Any]) -> str:
         parts.append(f"other processes {during['others_percent_of_core']:.0f} % of a core")
     if during["swap_used_max_mb"]:
         parts.append(f"{during['swap_used_max_mb']:.0f} MB of swap")
-    return "meanwhile " + (", ".join(parts) or "nothing told") + f" ({during['samples']} samples)"
+    return [("", f"meanwhile {', '.join(parts)} ({during['samples']} samples)")] if parts else []
 
 
 def _megabytes(count: int) -> str:
