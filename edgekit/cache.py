@@ -1,11 +1,19 @@
-"""Where results are kept by the content of what went into them, and how they appear: whole."""
+"""Where results are kept by the content of what went into them, and how they appear: whole.
+
+stages/KIND-KEY/    what a build's stage made (pipeline/lowered.py), with the digests of its files
+runners/KEY/        a compiled native runner
+zig/                what the compiler keeps of its own libraries
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -13,6 +21,13 @@ import platformdirs
 
 def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("edgekit", appauthor=False))
+
+
+STAGES = "stages"
+DIGESTS = "digests.json"
+# What clear() removes: all that a build makes again by itself.
+REBUILT = (STAGES, "runners", "zig")
+STAGES_LIMIT_BYTES = 4_000_000_000
 
 
 def content_key(parts: Iterable[bytes]) -> str:
@@ -61,3 +76,79 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def load_stage(kind: str, key: str) -> Path | None:
+    """The folder of a finished stage, its files checked; None where there is none (any more)."""
+    folder = _stage_folder(kind, key)
+    try:
+        digests = json.loads((folder / DIGESTS).read_bytes())
+        whole = all(file_digest(folder / name) == digest for name, digest in digests.items())
+        if whole:
+            os.utime(folder)  # the least recently used go first
+            return folder
+    except (OSError, ValueError, AttributeError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)  # damaged, or being cleared by another process
+    return None
+
+
+def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
+    """Keep what ``fill`` writes; False where this host's cache cannot be written."""
+
+    def fill_and_seal(draft: Path) -> None:
+        fill(draft)
+        digests = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
+        (draft / DIGESTS).write_text(json.dumps(digests))
+
+    try:
+        folder_once(_stage_folder(kind, key), fill_and_seal)
+        _make_room(cache_folder() / STAGES)
+    except OSError:
+        return False
+    return True
+
+
+def usage() -> list[tuple[str, int, int]]:
+    """What the cache holds: name, entries, bytes."""
+    try:
+        parts = sorted(path for path in cache_folder().iterdir() if path.is_dir())
+    except OSError:
+        return []
+    return [(part.name, sum(1 for _ in part.iterdir()), _bytes_of(part)) for part in parts]
+
+
+def clear() -> int:
+    """Remove all that builds make again by themselves; give the bytes. Raises OSError."""
+    freed = 0
+    for name in REBUILT:
+        folder = cache_folder() / name
+        if folder.is_dir():
+            freed += _bytes_of(folder)
+            # renamed first: a build that runs meanwhile sees an entry whole or not at all
+            doomed = Path(tempfile.mkdtemp(dir=cache_folder(), prefix=".cleared."))
+            folder.rename(doomed / name)
+    for doomed in cache_folder().glob(".cleared.*"):
+        shutil.rmtree(doomed)
+    return freed
+
+
+def _stage_folder(kind: str, key: str) -> Path:
+    return cache_folder() / STAGES / f"{kind}-{key}"
+
+
+def _make_room(folder: Path) -> None:
+    entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in entries:
+        total += _bytes_of(entry)
+        if total > STAGES_LIMIT_BYTES and entry != entries[0]:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _bytes_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it may go while we look
+            total += path.lstat().st_size
+    return total

@@ -46,6 +46,33 @@ def _no_emulation() -> str | None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache without stages, so that a test builds what it says it builds."""
+    with pytest.MonkeyPatch.context() as patch:
+        empty_cache(tmp_path_factory.mktemp("cache"), patch)
+        yield
+
+
+@pytest.fixture
+def fresh_cache(tmp_path_factory, monkeypatch) -> Path:
+    """As own_cache, for one test: nothing that another test built is in it."""
+    return empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
+
+
+def empty_cache(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Make ``folder`` the cache; what takes minutes to make anew is this machine's own."""
+    from edgekit.cache import cache_folder
+
+    shared = cache_folder().resolve()
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    cache_folder().mkdir()
+    for name in ("runners", "zig", "emulated-pi"):
+        (shared / name).mkdir(parents=True, exist_ok=True)
+        (cache_folder() / name).symlink_to((shared / name).resolve())
+    return cache_folder()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory):
     """Where ``local`` keeps what it is given: not in the home of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:

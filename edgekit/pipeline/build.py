@@ -129,7 +129,9 @@ class _Job:
     def run(
         self, recipe: Recipe, precision: PrecisionChoice, name: str, folder: Path
     ) -> VerdictDocument:
-        from edgekit.pipeline.ladder import Tools, climb
+        from edgekit.pipeline.fingerprint import Fingerprint
+        from edgekit.pipeline.ladder import climb
+        from edgekit.pipeline.lowered import Tools
         from edgekit.pipeline.stage import staged
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
@@ -139,7 +141,7 @@ class _Job:
             subject = read_subject(recipe, precision != "fp32", self.progress)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
-            tools = Tools(self.engine, host, self.seed, self.progress)
+            tools = Tools(self.engine, host, self.seed, self.progress, Fingerprint(subject))
             drop = self.limits.get("accuracy_drop")
             candidate, ladder = climb(subject, tools, precision, drop.value if drop else None)
         with drafting(folder) as draft, staged(candidate.artifact, host) as here:

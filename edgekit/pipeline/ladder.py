@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from edgekit.documents import Accuracy, Parity, Rung
 from edgekit.errors import ExportError, RecipeError, RuntimeFailure
+from edgekit.pipeline.lowered import Lowered, Tools, lower
 from edgekit.pipeline.parity import compare, drop_without_labels, require
 from edgekit.pipeline.predict import Counted, run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan, PrecisionChoice
-from edgekit.progress import Progress
 from edgekit.runner.client import Serving
-from edgekit.runtimes.base import Artifact, RunnerFiles, Runtime
+from edgekit.runtimes.base import Artifact
 
 DEFAULT_MAX_DROP = 1.0
 EVALUATE = "evaluate"
@@ -37,16 +37,6 @@ class Candidate:
     def accuracy_drop(self) -> float | None:
         """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
         return self.drop if self.judged_by == EVALUATE else None
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What every rung is built with: the runtime, and its runner for this host."""
-
-    runtime: Runtime
-    host_files: RunnerFiles
-    seed: int
-    progress: Progress
 
 
 def climb(
@@ -79,39 +69,33 @@ def make_int8(subject: Subject, tools: Tools) -> Candidate:
             "add calibration() (edgekit init shows one), or build with --precision fp32",
         )
     plan = Plan(precision="int8", seed=tools.seed)
-    module = tools.runtime.quantize(
-        subject.model, subject.example, subject.calibration, plan, tools.progress
-    )
-    with tools.progress.stage("lowering int8"):
-        artifact = tools.runtime.lower(module, subject.example)
-    if artifact.program.quantized_operators == 0:
+    lowered = lower(subject, tools, plan)
+    if lowered.artifact.program.quantized_operators == 0:
         raise RuntimeFailure(
             "no operator of this model could be quantized to int8",
             "build it with --precision fp32",
         )
-    return _judge(subject, tools, plan, artifact)
+    return _judge(subject, tools, plan, lowered)
 
 
 def make_fp32(subject: Subject, tools: Tools) -> Candidate:
     plan = Plan(precision="fp32", seed=tools.seed)
-    with tools.progress.stage("lowering fp32"):
-        artifact = tools.runtime.lower(subject.model, subject.example)
-    return _judge(subject, tools, plan, artifact)
+    return _judge(subject, tools, plan, lower(subject, tools, plan))
 
 
-def _judge(subject: Subject, tools: Tools, plan: Plan, artifact: Artifact) -> Candidate:
+def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
     """Run the artifact by its own runner: parity first, then the recipe's metric."""
-    with staged(artifact, tools.host_files) as here, Serving(here) as serving:
+    with staged(lowered.artifact, tools.host_files) as here, Serving(here) as serving:
         run = run_serving(serving)
         with tools.progress.stage(f"checking parity of {plan.precision}"):
-            parity = require(compare(subject, artifact, run, plan.precision))
+            parity = require(compare(subject, lowered, run, plan.precision))
         with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
             if drop is None and plan.precision == "int8":
                 drop, judged_by = drop_without_labels(subject, run, parity)
-    return Candidate(plan, artifact, parity, accuracy, drop, judged_by, counted.count)
+    return Candidate(plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count)
 
 
 def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import torch
-
 from edgekit.documents import Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
-    Array,
     OutputsAgreement,
     float_passes,
     int8_passes,
     top1_agreement,
 )
-from edgekit.pipeline.predict import Outputs, Run, run_eager
+from edgekit.pipeline.lowered import Lowered
+from edgekit.pipeline.predict import Run, run_eager, to_array, to_arrays
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Precision
-from edgekit.runtimes.base import Artifact
 
 # Without classes to agree on, an artifact this near the float model is taken (in dB).
 MIN_FLOAT_SQNR_DB = 20.0
 
 
-def compare(subject: Subject, artifact: Artifact, run: Run, precision: Precision) -> Parity:
+def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) -> Parity:
     """Compare on the example and on calibration inputs, as the contract says."""
-    reference = run_eager(artifact.reference)
-    floats = run_eager(subject.model)
     near = OutputsAgreement(len(subject.structure.names))
     far = OutputsAgreement(len(subject.structure.names))
-    for inputs in subject.parity_inputs:
+    rows = zip(subject.parity_inputs, lowered.reference, lowered.floats, strict=True)
+    for inputs, reference, floats in rows:
         actual = to_arrays(run(inputs))
-        near.add(actual, to_arrays(reference(inputs)))
-        far.add(actual, to_arrays(floats(inputs)))
+        near.add(actual, to_arrays(reference))
+        far.add(actual, to_arrays(floats))
     int8 = precision == "int8"
     return Parity(
         **near.worst().model_dump(),
@@ -70,7 +63,10 @@ def drop_without_labels(subject: Subject, run: Run, parity: Parity) -> tuple[flo
     classes = len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1
     if classes and outputs[0].is_floating_point():
         floats = run_eager(subject.model)
-        pairs = [(to_rows(run(x)), to_rows(floats(x))) for x in subject.calibration]
+        pairs = [
+            (to_array(run(inputs)[0]), to_array(floats(inputs)[0]))
+            for inputs in subject.calibration
+        ]
         agreement = top1_agreement([a for a, _ in pairs], [b for _, b in pairs])
         return 100.0 - agreement, "top-1 agreement with the float model on the calibration data"
     level = parity.float_model.sqnr_db if parity.float_model else None
@@ -79,17 +75,3 @@ def drop_without_labels(subject: Subject, run: Run, parity: Parity) -> tuple[flo
     return (0.0 if near else 100.0), (
         f"SQNR against the float model ({said}; {MIN_FLOAT_SQNR_DB:.0f} dB wanted)"
     )
-
-
-def to_arrays(outputs: Outputs) -> Sequence[Array]:
-    return [_array(tensor).ravel() for tensor in outputs]
-
-
-def to_rows(outputs: Outputs) -> Array:
-    return _array(outputs[0])
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
+from edgekit.measurement.agreement import Array
 from edgekit.progress import Stage
 from edgekit.recipe import Inputs, describe_all, dtype_name
 from edgekit.runner.client import Serving
@@ -140,6 +142,17 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
     if not data:
         return torch.empty(shape, dtype=getattr(torch, dtype))
     return torch.frombuffer(bytearray(data), dtype=getattr(torch, dtype)).reshape(shape)
+
+
+def to_arrays(outputs: Outputs) -> Sequence[Array]:
+    """Flat arrays; bfloat16, which numpy has not, as float32."""
+    return [to_array(tensor).ravel() for tensor in outputs]
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return np.asarray(tensor.detach().cpu().contiguous().numpy())
 
 
 def _multiple(tensor: torch.Tensor, like: torch.Tensor) -> int | None:

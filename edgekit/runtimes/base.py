@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The runtime's file, what is in it, and the module it must agree with."""
+    """The runtime's file, and what is in it."""
 
     data: bytes
     file_name: str
     program: Program
-    reference: torch.nn.Module
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ class Runtime(Protocol):
         calibration: Sequence[Inputs],
         plan: Plan,
         progress: Progress,
-    ) -> torch.nn.Module:
-        """Static quantization: a module that computes, in torch, what the artifact will."""
-        ...
-
-    def lower(self, module: torch.nn.Module, example: Inputs) -> Artifact:
-        """Lower a float or quantized module to the runtime's file.
+    ) -> torch.export.ExportedProgram:
+        """Static quantization: a program that computes, in torch, what the artifact will.
 
         Raises ExportError (the model's own code), RuntimeFailure (the runtime's).
         """
+        ...
+
+    def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
+        """Lower a float or quantized program to the runtime's file. Raises RuntimeFailure."""
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:

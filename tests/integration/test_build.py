@@ -59,8 +59,8 @@ def test_digits_is_int8_fully_delegated_and_as_good(digits_bundle) -> None:
     ]
 
 
-def test_equal_inputs_give_equal_bytes(digits_bundle, build, tmp_path) -> None:
-    """A second process, with another hash seed, in another folder."""
+def test_equal_inputs_give_equal_bytes(digits_bundle, fresh_cache, tmp_path) -> None:
+    """A second process, with another hash seed, in another folder, nothing from the cache."""
     from conftest import DIGITS, run_edgekit
 
     again = tmp_path / "again"

@@ -244,7 +244,7 @@ def test_bench_times_out(digits_bundle) -> None:
         ("packaging", signal.SIGINT),
     ],
 )
-def test_an_interrupted_build_leaves_nothing(tmp_path, wait_for, how) -> None:
+def test_an_interrupted_build_leaves_nothing(tmp_path, fresh_cache, wait_for, how) -> None:
     from conftest import DIGITS
 
     command = [sys.executable, "-m", "edgekit", "build", str(DIGITS), "--target", "x86"]

@@ -1,4 +1,4 @@
-"""From a float or quantized module to a .pte, lowered to XNNPACK wherever it can be."""
+"""From a float or quantized program to a .pte, lowered to XNNPACK wherever it can be."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
-from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact
-from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -18,15 +16,14 @@ QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
 
-def lower(module: torch.nn.Module, example: Inputs) -> Artifact:
-    """Export and lower. Raises ExportError, RuntimeFailure."""
+def lower(exported: torch.export.ExportedProgram) -> Artifact:
+    """Raises RuntimeFailure."""
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         from edgekit.runtimes.executorch.describe import describe, layers_by_handle
 
-        exported = export(module, example)
         steps = boundary_quantization(exported)
         try:
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
@@ -38,7 +35,7 @@ def lower(module: torch.nn.Module, example: Inputs) -> Artifact:
                 f"ExecuTorch could not lower the model: {type(error).__name__}: {error}",
                 "edgekit build -v shows the whole message",
             ) from error
-        return Artifact(data, "model.pte", describe(data, layers, steps), module)
+        return Artifact(data, "model.pte", describe(data, layers, steps))
 
 
 def boundary_quantization(

@@ -22,7 +22,7 @@ def quantize(
     calibration: Sequence[Inputs],
     plan: Plan,
     progress: Progress,
-) -> torch.nn.Module:
+) -> torch.export.ExportedProgram:
     """Quantize weights and activations to int8, activation ranges from ``calibration``.
 
     Follows the PT2E export quantization flow of the ExecuTorch documentation. Calibrated input
@@ -41,7 +41,7 @@ def quantize(
         try:
             prepared = prepare_pt2e(exported.module(), quantizer)
             _calibrate(prepared, calibration, stage)
-            return convert_pt2e(prepared)  # type: ignore[no-any-return]
+            return export(convert_pt2e(prepared), example)
         except Exception as error:
             raise RuntimeFailure(
                 f"the quantizer failed on this model: {type(error).__name__}: {error}",

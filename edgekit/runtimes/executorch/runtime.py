@@ -37,15 +37,15 @@ class ExecuTorch:
         calibration: Sequence[Inputs],
         plan: Plan,
         progress: Progress,
-    ) -> torch.nn.Module:
+    ) -> torch.export.ExportedProgram:
         from edgekit.runtimes.executorch.quantize import quantize
 
         return quantize(model, example, calibration, plan, progress)
 
-    def lower(self, module: torch.nn.Module, example: Inputs) -> Artifact:
+    def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.lower import lower
 
-        return lower(module, example)
+        return lower(exported)
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
         from edgekit.runtimes.executorch.native import runner_files
