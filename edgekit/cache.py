@@ -112,9 +112,10 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
 def usage() -> list[tuple[str, int, int]]:
     """What the cache holds: name, entries, bytes."""
     try:
-        parts = sorted(path for path in cache_folder().iterdir() if path.is_dir())
+        found = sorted(cache_folder().iterdir())
     except OSError:
         return []
+    parts = [path for path in found if path.is_dir() and not path.name.startswith(".")]
     return [(part.name, sum(1 for _ in part.iterdir()), _bytes_of(part)) for part in parts]
 
 
@@ -127,9 +128,10 @@ def clear() -> int:
             freed += _bytes_of(folder)
             # renamed first: a build that runs meanwhile sees an entry whole or not at all
             doomed = Path(tempfile.mkdtemp(dir=cache_folder(), prefix=".cleared."))
-            folder.rename(doomed / name)
+            with suppress(FileNotFoundError):  # another clear was faster
+                folder.rename(doomed / name)
     for doomed in cache_folder().glob(".cleared.*"):
-        shutil.rmtree(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
     return freed
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import edgekit
 from edgekit.budget import BudgetLine, Verdict
-from edgekit.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_MISSED, EdgekitError
+from edgekit.errors import EXIT_DONE, EXIT_ERROR, EXIT_INCONCLUSIVE, EXIT_MISSED, EdgekitError
 
 EXIT_OF_VERDICT = {"fits": EXIT_DONE, "missed": EXIT_MISSED, "unknown": EXIT_INCONCLUSIVE}
 
@@ -81,8 +81,21 @@ class Rung(BaseModel):
     judged_by: str | None = None
 
 
+class Advice(BaseModel):
+    """Operators that run on slow portable kernels, of one cause: which, in which layers ('' is the
+    model itself), how many calls an inference, and what to write ``instead``; None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    operators: tuple[str, ...]
+    layers: tuple[str, ...]
+    count: int
+    instead: str | None
+
+
 class VerdictDocument(Document):
-    """What ``build`` prints, and most of what ``check`` does."""
+    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone."""
 
     bundle: str
     target: str
@@ -94,6 +107,7 @@ class VerdictDocument(Document):
     plan: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
     program: dict[str, Any] = {}
+    advice: tuple[Advice, ...] = ()
     seconds: dict[str, float] = {}
 
     @property
@@ -142,18 +156,32 @@ class LatencySummary(BaseModel):
     interval: tuple[float, float]
 
 
+# The last row of a profile: what the runs took beside their operators.
+REMAINDER = "outside the operators"
+
+
 class OperatorTime(BaseModel):
-    """Mean time of one operator over the profiled runs, in order of execution."""
+    """Mean time of one operator over the profiled runs, in order of execution.
+
+    ``layer`` is the name of the module in the recipe's model that it computes, '' the model
+    itself, None where it is not known or there is none. The last row, REMAINDER, is no operator:
+    what the runtime takes between them, measured as the whole less all others.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
+    layer: str | None
     mean_us: float
     delegated: bool
 
 
 class BenchDocument(Document):
-    """What ``bench`` prints."""
+    """What ``bench`` prints.
+
+    ``profiled_ms``: the mean of the profiled runs, less what profiling itself took; the whole
+    that ``per_op`` adds up to. ``latency_ms`` is of other, unprofiled runs.
+    """
 
     bundle: str
     target: str
@@ -164,6 +192,7 @@ class BenchDocument(Document):
     peak_memory_mb: float
     parity: Parity | None
     per_op: tuple[OperatorTime, ...]
+    profiled_ms: float | None = None
     environment: dict[str, Any]
     budgets: tuple[BudgetLine, ...]
     verdict: Verdict
@@ -233,6 +262,74 @@ class EvalDocument(Document):
     host_accuracy: float | None
     inferences: int
     note: str | None = None
+
+
+Status = Literal["ok", "missing", "wrong_version", "broken", "not_needed"]
+
+
+class Finding(BaseModel):
+    """One thing that edgekit needs or can use on this host.
+
+    ``broken``: it is there and does not work. ``not_needed``: it is not there, and nothing is
+    lost. ``detail`` is the version or the place, or what is wrong; ``command`` installs or mends
+    it, None where nothing is to be done or no command does it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    status: Status
+    detail: str
+    needed_for: tuple[str, ...] = ()
+    command: str | None = None
+
+    @property
+    def is_fine(self) -> bool:
+        return self.status in ("ok", "not_needed")
+
+
+class Ability(BaseModel):
+    """What this host can do with edgekit; ``lacks`` names the findings that are in the way."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    works: bool
+    lacks: tuple[str, ...]
+
+
+class DoctorDocument(Document):
+    """What ``doctor`` prints. ``ready``: a build for the built-in x86 target works here.
+    ``commands`` are those of the findings, each once.
+    """
+
+    ready: bool
+    findings: tuple[Finding, ...]
+    abilities: tuple[Ability, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_DONE if self.ready else EXIT_ERROR
+
+
+class CachePart(BaseModel):
+    """One folder of the cache."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    entries: int
+    size_mb: float
+
+
+class CacheDocument(Document):
+    """What ``cache`` prints. ``parts`` is what is there now; ``freed_mb`` is None for ``show``."""
+
+    folder: str
+    parts: tuple[CachePart, ...]
+    size_mb: float
+    freed_mb: float | None = None
 
 
 def error_document(error: EdgekitError) -> str:

@@ -63,7 +63,7 @@ class MissingExtraError(EdgekitError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the '{extra}' extra, which is not installed here",
-            f"pip install 'edgekit[{extra}]'",
+            "edgekit doctor gives the command that installs it",
         )
 
 

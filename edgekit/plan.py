@@ -8,14 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "as_is"]
 PrecisionChoice = Literal["auto", "fp32", "int8"]
+# How long a build may look for something better, and how often it measures.
+Effort = Literal["quick", "normal", "thorough"]
 
 
 class Plan(BaseModel):
     """``per_channel``: int8 weights have one scale per output channel, not one per tensor.
 
-    ``fp32`` leaves the model in the floating-point types that the recipe gave it.
+    ``fp32`` leaves the model in the floating-point types that the recipe gave it. ``as_is``: a
+    finished file, of which nothing is known but what it holds.
     """
 
     model_config = ConfigDict(

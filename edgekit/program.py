@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -43,26 +44,37 @@ class TensorSpec(BaseModel):
         return prod(self.shape) * ITEM_SIZE[self.dtype]
 
 
-class LayerOperators(NamedTuple):
-    """How many operators inside the delegate one layer became, by the type they compute in.
+class Kind(NamedTuple):
+    """What an operator computes, by the runtime's name; ``quantized``: in int8."""
 
-    A tuple, which JSON has as a list: a manifest goes to the device with every new weight, and
-    most of it would be the names of these fields.
+    name: str
+    quantized: bool
+
+
+class Operator(NamedTuple):
+    """``layer`` is the module's name in the recipe's model, '' the model itself, None not known."""
+
+    kind: Kind
+    layer: str | None
+
+
+class Call(NamedTuple):
+    """One instruction of the program: a delegate's graph, or a kernel that no delegate took.
+
+    ``operators`` are in order of execution, each a place in the program's ``kinds`` and one in
+    its ``layers`` (None: not known). Tuples and places, because a manifest goes to the device
+    with every new weight, and most of it would be names.
     """
 
-    layer: str
-    quantized: int
-    floating: int
+    instruction: int
+    delegated: bool
+    operators: tuple[tuple[int, int | None], ...]
 
 
-class OutsideOperator(BaseModel):
-    """An operator that no delegate took: it runs on the runtime's slow portable kernels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    operator: str
-    layer: str
-    count: int
+# Kinds that only change a tensor's type or layout: they are no operators of the model.
+HOUSEKEEPING = {"Convert", "Transpose", "Reshape", "Copy"}
+# Kernels of the runtime itself that compute nothing.
+BOOKKEEPING = "executorch_prim::"
 
 
 class Program(BaseModel):
@@ -73,19 +85,78 @@ class Program(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     delegates: tuple[str, ...]
-    layers: tuple[LayerOperators, ...]
-    outside: tuple[OutsideOperator, ...]
+    kinds: tuple[Kind, ...]
+    layers: tuple[str, ...]
+    calls: tuple[Call, ...]
     libraries: tuple[str, ...]
     planned_bytes: int
 
+    @model_validator(mode="after")
+    def _calls_refer_to_what_is_there(self) -> Self:
+        layers = {None, *range(len(self.layers))}
+        for call in self.calls:
+            for kind, layer in call.operators:
+                if not 0 <= kind < len(self.kinds) or layer not in layers:
+                    raise ValueError("a call refers to a kind or layer that is not there")
+            if not call.delegated and len(call.operators) != 1:
+                raise ValueError("a kernel's call has one operator")
+        return self
+
+    def operators_of(self, call: Call) -> list[Operator]:
+        return [
+            Operator(self.kinds[kind], None if layer is None else self.layers[layer])
+            for kind, layer in call.operators
+        ]
+
     @property
     def quantized_operators(self) -> int:
-        return sum(layer.quantized for layer in self.layers)
+        return sum(operator.kind.quantized for operator in self._delegated())
 
     @property
     def float_operators(self) -> int:
-        return sum(layer.floating for layer in self.layers)
+        return sum(not operator.kind.quantized for operator in self._delegated())
 
     @property
     def outside_operators(self) -> int:
-        return sum(operator.count for operator in self.outside)
+        return len(self._outside())
+
+    def summary(self) -> dict[str, Any]:
+        """As documents show it: operators counted by layer, those that no delegate took apart.
+
+        An operator of an unknown layer counts as the model's own.
+        """
+        layers: dict[str, Counter[bool]] = {}
+        for operator in self._delegated():
+            layers.setdefault(operator.layer or "", Counter())[operator.kind.quantized] += 1
+        outside = Counter(
+            (operator.kind.name, operator.layer or "") for operator in self._outside()
+        )
+        return {
+            **self.model_dump(mode="json", exclude={"kinds", "layers", "calls"}),
+            "layers": [
+                {"layer": layer, "quantized": count[True], "floating": count[False]}
+                for layer, count in layers.items()
+            ],
+            "outside": [
+                {"operator": operator, "layer": layer, "count": count}
+                for (operator, layer), count in outside.items()
+            ],
+        }
+
+    def _delegated(self) -> list[Operator]:
+        return [
+            operator
+            for call in self.calls
+            if call.delegated
+            for operator in self.operators_of(call)
+            if operator.kind.name not in HOUSEKEEPING
+        ]
+
+    def _outside(self) -> list[Operator]:
+        return [
+            operator
+            for call in self.calls
+            if not call.delegated
+            for operator in self.operators_of(call)
+            if not operator.kind.name.startswith(BOOKKEEPING)
+        ]

@@ -34,18 +34,21 @@ class Recipe:
     them is told as the recipe's error, with the user's own file and line.
     """
 
-    def __init__(self, path: Path, module: ModuleType, seed: int) -> None:
+    def __init__(
+        self, path: Path, module: ModuleType, seed: int, device: torch.device | None = None
+    ) -> None:
         self.path = path
         self.seed = seed
         self.name = path.parent.name if path.name == "recipe.py" else path.stem
         self.digest = file_digest(path)
         self._module = module
+        self._device = device
 
     def has(self, function: str) -> bool:
         return callable(getattr(self._module, function, None))
 
     def call(self, function: str, *arguments: Any) -> Any:
-        with blaming(self.path, f"{function}()"):
+        with self._running(function):
             return getattr(self._module, function)(*arguments)
 
     def model(self) -> torch.nn.Module:
@@ -56,6 +59,11 @@ class Recipe:
         if not isinstance(model, torch.nn.Module):
             raise RecipeError(
                 f"{self.path}: model() must return a torch.nn.Module, not {_type_name(model)}"
+            )
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            raise RecipeError(
+                f"{self.path}: model() returned weights without values (on the 'meta' device)",
+                "load the weights in model(), on the CPU",
             )
         return model.cpu().eval()
 
@@ -104,6 +112,18 @@ class Recipe:
             raise RecipeError(f"{self.path}: evaluate() returned {metric}, which is no metric")
         return metric
 
+    @contextmanager
+    def _running(self, function: str) -> Iterator[None]:
+        """Its code runs with the default device that it set; edgekit's own is the CPU."""
+        import torch
+
+        torch.set_default_device(self._device)
+        try:
+            with blaming(self.path, f"{function}()"):
+                yield
+        finally:
+            self._device = take_default_device()
+
     def _iterate(self, function: str) -> Iterator[Any]:
         items = self.call(function)
         if not isinstance(items, Iterable):
@@ -111,31 +131,53 @@ class Recipe:
                 f"{self.path}: {function}() must return or yield tuples of tensors, "
                 f"not {_type_name(items)}"
             )
-        with blaming(self.path, f"{function}()"):
-            yield from items
+        waiting = iter(items)
+        while True:
+            with self._running(function):
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    return
+            yield item
 
 
 @contextmanager
 def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
     """Run a recipe file and give it; its folder is first on the module path meanwhile.
 
-    The local modules it imported are forgotten afterwards, so that two recipes in one process
-    never see each other's. Random numbers start at ``seed``.
+    The local modules it imported are forgotten afterwards, and torch's default type is put back,
+    so that two recipes in one process never see each other's. A default device counts only while
+    its functions run. Random numbers start at ``seed``.
     Raises RecipeError: no such file, it does not import, a required function is missing.
     """
     path = _existing(path)
     folder = str(path.parent)
     before = set(sys.modules)
     sys.path.insert(0, folder)
+    import torch
+
+    dtype, device = torch.get_default_dtype(), take_default_device()
     try:
         _start_random_numbers(seed)
-        yield Recipe(path, _run_file(path), seed)
+        module = _run_file(path)
+        yield Recipe(path, module, seed, take_default_device())
     finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(device)
         if folder in sys.path:
             sys.path.remove(folder)
         for name in set(sys.modules) - before:
             if _is_local(sys.modules[name], path.parent):
                 del sys.modules[name]
+
+
+def take_default_device() -> torch.device | None:
+    """Set torch's default device back to none, and give what it was."""
+    import torch
+
+    device = torch.get_default_device()
+    torch.set_default_device(None)
+    return device if device.type != "cpu" else None
 
 
 @contextmanager
@@ -176,6 +218,8 @@ def check_inputs(value: Any, where: str) -> Inputs:
             raise RecipeError(f"{where}: element {index} is {_type_name(tensor)}, not a tensor")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise RecipeError(f"{where}: element {index} is not a plain dense tensor")
+        if tensor.is_meta:
+            raise RecipeError(f"{where}: element {index} is on the 'meta' device: it has no values")
         if dtype_name(tensor) not in ITEM_SIZE:
             raise RecipeError(
                 f"{where}: element {index} is {dtype_name(tensor)}: no runtime has it"

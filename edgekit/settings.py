@@ -13,7 +13,7 @@ from pydantic import ConfigDict, ValidationError
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.errors import SettingError
-from edgekit.plan import PrecisionChoice
+from edgekit.plan import Effort, PrecisionChoice
 from edgekit.target import Target, explain_validation
 
 RuntimeChoice = Literal["auto", "executorch"]
@@ -29,6 +29,8 @@ class Settings(BudgetLimits):
     target: str | None = None
     runtime: RuntimeChoice | None = None
     precision: PrecisionChoice | None = None
+    effort: Effort | None = None
+    calibration: str | None = None
     seed: int | None = None
     device: str | None = None
     name: str | None = None

@@ -1,25 +1,38 @@
 """Benchmarks of the main job, side by side and interleaved in one run; prints a Markdown table.
 
 python scripts/bench_spine.py              all of it, some ten minutes
-python scripts/bench_spine.py help footprint runner build
+python scripts/bench_spine.py help footprint runner build again
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from side_by_side import EDGEKIT, PYTHON, fact, interleaved, print_table, row, run, seconds
+from side_by_side import (
+    EDGEKIT,
+    PYTHON,
+    fact,
+    interleaved,
+    print_table,
+    row,
+    run,
+    seconds,
+    with_interval,
+)
+
+from edgekit.cache import STAGES, cache_folder
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "mobilenet_v2.py"
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["help", "footprint", "runner", "build"]
+    wanted = sys.argv[1:] or list(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
             PARTS[name](Path(folder))
@@ -58,15 +71,36 @@ def bench_runner(folder: Path) -> None:
 
 
 def bench_build(folder: Path) -> None:
-    """The whole of `edgekit build` against a bare script of the same calls."""
+    """The whole of `edgekit build` against a bare script of the same calls; nothing is cached."""
     output, bare = folder / "bundle", folder / "bare.pte"
     command = [*EDGEKIT, "build", RECIPE, "--target", "x86", "--precision", "int8", "--quiet"]
+
+    def anew() -> float:
+        shutil.rmtree(cache_folder() / STAGES, ignore_errors=True)
+        return seconds([*command, "--effort", "quick", "--output", output])
+
     ratio = interleaved(
-        lambda: seconds([*command, "--output", output]),
-        lambda: seconds([PYTHON, HERE / "bench_bare.py", "int8", bare]),
-        rounds=5,
+        anew, lambda: seconds([PYTHON, HERE / "bench_bare.py", "int8", bare]), rounds=5
     )
-    row("`edgekit build` int8 MobileNetV2 / bare script", "<= 1.2", ratio, ratio[0] <= 1.2)
+    title = "`edgekit build --effort quick` int8 MobileNetV2 / bare script"
+    row(title, "<= 1.2", ratio, ratio[0] <= 1.2)
+
+
+def bench_again(folder: Path) -> None:
+    """An unchanged build against the recipe's own imports: seconds beyond them."""
+    digits = HERE.parent / "examples" / "digits" / "recipe.py"
+    for name, recipe in (("MobileNetV2", RECIPE), ("digits", digits)):
+        output = folder / f"again-{name}"
+        command = [*EDGEKIT, "build", recipe, "--target", "x86", "--precision", "int8", "--quiet"]
+        command += ["--output", output]
+        run(command)
+        beyond = []
+        for _ in range(11):
+            imports = seconds([PYTHON, recipe])
+            beyond.append(seconds(command) - imports)
+        found, low, high = with_interval(beyond)
+        title = f"{name} int8 built again, unchanged: beyond the recipe's own imports"
+        fact(title, "<= 2 s", f"{found:.2f} s (95 %: {low:.2f} to {high:.2f})", found <= 2)
 
 
 def build(folder: Path, precision: str) -> Path:
@@ -113,6 +147,7 @@ PARTS = {
     "footprint": bench_footprint,
     "runner": bench_runner,
     "build": bench_build,
+    "again": bench_again,
 }
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 targets_app = typer.Typer(no_args_is_help=True, help="What is known about devices.")
 app.add_typer(targets_app, name="targets")
+cache_app = typer.Typer(no_args_is_help=True, help="What edgekit keeps on this host.")
+app.add_typer(cache_app, name="cache")
 
 
 def _print_version(value: bool) -> None:

@@ -41,7 +41,8 @@ def init(
 @app.command()
 def build(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe's file; else ./recipe.py.")
+        Path | None,
+        typer.Argument(metavar="[RECIPE]", help="A recipe, .pt2 or .pte; else ./recipe.py."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="A target's name or TOML file.")] = None,
     runtime: Annotated[
@@ -55,6 +56,14 @@ def build(
     memory_mb: MemoryMb = None,
     size_mb: SizeMb = None,
     max_drop: MaxDrop = None,
+    effort: Annotated[
+        Literal["quick", "normal", "thorough"] | None,
+        typer.Option(help="How often memory is measured: 1, 3 or 9 times."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Typical inputs, in the place of calibration()."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random numbers start here.")] = None,
     device: Annotated[
         str | None, typer.Option(help="Measure on this device: local, user@host, an alias.")
@@ -84,6 +93,8 @@ def build(
             "memory_mb": memory_mb,
             "size_mb": size_mb,
             "max_drop": max_drop,
+            "effort": effort,
+            "calibration": str(calibration) if calibration else None,
             "seed": seed,
             "device": device,
             "name": name,
@@ -103,6 +114,8 @@ def build(
         runtime=settings.pick(layers, "runtime", "auto"),
         precision=settings.pick(layers, "precision", "auto"),
         limits=settings.limits(layers, board),
+        effort=settings.pick(layers, "effort", "normal"),
+        calibration=settings.pick(layers, "calibration"),
         seed=settings.pick(layers, "seed", 0),
         device=settings.pick(layers, "device"),
         name=settings.pick(layers, "name"),

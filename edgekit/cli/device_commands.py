@@ -23,7 +23,9 @@ from edgekit.cli.output import output
 
 @app.command()
 def bench(
-    bundle: Bundle,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, or a finished .pte.")
+    ],
     device: Device,
     threads: Annotated[int | None, typer.Option(min=1, max=256, help="Else the target's.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Timed runs.")] = 60,
@@ -37,7 +39,7 @@ def bench(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure what a bundle really does on a device."""
+    """Measure what a bundle, or a finished .pte, really does on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.text import render_bench

@@ -31,7 +31,8 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        from edgekit.cli import commands, device_commands  # noqa: F401 - they register themselves
+        # they register themselves
+        from edgekit.cli import commands, device_commands, host_commands  # noqa: F401
         from edgekit.cli.app import app
 
         code = app(standalone_mode=False, prog_name="edgekit")

@@ -23,14 +23,14 @@ from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
-from edgekit.documents import Rung, VerdictDocument
-from edgekit.errors import TargetError
+from edgekit.documents import VerdictDocument
+from edgekit.errors import TargetError, UsageError
 from edgekit.interrupt import fragile
-from edgekit.pipeline.bench import environment_dict, measure_bundle, why_no_latency
 from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
-from edgekit.plan import PrecisionChoice
+from edgekit.pipeline.measured import environment_dict, measure_bundle, why_no_latency
+from edgekit.plan import Effort, PrecisionChoice
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runtimes.base import RunnerFiles, Runtime
@@ -39,13 +39,15 @@ from edgekit.runtimes.registry import choose_runtime
 from edgekit.target import Target, load_target
 
 if TYPE_CHECKING:
-    from edgekit.pipeline.ladder import Candidate
-    from edgekit.pipeline.subject import Subject
+    import torch
+
+    from edgekit.pipeline.built import Built
     from edgekit.recipe import Recipe
 
-MEMORY_ROUNDS = 3
+MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
 NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
-NO_EVALUATE = "the recipe has no evaluate()"
+# Of a program that is lowered already (pipeline/finished.py, which imports torch).
+FINISHED = ".pte"
 
 
 @dataclass
@@ -73,6 +75,8 @@ def build(
     memory_mb: float | None = None,
     size_mb: float | None = None,
     max_drop: float | None = None,
+    effort: Effort = "normal",
+    calibration: str | Path | None = None,
     seed: int = 0,
     device: str | None = None,
     name: str | None = None,
@@ -83,9 +87,11 @@ def build(
 ) -> VerdictDocument:
     """Build a bundle of the recipe's model for ``target`` and give its verdict.
 
-    ``limits`` are budgets with who asked for each; the four budget arguments are put before
-    them, the target's own after. A missed budget is no error: the bundle is there, and the
-    document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
+    ``recipe`` may be a program that torch.export.save wrote (.pt2), or a finished .pte, which is
+    packaged as it is. ``calibration`` is a .npz file that stands in for the recipe's
+    calibration(). ``limits`` are budgets with who asked for each; the four budget arguments are
+    put before them, the target's own after. A missed budget is no error: the bundle is there, and
+    the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
 
     Raises RecipeError, ExportError, TargetError, RuntimeFailure, ParityError, OutputError,
     UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is left
@@ -98,20 +104,29 @@ def build(
     )
     asked = merge_limits([("target", board.budgets)])
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
-    engine = choose_runtime(runtime, board)
     path = Path(recipe)
+    finished = path.suffix == FINISHED
+    if finished and (precision != "auto" or calibration is not None):
+        raise UsageError(
+            f"{path} is finished and is packaged as it is: --precision and --calibration are for "
+            "a recipe or an exported program (.pt2)"
+        )
+    engine = choose_runtime(runtime, board)
     bundle_name = check_name(name or default_name(path))
     folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
     check_output(folder)
     with _device(device, board, accept_new_host_key, progress) as transport:
         with progress.stage("starting PyTorch"), fragile():
-            from edgekit.pipeline.subject import read_subject  # noqa: F401 - imports torch
-            from edgekit.recipe import open_recipe
+            from edgekit.pipeline.source import open_source  # imports torch
 
         clock = Clock()
-        with explaining(folder), clock.timed("total"), open_recipe(path, seed) as opened:
-            job = _Job(engine, board, asked, transport, progress, clock, seed)
-            return job.run(opened, precision, bundle_name, folder)
+        job = _Job(engine, board, asked, transport, progress, clock, seed, effort)
+        with explaining(folder), clock.timed("total"):
+            if finished:
+                return job.package_finished(path, bundle_name, folder)
+            data = Path(calibration) if calibration is not None else None
+            with open_source(path, seed) as opened:
+                return job.run(opened, data, precision, bundle_name, folder)
 
 
 @dataclass(frozen=True)
@@ -125,49 +140,71 @@ class _Job:
     progress: Progress
     clock: Clock
     seed: int
+    effort: Effort
 
     def run(
-        self, recipe: Recipe, precision: PrecisionChoice, name: str, folder: Path
+        self,
+        recipe: Recipe,
+        calibration: Path | None,
+        precision: PrecisionChoice,
+        name: str,
+        folder: Path,
     ) -> VerdictDocument:
+        """Recipe, ladder, bundle."""
+        from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
         from edgekit.pipeline.ladder import climb
         from edgekit.pipeline.lowered import Tools
-        from edgekit.pipeline.stage import staged
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
         host = self.engine.runner_files(host_architecture(), self.progress)
-        files = self.engine.runner_files(self.target.architecture, self.progress)
         with self.clock.timed("recipe"):
-            subject = read_subject(recipe, precision != "fp32", self.progress)
+            subject = read_subject(recipe, precision != "fp32", self.progress, calibration)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             tools = Tools(self.engine, host, self.seed, self.progress, Fingerprint(subject))
             drop = self.limits.get("accuracy_drop")
             candidate, ladder = climb(subject, tools, precision, drop.value if drop else None)
-        with drafting(folder) as draft, staged(candidate.artifact, host) as here:
+        document = self._bundle(built(subject, candidate, ladder), host, name, folder)
+        return self._advised(document, subject.model)
+
+    def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
+        """With what could be written better in the model, where operators are left outside."""
+        classes = {layer: type(module).__name__ for layer, module in model.named_modules()}
+        advice = self.engine.advise(document.program["outside"], classes)
+        return document.model_copy(update={"advice": advice})
+
+    def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
+        """A file that was lowered elsewhere: no recipe, no ladder."""
+        from edgekit.pipeline.finished import read_finished
+
+        host = self.engine.runner_files(host_architecture(), self.progress)
+        with self.clock.timed("artifact"), self.progress.stage("reading the program"):
+            finished = read_finished(path, self.engine, host, self.seed)
+        return self._bundle(finished, host, name, folder)
+
+    def _bundle(self, built: Built, host: RunnerFiles, name: str, folder: Path) -> VerdictDocument:
+        from edgekit.pipeline.stage import staged
+
+        files = self.engine.runner_files(self.target.architecture, self.progress)
+        with drafting(folder) as draft, staged(built.artifact, host) as here:
             with self.clock.timed("package"), self.progress.stage("packaging"):
-                manifest = self._package(draft, name, subject, candidate, files, here)
+                manifest = self._package(draft, name, built, files, here)
             with self.clock.timed("measure"):
                 measured = self._measure(draft, manifest, here)
-            record = self._record(manifest, subject, candidate, ladder, measured)
+            record = self._record(manifest, built, measured)
             (draft / VERDICT).write_bytes(record.to_bytes())
         return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
 
     def _package(
-        self,
-        draft: Path,
-        name: str,
-        subject: Subject,
-        candidate: Candidate,
-        files: RunnerFiles,
-        here: Installed,
+        self, draft: Path, name: str, built: Built, files: RunnerFiles, here: Installed
     ) -> Manifest:
         from edgekit.pipeline.package import package
         from edgekit.pipeline.predict import run_serving
 
         with Serving(here) as serving:
             run = run_serving(serving)
-            return package(draft, name, subject, candidate, self.target, self.engine, files, run)
+            return package(draft, name, built, self.target, self.engine, files, run)
 
     def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
         """On the device where one is named; else the peak memory of the runner on this host."""
@@ -179,41 +216,34 @@ class _Job:
             inputs = golden_inputs(draft, manifest)
             peaks = [
                 measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
-                for _ in range(MEMORY_ROUNDS)
+                for _ in range(MEMORY_ROUNDS[self.effort])
             ]
         own = self.target.architecture == host_architecture()
         figure = memory.measured(peaks) if own else memory.predicted(peaks)
         return _Measured({"peak_memory_mb": figure}, {})
 
-    def _record(
-        self,
-        manifest: Manifest,
-        subject: Subject,
-        candidate: Candidate,
-        ladder: tuple[Rung, ...],
-        measured: _Measured,
-    ) -> Record:
+    def _record(self, manifest: Manifest, built: Built, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
         missing: dict[BudgetName, str] = {}
-        if candidate.accuracy_drop is not None:
-            figures["accuracy_drop"] = Figure(value=candidate.accuracy_drop, source="measured")
+        if built.accuracy_drop is not None:
+            figures["accuracy_drop"] = Figure(value=built.accuracy_drop, source="measured")
         else:
-            missing["accuracy_drop"] = NO_EVALUATE
+            missing["accuracy_drop"] = built.why_no_drop
         if "latency_ms" not in figures:
             emulated = measured.environment.get("emulated")
             missing["latency_ms"] = why_no_latency(emulated) if self.transport else NO_DEVICE
         return Record(
             manifest=manifest.digest,
-            recipe=str(subject.recipe.path),
-            recipe_sha256=subject.recipe.digest,
+            recipe=str(built.source),
+            recipe_sha256=built.source_sha256,
             device=self.transport.name if self.transport else None,
             limits=self.limits,
             figures=figures,
             missing=missing,
-            accuracy=candidate.accuracy,
-            parity=candidate.parity,
-            inferences=candidate.inferences,
-            ladder=ladder,
+            accuracy=built.accuracy,
+            parity=built.parity,
+            inferences=built.inferences,
+            ladder=built.ladder,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

@@ -71,10 +71,7 @@ def verdict_document(
         parity=record.parity,
         plan=manifest.plan.model_dump(mode="json"),
         ladder=record.ladder,
-        program={
-            **manifest.program.model_dump(mode="json"),
-            "layers": [layer._asdict() for layer in manifest.program.layers],
-        },
+        program=manifest.program.summary(),
         seconds=record.seconds,
     )
 

@@ -12,6 +12,7 @@ from edgekit.errors import RecipeError
 from edgekit.interrupt import fragile
 from edgekit.pipeline.check import open_bundle
 from edgekit.pipeline.deploy import installed_on, peak_of, reaching
+from edgekit.pipeline.installed import require_torch
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Serving
 
@@ -34,18 +35,19 @@ def evaluate(
 
     One serving process on the device answers all of ``predict``. ``recipe`` names another file;
     where it is not the one of the build, ``host_accuracy`` is None.
-    Raises RecipeError, and all that bench raises but ParityError.
+    Raises RecipeError, MissingExtraError, and all that bench raises but ParityError.
     """
     progress = progress or Silent()
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)
+    require_torch("judging by a recipe's own metric")
     with progress.stage("starting PyTorch"), fragile():
         from edgekit.pipeline.predict import Counted, run_serving
+        from edgekit.pipeline.source import open_source
         from edgekit.pipeline.subject import read_subject
-        from edgekit.recipe import open_recipe
     path = Path(recipe or record.recipe)
     with (
-        open_recipe(path, manifest.plan.seed) as opened,
+        open_source(path, manifest.plan.seed) as opened,
         reaching(device, accept_new_host_key, progress) as transport,
     ):
         if not opened.has("evaluate"):

@@ -41,7 +41,7 @@ def _parts(subject: Subject) -> Iterator[bytes]:
     for inputs in (subject.example, *subject.calibration):
         yield from _of_inputs(inputs)
     yield from _of_model(subject.model)
-    for path in sorted(_sources(subject.model)):
+    for path in sorted({subject.recipe.path, *_sources(subject.model)}):
         yield str(path).encode()
         yield file_digest(path).encode()
     yield from (part.encode() for part in _versions())

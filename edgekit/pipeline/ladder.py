@@ -66,7 +66,8 @@ def make_int8(subject: Subject, tools: Tools) -> Candidate:
     if not subject.calibration:
         raise RecipeError(
             f"{subject.recipe.path} has no calibration(), which static int8 needs",
-            "add calibration() (edgekit init shows one), or build with --precision fp32",
+            "give typical inputs with --calibration FILE.npz, add calibration() to the recipe "
+            "(edgekit init shows one), or build with --precision fp32",
         )
     plan = Plan(precision="int8", seed=tools.seed)
     lowered = lower(subject, tools, plan)
@@ -107,7 +108,9 @@ def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
 def _try_int8(subject: Subject, tools: Tools, limit: float) -> tuple[Candidate | None, Rung]:
     if not subject.calibration:
         return None, Rung(
-            precision="int8", taken=False, reason="the recipe has no calibration() to quantize with"
+            precision="int8",
+            taken=False,
+            reason="there is no calibration data: no calibration(), no --calibration",
         )
     try:
         candidate = make_int8(subject, tools)

@@ -22,10 +22,10 @@ from edgekit.bundle.manifest import (
     RuntimeInfo,
 )
 from edgekit.cache import file_digest
-from edgekit.pipeline.ladder import Candidate
+from edgekit.pipeline.built import Built
 from edgekit.pipeline.predict import Run, from_bytes, to_bytes
-from edgekit.pipeline.subject import Subject
-from edgekit.program import Program, TensorSpec
+from edgekit.program import Program
+from edgekit.recipe import Inputs
 from edgekit.runner.tensors import every, expand
 from edgekit.runtimes.base import RunnerFiles, Runtime
 from edgekit.target import Architecture, Target
@@ -41,16 +41,14 @@ BASE_FEATURES: dict[Architecture, tuple[str, ...]] = {
 def package(
     draft: Path,
     name: str,
-    subject: Subject,
-    candidate: Candidate,
+    built: Built,
     target: Target,
     runtime: Runtime,
     files: RunnerFiles,
     host_run: Run,
 ) -> Manifest:
     """Fill ``draft``. ``host_run`` is the artifact on this host: it gives the golden outputs."""
-    artifact = candidate.artifact
-    program = named(artifact.program, subject)
+    artifact, program = built.artifact, built.artifact.program
     (draft / artifact.file_name).write_bytes(artifact.data)
     shutil.copyfile(files.runner, draft / RUNNER)
     (draft / RUNNER).chmod(0o755)
@@ -61,7 +59,7 @@ def package(
     roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in program.libraries}
     (draft / CLIENT).write_bytes(package_files("edgekit.portable").joinpath(CLIENT).read_bytes())
     roles[CLIENT] = "client"
-    golden = write_golden(draft, program, subject, host_run)
+    golden = write_golden(draft, program, built.example, host_run)
     roles |= dict.fromkeys((*golden.inputs, *golden.outputs), "golden")
     binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
     manifest = Manifest(
@@ -82,7 +80,7 @@ def package(
             version=runtime.version,
             good_until=runtime.good_until(),
         ),
-        plan=candidate.plan,
+        plan=built.plan,
         program=program,
         golden=golden,
         files=tuple(_file(draft, path, role) for path, role in sorted(roles.items())),
@@ -91,17 +89,7 @@ def package(
     return manifest
 
 
-def named(program: Program, subject: Subject) -> Program:
-    """The program with the recipe's own names for its inputs and outputs."""
-    return program.model_copy(
-        update={
-            "inputs": _renamed(program.inputs, subject.input_names),
-            "outputs": _renamed(program.outputs, subject.structure.names),
-        }
-    )
-
-
-def write_golden(draft: Path, program: Program, subject: Subject, host_run: Run) -> Golden:
+def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) -> Golden:
     """Store the example and what the artifact makes of it, at most GOLDEN_LIMIT_BYTES in all.
 
     Tensors too large for their share are kept in part: an input as the beginning of a repeated
@@ -112,7 +100,7 @@ def write_golden(draft: Path, program: Program, subject: Subject, host_run: Run)
     share = GOLDEN_LIMIT_BYTES if whole else GOLDEN_LIMIT_BYTES // len(tensors)
     share -= share % 8  # whole elements of every type
     (draft / "golden").mkdir()
-    kept = [to_bytes(tensor)[:share] for tensor in subject.example]
+    kept = [to_bytes(tensor)[:share] for tensor in example]
     inputs = tuple(
         from_bytes(expand(data, spec.byte_count), spec.dtype, spec.shape)
         for data, spec in zip(kept, program.inputs, strict=True)
@@ -138,12 +126,6 @@ def needed_version(binaries: Sequence[Path], symbol: bytes) -> str:
         for match in re.findall(rb"\0" + symbol + rb"_(\d+(?:\.\d+)+)(?=\0)", binary.read_bytes())
     ]
     return ".".join(str(part) for part in max(found, default=(0,)))
-
-
-def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True)
-    )
 
 
 def _write_all(draft: Path, stem: str, contents: Sequence[bytes]) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgekit.calibration import read_calibration
 from edgekit.errors import RecipeError
 from edgekit.pipeline.predict import (
     Outputs,
@@ -53,10 +55,15 @@ class Subject:
         return [self.example, *self.calibration[::step][:PARITY_INPUTS]]
 
 
-def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) -> Subject:
+def read_subject(
+    recipe: Recipe,
+    wants_calibration: bool,
+    progress: Progress,
+    calibration_file: Path | None = None,
+) -> Subject:
     """Call the recipe's functions and run its model once; nothing is evaluated yet.
 
-    Raises RecipeError.
+    ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
     """
     with progress.stage("loading the model and its data"):
         model = recipe.model()
@@ -66,15 +73,18 @@ def read_subject(recipe: Recipe, wants_calibration: bool, progress: Progress) ->
             result = model(*example)
         outputs, structure = structure_of(result)
         _check_finite(recipe, outputs, structure)
+        names = _input_names(model, len(example))
         calibration: list[Inputs] = []
-        if wants_calibration and recipe.has("calibration"):
+        if wants_calibration and calibration_file is not None:
+            calibration = read_calibration(calibration_file, example, names)
+        elif wants_calibration and recipe.has("calibration"):
             calibration = recipe.calibration(example)
     return Subject(
         recipe=recipe,
         model=model,
         example=example,
         example_outputs=outputs,
-        input_names=_input_names(model, len(example)),
+        input_names=names,
         structure=structure,
         calibration=tuple(calibration),
         fp32_accuracy=None,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from edgekit.budget import BudgetLine
 from edgekit.documents import (
+    Advice,
     BenchDocument,
     CheckDocument,
     DeployDocument,
@@ -23,12 +22,12 @@ from edgekit.documents import (
     RunDocument,
     VerdictDocument,
 )
+from edgekit.report.operators import slowest
+from edgekit.report.terminal import grid, printed, styled
 from edgekit.target import Target
 
-WIDTH = 100
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
 SLOWEST = 10
-LEAST_US = 0.05
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -42,11 +41,11 @@ def render_verdict(document: VerdictDocument) -> str:
         ("parity", _parity(document.parity)),
         *([("cpu", _cpu(document.emulation))] if isinstance(document, CheckDocument) else []),
         ("operators", _operators(program)),
-        *_outside(program),
+        *(_advice(document.advice) or _outside(program)),
     ]
-    text = _grid(rows) + "\n" + _budgets(document.budgets)
+    text = grid(rows) + "\n" + _budgets(document.budgets)
     color = COLOR[document.verdict]
-    return text + _styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+    return text + styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 
 
 def render_bench(document: BenchDocument) -> str:
@@ -69,9 +68,9 @@ def render_bench(document: BenchDocument) -> str:
         *_meanwhile(environment["during"]),
         *(("warning", text) for text in environment["warnings"]),
     ]
-    text = _grid(rows) + "\n" + _slowest(document) + "\n" + _budgets(document.budgets)
+    text = grid(rows) + "\n" + slowest(document) + "\n" + _budgets(document.budgets)
     color = COLOR[document.verdict]
-    return text + _styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+    return text + styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 
 
 def render_deploy(document: DeployDocument) -> str:
@@ -82,7 +81,7 @@ def render_deploy(document: DeployDocument) -> str:
         ("sent", f"{_megabytes(document.sent_bytes)}, {_megabytes(document.reused_bytes)} reused"),
         ("path", document.path),
     ]
-    return _grid(rows)
+    return grid(rows)
 
 
 def render_ls(document: LsDocument) -> str:
@@ -94,12 +93,12 @@ def render_ls(document: LsDocument) -> str:
     for row in document.bundles:
         mark = "current" if row.current else ""
         table.add_row(row.name, row.release, f"{row.size_mb:.2f} MB", mark)
-    return _print(table)
+    return printed(table)
 
 
 def render_run(document: RunDocument) -> str:
     rows = [(row.name, f"{row.file}: {row.dtype} {list(row.shape)}") for row in document.outputs]
-    return _grid([("device", document.device), *rows, ("took", _ms(document.latency_ms))])
+    return grid([("device", document.device), *rows, ("took", _ms(document.latency_ms))])
 
 
 def render_eval(document: EvalDocument) -> str:
@@ -109,7 +108,7 @@ def render_eval(document: EvalDocument) -> str:
         ("accuracy", f"{document.accuracy:.2f} there, {host} on the host, when it was built"),
         ("inferences", str(document.inferences)),
     ]
-    return _grid([*rows, ("note", document.note)] if document.note else rows)
+    return grid([*rows, ("note", document.note)] if document.note else rows)
 
 
 def render_targets(targets: Iterable[tuple[Target, Path]]) -> str:
@@ -126,7 +125,7 @@ def render_targets(targets: Iterable[tuple[Target, Path]]) -> str:
             ", ".join(target.runtimes),
             target.description,
         )
-    return _print(table)
+    return printed(table)
 
 
 def sketch(latency: LatencySummary, width: int = 40) -> str:
@@ -152,7 +151,8 @@ def _precision(document: VerdictDocument) -> str:
 def _accuracy(document: VerdictDocument) -> str:
     accuracy = document.accuracy
     if accuracy.fp32 is None or accuracy.artifact is None:
-        return "unknown: the recipe has no evaluate()"
+        notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
+        return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
     return f"{accuracy.fp32:.2f} in torch, {accuracy.artifact:.2f} as the artifact"
 
 
@@ -200,6 +200,18 @@ def _outside(program: dict[str, Any]) -> list[tuple[str, str]]:
     return [("slow kernels", "\n".join(rows[:SLOWEST] + more))]
 
 
+def _advice(advice: Sequence[Advice]) -> list[tuple[str, str]]:
+    lines = []
+    for item in advice:
+        layers = [layer or "the model itself" for layer in item.layers]
+        more = f" and {len(layers) - 2} more" if len(layers) > 2 else ""
+        calls = f" ({item.count} times)" if item.count > 1 else ""
+        lines.append(f"{', '.join(item.operators)} in {', '.join(layers[:2])}{more}{calls}")
+        if item.instead:
+            lines.append(f"  write instead: {item.instead}")
+    return [("slow kernels", "\n".join(lines))] if lines else []
+
+
 def _budgets(lines: Sequence[BudgetLine]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("budget", "found", "", "asked for", "status"):
@@ -209,7 +221,7 @@ def _budgets(lines: Sequence[BudgetLine]) -> str:
         color = COLOR[line.status]
         status = line.status.replace("_", " ")
         table.add_row(line.name, _found(line), _how(line), limit, f"[{color}]{status}[/{color}]")
-    return _print(table)
+    return printed(table)
 
 
 def _found(line: BudgetLine) -> str:
@@ -228,33 +240,6 @@ def _how(line: BudgetLine) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-
-
-def _slowest(document: BenchDocument) -> str:
-    timed = [row for row in document.per_op if row.mean_us >= LEAST_US]
-    rows = sorted(timed, key=lambda row: row.mean_us, reverse=True)[:SLOWEST]
-    if not rows:
-        return ""
-    total = sum(row.mean_us for row in document.per_op) or 1.0
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("slowest operators")
-    table.add_column("time", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("")
-    for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.mean_us:.1f} us",
-            f"{100 * row.mean_us / total:.0f} %",
-            "" if row.delegated else "outside the delegate",
-        )
-    return _print(table) + _hidden(len(document.per_op) - len(timed))
-
-
-def _hidden(count: int) -> str:
-    if not count:
-        return ""
-    return f"and {count} too short for XNNPACK's clock of whole microseconds\n"
 
 
 def _device(name: str, environment: dict[str, Any]) -> str:
@@ -303,30 +288,3 @@ def _ms(value: float) -> str:
     if value < 0.1:
         return f"{value * 1000:.1f} us"
     return f"{value:.3f} ms" if value < 10 else f"{value:.1f} ms"
-
-
-def _grid(rows: Sequence[tuple[str, str]]) -> str:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for title, text in rows:
-        grid.add_row(title, text.replace("[", r"\["))
-    return _print(grid)
-
-
-def _styled(text: str) -> str:
-    return _print(text, soft_wrap=True)
-
-
-def _print(thing: Any, soft_wrap: bool = False) -> str:
-    """Render with colors only where stdout is a terminal that wants them (NO_COLOR)."""
-    outside = Console()
-    console = Console(
-        file=io.StringIO(),
-        width=max(60, min(outside.width, 140)) if outside.is_terminal else WIDTH,
-        force_terminal=outside.is_terminal,
-        highlight=False,
-    )
-    console.print(thing, soft_wrap=soft_wrap)
-    text = str(console.file.getvalue())  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"

@@ -37,7 +37,9 @@ class RunnerTensor:
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """``instruction``: which of the program's; ``index``: which event inside that delegate."""
+    """One operator's mean time; ``instruction``: which of the program's it is of, ``index``:
+    which event inside that one.
+    """
 
     name: str
     mean_us: float
@@ -51,6 +53,7 @@ class RunReport:
     """What the runner's document says; times in the units of their names, 1 MB = 1e6 bytes.
 
     ``cpu_ms``: what the process used of all cores so far, loading included; None: not told.
+    ``profiled_us``: the mean of the profiled runs, without what profiling itself took.
     """
 
     runtime: str
@@ -62,6 +65,7 @@ class RunReport:
     outputs: tuple[RunnerTensor, ...]
     latencies_ms: tuple[float, ...] = ()
     profile: tuple[ProfileRow, ...] = ()
+    profiled_us: float | None = None
     cpu_ms: float | None = None
 
 
@@ -270,6 +274,7 @@ def _report(document: dict[str, Any]) -> RunReport:
             )
             for row in document.get("profile", [])
         ),
+        profiled_us=document["profiled_ns"] / 1e3 if "profiled_ns" in document else None,
         cpu_ms=document["cpu_ns"] / 1e6 if "cpu_ns" in document else None,
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from edgekit.documents import Advice
 from edgekit.plan import Plan
 from edgekit.program import Program
 from edgekit.progress import Progress
@@ -34,6 +35,15 @@ class RunnerFiles:
     libraries: dict[str, Path]
 
 
+class Located(NamedTuple):
+    """The operator that a row of a profile is of: its full name, and the layer in the recipe's
+    model that it computes ('' the model itself, None where that is not known).
+    """
+
+    name: str
+    layer: str | None
+
+
 class Runtime(Protocol):
     name: str
     version: str
@@ -56,8 +66,22 @@ class Runtime(Protocol):
         """Lower a float or quantized program to the runtime's file. Raises RuntimeFailure."""
         ...
 
+    def read(self, data: bytes) -> Artifact:
+        """A finished file that was lowered elsewhere. Raises RuntimeFailure where it cannot be
+        read; the runner must have verified it before.
+        """
+        ...
+
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
         """The runner built for ``architecture``; built or fetched first where it is missing."""
+        ...
+
+    def advise(
+        self, outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]
+    ) -> tuple[Advice, ...]:
+        """What to write instead of the operators (operator, layer, count) that no delegate took;
+        ``classes``: the name of each layer's class.
+        """
         ...
 
     def good_until(self) -> str:

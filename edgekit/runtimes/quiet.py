@@ -16,6 +16,26 @@ NOISY_MESSAGES = (r".*LeafSpec.*", r"The tensor attributes? .* assigned during e
 NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")
 
 
+def first_line(error: BaseException) -> str:
+    """The error's kind and the first thing that it says: torch's own run over pages."""
+    lines = (line.strip() for line in str(error).splitlines())
+    said = next((line for line in lines if line), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+@contextmanager
+def own_default_dtype() -> Iterator[None]:
+    """torch's own default type for what a library computes, whatever a recipe has set."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings raised inside the libraries; the recipe's own still appear. An interruption

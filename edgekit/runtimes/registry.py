@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgekit.errors import TargetError
-from edgekit.runtimes.base import Runtime
+from edgekit.program import Program
+from edgekit.runner.client import ProfileRow
+from edgekit.runtimes.base import Located, Runtime
 from edgekit.target import Target
 
 
@@ -21,3 +25,10 @@ def choose_runtime(choice: str, target: Target) -> Runtime:
             f"{', '.join(target.runtimes)}"
         )
     return ExecuTorch()
+
+
+def locate(program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
+    """The operator and the layer of every row of a profile. The runtime need not be installed."""
+    from edgekit.runtimes.executorch import profile
+
+    return profile.locate(program, rows)

@@ -13,6 +13,7 @@ from edgekit.bundle.manifest import read_manifest
 from edgekit.device.qemu import QemuTransport, fake_root, find_emulator, find_sysroot
 from edgekit.errors import RunnerError
 from edgekit.pipeline.golden import Load, golden_inputs, require_golden
+from edgekit.pipeline.profile import operator_times
 from edgekit.runner.client import MISSING_KERNEL, Installed, measure
 from edgekit.target import load_target
 
@@ -58,6 +59,21 @@ def test_models_with_portable_kernels(
     report = measure(at, inputs, runs=3, warmup=0, threads=2, profile=True)
     assert report.threads == 2
     assert report.profile
+
+
+def test_time_by_layer_in_nanoseconds(digits_arm_bundle, installed) -> None:
+    """Not the times, which are the emulator's; but they are told, and whose they are."""
+    program = read_manifest(digits_arm_bundle).program
+    report = measure(
+        installed(digits_arm_bundle, "rpi4"), runs=3, warmup=1, threads=1, profile=True
+    )
+    operators, whole_ms = operator_times(program, [report])
+    known = [row.layer for row in operators if row.layer is not None]
+    assert [known[0], known[-1]] == ["stem.0", "head"]
+    assert {"blocks.0.depthwise", "blocks.2", "blocks.3.pointwise", "pool"} <= set(known)
+    assert sum(row.mean_us for row in operators) == pytest.approx(whole_ms * 1000)
+    assert all(row.mean_us > 0 for row in operators)
+    assert any(row.mean_us % 1 for row in operators)  # XNNPACK itself tells whole microseconds
 
 
 def test_a_missing_library_is_a_missing_backend(digits_arm_bundle, tmp_path, installed) -> None:

@@ -165,3 +165,26 @@ def model():
 def example_inputs():
     return (torch.rand(1, 4),)
 """
+
+CLAMPED = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            self.wide.weight.mul_(300)
+
+    def forward(self, x):
+        return self.last(torch.nn.functional.relu6(self.wide(x)))
+
+def model():
+    torch.manual_seed(0)
+    return Net()
+
+def example_inputs():
+    return (torch.rand(1, 3, 8, 8) - 0.5,)
+
+def calibration():
+    return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
+"""

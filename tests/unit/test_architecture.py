@@ -12,9 +12,10 @@ import edgekit
 PACKAGE = Path(edgekit.__file__).parent
 # From the top of the house to its foundations; a room imports itself and what is below it.
 ROOMS = [
-    "cli", "report", "pipeline", "search", "runtimes", "compress", "recipe", "cost", "store",
-    "measurement", "runner", "bundle", "device", "cache", "settings", "target", "budget", "plan",
-    "program", "documents", "progress", "interrupt", "errors", "portable",
+    "cli", "report", "pipeline", "search", "exported", "runtimes", "compress", "data", "metrics",
+    "calibration", "recipe", "cost", "store", "measurement", "runner", "bundle", "device", "cache",
+    "settings", "target", "budget", "plan", "program", "documents", "progress", "interrupt",
+    "errors", "portable",
 ]  # fmt: skip
 # Frozen data at the foundations: these may know each other in any direction but a circle.
 LEAVES = {
@@ -92,15 +93,23 @@ def test_rooms_without_torch() -> None:
 def test_check_and_bench_import_no_torch() -> None:
     code = (
         "import sys, edgekit; edgekit.check; edgekit.bench; edgekit.deploy; edgekit.run;"
-        "import edgekit.cli.commands, edgekit.cli.device_commands;"
+        "import edgekit.cli.commands, edgekit.cli.device_commands, edgekit.cli.host_commands;"
+        "import edgekit.pipeline.doctor, edgekit.pipeline.housekeeping;"
         "import edgekit.report.text; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_helpers_of_recipes_import_torch_and_pillow_late() -> None:
+    code = (
+        "import sys, edgekit.data, edgekit.metrics; assert not {'torch', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_help_imports_neither_pydantic_nor_rich() -> None:
     code = (
-        "import sys, edgekit.cli.commands, edgekit.cli.device_commands;"
+        "import sys, edgekit.cli.commands, edgekit.cli.device_commands, edgekit.cli.host_commands;"
         "assert not {'torch', 'pydantic', 'rich', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

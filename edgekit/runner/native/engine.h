@@ -38,12 +38,19 @@ struct TensorSpec {
   size_t bytes;
 };
 
-// One operator's time, summed over all profiled runs.
+// The profiled runs that count, and what they took without what profiling itself did.
+struct Profiled {
+  long runs;
+  uint64_t total_ns;
+};
+
+// One operator's time, summed over the runs that count.
 struct ProfileRow {
   char name[128];
   int instruction;  // which of the program's instructions
   int index;        // which event inside that delegate call
   bool delegated;
+  uint64_t run_ns;  // in the last run
   uint64_t total_ns;
 };
 
@@ -75,7 +82,7 @@ void read_output(int index, void* data);
 
 // Forgets what was profiled so far: warm-up runs do not count.
 void reset_profile();
-const ProfileRow* profile_rows(int* count);
+const ProfileRow* profile_rows(int* count, Profiled* whole);
 
 }  // namespace engine
 }  // namespace edgekit

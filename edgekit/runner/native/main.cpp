@@ -79,16 +79,20 @@ static void add_specs(Text* text, const char* key, int count, const TensorSpec& 
   text->add("],");
 }
 
-static void add_profile(Text* text, long runs) {
+static void add_profile(Text* text) {
   int count = 0;
-  const ProfileRow* rows = engine::profile_rows(&count);
-  text->add(",\"profile\":[");
+  Profiled whole = {};
+  const ProfileRow* rows = engine::profile_rows(&count, &whole);
+  if (whole.runs == 0) return;
+  const auto runs = static_cast<uint64_t>(whole.runs);
+  text->add(",\"profiled_runs\":%ld,\"profiled_ns\":%" PRIu64 ",\"profile\":[", whole.runs,
+            whole.total_ns / runs);
   for (int i = 0; i < count; i++) {
     text->add("%s{\"name\":", i ? "," : "");
     text->add_quoted(rows[i].name);
     text->add(",\"instruction\":%d,\"index\":%d,\"delegated\":%s,\"mean_ns\":%" PRIu64 "}",
               rows[i].instruction, rows[i].index, rows[i].delegated ? "true" : "false",
-              rows[i].total_ns / static_cast<uint64_t>(runs));
+              rows[i].total_ns / runs);
   }
   text->add("]");
 }
@@ -112,7 +116,7 @@ static void add_document(Text* text, const Loaded& loaded, const uint64_t* laten
   text->add("\"latencies_ns\":[");
   for (long i = 0; i < runs; i++) text->add("%s%" PRIu64, i ? "," : "", latencies[i]);
   text->add("]");
-  if (profile && runs) add_profile(text, runs);
+  if (profile) add_profile(text);
   text->add("}\n");
 }
 

@@ -6,18 +6,14 @@ import json
 import re
 import subprocess
 import tempfile
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.program import (
-    LayerOperators,
-    OutsideOperator,
-    Program,
-    Quantization,
-    TensorSpec,
-)
+from edgekit.program import Call, Kind, Operator, Program, Quantization, TensorSpec
+from edgekit.runtimes.executorch.profile_alignment import candidates
 
 if TYPE_CHECKING:
     import torch
@@ -27,48 +23,89 @@ XNNPACK_LIBRARY = "libexecutorch_backend_xnnpack.so"
 KERNEL_LIBRARY = "libexecutorch_kernels_optimized.so"
 QUANTIZED_LIBRARY = "libexecutorch_kernels_quantized.so"
 QUANTIZED_NAMESPACES = ("quantized_decomposed", "torchao")
+DELEGATE_CALL = "executorch_call_delegate"
+VIEW_KERNEL = "executorch_prim::et_view.default"
 XNN_HEADER_BYTES = 30
-# Nodes that only change a tensor's type or layout: they are no operators of the model.
-HOUSEKEEPING = {"XNNConvert", "XNNStaticTranspose", "XNNStaticReshape", "XNNCopy"}
 # XNNPACK's handle for a node that its own passes added.
 NO_HANDLE = 65535
 
 Steps = tuple[list[Quantization | None], list[Quantization | None]]
 
 
+@dataclass
+class DelegateLayers:
+    """Layers of a delegate's nodes by their debug handle, None where it stands for several; and
+    in order its batch normalizations that are folded into nothing: those lose their handle.
+    """
+
+    by_handle: dict[int, str | None] = field(default_factory=dict)
+    norms: list[tuple[int, str | None]] = field(default_factory=list)
+
+
+@dataclass
 class LayerMap:
-    """Layers by debug handle inside delegates, and the operators left outside, by layer."""
+    """Layers of a program's kernels and of its delegates, in order of execution."""
 
-    def __init__(self) -> None:
-        self.by_handle: dict[int, str] = {}
-        self.outside: Counter[tuple[str, str]] = Counter()
+    kernels: list[tuple[str, str | None]] = field(default_factory=list)
+    delegates: list[DelegateLayers] = field(default_factory=list)
 
 
-def layers_by_handle(program: torch.export.ExportedProgram) -> LayerMap:
+def layers_of_program(program: torch.export.ExportedProgram) -> LayerMap:
     """Read from the program as it was emitted which layer each of its nodes is of."""
     found = LayerMap()
     for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if node.op == "call_function" and schema is not None:
-            overload = f".{schema.overload_name}" if schema.overload_name else ""
-            if schema.name != "executorch_call_delegate":
-                found.outside[(schema.name + overload, layer_of(node))] += 1
-    for child in program.graph_module.children():
-        original = getattr(child, "original_module", None)
-        for node in original.graph.nodes if original is not None else ():
-            handle = node.meta.get("debug_handle")
-            if node.op == "call_function" and isinstance(handle, int):
-                layer = layer_of(node)
-                if layer or handle not in found.by_handle:
-                    found.by_handle[handle] = layer
+        if name := _kernel_name(node):
+            found.kernels.append((name, layer_of(node)))
+        elif DELEGATE_CALL in str(node.target):
+            lowered: Any = getattr(program.graph_module, str(node.args[0]))
+            found.delegates.append(_layers_of_delegate(lowered.original_module.graph))
     return found
 
 
-def layer_of(node: torch.fx.Node) -> str:
-    """The module's name in the recipe's model, '' for the model itself."""
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [value[0] for value in stack.values()]
-    return str(names[-1]) if names else ""
+def _layers_of_delegate(graph: torch.fx.Graph) -> DelegateLayers:
+    found = DelegateLayers()
+    layers: dict[int, set[str]] = {}
+    for node in graph.nodes:
+        handle, layer = node.meta.get("debug_handle"), layer_of(node)
+        if node.op != "call_function" or not isinstance(handle, int):
+            continue
+        if layer is not None:
+            layers.setdefault(handle, set()).add(layer)
+        if "batch_norm" in _kernel_name(node) and not _folds(node.args[0]):
+            found.norms.append((handle, layer))
+    found.by_handle = {
+        handle: names.pop() if len(names) == 1 else None for handle, names in layers.items()
+    }
+    return found
+
+
+def _folds(source: Any) -> bool:
+    """Does a batch normalization of this become part of it?"""
+    name = _kernel_name(source)
+    return len(source.users) == 1 and any(part in name for part in ("conv", "linear", "addmm"))
+
+
+def layer_of(node: torch.fx.Node) -> str | None:
+    """The module's name in the recipe's model, '' for the model itself, None where unknown.
+
+    What the quantizer added is of the layer whose value it converts.
+    """
+    if _kernel_name(node).split("::")[0] in QUANTIZED_NAMESPACES:
+        source: Any = node.args[0] if node.args else None
+        return layer_of(source) if hasattr(source, "meta") and _kernel_name(source) else None
+    names = [value[0] for value in (node.meta.get("nn_module_stack") or {}).values()]
+    return str(names[-1]) if names else None
+
+
+def _kernel_name(node: torch.fx.Node) -> str:
+    """As the program's instructions name it; '' where the node becomes no kernel's call."""
+    schema: Any = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return VIEW_KERNEL if getattr(node.target, "__name__", "") == "view" else ""
+    if schema.name == DELEGATE_CALL:
+        return ""
+    overload = f".{schema.overload_name}" if schema.overload_name else ""
+    return str(schema.name) + overload
 
 
 def describe(data: bytes, layers: LayerMap, steps: Steps) -> Program:
@@ -78,26 +115,74 @@ def describe(data: bytes, layers: LayerMap, steps: Steps) -> Program:
     program = deserialize_pte_binary(data).program
     plan = program.execution_plan[0]
     operators = [operator.name for operator in plan.operators]
-    counts: dict[str, Counter[bool]] = {}
-    for delegate in plan.delegates:
-        payload = program.backend_delegate_data[delegate.processed.index].data
-        for layer, quantized in xnnpack_operators(bytes(payload), layers):
-            counts.setdefault(layer, Counter())[quantized] += 1
+    tables = _Tables()
     return Program(
         inputs=_specs(plan, plan.inputs, steps[0], "input"),
         outputs=_specs(plan, plan.outputs, steps[1], "output"),
         delegates=tuple(delegate.id for delegate in plan.delegates),
-        layers=tuple(
-            LayerOperators(layer=layer, quantized=count[True], floating=count[False])
-            for layer, count in counts.items()
-        ),
-        outside=tuple(
-            OutsideOperator(operator=operator, layer=layer, count=count)
-            for (operator, layer), count in layers.outside.items()
-        ),
+        calls=tuple(_calls(program, layers, tables)),
+        kinds=tuple(tables.kinds),
+        layers=tuple(tables.layers),
         libraries=needed_libraries([d.id for d in plan.delegates], operators),
         planned_bytes=sum(plan.non_const_buffer_sizes),
     )
+
+
+class _Tables:
+    """Kinds and layers in order of their first use, each with its place."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[Kind, int] = {}
+        self.layers: dict[str, int] = {}
+
+    def call(self, instruction: int, delegated: bool, operators: list[Operator]) -> Call:
+        places = [
+            (
+                self.kinds.setdefault(operator.kind, len(self.kinds)),
+                None
+                if operator.layer is None
+                else self.layers.setdefault(operator.layer, len(self.layers)),
+            )
+            for operator in operators
+        ]
+        return Call(instruction, delegated, tuple(places))
+
+
+def _calls(program: Any, layers: LayerMap, tables: _Tables) -> Iterator[Call]:
+    """The program's instructions that compute, in order."""
+    plan = program.execution_plan[0]
+    kernels: dict[int, str] = {}
+    payloads: dict[int, bytes] = {}
+    for place, instruction in enumerate(plan.chains[0].instructions):
+        call = instruction.instr_args
+        if hasattr(call, "delegate_index"):
+            index = plan.delegates[call.delegate_index].processed.index
+            payloads[place] = bytes(program.backend_delegate_data[index].data)
+        elif hasattr(call, "op_index"):
+            operator = plan.operators[call.op_index]
+            overload = f".{operator.overload}" if operator.overload else ""
+            kernels[place] = operator.name + overload
+    outside = dict(zip(kernels, _kernel_operators(list(kernels.values()), layers), strict=True))
+    known = layers.delegates if len(layers.delegates) == len(payloads) else []
+    inside = dict(zip(payloads, known or [DelegateLayers() for _ in payloads], strict=True))
+    for place in sorted(kernels.keys() | payloads.keys()):
+        if place in kernels:
+            yield tables.call(place, False, [outside[place]])
+        else:
+            yield tables.call(place, True, xnnpack_operators(payloads[place], inside[place]))
+
+
+def _kernel_operators(names: list[str], layers: LayerMap) -> list[Operator]:
+    """Every kernel that the program calls, with the layer of the graph's node that it was."""
+    known = layers.kernels
+    matches = candidates(
+        [1] * len(known), [1] * len(names), lambda i, j: 0 if known[i][0] == names[j] else None
+    )
+    found = []
+    for name, match in zip(names, matches, strict=True):
+        of = {None if node is None else known[node][1] for node in match}
+        found.append(Operator(Kind(name, False), of.pop() if len(of) == 1 else None))
+    return found
 
 
 def needed_libraries(delegates: list[str], operators: list[str]) -> tuple[str, ...]:
@@ -113,22 +198,40 @@ def needed_libraries(delegates: list[str], operators: list[str]) -> tuple[str, .
     return tuple(sorted(needed))
 
 
-def xnnpack_operators(payload: bytes, layers: LayerMap) -> list[tuple[str, bool]]:
-    """Each operator of a delegate's graph: its layer, and whether it computes in int8."""
+def xnnpack_operators(payload: bytes, layers: DelegateLayers) -> list[Operator]:
+    """Each operator of a delegate's graph, in order of execution."""
     graph = decode_xnnpack(payload)
     types = {}
     for value in graph.get("xvalues", ()):
         union = value["xvalue_union"]
         tensor = union.get("tensor_value", union)
         types[tensor.get("id_out", 0)] = tensor.get("datatype", "xnn_datatype_invalid")
-    found = []
+    handles, found = [], []
     for node in graph.get("xnodes", ()):
-        if node["xnode_union_type"] in HOUSEKEEPING:
-            continue
+        name = node["xnode_union_type"].removeprefix("XNN").removeprefix("Static")
         union = node["xnode_union"]
         output = union.get("output_id", union.get("output1_id", 0))
-        layer = layers.by_handle.get(node.get("debug_handle", NO_HANDLE), "")
-        found.append((layer, "int8" in types.get(output, "")))
+        handles.append(node.get("debug_handle", NO_HANDLE))
+        kind = Kind(name, "int8" in types.get(output, ""))
+        found.append(Operator(kind, layers.by_handle.get(handles[-1])))
+    return _with_norms(found, handles, layers)
+
+
+def _with_norms(
+    operators: list[Operator], handles: list[int], layers: DelegateLayers
+) -> list[Operator]:
+    """A batch normalization that is folded into nothing becomes a depthwise convolution without
+    a handle: the n-th such node is the n-th such normalization, if they are as many.
+    """
+    lost = [layer for handle, layer in layers.norms if handle not in handles]
+    places = [
+        place
+        for place, (operator, handle) in enumerate(zip(operators, handles, strict=True))
+        if handle == NO_HANDLE and operator.kind.name == "DepthwiseConv2d"
+    ]
+    found = list(operators)
+    for place, layer in zip(places, lost, strict=False) if len(places) == len(lost) else ():
+        found[place] = operators[place]._replace(layer=layer)
     return found
 
 

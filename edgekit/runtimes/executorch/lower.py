@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
 from edgekit.runtimes.base import Artifact
-from edgekit.runtimes.quiet import quiet
+from edgekit.runtimes.quiet import first_line, quiet
 
 if TYPE_CHECKING:
     import torch
 
+FILE_NAME = "model.pte"
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
@@ -22,20 +23,35 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        from edgekit.runtimes.executorch.describe import describe, layers_by_handle
+        from edgekit.runtimes.executorch.describe import describe, layers_of_program
 
         steps = boundary_quantization(exported)
         try:
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
             emitted = edge.to_executorch()
-            layers = layers_by_handle(emitted.exported_program())
+            layers = layers_of_program(emitted.exported_program())
             data = bytes(emitted.buffer)
         except Exception as error:
             raise RuntimeFailure(
-                f"ExecuTorch could not lower the model: {type(error).__name__}: {error}",
+                f"ExecuTorch could not lower the model: {first_line(error)}",
                 "edgekit build -v shows the whole message",
             ) from error
-        return Artifact(data, "model.pte", describe(data, layers, steps))
+        return Artifact(data, FILE_NAME, describe(data, layers, steps))
+
+
+def read(data: bytes) -> Artifact:
+    """A .pte that was lowered elsewhere: of no layer's name is anything known."""
+    with quiet():
+        from edgekit.runtimes.executorch.describe import LayerMap, describe
+
+        try:
+            return Artifact(data, FILE_NAME, describe(data, LayerMap(), ([], [])))
+        except RuntimeFailure:
+            raise
+        except Exception as error:
+            raise RuntimeFailure(
+                f"it is no .pte that this version reads: {first_line(error)}"
+            ) from error
 
 
 def boundary_quantization(

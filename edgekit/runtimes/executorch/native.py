@@ -43,12 +43,17 @@ def runner_files(architecture: Architecture, progress: Progress) -> RunnerFiles:
     Raises RuntimeFailure: the wheel cannot be had, or the compiler failed.
     """
     wheel = wheel_folder(architecture, progress)
-    folder = cache_folder() / "runners" / _key(architecture)
+    folder = runner_folder(architecture)
     if not folder.is_dir():
         with progress.stage(f"compiling the native runner for {architecture} (once)"):
             folder_once(folder, lambda draft: _compile(architecture, wheel, draft / "runner"))
     libraries = {name: wheel / "lib" / name for name in LIBRARIES}
     return RunnerFiles(folder / "runner", libraries)
+
+
+def runner_folder(architecture: Architecture) -> Path:
+    """Where the compiled runner lies, or will. Raises PackageNotFoundError: no ziglang."""
+    return cache_folder() / "runners" / _key(architecture)
 
 
 def _sources() -> list[Path]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs
 from edgekit.runtimes.export import export
-from edgekit.runtimes.quiet import quiet
+from edgekit.runtimes.quiet import first_line, own_default_dtype, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -39,14 +39,56 @@ def quantize(
         quantizer = XNNPACKQuantizer().set_global(config)
         exported = export(model, example)
         try:
-            prepared = prepare_pt2e(exported.module(), quantizer)
-            _calibrate(prepared, calibration, stage)
-            return export(convert_pt2e(prepared), example)
+            with own_default_dtype():
+                prepared = prepare_pt2e(exported.module(), quantizer)
+                _keep_integers(prepared)
+                _observe_as_clamped(prepared)
+                _calibrate(prepared, calibration, stage)
+                return export(convert_pt2e(prepared), example)
         except Exception as error:
             raise RuntimeFailure(
-                f"the quantizer failed on this model: {type(error).__name__}: {error}",
+                f"the quantizer failed on this model: {first_line(error)}",
                 "build it with --precision fp32",
             ) from error
+
+
+def _keep_integers(prepared: torch.fx.GraphModule) -> None:
+    """The quantizer makes the 1 of ``index + 1`` a float tensor, and then no index is left."""
+    for node in prepared.graph.nodes:
+        dtype = getattr(node.meta.get("val"), "dtype", None)
+        if node.op != "call_function" or dtype is None or dtype.is_floating_point:
+            continue
+        for constant in node.all_input_nodes:
+            if constant.op == "get_attr" and str(constant.target).startswith("_tensor_constant_"):
+                tensor = prepared.get_buffer(str(constant.target))
+                setattr(prepared, str(constant.target), tensor.to(dtype))
+
+
+def _observe_as_clamped(prepared: torch.fx.GraphModule) -> None:
+    """Let the range before a clamp be that of the clamp.
+
+    The kernels clamp before they store, so what a ReLU6 cuts off needs none of the 256 steps;
+    observed as it is, it takes most of them, and the int8 MobileNetV2 is 14 dB further away from
+    the float one.
+    """
+    observers = dict(prepared.named_modules())
+    for node in prepared.graph.nodes:
+        bounds = {_clamp_bounds(user) for user in node.users}
+        if node.op == "call_module" and len(bounds) == 1 and None not in bounds:
+            low, high = bounds.pop() or (0.0, 0.0)
+            observers[node.target].register_forward_pre_hook(
+                lambda _, inputs, low=low, high=high: (inputs[0].clamp(low, high),)
+            )
+
+
+def _clamp_bounds(node: torch.fx.Node) -> tuple[float, float] | None:
+    name = str(node.target).removeprefix("aten.").removesuffix(".default").removesuffix("_")
+    if name == "relu6":
+        return 0.0, 6.0
+    if name != "hardtanh":
+        return None
+    given: list[Any] = [*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :]]
+    return float(given[0]), float(given[1])
 
 
 def _calibrate(prepared: torch.nn.Module, calibration: Sequence[Inputs], stage: Stage) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgekit.documents import Advice
 from edgekit.errors import MissingExtraError
 from edgekit.plan import Plan
 from edgekit.progress import Progress
@@ -47,10 +48,22 @@ class ExecuTorch:
 
         return lower(exported)
 
+    def read(self, data: bytes) -> Artifact:
+        from edgekit.runtimes.executorch.lower import read
+
+        return read(data)
+
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
         from edgekit.runtimes.executorch.native import runner_files
 
         return runner_files(architecture, progress)
+
+    def advise(
+        self, outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]
+    ) -> tuple[Advice, ...]:
+        from edgekit.runtimes.executorch.advice import advise
+
+        return advise(outside, classes)
 
     def good_until(self) -> str:
         major, minor, _ = VERSION.split(".")

@@ -45,14 +45,18 @@ def wheel_folder(architecture: Architecture, progress: Progress) -> Path:
     """The folder with ``lib`` and ``include``; fetched first where it is missing."""
     if architecture == host_architecture():
         return installed_folder()
-    folder = (
-        Path(sys.prefix) / "share" / "edgekit" / "wheels" / f"executorch-{VERSION}-{architecture}"
-    )
+    folder = fetched_folder(architecture)
     if not folder.is_dir():
         progress.note(f"fetching the executorch wheel for {architecture} (18 MB, once)")
         with progress.stage(f"fetching the {architecture} runtime"):
             folder_once(folder, lambda draft: _fetch(architecture, draft))
     return folder / "executorch"
+
+
+def fetched_folder(architecture: Architecture) -> Path:
+    """Where another architecture's wheel lies once it was fetched."""
+    kept = Path(sys.prefix) / "share" / "edgekit" / "wheels"
+    return kept / f"executorch-{VERSION}-{architecture}"
 
 
 def installed_folder() -> Path:

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "host.h"
+#include "profile_clock.h"
 #include "text.h"
 #include "tracer.h"
 
@@ -116,9 +117,12 @@ static void on_abort() {
   _exit(exit_code_of_abort);
 }
 
+static et_timestamp_t profile_ticks() { return profile_clock.read(); }
+static et_tick_ratio_t ticks_are_ns() { return {1, 1}; }
+
 static void take_over_platform() {
-  et::register_pal(et::PalImpl::create(nullptr, on_abort, nullptr, nullptr, on_log, nullptr,
-                                       nullptr, "runner"));
+  et::register_pal(et::PalImpl::create(nullptr, on_abort, profile_ticks, ticks_are_ns, on_log,
+                                       nullptr, nullptr, "runner"));
   et::runtime_init();
 }
 
@@ -350,6 +354,7 @@ bool write_input(int index, const void* data, Failure* failure) {
 bool execute(Failure* failure) {
   if (tracer) tracer->start_run();
   const et::Error error = method.value.execute();
+  if (tracer) tracer->end_run();
   run_memory.value.reset();
   if (error == et::Error::Ok) return true;
   refuse(failure, "execute", error, kExecutionFailed);
@@ -370,9 +375,9 @@ void reset_profile() {
   if (tracer) tracer->reset();
 }
 
-const ProfileRow* profile_rows(int* count) {
+const ProfileRow* profile_rows(int* count, Profiled* whole) {
   *count = 0;
-  return tracer ? tracer->rows(count) : nullptr;
+  return tracer ? tracer->rows(count, whole) : nullptr;
 }
 
 }  // namespace edgekit::engine

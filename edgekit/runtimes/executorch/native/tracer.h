@@ -4,55 +4,79 @@
 
 #include <executorch/runtime/core/event_tracer.h>
 #include <executorch/runtime/kernel/operator_registry.h>
-#include <executorch/runtime/platform/platform.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
+#include <new>
+
+#include "profile_clock.h"
 #include "text.h"
 
 namespace edgekit {
 
 namespace et = executorch::runtime;
 
-// Every run logs the same events in the same order, so that the n-th event is the n-th row.
+// Every run logs the same events in the same order, so that the n-th event is the n-th row. A row
+// is made once, in the first run: later runs write nothing but its time.
 class Tracer final : public et::EventTracer {
  public:
-  void start_run() { cursor_ = 0; }
+  void start_run() {
+    cursor_ = open_count_ = 0;
+    interruptions_ = interruptions();
+    profile_clock.start();
+    run_start_ = profile_clock.read();
+  }
 
-  void reset() { count_ = cursor_ = 0; }
+  // A run from which the kernel took the processor measured another program too. Such runs count
+  // only where there are no others.
+  void end_run() {
+    const uint64_t taken = profile_clock.read() - run_start_;
+    profile_clock.stop();
+    const bool whole = interruptions() == interruptions_;
+    if (whole && !undisturbed_) forget();
+    undisturbed_ = undisturbed_ || whole;
+    if (whole != undisturbed_) return;
+    total_ns_ += taken;
+    runs_++;
+    for (int i = 0; i < cursor_; i++) rows_[i].total_ns += rows_[i].run_ns;
+  }
 
-  const ProfileRow* rows(int* count) {
+  void reset() {
+    undisturbed_ = false;
+    forget();
+  }
+
+  const ProfileRow* rows(int* count, Profiled* whole) {
     for (int i = 0; i < count_; i++) give_full_name(rows_ + i);
     *count = count_;
+    *whole = {runs_, total_ns_};
     return rows_;
   }
 
   void create_event_block(const char*) override {}
 
-  et::EventTracerEntry start_profiling(const char* name, et::ChainID chain,
-                                       et::DebugHandle handle) override {
-    const bool unset = chain == et::kUnsetChainId;
-    return open(name, unset ? chain_id_ : chain, unset ? debug_handle_ : handle);
+  et::EventTracerEntry start_profiling(const char* name, et::ChainID, et::DebugHandle) override {
+    return open(name);
   }
 
   void end_profiling(et::EventTracerEntry entry) override { close(entry, false); }
 
   et::EventTracerEntry start_profiling_delegate(const char* name,
-                                                et::DelegateDebugIntId id) override {
-    char number[32];
-    snprintf(number, sizeof(number), "#%d", static_cast<int>(id));
-    return open(name ? name : number, chain_id_, debug_handle_);
+                                                et::DelegateDebugIntId) override {
+    return open(name);
   }
 
   void end_profiling_delegate(et::EventTracerEntry entry, const void*, size_t) override {
     close(entry, true);
   }
 
-  void log_profiling_delegate(const char* name, et::DelegateDebugIntId id, et_timestamp_t start,
+  // XNNPACK's operators, all of them at the end of its run, with ticks made of its microseconds.
+  void log_profiling_delegate(const char* name, et::DelegateDebugIntId, et_timestamp_t start,
                               et_timestamp_t end, const void*, size_t) override {
-    et::EventTracerEntry entry = start_profiling_delegate(name, id);
-    add(entry, start, end, true);
+    add(name, (end - start) * profile_clock.library_microsecond_ns() / 1000, true);
+    profile_clock.leave_out();
   }
 
   void track_allocation(et::AllocatorID, size_t) override {}
@@ -84,48 +108,67 @@ class Tracer final : public et::EventTracer {
  private:
   static constexpr int kMaxOpen = 16;
 
-  // Names of events that enclose others: their time is already in the others' rows.
-  static bool encloses(const char* name) {
-    static const char* const kNames[] = {"Method::execute", "OPERATOR_CALL", "DELEGATE_CALL",
-                                         "Program::load_method", "Method::init"};
-    for (const char* known : kNames) {
-      if (!strcmp(name, known)) return true;
-    }
-    return false;
+  static long interruptions() {
+    rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nivcsw;
   }
 
-  et::EventTracerEntry open(const char* name, et::ChainID chain, et::DebugHandle handle) {
+  void forget() {
+    total_ns_ = 0;
+    runs_ = 0;
+    for (int i = 0; i < count_; i++) rows_[i].total_ns = 0;
+  }
+
+  struct Open {
+    const char* name;  // the runtime's own, which outlives the event
+    int row;           // the next one when it was opened
+  };
+
+  et::EventTracerEntry open(const char* name) {
     et::EventTracerEntry entry = {};
-    entry.event_id = open_count_++ % kMaxOpen;
-    snprintf(names_[entry.event_id], sizeof(names_[0]), "%s", name ? name : "?");
-    entry.chain_id = chain;
-    entry.debug_handle = handle;
-    entry.start_time = et::pal_current_ticks();
+    entry.event_id = open_count_ % kMaxOpen;
+    open_[entry.event_id] = {name ? name : "?", cursor_};
+    open_count_++;
+    entry.start_time = profile_clock.read();
     return entry;
   }
 
+  // What encloses other events has its time in their rows. A call that told nothing of its inside
+  // is a row itself: a kernel registered by hand, a backend that does not profile.
   void close(const et::EventTracerEntry& entry, bool delegated) {
-    add(entry, entry.start_time, et::pal_current_ticks(), delegated);
+    const uint64_t taken = profile_clock.read() - entry.start_time;
+    if (open_count_) open_count_--;
+    const Open& event = open_[entry.event_id];
+    if (!strcmp(event.name, "OPERATOR_CALL")) {
+      if (cursor_ == event.row) add("kernel", taken, false);
+    } else if (!strcmp(event.name, "DELEGATE_CALL")) {
+      if (cursor_ == event.row) add("delegate", taken, true);
+    } else if (strcmp(event.name, "Method::execute")) {
+      add(event.name, taken, delegated);
+    }
   }
 
-  void add(const et::EventTracerEntry& entry, et_timestamp_t start, et_timestamp_t end,
-           bool delegated) {
-    const char* name = names_[entry.event_id];
-    if (open_count_) open_count_--;
-    if (encloses(name)) return;
-    ProfileRow* row = next_row();
-    if (cursor_ > count_) {
-      count_ = cursor_;
-      *row = {};
-      snprintf(row->name, sizeof(row->name), "%s", name);
-      row->instruction = static_cast<int>(entry.debug_handle);
-      row->index = cursor_ > 1 && rows_[cursor_ - 2].instruction == row->instruction
-                       ? rows_[cursor_ - 2].index + 1
-                       : 0;
-      row->delegated = delegated;
+  void add(const char* name, uint64_t ns, bool delegated) {
+    if (!profile_clock.running()) return;  // loading has events too
+    if (cursor_ == count_) new_row(name, delegated);
+    rows_[cursor_++].run_ns = ns;
+  }
+
+  void new_row(const char* name, bool delegated) {
+    if (count_ == capacity_) {
+      capacity_ = capacity_ * 2 + 64;
+      rows_ = static_cast<ProfileRow*>(
+          realloc(rows_, sizeof(ProfileRow) * static_cast<size_t>(capacity_)));
+      if (!rows_) out_of_memory();
     }
-    const et_tick_ratio_t ratio = et::pal_ticks_to_ns_multiplier();
-    row->total_ns += (end - start) * ratio.numerator / ratio.denominator;
+    ProfileRow* row = new (rows_ + count_) ProfileRow{};
+    snprintf(row->name, sizeof(row->name), "%s", name ? name : "?");
+    row->instruction = static_cast<int>(debug_handle_);
+    row->delegated = delegated;
+    const ProfileRow* before = count_ ? row - 1 : nullptr;
+    if (before && before->instruction == row->instruction) row->index = before->index + 1;
+    count_++;
   }
 
   // The runtime logs "native_call_mean.out" for aten::mean.out: the registry knows the rest. A
@@ -148,18 +191,13 @@ class Tracer final : public et::EventTracer {
     snprintf(row->name, sizeof(row->name), "%s", full && unique ? full : name);
   }
 
-  ProfileRow* next_row() {
-    if (cursor_ == capacity_) {
-      capacity_ = capacity_ * 2 + 64;
-      rows_ = static_cast<ProfileRow*>(
-          realloc(rows_, sizeof(ProfileRow) * static_cast<size_t>(capacity_)));
-      if (!rows_) out_of_memory();
-    }
-    return rows_ + cursor_++;
-  }
-
-  char names_[kMaxOpen][128];
+  Open open_[kMaxOpen];
   int open_count_ = 0;
+  long interruptions_ = 0;
+  bool undisturbed_ = false;  // some runs were: only these count
+  long runs_ = 0;
+  uint64_t run_start_ = 0;
+  uint64_t total_ns_ = 0;
   ProfileRow* rows_ = nullptr;
   int count_ = 0;
   int capacity_ = 0;

@@ -1,0 +1,151 @@
+"""Reads a .pt2 file as a recipe without evaluate(): its module, and the inputs saved with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import RecipeError
+from edgekit.exported.archive import check_archive
+from edgekit.recipe import Recipe
+from edgekit.runtimes.quiet import first_line, quiet
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIX = ".pt2"
+# Operators that compute something else while a model is trained, and where they say so.
+TRAINING = {"aten.batch_norm.default": 5, "aten.dropout.default": 2}
+ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def open_program(path: Path, seed: int) -> Recipe:
+    """The recipe that a saved program stands for: model() and example_inputs(), no more.
+
+    Raises RecipeError: no such file, damaged, of another version, exported for training, not on
+    the CPU, without example inputs, or with code in it.
+    """
+    if not path.is_file():
+        raise RecipeError(f"there is no exported program {path}", "torch.export.save writes one")
+    check_archive(path)
+    exported = _load(path)
+    _check_inference(path, exported)
+    example = _example(path, exported)
+    module = positional(exported)
+    recipe = ModuleType("edgekit_exported")
+    recipe.__dict__.update(model=lambda: module, example_inputs=lambda: example)
+    return Recipe(path.resolve(), recipe, seed)
+
+
+def positional(exported: torch.export.ExportedProgram) -> torch.nn.Module:
+    """The program's module, called with its tensors one after another.
+
+    What was exported with keywords, nested inputs or constants is called as the program that it
+    became: a flat list of tensors. Rewriting its signature keeps the names of its layers, which
+    a module around it would hide.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    module = exported.module(check_guards=False)
+    leaves = pytree.tree_leaves(exported.example_inputs)
+    nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    names = []
+    for node, leaf in zip(nodes, leaves, strict=True):
+        if torch.is_tensor(leaf):
+            names.append(node.name)
+        elif not node.users:
+            module.graph.erase_node(node)
+    codegen: Any = module.graph._codegen
+    flat = pytree.tree_structure((tuple(range(len(names))), {}))
+    codegen.pytree_info = codegen.pytree_info._replace(orig_args=names, in_spec=flat)
+    module.recompile()
+    module._forward_pre_hooks.clear()  # they check the signature that it had
+    for fixed in ("train", "eval"):  # torch makes them raise; here they only set a flag
+        module.__dict__.pop(fixed, None)
+    return module
+
+
+def _load(path: Path) -> torch.export.ExportedProgram:
+    import torch
+    from torch.export.pt2_archive._package import load_pt2
+
+    with quiet(), _only_weights():
+        # importing it registers the operators of a program that is quantized already
+        import torchao.quantization.pt2e  # noqa: F401
+
+        try:
+            if path.suffix == SUFFIX and _is_archive_of_today(path):
+                programs = load_pt2(str(path)).exported_programs
+                if len(programs) == 1:
+                    return next(iter(programs.values()))
+                raise RecipeError(f"{path} holds {len(programs)} programs; edgekit takes one")
+            return torch.export.load(path)
+        except RecipeError:
+            raise
+        except (Exception, RecursionError) as error:
+            raise _unreadable(path, error) from error
+
+
+def _is_archive_of_today(path: Path) -> bool:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/archive_version") for name in archive.namelist())
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    """torch.export loads with weights_only=False where the file asks for it: never here."""
+    before = os.environ.get(ONLY_WEIGHTS)
+    os.environ[ONLY_WEIGHTS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ONLY_WEIGHTS]
+        else:
+            os.environ[ONLY_WEIGHTS] = before
+
+
+def _unreadable(path: Path, error: BaseException) -> RecipeError:
+    text = str(error)
+    hint = "export it again with the torch that is installed here, or write a recipe for its model"
+    if "CUDA" in text or "cuda" in text:
+        hint = "export it on the CPU: model.cpu().eval() and inputs that lie there"
+    elif "weights_only" in text.lower() or "Unpickl" in type(error).__name__:
+        hint = "it was saved with objects that are no tensors: export it with tensors alone"
+    return RecipeError(f"torch cannot read {path}: {first_line(error)}", hint)
+
+
+def _check_inference(path: Path, exported: torch.export.ExportedProgram) -> None:
+    for node in exported.graph.nodes:
+        place = TRAINING.get(str(node.target))
+        if place is None or node.op != "call_function":
+            continue
+        names = [argument.name for argument in node.target._schema.arguments]
+        training = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if training.get(names[place]) is True:
+            raise RecipeError(
+                f"{path} was exported for training: its {str(node.target).split('.')[1]} "
+                f"({node.name}) computes with what it sees",
+                "call model.eval() before torch.export.export",
+            )
+
+
+def _example(path: Path, exported: torch.export.ExportedProgram) -> tuple[torch.Tensor, ...]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = pytree.tree_leaves(exported.example_inputs)
+    tensors = tuple(leaf for leaf in leaves if torch.is_tensor(leaf))
+    if not tensors:
+        raise RecipeError(
+            f"{path} holds no example inputs, which say the shapes to build for",
+            "export and save it again: torch.export.save keeps the inputs it was exported with",
+        )
+    return tensors

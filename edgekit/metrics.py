@@ -1,0 +1,72 @@
+"""Metrics for a recipe's ``evaluate``. Torch is imported late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import RecipeError
+from edgekit.recipe import Inputs, describe
+
+if TYPE_CHECKING:
+    import torch
+
+
+def top1(
+    predict: Callable[..., Any],
+    inputs: Iterable[Inputs | torch.Tensor],
+    labels: Sequence[int] | torch.Tensor | None,
+) -> float:
+    """How often the class with the highest score is the label's, in points (0-100).
+
+    ``predict`` gives scores of shape (N, classes); ``inputs`` yields one batch after another,
+    each what ``predict`` takes (a tuple of tensors, or one tensor), of any N; ``labels`` has one
+    class index for each of all N. Only one batch is held at a time.
+
+    Raises RecipeError: no labels, another number of them than of inputs, a label that is no
+    class of the model, or outputs of another shape.
+    """
+    import torch
+
+    if labels is None:
+        raise RecipeError(
+            "top1() needs labels, and there are none",
+            "images() knows them where each class has its own sub-folder",
+        )
+    wanted = torch.as_tensor(labels)
+    seen = hits = 0
+    for item in inputs:
+        scores = _scores(predict(*item) if isinstance(item, (tuple, list)) else predict(item))
+        part = wanted[seen : seen + len(scores)]
+        if len(part) < len(scores):
+            raise RecipeError(f"top1() got {len(wanted)} labels, but more inputs than that")
+        _check_labels(part, classes=scores.shape[1], first=seen)
+        hits += int((scores.argmax(1) == part).sum())
+        seen += len(scores)
+    if seen < len(wanted) or seen == 0:
+        raise RecipeError(f"top1() got {len(wanted)} labels, but {seen} inputs")
+    return 100.0 * hits / seen
+
+
+def _scores(outputs: Any) -> torch.Tensor:
+    import torch
+
+    if not torch.is_tensor(outputs):
+        raise RecipeError(
+            f"top1() wants one tensor of scores from the model, not a {type(outputs).__name__}",
+            'name the part that holds them: top1(lambda x: predict(x)["scores"], ...)',
+        )
+    if outputs.dim() != 2:
+        raise RecipeError(
+            f"top1() wants scores of shape (N, classes) from the model, not {describe(outputs)}"
+        )
+    return outputs
+
+
+def _check_labels(labels: torch.Tensor, classes: int, first: int) -> None:
+    for index, label in enumerate(labels.tolist(), start=first):
+        if label not in range(classes):
+            raise RecipeError(
+                f"top1(): label {index} is {label}, but the model has {classes} classes, "
+                f"0 to {classes - 1}"
+            )

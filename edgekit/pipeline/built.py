@@ -1,0 +1,63 @@
+"""What a build packages, whichever way it came about: by the ladder, or finished already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekit.documents import Accuracy, Parity, Rung
+from edgekit.pipeline.ladder import Candidate
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Plan
+from edgekit.program import TensorSpec
+from edgekit.recipe import Inputs
+from edgekit.runtimes.base import Artifact
+
+
+@dataclass(frozen=True)
+class Built:
+    """``source`` is RECIPE; ``why_no_drop`` says why ``accuracy_drop`` is None."""
+
+    source: Path
+    source_sha256: str
+    plan: Plan
+    artifact: Artifact
+    example: Inputs
+    ladder: tuple[Rung, ...]
+    why_no_drop: str
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    parity: Parity | None = None
+    accuracy_drop: float | None = None
+    inferences: int = 0
+
+
+def built(subject: Subject, candidate: Candidate, ladder: tuple[Rung, ...]) -> Built:
+    return Built(
+        source=subject.recipe.path,
+        source_sha256=subject.recipe.digest,
+        plan=candidate.plan,
+        artifact=_named(candidate.artifact, subject),
+        example=subject.example,
+        ladder=ladder,
+        why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
+        accuracy=candidate.accuracy,
+        parity=candidate.parity,
+        accuracy_drop=candidate.accuracy_drop,
+        inferences=candidate.inferences,
+    )
+
+
+def _named(artifact: Artifact, subject: Subject) -> Artifact:
+    """With the recipe's own names for the program's inputs and outputs."""
+    program = artifact.program
+    names = {
+        "inputs": _renamed(program.inputs, subject.input_names),
+        "outputs": _renamed(program.outputs, subject.structure.names),
+    }
+    return replace(artifact, program=program.model_copy(update=names))
+
+
+def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True)
+    )

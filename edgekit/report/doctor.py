@@ -1,0 +1,60 @@
+"""What this host has, and what its cache holds, as text for a terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from edgekit.documents import CacheDocument, DoctorDocument, Finding
+from edgekit.report.terminal import grid, printed, styled
+
+COLOR = {"ok": "green", "missing": "red", "wrong_version": "red", "broken": "red"}
+
+
+def render_doctor(document: DoctorDocument) -> str:
+    """The findings, what follows from them, and the commands that would change that."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    table.add_column("needed for", no_wrap=True)
+    for finding in document.findings:
+        needed_for = ", ".join(finding.needed_for)
+        table.add_row(finding.name, _status(finding), escape(finding.detail), needed_for)
+    rows = [
+        (ability.name, "yes" if ability.works else f"no, it needs {', '.join(ability.lacks)}")
+        for ability in document.abilities
+    ]
+    text = printed(table) + "\n" + grid([("what works here", ""), *rows])
+    return text + _commands("what is missing", document.commands) + _optional(document.findings)
+
+
+def render_cache(document: CacheDocument) -> str:
+    """The cache's parts, or what was freed."""
+    freed = "" if document.freed_mb is None else f"freed {document.freed_mb:.1f} MB\n"
+    if not document.parts:
+        return f"{freed}nothing is in the cache, {document.folder}\n"
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("part")
+    table.add_column("entries", justify="right")
+    table.add_column("MB", justify="right")
+    for part in document.parts:
+        table.add_row(escape(part.name), str(part.entries), f"{part.size_mb:.1f}")
+    return f"{freed}{printed(table)}{document.size_mb:.1f} MB in {document.folder}\n"
+
+
+def _status(finding: Finding) -> str:
+    color = COLOR.get(finding.status, "dim")
+    return f"[{color}]{finding.status.replace('_', ' ')}[/{color}]"
+
+
+def _optional(findings: tuple[Finding, ...]) -> str:
+    commands = [f.command for f in findings if f.status == "not_needed" and f.command]
+    return _commands("what is not needed here", tuple(commands))
+
+
+def _commands(title: str, commands: tuple[str, ...]) -> str:
+    if not commands:
+        return ""
+    lines = "\n".join(f"  {escape(command)}" for command in commands)
+    return styled(f"\nto install {title}:\n{lines}")

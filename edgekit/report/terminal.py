@@ -1,0 +1,41 @@
+"""Rich's tables and markup, rendered to text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 100
+
+
+def grid(rows: Sequence[tuple[str, str]]) -> str:
+    """Titles and texts side by side; the texts are no markup."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for title, text in rows:
+        table.add_row(title, text.replace("[", r"\["))
+    return printed(table)
+
+
+def styled(text: str) -> str:
+    """A line with markup, never broken."""
+    return printed(text, soft_wrap=True)
+
+
+def printed(thing: Any, soft_wrap: bool = False) -> str:
+    """Render with colors only where stdout is a terminal that wants them (NO_COLOR)."""
+    outside = Console()
+    console = Console(
+        file=io.StringIO(),
+        width=max(60, min(outside.width, 140)) if outside.is_terminal else WIDTH,
+        force_terminal=outside.is_terminal,
+        highlight=False,
+    )
+    console.print(thing, soft_wrap=soft_wrap)
+    text = str(console.file.getvalue())  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"

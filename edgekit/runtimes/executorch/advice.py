@@ -1,0 +1,99 @@
+"""What to write instead of an operator that XNNPACK does not take.
+
+Each entry was tried: both forms built for ExecuTorch 1.5.1, and the other one found to stay inside
+the delegate and to be no slower (docs/models.md has the findings). Where no such form is known,
+the operator is named and nothing is advised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgekit.documents import Advice
+
+MOST = 10
+
+AVERAGE = (
+    "average over height and width of a 4-D tensor and keep them: x.mean((2, 3), keepdim=True)"
+    ".flatten(1), or nn.AdaptiveAvgPool2d(1); for tokens [1, n, width]: "
+    "x.transpose(1, 2)[..., None].mean((2, 3), keepdim=True).flatten(1)"
+)
+SLICES = "cut with slices, x[:, :n] and x[:, n:], instead of chunk or split"
+NORM = (
+    "with x as [1, n, 1, width] (batch 1): d = x - x.mean((2, 3), keepdim=True); "
+    "d * torch.rsqrt((d * d).mean((2, 3), keepdim=True) + eps), then weight and bias"
+)
+ATTENTION = (
+    "attention written out, heads first, batch 1: q, k, v as x.view(n, heads, d).transpose(0, 1); "
+    "torch.bmm(torch.bmm(q * d**-0.5, k.transpose(1, 2)).softmax(-1), v)"
+)
+MATMUL = "torch.bmm on three dimensions instead of matmul on four; x * y needs no expand"
+CELLS = (
+    "the cell written out: slices x[:, t:t + 1] of the input, one nn.Linear for each gate (or "
+    "slices of one), the first state a buffer of zeros"
+)
+
+# By the operator's name without namespace and overload.
+INSTEAD: dict[str, str] = {
+    "mean": AVERAGE,
+    "split_with_sizes_copy": SLICES,
+    "native_layer_norm": NORM,
+    "logical_not": ATTENTION,
+    "expand_copy": MATMUL,
+    "avg_pool2d": "no padding, or count_include_pad=False; no ceil_mode",
+    "_adaptive_avg_pool2d": "nn.AvgPool2d with the size that gives the same output",
+    "amax": "over height and width: torch.max_pool2d over the whole of them, then flatten(1)",
+    "upsample_nearest2d": "mode='bilinear' instead of 'nearest'",
+    "select_copy": "a slice instead of an index: x[:, :, i:i + 1], then reshape",
+    "squeeze_copy": "reshape instead of squeeze",
+    "unsqueeze_copy": "reshape instead of unsqueeze",
+}
+# What one of them brings along in the same layer: explained by it.
+BRINGS: dict[str, tuple[str, ...]] = {
+    "logical_not": ("any", "full_like", "eq", "where", "expand_copy", "mul", "scalar_tensor"),
+    "log1p": ("gt", "where", "exp"),
+}
+# By the class of the layer: one cause of many operators.
+INSTEAD_OF_LAYER: dict[str, str] = {"LSTM": CELLS, "GRU": CELLS, "RNN": CELLS}
+
+
+def advise(outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]) -> tuple[Advice, ...]:
+    """The operators outside the delegate, those of one cause together; at most MOST.
+
+    ``outside`` has for each its ``operator``, ``layer`` and ``count``; ``classes`` the name of each
+    layer's class. What is known to be written better comes first, then what is called most often.
+    """
+    rows = list(outside)
+    names: dict[str, set[str]] = {}
+    for row in rows:
+        names.setdefault(row["layer"], set()).add(_name(row))
+    causes: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        causes.setdefault(_cause(row, names[row["layer"]], classes), []).append(row)
+    found = [_together(rows, cause) for cause, rows in causes.items()]
+    return tuple(sorted(found, key=lambda advice: (not advice.instead, -advice.count))[:MOST])
+
+
+def _cause(row: Mapping[str, Any], beside: set[str], classes: Mapping[str, str]) -> str:
+    """The layer's class where that is the cause, else the operator that brought this one along,
+    else its own.
+    """
+    of_class = classes.get(row["layer"], "")
+    if of_class in INSTEAD_OF_LAYER:
+        return of_class
+    name = _name(row)
+    return next((c for c, brought in BRINGS.items() if c in beside and name in brought), name)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["operator"]).split("::")[-1].split(".")[0]
+
+
+def _together(rows: list[Mapping[str, Any]], cause: str) -> Advice:
+    return Advice(
+        operators=tuple(dict.fromkeys(row["operator"] for row in rows)),
+        layers=tuple(dict.fromkeys(row["layer"] for row in rows)),
+        count=sum(row["count"] for row in rows),
+        instead=INSTEAD_OF_LAYER.get(cause) or INSTEAD.get(cause),
+    )

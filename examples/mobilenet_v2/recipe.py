@@ -1,0 +1,50 @@
+"""MobileNetV2 on photos of ImageNet's 1000 classes: every tenth calibrates, the others judge.
+
+Weights and photos are looked for in the folder that EDGEKIT_DATA names (docs/examples.md).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+
+import torch
+from mobilenet_v2 import MobileNetV2
+from torch import nn
+
+from edgekit.data import data_path, images
+from edgekit.metrics import top1
+
+WEIGHTS = data_path("mobilenet_v2_100/mobilenet_v2_100.pt")
+PHOTOS = data_path("imagenet_samples/images")
+LABELS = data_path("imagenet_samples/labels.csv")
+HALF = (0.5, 0.5, 0.5)  # these weights want pixels from -1 to 1
+
+CALIBRATING, JUDGED = images(PHOTOS, 224, mean=HALF, std=HALF).split(every=10)
+
+
+def model() -> nn.Module:
+    net = MobileNetV2()
+    net.load_state_dict(torch.load(WEIGHTS, weights_only=True))
+    return net
+
+
+def example_inputs() -> tuple[torch.Tensor, ...]:
+    return next(iter(turned(CALIBRATING)))
+
+
+def calibration() -> Iterable[tuple[torch.Tensor, ...]]:
+    return turned(CALIBRATING)
+
+
+def evaluate(predict) -> float:
+    with LABELS.open() as file:
+        class_of = {row["file"]: int(row["class_index"]) for row in csv.DictReader(file)}
+    return top1(predict, turned(JUDGED), [class_of[path.name] for path in JUDGED.paths])
+
+
+def turned(photos: Iterable[tuple[torch.Tensor, ...]]) -> Iterable[tuple[torch.Tensor, ...]]:
+    """By 180 degrees, as all kernels of these weights are: they come from a network whose strided
+    convolutions reach over the image at the bottom and right, torch's at the top and left.
+    """
+    return ((photo.flip(-2, -1),) for (photo,) in photos)

@@ -1,0 +1,12 @@
+"""ResNet-20 on CIFAR-10."""
+
+from __future__ import annotations
+
+from cifar10 import calibration, evaluate, example_inputs, trained, training
+from torch import nn
+
+__all__ = ["calibration", "evaluate", "example_inputs", "model", "training"]
+
+
+def model() -> nn.Module:
+    return trained(20)

@@ -1,0 +1,266 @@
+"""doctor: every finding with its command, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import ROOT
+
+from edgekit.device.qemu import Emulator, Sysroot
+from edgekit.documents import DoctorDocument, Finding
+from edgekit.errors import EdgekitError
+from edgekit.pipeline import doctor, installed
+from edgekit.progress import Silent
+from edgekit.report.doctor import render_doctor
+from edgekit.runtimes.executorch.wheel import VERSION
+
+SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
+WHOLE = {
+    "numpy": "2.4.6",
+    "paramiko": "5.1.0",
+    "torch": "2.13.0+cpu",
+    "executorch": "1.5.1",
+    "torchao": "0.18.0",
+    "ziglang": "0.17.1",
+    "pillow": "13.0.0",
+    "pip": "26.0",
+}
+CPUS = frozenset({"cortex-a53", "cortex-a72", "cortex-a76"})
+EMULATOR = Emulator("/usr/bin/qemu-aarch64", "7.2.22", CPUS)
+LIBRARIES = Sysroot(Path("/usr/aarch64-linux-gnu"), (2, 36), (3, 4, 30))
+
+
+class Host:
+    """A host that has everything; a test takes something away, and looks."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.versions = dict(WHOLE)
+        self.errors: dict[str, str] = {}
+        self.emulator: Emulator | None = EMULATOR
+        self.libraries: Sysroot | None = LIBRARIES
+        self.wheel = tmp_path
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        monkeypatch.setattr(installed, "version", self.version)
+        monkeypatch.setattr(installed, "import_errors", lambda names: self.errors)
+        monkeypatch.setattr(doctor, "host_architecture", lambda: "x86_64")
+        monkeypatch.setattr(doctor, "find_emulator", lambda architecture: self.emulator)
+        monkeypatch.setattr(doctor, "find_sysroot", lambda architecture, native: self.libraries)
+        monkeypatch.setattr(doctor, "fetched_folder", lambda architecture: self.wheel)
+        monkeypatch.setattr(doctor, "runner_folder", lambda architecture: tmp_path / architecture)
+        monkeypatch.setattr(doctor, "has_pip", lambda: "pip" in self.versions)
+
+    def version(self, name: str) -> str:
+        if name not in self.versions:
+            raise PackageNotFoundError(name)
+        return self.versions[name]
+
+    def diagnose(self) -> DoctorDocument:
+        return doctor.diagnose(Silent())
+
+    def finding(self, name: str) -> Finding:
+        return next(found for found in self.diagnose().findings if found.name == name)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def works(document: DoctorDocument) -> dict[str, bool]:
+    return {ability.name: ability.works for ability in document.abilities}
+
+
+def test_a_host_that_has_everything(host) -> None:
+    document = host.diagnose()
+    jsonschema.validate(json.loads(document.to_json()), SCHEMA)
+    assert document.exit_code == 0
+    assert document.commands == ()
+    assert all(works(document).values())
+    assert {found.status for found in document.findings} <= {"ok", "not_needed"}
+
+
+def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None:
+    for name in ("torch", "executorch", "torchao", "ziglang"):
+        del host.versions[name]
+    document = host.diagnose()
+    assert document.exit_code == 1
+    assert [shlex.split(command) for command in document.commands] == [
+        [
+            *(sys.executable, "-m", "pip", "install"),
+            *("torch>=2.13,<2.14", "executorch==1.5.1", "torchao==0.18.0", "ziglang==0.17.1"),
+        ]
+    ]
+    assert works(document) == {
+        "build for aarch64": False,
+        "build for x86_64": False,
+        "check and benchmark bundles here": True,
+        "deploy over SSH": True,
+        "check aarch64 bundles here": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("torch", "2.14.1"), ("executorch", "1.5.0"), ("torchao", "0.17.0")]
+)
+def test_a_version_beside_the_pin(host, name, version) -> None:
+    host.versions[name] = version
+    found = host.finding(name)
+    assert found.status == "wrong_version"
+    assert version in found.detail
+    assert shlex.split(found.command)[-1].startswith(name)
+    assert not host.diagnose().ready
+
+
+def test_a_package_that_does_not_import(host) -> None:
+    host.errors["torch"] = "RuntimeError: Numpy is not available"
+    found = host.finding("torch")
+    assert (found.status, found.detail) == (
+        "broken",
+        "2.13.0+cpu: RuntimeError: Numpy is not available",
+    )
+    assert "--force-reinstall --no-deps 'torch>=2.13,<2.14'" in found.command
+    assert not host.diagnose().ready
+
+
+def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
+    del host.versions["paramiko"], host.versions["pillow"]
+    host.emulator, host.wheel = None, tmp_path / "nowhere"
+    document = host.diagnose()
+    assert document.exit_code == 0
+    assert [name for name, works_here in works(document).items() if works_here] == [
+        "build for x86_64",
+        "check and benchmark bundles here",
+    ]
+    said = "\n".join(document.commands)
+    assert "paramiko>=5.1" in said
+    assert "-m edgekit.runtimes.executorch.wheel aarch64" in said
+    assert "apt-get install qemu-user libc6-arm64-cross" in said
+    assert "pillow>=11" in said
+
+
+def test_an_environment_without_pip(host) -> None:
+    del host.versions["pip"]
+    document = host.diagnose()
+    assert document.ready
+    assert [shlex.split(command) for command in document.commands] == [
+        [sys.executable, "-m", "ensurepip"]
+    ]
+
+
+def test_the_runners_that_are_compiled_already(host, tmp_path) -> None:
+    assert "compiled runners: none yet" in host.finding("cache").detail
+    (tmp_path / "aarch64").mkdir()
+    assert "compiled runners: aarch64" in host.finding("cache").detail
+
+
+def test_an_emulator_that_does_not_know_a_target_s_cpu(host) -> None:
+    host.emulator = Emulator("/usr/bin/qemu-aarch64", "5.2.0", CPUS - {"cortex-a76"})
+    found = host.finding("qemu-aarch64")
+    assert found.status == "wrong_version"
+    assert "does not know cortex-a76" in found.detail
+    assert not works(host.diagnose())["check aarch64 bundles here"]
+
+
+@pytest.mark.parametrize(
+    ("libraries", "status"),
+    [(None, "missing"), (Sysroot(Path("/"), (2, 27), (3, 4, 25)), "wrong_version")],
+)
+def test_a_host_whose_libraries_do_not_run_a_runner(host, libraries, status) -> None:
+    host.libraries = libraries
+    assert host.finding("C++ library (x86_64)").status == status
+    assert not host.diagnose().ready
+
+
+def test_a_cache_that_cannot_be_written(host, tmp_path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    found = host.finding("cache")
+    assert found.status == "broken"
+    assert str(tmp_path / "cache" / "edgekit") in found.detail
+    assert not host.diagnose().ready
+
+
+def test_the_cache_s_size(host, tmp_path) -> None:
+    kept = tmp_path / "cache" / "edgekit" / "stages" / "int8-1"
+    kept.mkdir(parents=True)
+    (kept / "model.pte").write_bytes(bytes(2_500_000))
+    assert "2.5 MB" in host.finding("cache").detail
+
+
+def test_a_temporary_folder_that_allows_nothing(host, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    found = host.finding("temporary folder")
+    assert found.status == "broken"
+    assert "TMPDIR" in found.detail
+
+
+def test_a_setting_that_stops_every_build(host, tmp_path) -> None:
+    (tmp_path / "edgekit.toml").write_text("memory = 3\n")
+    found = host.finding("configuration")
+    assert found.status == "broken"
+    assert "memory" in found.detail
+    assert not host.diagnose().ready
+
+
+def test_a_target_that_cannot_be_read_stops_its_own_builds_only(host, tmp_path) -> None:
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "doorbell.toml").write_text('cpu = "cortex-a53"\n')
+    found = host.finding("target doorbell")
+    assert found.status == "broken"
+    assert "architecture: this key is missing" in found.detail
+    document = host.diagnose()
+    assert document.ready
+    assert "rpi4" in host.finding("targets").detail
+
+
+def test_edgekit_run_from_a_folder(host, monkeypatch) -> None:
+    def gone(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(installed, "requires", gone)
+    with pytest.raises(EdgekitError, match="not installed in this environment"):
+        host.diagnose()
+
+
+def test_the_text_has_the_commands_in_one_piece(host, tmp_path) -> None:
+    del host.versions["torch"], host.versions["executorch"]
+    host.wheel = tmp_path / "nowhere"
+    document = host.diagnose()
+    lines = render_doctor(document).splitlines()
+    assert [f"  {command}" for command in document.commands] == lines[-2:]
+    assert any(line.startswith("torch ") and "missing" in line for line in lines)
+    assert any("no, it needs torch, executorch" in line for line in lines)
+
+
+def test_the_pins_are_those_of_the_runtime() -> None:
+    assert str(installed.pins()["executorch"].specifier) == f"=={VERSION}"
+
+
+def test_packages_are_tried_in_a_process_of_their_own(monkeypatch) -> None:
+    """Whatever one does: print, fail in many lines, end Python."""
+    statements = {
+        "loud": "print('hello'); import os; os.write(1, b'from C')",
+        "wrong": "raise ImportError('numpy.core failed\\nand more')",
+        "leaves": "raise SystemExit(3)",
+        "deadly": "import os; os.kill(os.getpid(), 11)",
+        "after": "pass",
+    }
+    monkeypatch.setattr(installed, "STATEMENTS", statements)
+    assert installed.import_errors(statements) == {
+        "wrong": "ImportError: numpy.core failed",
+        "leaves": "SystemExit: 3",
+        "deadly": "importing it ended Python (SIGSEGV)",
+    }
+
+
+def test_a_package_that_never_comes_back(monkeypatch) -> None:
+    monkeypatch.setattr(installed, "STATEMENTS", {"slow": "import time; time.sleep(60)"})
+    monkeypatch.setattr(installed, "IMPORT_LIMIT_S", 1.0)
+    assert installed.import_errors(["slow"]) == {"slow": "did not import within 1 s"}
