@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,7 @@ DIGESTS = "digests.json"
 # What clear() removes: all that a build makes again by itself.
 REBUILT = (STAGES, "runners", "zig")
 STAGES_LIMIT_BYTES = 4_000_000_000
+DRAFT_LIMIT_S = 24 * 3600
 
 
 def content_key(parts: Iterable[bytes]) -> str:
@@ -85,7 +87,8 @@ def load_stage(kind: str, key: str) -> Path | None:
         digests = json.loads((folder / DIGESTS).read_bytes())
         whole = all(file_digest(folder / name) == digest for name, digest in digests.items())
         if whole:
-            os.utime(folder)  # the least recently used go first
+            with suppress(OSError):
+                os.utime(folder)  # the least recently used go first
             return folder
     except (OSError, ValueError, AttributeError):
         pass
@@ -94,7 +97,9 @@ def load_stage(kind: str, key: str) -> Path | None:
 
 
 def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
-    """Keep what ``fill`` writes; False where this host's cache cannot be written."""
+    """Keep what ``fill`` writes; False where that fails, whatever it is: a full disk, a folder that
+    cannot be written, an object that cannot be saved. A build does not depend on it.
+    """
 
     def fill_and_seal(draft: Path) -> None:
         fill(draft)
@@ -103,9 +108,9 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
 
     try:
         folder_once(_stage_folder(kind, key), fill_and_seal)
-        _make_room(cache_folder() / STAGES)
-    except OSError:
+    except Exception:  # torch.save has RuntimeError for a full disk
         return False
+    _make_room(cache_folder() / STAGES)
     return True
 
 
@@ -140,12 +145,23 @@ def _stage_folder(kind: str, key: str) -> Path:
 
 
 def _make_room(folder: Path) -> None:
-    entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    """The least recently used go, and drafts that a killed process left."""
     total = 0
-    for entry in entries:
-        total += _bytes_of(entry)
-        if total > STAGES_LIMIT_BYTES and entry != entries[0]:
+    for age_s, entry in sorted(_ages(folder)):
+        if entry.name.startswith("."):
+            if age_s > DRAFT_LIMIT_S:
+                shutil.rmtree(entry, ignore_errors=True)
+            continue
+        used = _bytes_of(entry)
+        if total and total + used > STAGES_LIMIT_BYTES:
             shutil.rmtree(entry, ignore_errors=True)
+        total += used
+
+
+def _ages(folder: Path) -> Iterator[tuple[float, Path]]:
+    for entry in folder.iterdir():
+        with suppress(OSError):  # it may go while we look
+            yield time.time() - entry.stat().st_mtime, entry
 
 
 def _bytes_of(folder: Path) -> int:

@@ -154,21 +154,31 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
     folder = str(path.parent)
     before = set(sys.modules)
     sys.path.insert(0, folder)
-    import torch
-
-    dtype, device = torch.get_default_dtype(), take_default_device()
     try:
-        _start_random_numbers(seed)
-        module = _run_file(path)
-        yield Recipe(path, module, seed, take_default_device())
+        with own_defaults():
+            _start_random_numbers(seed)
+            module = _run_file(path)
+            yield Recipe(path, module, seed, take_default_device())
     finally:
-        torch.set_default_dtype(dtype)
-        torch.set_default_device(device)
         if folder in sys.path:
             sys.path.remove(folder)
         for name in set(sys.modules) - before:
             if _is_local(sys.modules[name], path.parent):
                 del sys.modules[name]
+
+
+@contextmanager
+def own_defaults() -> Iterator[None]:
+    """torch's default type and device as torch has them; the caller's are put back."""
+    import torch
+
+    dtype, device = torch.get_default_dtype(), take_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(device)
 
 
 def take_default_device() -> torch.device | None:

@@ -10,6 +10,7 @@ does would be measured, too.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -73,6 +74,10 @@ def calibration():
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         transformer = Path(folder) / "transformer.py"

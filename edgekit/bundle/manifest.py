@@ -24,7 +24,7 @@ VERDICT = "verdict.json"
 RUNNER = "runner"
 CLIENT = "edgekit_model.py"
 LIBRARY_FOLDER = "lib"
-BUNDLE_SCHEMA: Literal["edgekit.bundle/1"] = "edgekit.bundle/1"
+BUNDLE_SCHEMA: Literal["edgekit.bundle/2"] = "edgekit.bundle/2"
 # What an unpacked manifest may be at most: a damaged one shall not fill the memory.
 MAX_JSON_BYTES = 64_000_000
 
@@ -101,7 +101,7 @@ class Manifest(BaseModel):
         frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
     )
 
-    schema_: Literal["edgekit.bundle/1"] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    schema_: Literal["edgekit.bundle/2"] = Field(default=BUNDLE_SCHEMA, alias="schema")
     edgekit: str
     name: str = Field(pattern=NAME)
     target: str
@@ -147,10 +147,13 @@ def unseal(path: Path, schema: str) -> dict[str, Any]:
         found = data["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BundleError(f"{path} is damaged: it is not one of edgekit's files") from None
-    if isinstance(found, str) and _is_newer(found, schema):
+    age = _age(found, schema)
+    if age != 0:
         raise BundleError(
             f"{path} has the schema {found}; this edgekit reads {schema}",
-            "upgrade edgekit: pip install --upgrade edgekit",
+            "upgrade edgekit: pip install --upgrade edgekit"
+            if age > 0
+            else "an older edgekit built it: build it again with this one",
         )
     digest = data.pop("digest", None)
     if found != schema or raw != _resealed(data) or digest is None:
@@ -229,7 +232,10 @@ def _resealed(data: dict[str, Any]) -> bytes | None:
         return None
 
 
-def _is_newer(found: str, known: str) -> bool:
-    kind, _, number = found.rpartition("/")
+def _age(found: object, known: str) -> int:
+    """How many numbers ``found`` is ahead of ``known``; 0 too where it is of another kind."""
+    kind, _, number = str(found).rpartition("/")
     known_kind, _, known_number = known.rpartition("/")
-    return kind == known_kind and number.isdecimal() and int(number[:9]) > int(known_number)
+    if kind != known_kind or not number.isdecimal():
+        return 0
+    return int(number[:9]) - int(known_number)

@@ -1,143 +1,164 @@
 """Is a .pt2 file whole, of a version that this torch reads, and nothing but data?
 
-Reading one the way torch does runs what the file says in more than one place: pickles, names of
-functions that are looked up and called, expressions that sympy evaluates, compiled libraries. A
-model that somebody else exported is data here: what is none is refused before torch sees it.
+Reading one the way torch does runs what the file says in more than one place: pickles, names
+that become source, expressions that sympy evaluates, compiled libraries. A model that somebody
+else exported is data here. The file is read once; what has passed the checks is written to a
+fresh archive, and torch reads that one, so that both see the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import RecipeError
+from edgekit.exported.graph import RefusedError, clean_payload, clean_program
 
-# torch's own layout: torch/export/pt2_archive/constants.py; before 2.8 the graph lay beside.
-GRAPH = re.compile(r"([^/]+/models/[^/]+|serialized_exported_program)\.json")
-CONSTANTS = re.compile(r"[^/]+/data/constants/[^/]+_constants_config\.json")
-COMPILED = "/data/aotinductor/"
-OBJECTS = ("custom_obj_", "opaque_obj_")
-
-OPERATOR = re.compile(r"torch\.ops\.[A-Za-z]\w*(\.\w+){1,2}|torch\._?sym_\w+|math\.\w+|#.*")
-ARITHMETIC = frozenset(
-    f"_operator.{name}"
-    for name in (
-        "add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "neg", "pos", "getitem",
-        "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_",
-    )
-)  # fmt: skip
-TOUCHES_FILES = ("from_file", "load_library")
-EXPRESSION = re.compile(r"[\w\s+\-*/%(),.<>=&|~!]*")
-# An attribute, a name with two underscores, or a call of anything but a function of sympy's.
-SYMBOL = re.compile(r"Symbol\('\w+'(, \w+=(True|False))*\)")
-REACHES_OUT = re.compile(r"__|[A-Za-z_)]\w*\s*\.\s*[A-Za-z_]|\b(?!floor\b|ceiling\b)[a-z_]\w*\s*\(")
+# torch's own layout (torch/export/pt2_archive/constants.py), below one folder for all.
+MODEL = re.compile(r"models/([\w\-]+)\.json", re.ASCII)
+KEPT = (
+    r"data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants|sample_inputs)/{0}\.pt"
+    r"|archive_format|archive_version|byteorder|version|\.data/version"
+)
+PAYLOAD = r"data/(weights|constants)/{0}_(weights|constants)_config\.json"
+DROPPED = re.compile(r"\.data/[\w\-]+|extra/[^\\]+|\.format_version|\.storage_alignment", re.ASCII)
+COMPILED = ("data/aotinductor/", "data/executorch/")
+OBJECTS = re.compile(r"data/constants/(custom|opaque)_obj_\d+", re.ASCII)
+BEFORE_2_8 = "serialized_exported_program.json"
 
 # An honest archive stores its tensors as they are.
 UNPACKED_LIMIT = 20
 SMALL_BYTES = 64_000_000
+ENTRIES_LIMIT = 200_000
 
 
-def check_archive(path: Path) -> None:
-    """Raises RecipeError: damaged, of a version that cannot be read, or more than data."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_whole(path, archive)
-            graphs = [name for name in archive.namelist() if GRAPH.fullmatch(name)]
-            if not graphs:
-                raise _damaged(path, "it holds no exported program")
-            for name in archive.namelist():
-                if COMPILED in name:
-                    raise _refused(path, f"it holds compiled code ({name})")
-                if CONSTANTS.fullmatch(name):
-                    _check_constants(path, _json(path, archive, name))
-            for name in graphs:
-                graph = _json(path, archive, name)
-                _check_version(path, graph)
-                _check_graph(path, graph)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
-        raise _damaged(path, str(error) or type(error).__name__) from None
-    except (RecursionError, MemoryError) as error:
-        raise _damaged(path, f"its content is absurd ({type(error).__name__})") from None
+@contextmanager
+def checked(path: Path) -> Iterator[Path]:
+    """A copy of the program that holds what has been checked and no more, for this context.
+
+    Raises RecipeError: damaged, of a version that cannot be read, or more than data.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        copy = Path(folder) / "model.pt2"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _copy(path, archive, copy)
+        except RefusedError as error:
+            raise _refused(path, str(error)) from None
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+            raise _damaged(path, str(error) or type(error).__name__) from None
+        except (RecursionError, MemoryError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, f"its content is absurd ({type(error).__name__})") from None
+        except (OSError, RuntimeError, zlib.error) as error:  # RuntimeError: it is encrypted
+            raise _damaged(path, str(error) or type(error).__name__) from None
+        yield copy
 
 
-def _check_whole(path: Path, archive: zipfile.ZipFile) -> None:
-    unpacked = sum(info.file_size for info in archive.infolist())
+def _copy(path: Path, archive: zipfile.ZipFile, copy: Path) -> None:
+    entries = _entries(path, archive)
+    model = _model(path, list(entries))
+    kept, payload = re.compile(KEPT.format(re.escape(model))), PAYLOAD.format(re.escape(model))
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as fresh:
+        for name, info in entries.items():
+            if name == f"models/{model}.json":
+                data = _program(path, _json(path, archive, info))
+            elif re.fullmatch(payload, name):
+                data = json.dumps(clean_payload(_json(path, archive, info))).encode()
+            elif kept.fullmatch(name):
+                data = archive.read(info)
+            elif DROPPED.fullmatch(name):
+                continue
+            else:
+                raise RefusedError(_foreign(name))
+            if name == "byteorder" and data != b"little":
+                raise RefusedError("it is not in this machine's byte order")
+            fresh.writestr(f"model/{name}", data)
+
+
+def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Each entry by its name below the archive's one folder."""
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    unpacked = sum(info.file_size for info in infos)
     if unpacked > UNPACKED_LIMIT * path.stat().st_size + SMALL_BYTES:
         raise _damaged(path, f"it would unpack to {unpacked / 1e6:.0f} MB")
-    broken = archive.testzip()
-    if broken is not None:
-        raise _damaged(path, f"the checksum of {broken} is wrong")
+    if len(infos) > ENTRIES_LIMIT:
+        raise _damaged(path, f"it has {len(infos)} entries")
+    if any(info.filename == BEFORE_2_8 for info in infos):
+        raise _other_version(f"{path} was exported by torch 2.7 or older, in another layout")
+    roots = {info.filename.partition("/")[0] for info in infos}
+    if len(roots) != 1:
+        raise _damaged(path, "it holds no exported program in one folder")
+    names = [info.filename.partition("/")[2] for info in infos]
+    if len({name.casefold() for name in names}) != len(names):
+        raise RefusedError("two of its entries have the same name")
+    return dict(zip(names, infos, strict=True))
 
 
-def _json(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
+def _model(path: Path, names: list[str]) -> str:
+    for name in names:
+        if name.startswith(COMPILED):
+            raise RefusedError(f"it holds compiled code ({name[:80]})")
+    models = [name for name in names if name.casefold().startswith("models/")]
+    if not models:
+        raise _damaged(path, "it holds no exported program")
+    if len(models) > 1:
+        raise RecipeError(
+            f"{path} holds {len(models)} programs; edgekit takes one", "save one model in one file"
+        )
+    found = MODEL.fullmatch(models[0])
+    if not found:
+        raise RefusedError(_foreign(models[0]))
+    return found[1]
+
+
+def _foreign(name: str) -> str:
+    if OBJECTS.fullmatch(name):
+        return f"it holds a pickled object ({name})"
+    return f"it holds an entry that torch.export.save does not write ({name[:80]!r})"
+
+
+def _json(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    data = archive.read(info)
     try:
-        return json.loads(archive.read(name))
+        return json.loads(data)
     except ValueError as error:
-        raise _damaged(path, f"{name} is not JSON: {error}") from None
+        raise _damaged(path, f"{info.filename} is not JSON: {error}") from None
 
 
-def _check_version(path: Path, graph: Any) -> None:
+def _program(path: Path, document: Any) -> bytes:
+    _check_version(path, document)
+    return json.dumps(clean_program(document)).encode()
+
+
+def _check_version(path: Path, document: Any) -> None:
+    from torch._export.serde.schema import SCHEMA_VERSION
+
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    major = version.get("major") if isinstance(version, dict) else None
+    if type(major) is not int:
+        raise _damaged(path, "it does not say of which version it is")
+    if major != SCHEMA_VERSION[0]:
+        by = f"{path} was exported by torch {document.get('torch_version')!s:.40}"
+        raise _other_version(f"{by} in version {major} of the format")
+
+
+def _other_version(found: str) -> RecipeError:
     import torch
     from torch._export.serde.schema import SCHEMA_VERSION
 
-    version = graph.get("schema_version") if isinstance(graph, dict) else None
-    major = version.get("major") if isinstance(version, dict) else None
-    if not isinstance(major, int):
-        raise _damaged(path, "it does not say of which version it is")
-    if major != SCHEMA_VERSION[0]:
-        by = graph.get("torch_version")
-        raise RecipeError(
-            f"{path} was exported by torch {by} in version {major} of the format; torch "
-            f"{torch.__version__}, which is installed here, reads version {SCHEMA_VERSION[0]}",
-            f"export it again with torch {torch.__version__.split('+')[0]}: "
-            "torch.export.save(torch.export.export(model.eval(), inputs), 'model.pt2')",
-        )
-
-
-def _check_constants(path: Path, config: Any) -> None:
-    for key, value in _pairs(config):
-        if key == "path_name" and isinstance(value, str) and value.startswith(OBJECTS):
-            raise _refused(path, "it holds a pickled object among its constants")
-
-
-def _check_graph(path: Path, graph: Any) -> None:
-    for key, value in _pairs(graph):
-        if not isinstance(value, str):
-            continue
-        if key == "target" and not _is_operator(value):
-            raise _refused(path, f"it calls '{value}', which is no operator of torch")
-        if key == "expr_str" and not _is_expression(value):
-            raise _refused(path, f"it has an expression that is no arithmetic: '{value[:80]}'")
-        if "default_factory_module" in value:
-            raise _refused(path, "it names a module to import")
-
-
-def _is_operator(target: str) -> bool:
-    if target in ARITHMETIC:
-        return True
-    plain = OPERATOR.fullmatch(target) is not None and "__" not in target
-    return plain and not any(word in target for word in TOUCHES_FILES)
-
-
-def _is_expression(text: str) -> bool:
-    text = SYMBOL.sub("s", text)
-    return EXPRESSION.fullmatch(text) is not None and not REACHES_OUT.search(text)
-
-
-def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            yield from item.items()
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
+    return RecipeError(
+        f"{found}; torch {torch.__version__}, which is installed here, reads version "
+        f"{SCHEMA_VERSION[0]}",
+        f"export it again with torch {torch.__version__.split('+')[0]}: "
+        "torch.export.save(torch.export.export(model.eval(), inputs), 'model.pt2')",
+    )
 
 
 def _damaged(path: Path, reason: str) -> RecipeError:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RecipeError
-from edgekit.exported.archive import check_archive
+from edgekit.exported.archive import checked
 from edgekit.recipe import Recipe
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -31,11 +31,15 @@ def open_program(path: Path, seed: int) -> Recipe:
     """
     if not path.is_file():
         raise RecipeError(f"there is no exported program {path}", "torch.export.save writes one")
-    check_archive(path)
-    exported = _load(path)
-    _check_inference(path, exported)
-    example = _example(path, exported)
-    module = positional(exported)
+    try:
+        exported = _load(path)
+        _check_inference(path, exported)
+        example = _example(path, exported)
+        module = positional(exported)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
     recipe = ModuleType("edgekit_exported")
     recipe.__dict__.update(model=lambda: module, example_inputs=lambda: example)
     return Recipe(path.resolve(), recipe, seed)
@@ -71,31 +75,15 @@ def positional(exported: torch.export.ExportedProgram) -> torch.nn.Module:
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:
-    import torch
     from torch.export.pt2_archive._package import load_pt2
 
     with quiet(), _only_weights():
         # importing it registers the operators of a program that is quantized already
         import torchao.quantization.pt2e  # noqa: F401
 
-        try:
-            if path.suffix == SUFFIX and _is_archive_of_today(path):
-                programs = load_pt2(str(path)).exported_programs
-                if len(programs) == 1:
-                    return next(iter(programs.values()))
-                raise RecipeError(f"{path} holds {len(programs)} programs; edgekit takes one")
-            return torch.export.load(path)
-        except RecipeError:
-            raise
-        except (Exception, RecursionError) as error:
-            raise _unreadable(path, error) from error
-
-
-def _is_archive_of_today(path: Path) -> bool:
-    import zipfile
-
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/archive_version") for name in archive.namelist())
+        with checked(path) as copy:
+            (exported,) = load_pt2(str(copy)).exported_programs.values()
+        return exported
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from edgekit.budget import judge, verdict_of
 from edgekit.bundle.manifest import Manifest
@@ -13,7 +14,7 @@ from edgekit.bundle.verdict import Record
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents import BenchDocument
-from edgekit.errors import DeviceError, UsageError
+from edgekit.errors import PreflightError, UsageError
 from edgekit.pipeline.build import FINISHED, build
 from edgekit.pipeline.check import figures_of, open_bundle
 from edgekit.pipeline.deploy import peak_of, reaching
@@ -25,7 +26,7 @@ from edgekit.pipeline.measured import (
     why_no_latency,
 )
 from edgekit.progress import Progress, Silent
-from edgekit.target import Target
+from edgekit.target import Architecture, Target
 
 
 def bench(
@@ -72,11 +73,11 @@ def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[
         yield source
         return
     found = environment_of(transport)
-    if found.architecture is None:
-        raise DeviceError(
-            f"{transport.name} does not tell its architecture, so {source.name} cannot be packed "
-            "for it",
-            "build a bundle of it for the device's target, and bench that",
+    if found.architecture not in get_args(Architecture):
+        told = found.architecture or "of an architecture that it does not tell"
+        raise PreflightError(
+            f"{transport.name} is {told}: {source.name} cannot be packed for it",
+            f"edgekit packs for {' and '.join(get_args(Architecture))}",
         )
     target = Target.model_validate(
         {

@@ -24,7 +24,7 @@ from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents import VerdictDocument
-from edgekit.errors import TargetError, UsageError
+from edgekit.errors import SettingError, TargetError
 from edgekit.interrupt import fragile
 from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
@@ -107,7 +107,7 @@ def build(
     path = Path(recipe)
     finished = path.suffix == FINISHED
     if finished and (precision != "auto" or calibration is not None):
-        raise UsageError(
+        raise SettingError(
             f"{path} is finished and is packaged as it is: --precision and --calibration are for "
             "a recipe or an exported program (.pt2)"
         )

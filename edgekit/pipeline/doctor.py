@@ -154,7 +154,7 @@ def _other_wheel(architecture: Architecture) -> Finding:
     """The other architecture's executorch: headers and libraries for its runner."""
     folder = fetched_folder(architecture)
     fetch = [sys.executable, "-m", "edgekit.runtimes.executorch.wheel", architecture]
-    is_there = folder.is_dir()
+    is_there = os.access(folder, os.R_OK | os.X_OK)
     return Finding(
         name=f"executorch ({architecture})",
         status="ok" if is_there else "missing",
@@ -253,16 +253,23 @@ def _temporary_folder() -> Finding:
 
 def _cache(architectures: Iterable[Architecture]) -> Finding:
     folder = cache_folder()
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        detail = f"{folder} cannot be written: set XDG_CACHE_HOME to a folder that can"
-        return Finding(name="cache", status="broken", detail=detail, needed_for=(BUILD,))
-    megabytes = sum(size for _, _, size in usage()) / 1e6
-    detail = f"{folder}, {megabytes:.1f} MB"
-    if installed_version("ziglang"):
-        ready = [one for one in architectures if runner_folder(one).is_dir()]
-        detail += f"; compiled runners: {', '.join(ready) or 'none yet'}"
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            return _unusable_cache(f"{folder} cannot be written")
+        megabytes = sum(size for _, _, size in usage()) / 1e6
+        detail = f"{folder}, {megabytes:.1f} MB"
+        if installed_version("ziglang"):
+            ready = [one for one in architectures if runner_folder(one).is_dir()]
+            detail += f"; compiled runners: {', '.join(ready) or 'none yet'}"
+    except OSError as error:
+        return _unusable_cache(f"{error.filename or folder} cannot be read ({error.strerror})")
     return Finding(name="cache", status="ok", detail=detail, needed_for=(BUILD,))
+
+
+def _unusable_cache(reason: str) -> Finding:
+    detail = f"{reason}: set XDG_CACHE_HOME to a folder that you can read and write"
+    return Finding(name="cache", status="broken", detail=detail, needed_for=(BUILD,))
 
 
 def _settings() -> Finding:

@@ -7,6 +7,7 @@ import platform
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,9 +31,14 @@ class Fingerprint:
     """Of one subject: its weights, structure, data and source. Read once, for every plan."""
 
     def __init__(self, subject: Subject) -> None:
-        self._parts = list(_parts(subject))
+        self._parts: list[bytes] | None = None
+        with suppress(Exception):  # sparse weights, a module that refers to itself, ...
+            self._parts = list(_parts(subject))
 
-    def key(self, runtime: Runtime, plan: Plan) -> str:
+    def key(self, runtime: Runtime, plan: Plan) -> str | None:
+        """None where the model cannot be read wholly: then nothing of it is kept."""
+        if self._parts is None:
+            return None
         own = [runtime.name, runtime.version, plan.model_dump_json()]
         return content_key([*(part.encode() for part in own), *self._parts])[:40]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -52,6 +53,13 @@ for name, statement in json.loads(sys.argv[1]).items():
 """
 
 
+class Trouble(NamedTuple):
+    """Why a package does not work, and whether installing it again may mend that."""
+
+    said: str
+    is_its_own: bool = True
+
+
 def pins() -> dict[str, Requirement]:
     """What edgekit and its extra for building require, by the package's name in small letters.
 
@@ -81,9 +89,14 @@ def examine(
     names = [name for name in purposes if name in known]
     errors = import_errors([name for name in names if installed_version(name)])
     found = {name: _judge(known[name], errors.get(name)) for name in names}
+    mendable = {
+        name: status
+        for name, (status, _) in found.items()
+        if status != "broken" or errors[name].is_its_own
+    }
 
     def pinned(*statuses: Status) -> list[str]:
-        return [_pinned(known[name]) for name, (status, _) in found.items() if status in statuses]
+        return [_pinned(known[name]) for name, status in mendable.items() if status in statuses]
 
     install = pip_install(pinned("missing", "wrong_version"))
     again = pip_install(["--force-reinstall", "--no-deps", *pinned("broken")])
@@ -94,7 +107,7 @@ def examine(
             status=status,
             detail=detail,
             needed_for=purposes[name],
-            command=commands.get(status),
+            command=commands.get(status) if name in mendable else None,
         )
         for name, (status, detail) in found.items()
     ]
@@ -122,11 +135,32 @@ def has_pip() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
-def import_errors(names: Iterable[str]) -> dict[str, str]:
-    """What went wrong when each package was used a little; nothing for those that work."""
+def import_errors(names: Iterable[str]) -> dict[str, Trouble]:
+    """What went wrong when each package was used a little; nothing for those that work.
+
+    One process tries all of them, for most import torch. Where a package ends it, another tries
+    the rest. Where one does not come back in time the rest stay untried, and are said to be.
+    """
+    waiting = list(names)
+    found: dict[str, Trouble] = {}
+    while waiting:
+        said, code = _probe(waiting)
+        found |= {name: Trouble(_first_line(text)) for name, text in said.items() if text}
+        waiting = [name for name in waiting if said.get(name) is None]
+        if waiting:
+            last, *waiting = waiting
+            found[last] = Trouble(_ending(code), is_its_own=code is not None)
+            if code is None:
+                untried = Trouble(f"not tried: {last} before it took too long", is_its_own=False)
+                return found | dict.fromkeys(waiting, untried)
+    return found
+
+
+def _probe(names: Iterable[str]) -> tuple[dict[str, str | None], int | None]:
+    """What each said, '' where it works and None where it did not come back; the exit code,
+    None where the time was over.
+    """
     statements = {name: STATEMENTS[name] for name in names}
-    if not statements:
-        return {}
     # -P: a torch.py in the user's folder is not torch
     command = [sys.executable, "-P", "-c", PROBE, json.dumps(statements)]
     try:
@@ -136,21 +170,16 @@ def import_errors(names: Iterable[str]) -> dict[str, str]:
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as error:
         output, code = (error.stdout or b"").decode(errors="replace"), None
-    said: dict[str, str | None] = dict(json.loads(line) for line in output.splitlines())
-    return {
-        name: _first_line(text) if text is not None else _ending(code)
-        for name, text in said.items()
-        if text != ""
-    }
+    return dict(json.loads(line) for line in output.splitlines()), code
 
 
-def _judge(wanted: Requirement, error: str | None) -> tuple[Status, str]:
+def _judge(wanted: Requirement, error: Trouble | None) -> tuple[Status, str]:
     found = installed_version(wanted.name)
     if found is None:
         return "missing", f"needs {_range(wanted)}"
     if not wanted.specifier.contains(found, prereleases=True):
         return "wrong_version", f"{found}; needs {_range(wanted)}"
-    return ("broken", f"{found}: {error}") if error else ("ok", found)
+    return ("broken", f"{found}: {error.said}") if error else ("ok", found)
 
 
 def _pinned(requirement: Requirement) -> str:
@@ -164,7 +193,7 @@ def _range(requirement: Requirement) -> str:
 
 def _ending(code: int | None) -> str:
     if code is None:
-        return f"did not import within {IMPORT_LIMIT_S:g} s"
+        return f"did not import within {IMPORT_LIMIT_S:g} s: hung, or on a slow machine"
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"importing it ended Python ({name})"
 

@@ -9,8 +9,10 @@ A stage that is found is not done again; an interrupted build goes on after its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -26,9 +28,13 @@ from edgekit.runtimes.base import Artifact, RunnerFiles, Runtime
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
-PROGRAM_FILE, DESCRIPTION, OUTPUTS = "program.pt2", "program.json", "outputs.pt"
+PROGRAM_FILE, DESCRIPTION = "program.pt2", "program.json"
+REFERENCE, FLOATS = "reference.pt", "floats.pt"
 # Between two runs of one float model: threads add in another order.
 SAME_TOLERANCE = 1e-5
+
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,11 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     key = tools.fingerprint.key(tools.runtime, plan)
-    found = load_stage("artifact", key)
-    if found is not None and not _same(found, floats):
-        # a model that computes something else, though all that we know of it is equal
-        key = f"{key}-{_digest(floats)}"
-        found = load_stage("artifact", key)
-    if found is not None:
+    kept = _found("artifact", key, floats, lambda folder: _read(folder, floats))
+    if kept is not None:
         tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")
-        return _read(found, floats)
-    exported = _exported(subject, tools, plan, key)
+        return kept
+    exported = _exported(subject, tools, plan, key, floats)
     with tools.progress.stage(f"lowering {plan.precision}"):
         artifact = tools.runtime.lower(exported)
     reference = floats
@@ -74,23 +76,21 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
         quantized = run_eager(exported.module())
         reference = [quantized(inputs) for inputs in subject.parity_inputs]
     lowered = Lowered(artifact, reference, floats)
-    _keep(tools, "artifact", key, lambda draft: _write(draft, lowered))
+    _keep(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
 
 
-def _exported(subject: Subject, tools: Tools, plan: Plan, key: str) -> torch.export.ExportedProgram:
+def _exported(
+    subject: Subject, tools: Tools, plan: Plan, key: str | None, floats: list[Outputs]
+) -> torch.export.ExportedProgram:
     """The graph to lower; a quantized one is kept, for calibration may take long."""
     if plan.precision == "fp32":
         with quiet(), tools.progress.stage("exporting"):
             return export(subject.model, subject.example)
-    found = load_stage("program", key)
-    if found is not None:
-        with quiet():
-            # importing it registers the quantized operators that the file names
-            import torchao.quantization.pt2e  # noqa: F401
-
-            tools.progress.note("quantized already: taken from the cache")
-            return torch.export.load(found / PROGRAM_FILE)
+    kept = _found("program", key, floats, _load_program)
+    if kept is not None:
+        tools.progress.note("quantized already: taken from the cache")
+        return kept
     exported = tools.runtime.quantize(
         subject.model, subject.example, subject.calibration, plan, tools.progress
     )
@@ -99,30 +99,69 @@ def _exported(subject: Subject, tools: Tools, plan: Plan, key: str) -> torch.exp
         with quiet():
             torch.export.save(exported, draft / PROGRAM_FILE)
 
-    _keep(tools, "program", key, write)
+    _keep(tools, "program", key, floats, write)
     return exported
 
 
-def _keep(tools: Tools, kind: str, key: str, fill: Callable[[Path], None]) -> None:
-    if not store_stage(kind, key, fill):
-        tools.progress.note("the cache cannot be written: the next build starts from the beginning")
+def _load_program(folder: Path) -> torch.export.ExportedProgram:
+    with quiet():
+        # importing it registers the quantized operators that the file names
+        import torchao.quantization.pt2e  # noqa: F401
+
+        return torch.export.load(folder / PROGRAM_FILE)
+
+
+def _found(
+    kind: str, key: str | None, floats: list[Outputs], read: Callable[[Path], Kept]
+) -> Kept | None:
+    """What is kept of this very model. Whatever goes wrong with it, it is built anew."""
+    for name in _names(key, floats):
+        folder = load_stage(kind, name)
+        with suppress(Exception):  # cleared meanwhile by another process, or not readable
+            if folder is not None and _same(folder, floats):
+                return read(folder)
+    return None
+
+
+def _keep(
+    tools: Tools,
+    kind: str,
+    key: str | None,
+    floats: list[Outputs],
+    fill: Callable[[Path], None],
+) -> None:
+    """Under the first name that is free: one that is taken is of a model that only looks equal."""
+
+    def fill_with_floats(draft: Path) -> None:
+        torch.save(floats, draft / FLOATS)
+        fill(draft)
+
+    name = next((name for name in _names(key, floats) if load_stage(kind, name) is None), None)
+    if name is not None and not store_stage(kind, name, fill_with_floats):
+        tools.progress.note("this stage cannot be kept: the next build does it again")
+
+
+def _names(key: str | None, floats: list[Outputs]) -> list[str]:
+    """Where a stage may lie: by the key, and beside it by what the float model computes.
+
+    The key has all that can be known of a model without running it. What its forward reads
+    elsewhere (the environment, a file, an object that cannot be looked into) shows only in its
+    outputs. No key, no names.
+    """
+    return [] if key is None else [key, f"{key}-{_digest(floats)}"]
 
 
 def _write(draft: Path, lowered: Lowered) -> None:
     (draft / lowered.artifact.file_name).write_bytes(lowered.artifact.data)
     description = lowered.artifact.program.model_dump_json()
     (draft / DESCRIPTION).write_text(description, encoding="utf-8")
-    torch.save({"reference": lowered.reference, "floats": lowered.floats}, draft / OUTPUTS)
+    torch.save(lowered.reference, draft / REFERENCE)
 
 
 def _same(folder: Path, floats: list[Outputs]) -> bool:
-    """Did the float model compute the same then?
-
-    The key has all that can be known of a model without running it. What its forward reads
-    elsewhere (the environment, a file) shows only in its outputs.
-    """
+    """Did the float model compute the same then?"""
     agreement = OutputsAgreement(len(floats[0]))
-    for now, then in zip(floats, _outputs(folder)["floats"], strict=True):
+    for now, then in zip(floats, _load_outputs(folder / FLOATS), strict=True):
         if len(now) != len(then):
             return False
         agreement.add(to_arrays(now), to_arrays(then))
@@ -133,11 +172,11 @@ def _read(folder: Path, floats: list[Outputs]) -> Lowered:
     (model,) = folder.glob("model.*")
     program = Program.model_validate_json((folder / DESCRIPTION).read_bytes())
     artifact = Artifact(model.read_bytes(), model.name, program)
-    return Lowered(artifact, _outputs(folder)["reference"], floats)
+    return Lowered(artifact, _load_outputs(folder / REFERENCE), floats)
 
 
-def _outputs(folder: Path) -> dict[str, list[Outputs]]:
-    return dict(torch.load(folder / OUTPUTS, weights_only=True))
+def _load_outputs(path: Path) -> list[Outputs]:
+    return list(torch.load(path, weights_only=True))
 
 
 def _digest(outputs: list[Outputs]) -> str:

@@ -33,6 +33,7 @@ class Structure:
 
 def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
     """Flatten a model's outputs. Raises RecipeError where one is not a tensor."""
+    _register_named_tuples(outputs)
     paths, spec = pytree.tree_flatten_with_path(outputs)
     for path, value in paths:
         if not torch.is_tensor(value):
@@ -44,6 +45,21 @@ def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
         raise RecipeError("the model returns nothing")
     names = tuple(_name(path, index, len(paths)) for index, (path, _) in enumerate(paths))
     return [value for _, value in paths], Structure(names, spec)
+
+
+def _register_named_tuples(value: Any) -> None:
+    """torch can only write down (and so lower) a named tuple whose name it was told."""
+    kind = type(value)
+    named = isinstance(value, tuple) and hasattr(value, "_fields")
+    if named and kind not in pytree.SUPPORTED_NODES:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        pytree._register_namedtuple(kind, serialized_type_name=name)
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            _register_named_tuples(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _register_named_tuples(item)
 
 
 def run_eager(model: torch.nn.Module) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.documents import REMAINDER, OperatorTime
+from edgekit.errors import RunnerError
 from edgekit.program import Program
 from edgekit.runner.client import RunReport
 from edgekit.runtimes.registry import locate
@@ -28,8 +29,10 @@ def operator_times(
     """The operators in order of execution, and the whole that they add up to, in ms.
 
     Every round counts the same. The last row is what the whole has beside the operators; where
-    the runner does not tell the whole, there is neither.
+    the runner does not tell the whole, there is neither. Raises RunnerError where the rounds are
+    not of the same operators.
     """
+    _check_rounds(reports)
     rows = reports[0].profile
     times = [
         OperatorTime(
@@ -46,6 +49,20 @@ def operator_times(
     between = _mean(wholes) - sum(row.mean_us for row in times)
     times.append(OperatorTime(name=REMAINDER, layer=None, mean_us=between, delegated=False))
     return tuple(times), _mean(wholes) / 1000
+
+
+def _check_rounds(reports: Sequence[RunReport]) -> None:
+    """Row by row the rounds are averaged: each must be of the same operator in all of them."""
+    first, *others = [
+        [(row.instruction, row.index, row.name) for row in report.profile] for report in reports
+    ]
+    for number, rows in enumerate(others, 2):
+        if rows != first:
+            raise RunnerError(
+                f"profiled round {number} tells of other operators than round 1 "
+                f"({len(rows)} rows and {len(first)})",
+                "the runner or its model changed meanwhile: deploy the bundle again",
+            )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.errors import RecipeError
 from edgekit.exported.program import SUFFIX, open_program
-from edgekit.recipe import Recipe, open_recipe
+from edgekit.recipe import Recipe, open_recipe, own_defaults
 
 # What people name instead of a recipe, and what to do with it.
 FOREIGN = {
@@ -17,6 +17,7 @@ FOREIGN = {
     ".ckpt": "weights alone are no model: write a recipe that loads them (edgekit init)",
     ".safetensors": "weights alone are no model: write a recipe that loads them (edgekit init)",
     ".onnx": "start from the PyTorch model that it came from: edgekit init",
+    ".pte": "a finished program brings no model in torch: name a recipe (--recipe)",
     ".tflite": "edgekit has no runtime for it yet: start from the PyTorch model (edgekit init)",
 }
 
@@ -25,7 +26,8 @@ FOREIGN = {
 def open_source(path: Path, seed: int) -> Iterator[Recipe]:
     """Open RECIPE by what kind of file it is. Raises RecipeError."""
     if path.suffix == SUFFIX:
-        yield open_program(path, seed)
+        with own_defaults():
+            yield open_program(path, seed)
         return
     hint = FOREIGN.get(path.suffix.lower())
     if hint is not None:

@@ -297,7 +297,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"there is no model: {path}: {error.strerror}") from None
     except ValueError:
         raise ModelError(f"{path} is damaged") from None
-    if manifest.get("schema") != "edgekit.bundle/1":
+    if manifest.get("schema") != "edgekit.bundle/2":
         raise ModelError(f"{path} is of another version: take the edgekit_model.py beside it")
     return manifest
 

@@ -72,7 +72,7 @@ def test_time_by_layer_in_nanoseconds(digits_arm_bundle, installed) -> None:
     assert [known[0], known[-1]] == ["stem.0", "head"]
     assert {"blocks.0.depthwise", "blocks.2", "blocks.3.pointwise", "pool"} <= set(known)
     assert sum(row.mean_us for row in operators) == pytest.approx(whole_ms * 1000)
-    assert all(row.mean_us > 0 for row in operators)
+    assert all(row.mean_us >= 0 for row in operators)
     assert any(row.mean_us % 1 for row in operators)  # XNNPACK itself tells whole microseconds
 
 

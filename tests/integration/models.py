@@ -188,3 +188,26 @@ def example_inputs():
 def calibration():
     return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
 """
+
+SHARED_BEFORE_A_CLAMP = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(3, 8, 3, padding=1)
+        with torch.no_grad():
+            self.wide.weight.mul_(100)
+
+    def forward(self, x):
+        y = self.wide(x)
+        return nn.functional.hardtanh(nn.functional.max_pool2d(y, 1), 0, 6) + y
+
+def model():
+    torch.manual_seed(0)
+    return Net()
+
+def example_inputs():
+    return (torch.rand(1, 3, 8, 8) - 0.5,)
+
+def calibration():
+    return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
+"""

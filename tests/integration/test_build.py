@@ -15,6 +15,7 @@ from models import (
     OUTSIDE,
     PADDING_SAME,
     PERMUTED_OUTPUT,
+    SHARED_BEFORE_A_CLAMP,
     SLICED,
     TWO_INPUTS,
 )
@@ -148,6 +149,11 @@ def test_operators_left_outside_are_told_with_their_layer(write_recipe, build, t
 def test_what_a_clamp_cuts_off_takes_no_steps_of_int8(write_recipe, build) -> None:
     """Before the ReLU6 values reach beyond 100: observed as they are, a step would be half of 1."""
     document = build(write_recipe(CLAMPED), precision="int8")
+    assert document.parity.float_model.sqnr_db > 25
+
+
+def test_a_clamp_takes_no_range_from_what_others_use(write_recipe, build) -> None:
+    document = build(write_recipe(SHARED_BEFORE_A_CLAMP), precision="int8")
     assert document.parity.float_model.sqnr_db > 25
 
 

@@ -155,7 +155,7 @@ def test_no_permission_to_write(tmp_path, write_recipe) -> None:
     done = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", *command,
          "--output", str(closed / "out")],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert f"{closed / 'out'} cannot be made" in done.stderr

@@ -99,9 +99,8 @@ def test_the_rows_add_up_to_the_profiled_inference(digits) -> None:
 
 def test_operators_of_less_than_a_microsecond_are_timed(digits) -> None:
     """XNNPACK counts whole microseconds: they are nanoseconds by the runner's own clock."""
-    clamp = next(row for row in digits.per_op if row.name == "Clamp (NC) #1")
-    assert clamp.layer == "blocks.0"
-    assert 0 < clamp.mean_us < min(row.mean_us for row in digits.per_op if row.layer == "stem.0")
+    assert next(row.layer for row in digits.per_op if row.name == "Clamp (NC) #1") == "blocks.0"
+    assert any(0 < row.mean_us < 1 for row in digits.per_op)
 
 
 def test_a_layer_used_twice_across_delegates(write_recipe, tmp_path) -> None:

@@ -86,13 +86,14 @@ def test_a_link_is_no_file(tiny) -> None:
         check(tiny)
 
 
-def test_a_newer_schema_says_upgrade(tiny) -> None:
+@pytest.mark.parametrize(("number", "hint"), [(3, "upgrade"), (1, "build it again")])
+def test_another_schema_says_what_to_do(tiny, number, hint) -> None:
     data = json.loads((tiny / "manifest.json").read_bytes())
     data.pop("digest")
-    (tiny / "manifest.json").write_bytes(seal({**data, "schema": "edgekit.bundle/2"}))
-    with pytest.raises(BundleError, match=r"edgekit\.bundle/2") as caught:
+    (tiny / "manifest.json").write_bytes(seal({**data, "schema": f"edgekit.bundle/{number}"}))
+    with pytest.raises(BundleError, match=rf"edgekit\.bundle/{number}") as caught:
         read_manifest(tiny)
-    assert "upgrade" in caught.value.hint
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("path", ["../escape", "/etc/passwd", "lib/../../x", "a//b", ""])

@@ -16,6 +16,7 @@ from edgekit.device.qemu import Emulator, Sysroot
 from edgekit.documents import DoctorDocument, Finding
 from edgekit.errors import EdgekitError
 from edgekit.pipeline import doctor, installed
+from edgekit.pipeline.installed import Trouble
 from edgekit.progress import Silent
 from edgekit.report.doctor import render_doctor
 from edgekit.runtimes.executorch.wheel import VERSION
@@ -41,7 +42,7 @@ class Host:
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.versions = dict(WHOLE)
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, Trouble] = {}
         self.emulator: Emulator | None = EMULATOR
         self.libraries: Sysroot | None = LIBRARIES
         self.wheel = tmp_path
@@ -120,7 +121,7 @@ def test_a_version_beside_the_pin(host, name, version) -> None:
 
 
 def test_a_package_that_does_not_import(host) -> None:
-    host.errors["torch"] = "RuntimeError: Numpy is not available"
+    host.errors["torch"] = Trouble("RuntimeError: Numpy is not available")
     found = host.finding("torch")
     assert (found.status, found.detail) == (
         "broken",
@@ -128,6 +129,17 @@ def test_a_package_that_does_not_import(host) -> None:
     )
     assert "--force-reinstall --no-deps 'torch>=2.13,<2.14'" in found.command
     assert not host.diagnose().ready
+
+
+def test_what_took_too_long_is_not_mended_by_installing_it_again(host) -> None:
+    host.errors["torch"] = Trouble("did not import within 180 s", is_its_own=False)
+    host.errors["torchao"] = Trouble("ImportError: no such name")
+    found = host.finding("torch")
+    assert (found.status, found.command) == ("broken", None)
+    assert not host.diagnose().ready
+    (command,) = host.diagnose().commands
+    assert "torchao==0.18.0" in command
+    assert "torch>=" not in command
 
 
 def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
@@ -184,6 +196,26 @@ def test_a_cache_that_cannot_be_written(host, tmp_path) -> None:
     found = host.finding("cache")
     assert found.status == "broken"
     assert str(tmp_path / "cache" / "edgekit") in found.detail
+    assert not host.diagnose().ready
+
+
+@pytest.mark.parametrize("closed", ["edgekit/stages", "edgekit", ""])
+def test_a_cache_that_may_not_be_looked_into(host, tmp_path, monkeypatch, closed) -> None:
+    """Permissions do not bind root, so the system's answer is given here."""
+    folder = tmp_path / "cache" / closed
+    (tmp_path / "cache" / "edgekit" / "stages").mkdir(parents=True)
+
+    def refuse(path: Path) -> None:
+        if path.is_relative_to(folder) and (path != folder or closed.endswith("stages")):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    exists, listed = Path.exists, Path.iterdir
+    monkeypatch.setattr(Path, "exists", lambda self: refuse(self) or exists(self))
+    monkeypatch.setattr(Path, "iterdir", lambda self: refuse(self) or listed(self))
+    found = host.finding("cache")
+    assert found.status == "broken"
+    assert "Permission denied" in found.detail
+    assert "XDG_CACHE_HOME" in found.detail
     assert not host.diagnose().ready
 
 
@@ -251,16 +283,24 @@ def test_packages_are_tried_in_a_process_of_their_own(monkeypatch) -> None:
         "leaves": "raise SystemExit(3)",
         "deadly": "import os; os.kill(os.getpid(), 11)",
         "after": "pass",
+        "wrong too": "import nowhere_to_be_found",
     }
     monkeypatch.setattr(installed, "STATEMENTS", statements)
     assert installed.import_errors(statements) == {
-        "wrong": "ImportError: numpy.core failed",
-        "leaves": "SystemExit: 3",
-        "deadly": "importing it ended Python (SIGSEGV)",
+        "wrong": Trouble("ImportError: numpy.core failed"),
+        "leaves": Trouble("SystemExit: 3"),
+        "deadly": Trouble("importing it ended Python (SIGSEGV)"),
+        "wrong too": Trouble("ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
     }
 
 
 def test_a_package_that_never_comes_back(monkeypatch) -> None:
-    monkeypatch.setattr(installed, "STATEMENTS", {"slow": "import time; time.sleep(60)"})
-    monkeypatch.setattr(installed, "IMPORT_LIMIT_S", 1.0)
-    assert installed.import_errors(["slow"]) == {"slow": "did not import within 1 s"}
+    """Those behind it were not tried: neither works nor is broken."""
+    statements = {"quick": "pass", "slow": "import time; time.sleep(60)", "behind": "pass"}
+    monkeypatch.setattr(installed, "STATEMENTS", statements)
+    monkeypatch.setattr(installed, "IMPORT_LIMIT_S", 2.0)
+    found = installed.import_errors(statements)
+    assert "quick" not in found
+    assert found["slow"].said.startswith("did not import within 2 s")
+    assert found["behind"].said == "not tried: slow before it took too long"
+    assert not any(trouble.is_its_own for trouble in found.values())

@@ -45,7 +45,7 @@ def make(folder: Path, inputs=X, outputs=X, fault: str = "", **model) -> Path:
     write_runner(folder, f"DOUBLE_MODEL={shlex.quote(json.dumps(model))} DOUBLE_FAULT={fault} ")
     (folder / "golden").mkdir()
     manifest = {
-        "schema": "edgekit.bundle/1",
+        "schema": "edgekit.bundle/2",
         "name": "tiny",
         "threads": 3,
         "needs": {"architecture": "x86_64", "glibc": "2.28"},
@@ -541,7 +541,7 @@ def test_switched_many_times_while_models_open_and_answer(tmp_path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "there is no model"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"schema":"edgekit.bundle/2"}'),
+            lambda folder: (folder / "manifest.json").write_text('{"schema":"edgekit.bundle/3"}'),
             "take the edgekit_model.py beside it",
         ),
         (lambda folder: (folder / "runner").chmod(0o644), "Permission denied"),

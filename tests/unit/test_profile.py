@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgekit.documents import REMAINDER
+from edgekit.errors import RunnerError
 from edgekit.pipeline.profile import operator_times, runs_of_round
 from edgekit.program import Call, Kind, Operator, Program
 from edgekit.runner.client import ProfileRow, RunReport
+from edgekit.runtimes.executorch.describe import LayerMap, _kernel_operators
 from edgekit.runtimes.executorch.profile import layers_of_events, locate
-from edgekit.runtimes.executorch.profile_alignment import candidates
+from edgekit.runtimes.executorch.profile_alignment import MOST_PAIRS, candidates
 
 
 def same(items: str, events: str):
@@ -49,6 +51,20 @@ def test_candidates_are_those_of_all_cheapest_alignments(items, events, data) ->
     elide, insert = costs(len(items)), costs(len(events))
     expected = cheapest(items, events, elide, insert)
     assert candidates(elide, insert, same(items, events)) == expected
+
+
+def test_two_long_sequences_are_not_aligned() -> None:
+    length = int(MOST_PAIRS**0.5) + 1
+    assert candidates([1] * length, [1] * length, lambda i, j: 1 // 0) == [{None}] * length
+
+
+@pytest.mark.parametrize("length", [3, 20_000])
+def test_kernels_that_are_the_graph_s_nodes_one_by_one(length) -> None:
+    names = ["aten::add.out", "aten::mul.out", "aten::add.out", *["aten::relu.out"] * length]
+    known = LayerMap(kernels=[(name, f"layer{i}") for i, name in enumerate(names)])
+    found = _kernel_operators(names, known)
+    assert [operator.layer for operator in found] == [layer for _, layer in known.kernels]
+    assert [operator.kind.name for operator in found] == names
 
 
 KINDS = {
@@ -177,6 +193,15 @@ def test_the_rows_add_up_to_the_whole() -> None:
     assert [time.mean_us for time in times] == [2.0] * 6 + [3.0]
     assert (times[-1].name, times[-1].layer, times[-1].delegated) == (REMAINDER, None, False)
     assert sum(time.mean_us for time in times) == pytest.approx(whole_ms * 1000)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [ROWS[:-1], [*ROWS, row("more", 10)], [*ROWS[:-1], row("other", 9)], [*ROWS[1:], ROWS[0]]],
+)
+def test_rounds_that_are_not_of_the_same_operators(second) -> None:
+    with pytest.raises(RunnerError, match="round 2 tells of other operators than round 1"):
+        operator_times(PROGRAM, [report(ROWS, 10.0), report(second, 10.0)])
 
 
 def test_a_runner_that_does_not_profile() -> None:

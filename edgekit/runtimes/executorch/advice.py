@@ -29,6 +29,10 @@ ATTENTION = (
     "torch.bmm(torch.bmm(q * d**-0.5, k.transpose(1, 2)).softmax(-1), v)"
 )
 MATMUL = "torch.bmm on three dimensions instead of matmul on four; x * y needs no expand"
+POOLING = (
+    "two-dimensional pooling: x.reshape(1, channels, 1, n), torch.max_pool2d with (1, k), and "
+    "reshape back"
+)
 CELLS = (
     "the cell written out: slices x[:, t:t + 1] of the input, one nn.Linear for each gate (or "
     "slices of one), the first state a buffer of zeros"
@@ -45,6 +49,12 @@ INSTEAD: dict[str, str] = {
     "_adaptive_avg_pool2d": "nn.AvgPool2d with the size that gives the same output",
     "amax": "over height and width: torch.max_pool2d over the whole of them, then flatten(1)",
     "upsample_nearest2d": "mode='bilinear' instead of 'nearest'",
+    "max_pool2d_with_indices": POOLING,
+    "pow": "products instead of powers: x * x * x",
+    "index_select": "torch.cat of slices instead of roll or index_select",
+    "_softmax": "softmax over the last dimension: x.permute(0, 2, 3, 1).softmax(-1)",
+    "elu": "nn.LeakyReLU, nn.SiLU or nn.Hardswish, which stay inside the delegate",
+    "log1p": "nn.SiLU or nn.Hardswish instead of softplus or mish",
     "select_copy": "a slice instead of an index: x[:, :, i:i + 1], then reshape",
     "squeeze_copy": "reshape instead of squeeze",
     "unsqueeze_copy": "reshape instead of unsqueeze",
@@ -53,9 +63,15 @@ INSTEAD: dict[str, str] = {
 BRINGS: dict[str, tuple[str, ...]] = {
     "logical_not": ("any", "full_like", "eq", "where", "expand_copy", "mul", "scalar_tensor"),
     "log1p": ("gt", "where", "exp"),
+    "max_pool2d_with_indices": ("squeeze_copy", "unsqueeze_copy"),
+    "index_select": ("arange", "add", "fmod"),
 }
 # By the class of the layer: one cause of many operators.
-INSTEAD_OF_LAYER: dict[str, str] = {"LSTM": CELLS, "GRU": CELLS, "RNN": CELLS}
+INSTEAD_OF_LAYER: dict[str, str] = {
+    "LSTM": CELLS,
+    "GRU": CELLS,
+    "Hardsigmoid": "nn.ReLU6: relu6(x + 3) * (1 / 6)",
+}
 
 
 def advise(outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]) -> tuple[Advice, ...]:

@@ -175,6 +175,8 @@ def _calls(program: Any, layers: LayerMap, tables: _Tables) -> Iterator[Call]:
 def _kernel_operators(names: list[str], layers: LayerMap) -> list[Operator]:
     """Every kernel that the program calls, with the layer of the graph's node that it was."""
     known = layers.kernels
+    if [name for name, _ in known] == names:  # the only alignment that costs nothing
+        return [Operator(Kind(name, False), layer) for name, layer in known]
     matches = candidates(
         [1] * len(known), [1] * len(names), lambda i, j: 0 if known[i][0] == names[j] else None
     )

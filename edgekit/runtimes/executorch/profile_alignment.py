@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+# Above, nothing is known: seconds and some hundred bytes a pair would go into it.
+MOST_PAIRS = 2_000_000
+
 Table = list[list[int | None]]
 
 
@@ -18,12 +21,14 @@ def candidates(
 
     ``elide[i]`` is what it costs that item i has no event, ``insert[j]`` that event j has no
     item; ``match(i, j)`` that they are each other's, None where they cannot be. Time and memory
-    grow with the product of the lengths.
+    grow with the product of the lengths: above MOST_PAIRS every event stands for no item.
 
     >>> candidates([1, 1], [1], lambda item, event: 0 if item == 1 else None)
     [{1}]
     """
     items, events = range(len(elide)), range(len(insert))
+    if len(items) * len(events) > MOST_PAIRS:
+        return [{None} for _ in events]
     table = [[match(i, j) for j in events] for i in items]
     forward = _costs(elide, insert, table)
     mirrored = [row[::-1] for row in table[::-1]]
