@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +15,22 @@ if TYPE_CHECKING:
     import torch
 
 
+# What np.savez calls arrays that were given without a name.
+UNNAMED = re.compile(r"arr_\d+")
+
+
 def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[Inputs]:
     """Read at most MAX_CALIBRATION inputs, each of the example's shapes.
 
-    The file holds one array for each input of the model, by its name or in its order: either
-    (N, *shape) or, where the example's batch is b, (N * b, *shape[1:]).
+    The file holds one array for each input of the model, by its name, or in its order where the
+    arrays have no names: either (N, *shape) or, where the example's batch is b,
+    (N * b, *shape[1:]).
     Raises RecipeError: no such file, no .npz of plain numbers, or arrays that do not fit.
     """
     arrays = _arrays(path)
     if set(names) <= set(arrays):
         chosen = [arrays[name] for name in names]
-    elif len(arrays) == len(example):
+    elif len(arrays) == len(example) and all(UNNAMED.fullmatch(name) for name in arrays):
         chosen = list(arrays.values())
     else:
         raise RecipeError(
@@ -84,10 +90,12 @@ def _split(path: Path, name: str, array: Any, like: torch.Tensor) -> list[torch.
             raise RecipeError(f"{path}: {name} has {len(array)} rows, no multiple of {batch}")
         array = array.reshape(-1, *shape)
     elif not stacked:
+        whole = ", ".join(str(size) for size in shape)
+        inner = ", ".join(str(size) for size in shape[1:]) if batch == 1 else whole
         raise RecipeError(
             f"{path}: {name} is {array.dtype} {list(array.shape)}, but the model wants "
             f"{describe(like)}",
-            f"its shape must be (N, {', '.join(str(size) for size in shape)})",
+            f"its shape must be (N, {inner}) or (N, {whole})",
         )
     wanted = torch.empty(0, dtype=like.dtype)
     try:

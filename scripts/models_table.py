@@ -155,7 +155,7 @@ def eager(timed: list[Row]) -> str:
     ):
         good = [row for row in some if row["ratios"]["int8/eager"][2] <= 1]
         bad = [f"{row['name']} {span(row, 'int8/eager')}" for row in some if row not in good]
-        rest = f"; not so: {', '.join(bad)}" if bad else ""
+        rest = f"; not, or not shown: {', '.join(bad)}" if bad else ""
         lines.append(f"- {title}: {len(good)} of {len(some)} rows as fast or faster{rest}.")
     return "\n".join(lines)
 

@@ -296,7 +296,7 @@ def _read_targets() -> tuple[list[Target], list[Finding]]:
         except TargetError as error:
             purpose = BUILD if path == reference else f"building for {path.stem}"
             bad.append(_broken(f"target {path.stem}", error, purpose))
-    names = ", ".join(target.name for target in good)
+    names = ", ".join(dict.fromkeys(target.name for target in good))
     return good, [Finding(name="targets", status="ok", detail=names, needed_for=(BUILD,)), *bad]
 
 

@@ -512,6 +512,7 @@ def test_nothing_is_unpickled(made, build, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
+        ({"picture": (2, 3, 12, 12)}, "holds picture, but the model's inputs are image"),
         ({"image": (12, 3, 8, 8)}, r"image is float32 \[12, 3, 8, 8\], but the model wants"),
         ({"first": (2, 3, 12, 12), "second": (2, 1)}, "holds first, second, but the model's"),
         ({"image": (0, 3, 12, 12)}, "its arrays are empty"),
