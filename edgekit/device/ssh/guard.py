@@ -26,7 +26,8 @@ END_LIMIT_S = 30.0
 # Orders, one a line: `run ID`, `done ID`, `end ID` (answered by `ended ID`).
 # POSIX sh only: dash, bash and busybox run it; busybox's grep stops at a zero byte. All are
 # stopped before any is ended: else a script goes on where its child was ended before itself. TERM
-# comes first so that traps clean up; they have two seconds. Not every sleep knows tenths.
+# comes first so that traps clean up. They have five seconds: on a busy device removing a folder
+# was seen to take more than two. Not every sleep knows tenths.
 SCRIPT = """
 exec 2>/dev/null
 trap "" PIPE
@@ -52,9 +53,9 @@ ask() {
 }
 finish() {
   tries=0
-  while find_all "$1" && [ $tries -lt 20 ]; do
+  while find_all "$1" && [ $tries -lt 50 ]; do
     tries=$((tries + 1))
-    sleep 0.1 || sleep 1
+    sleep 0.1 || { sleep 1; tries=$((tries + 9)); }
   done
   tries=0
   while find_all "$1" && [ $tries -lt 20 ]; do
