@@ -110,7 +110,8 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
         folder_once(_stage_folder(kind, key), fill_and_seal)
     except Exception:  # torch.save has RuntimeError for a full disk
         return False
-    _make_room(cache_folder() / STAGES)
+    with suppress(OSError):  # another process may clear the cache meanwhile
+        _make_room(cache_folder() / STAGES)
     return True
 
 

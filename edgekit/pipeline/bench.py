@@ -54,13 +54,13 @@ def bench(
             f"{source} is neither a bundle nor a finished {FINISHED}",
             "edgekit build makes a bundle",
         )
-    if not source.is_file():
-        open_bundle(source)  # before a device is reached
+    # a bundle that is damaged is refused before a device is reached
+    opened = None if source.is_file() else open_bundle(source)
     with (
         reaching(device, accept_new_host_key, progress) as transport,
         _packed(source, transport, progress) as folder,
     ):
-        manifest, record = open_bundle(folder)
+        manifest, record = opened or open_bundle(folder)
         load = Load(threads or manifest.threads, runs, warmup, timeout_s)
         found = measure_bundle(folder, manifest, peak_of(record), transport, load, progress)
     return _document(source, device, manifest, record, found)

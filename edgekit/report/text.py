@@ -22,12 +22,11 @@ from edgekit.documents import (
     RunDocument,
     VerdictDocument,
 )
-from edgekit.report.operators import slowest
+from edgekit.report.operators import SLOWEST, slowest
 from edgekit.report.terminal import grid, printed, styled
 from edgekit.target import Target
 
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
-SLOWEST = 10
 BARS = " ▁▂▃▄▅▆▇█"
 
 

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from edgekit.errors import ExportError
 from edgekit.recipe import Inputs, user_line
+from edgekit.runtimes.quiet import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -99,13 +100,11 @@ def _own_copy(model: torch.nn.Module) -> torch.nn.Module:
 def _explain(error: Exception) -> ExportError:
     place = user_line(error)
     at = f" at {place}" if place else ""
-    text = str(error)
-    if "data-dependent" in text or type(error).__name__ == "DataDependentOutputException":
+    if "data-dependent" in str(error) or type(error).__name__ == "DataDependentOutputException":
         return ExportError(
             f"the model's control flow depends on the values of its data{at}", ONE_GRAPH
         )
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return ExportError(
-        f"torch.export cannot export the model{at}: {type(error).__name__}: {first.strip()}",
+        f"torch.export cannot export the model{at}: {first_line(error)}",
         "edgekit build -v shows torch's whole message",
     )

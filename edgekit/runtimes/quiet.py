@@ -24,19 +24,6 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def own_default_dtype() -> Iterator[None]:
-    """torch's own default type for what a library computes, whatever a recipe has set."""
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings raised inside the libraries; the recipe's own still appear. An interruption
     does not unwind through them.

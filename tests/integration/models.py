@@ -166,7 +166,21 @@ def example_inputs():
     return (torch.rand(1, 4),)
 """
 
-CLAMPED = """
+SMALL_IMAGES = """
+def model():
+    torch.manual_seed(0)
+    return Net()
+
+def example_inputs():
+    return (torch.rand(1, 3, 8, 8) - 0.5,)
+
+def calibration():
+    return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
+"""
+
+CLAMPED = (
+    SMALL_IMAGES
+    + """
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -177,19 +191,12 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.last(torch.nn.functional.relu6(self.wide(x)))
-
-def model():
-    torch.manual_seed(0)
-    return Net()
-
-def example_inputs():
-    return (torch.rand(1, 3, 8, 8) - 0.5,)
-
-def calibration():
-    return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
 """
+)
 
-SHARED_BEFORE_A_CLAMP = """
+SHARED_BEFORE_A_CLAMP = (
+    SMALL_IMAGES
+    + """
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -200,14 +207,5 @@ class Net(nn.Module):
     def forward(self, x):
         y = self.wide(x)
         return nn.functional.hardtanh(nn.functional.max_pool2d(y, 1), 0, 6) + y
-
-def model():
-    torch.manual_seed(0)
-    return Net()
-
-def example_inputs():
-    return (torch.rand(1, 3, 8, 8) - 0.5,)
-
-def calibration():
-    return [(torch.rand(1, 3, 8, 8) - 0.5,) for _ in range(8)]
 """
+)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
-from edgekit.recipe import Inputs
+from edgekit.recipe import Inputs, own_defaults
 from edgekit.runtimes.export import export
-from edgekit.runtimes.quiet import first_line, own_default_dtype, quiet
+from edgekit.runtimes.quiet import first_line, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def quantize(
         quantizer = XNNPACKQuantizer().set_global(config)
         exported = export(model, example)
         try:
-            with own_default_dtype():
+            with own_defaults():
                 prepared = prepare_pt2e(exported.module(), quantizer)
                 _keep_integers(prepared)
                 _observe_as_clamped(prepared)
