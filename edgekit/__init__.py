@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.check import check
     from edgekit.pipeline.deploy import deploy, ls, rm, rollback
     from edgekit.pipeline.evaluate import evaluate
+    from edgekit.pipeline.explain import explain
     from edgekit.pipeline.init import init
     from edgekit.pipeline.run import run
     from edgekit.target import Target, load_target
@@ -59,6 +60,7 @@ _HOME = {
     "check": "pipeline.check",
     "deploy": "pipeline.deploy",
     "evaluate": "pipeline.evaluate",
+    "explain": "pipeline.explain",
     "init": "pipeline.init",
     "ls": "pipeline.deploy",
     "rm": "pipeline.deploy",
@@ -105,6 +107,7 @@ __all__ = [
     "check",
     "deploy",
     "evaluate",
+    "explain",
     "init",
     "load_target",
     "ls",

@@ -81,6 +81,31 @@ class Rung(BaseModel):
     judged_by: str | None = None
 
 
+class Blame(BaseModel):
+    """What plain int8 loses in the weights or the activations of one layer, and what mends it.
+
+    ``drop``: points of top-1 agreement with the float model, on calibration data, that are lost
+    where only this is int8; None where the outputs are no classes. ``sqnr_db``: of the outputs
+    then.
+    ``regained``: the share of plain int8's divergence from the float model that goes where only
+    this is not int8. ``fix``: ``range``, ``equalization`` or ``float`` (the layer is kept float);
+    its costs on the target, None where unknown. ``applied``: it is in the plan.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    kind: Literal["weights", "activations"]
+    drop: float | None
+    sqnr_db: float | None
+    regained: float | None = None
+    fix: str | None
+    cost_latency_ms: float | None
+    cost_size_mb: float | None
+    cost_memory_mb: float | None = None
+    applied: bool
+
+
 class Advice(BaseModel):
     """Operators that run on slow portable kernels, of one cause: which, in which layers ('' is the
     model itself), how many calls an inference, and what to write ``instead``; None: not known.
@@ -106,7 +131,9 @@ class VerdictDocument(Document):
     parity: Parity | None
     plan: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
+    blame: tuple[Blame, ...] = ()
     program: dict[str, Any] = {}
+    relaxations: tuple[dict[str, Any], ...] = ()
     advice: tuple[Advice, ...] = ()
     seconds: dict[str, float] = {}
 

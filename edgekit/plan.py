@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.errors import SettingError
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
-Precision = Literal["fp32", "int8", "as_is"]
-PrecisionChoice = Literal["auto", "fp32", "int8"]
+Precision = Literal["fp32", "int8", "mixed", "as_is"]
+PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]
+Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
 class Plan(BaseModel):
-    """``per_channel``: int8 weights have one scale per output channel, not one per tensor.
+    """What ``edgekit build --plan`` does again, to the same bytes; a user may edit it.
 
-    ``fp32`` leaves the model in the floating-point types that the recipe gave it. ``as_is``: a
-    finished file, of which nothing is known but what it holds.
+    ``fp32`` leaves the model in the floating-point types that the recipe gave it; ``mixed`` is
+    int8 but for ``float_layers``; ``as_is``: a finished file, of which nothing is known but what
+    it holds.
+
+    per_channel    int8 weights have one scale per output channel, not one per tensor
+    observer       how the range of each activation is chosen from the calibration data
+    equalize       cross-layer equalization: the share (0 to 1) of the channels' differences that
+                   activations hand on to the weights that use them; null: none
+    correct        gain and bias correction
+    round          rounding of the weights learned layer by layer
+    float_layers   modules of the recipe's model that stay float, with what is inside them
+    structure      digest of the model's layers and shapes: a plan is for one architecture
     """
 
     model_config = ConfigDict(
@@ -28,4 +43,65 @@ class Plan(BaseModel):
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     precision: Precision
     per_channel: bool = True
+    observer: Observer = "histogram"
+    equalize: float | None = Field(default=None, ge=0, le=1)
+    correct: bool = False
+    round: bool = False
+    float_layers: tuple[str, ...] = ()
+    structure: str | None = None
     seed: int = 0
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.precision in ("int8", "mixed")
+
+    @property
+    def is_plain(self) -> bool:
+        """As the runtime's own quantizer does it, without a repair."""
+        return self.observer == "histogram" and not self._mends
+
+    @property
+    def _mends(self) -> bool:
+        return self.equalize is not None or self.correct or self.round
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What is done beside plain quantization, in words."""
+        found = []
+        if self.observer != "histogram":
+            found.append(f"ranges by {self.observer}")
+        if self.equalize is not None:
+            found.append(f"equalization ({self.equalize:g})")
+        if self.correct:
+            found.append("gain and bias correction")
+        if self.round:
+            found.append("learned rounding")
+        return tuple(found)
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan's file: a plan alone, or a document that holds one as ``plan`` (what ``edgekit build
+    --json`` printed, a bundle's manifest.json). Raises SettingError.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"the plan {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingError(f"the plan {path} is no JSON: {error}") from None
+    if isinstance(data, dict) and isinstance(data.get("plan"), dict):
+        data = data["plan"]
+    try:
+        plan = Plan.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "it"
+        raise SettingError(
+            f"{path} is no plan: {key}: {first['msg']}",
+            'edgekit build --json prints one as "plan"; docs/quantization.md tells its keys',
+        ) from None
+    if plan.precision == "as_is":
+        raise SettingError(f"{path} is of a finished file: there is nothing to do again")
+    if plan.float_layers and plan.precision == "int8":
+        return plan.model_copy(update={"precision": "mixed"})
+    return plan

@@ -30,6 +30,7 @@ class Settings(BudgetLimits):
     runtime: RuntimeChoice | None = None
     precision: PrecisionChoice | None = None
     effort: Effort | None = None
+    plan: str | None = None
     calibration: str | None = None
     seed: int | None = None
     device: str | None = None

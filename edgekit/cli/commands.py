@@ -49,8 +49,8 @@ def build(
         Literal["auto", "executorch"] | None, typer.Option(help="The on-device runtime.")
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "int8"] | None,
-        typer.Option(help="auto: int8 if it loses no more than --max-drop, else fp32."),
+        Literal["auto", "fp32", "int8", "mixed"] | None,
+        typer.Option(help="auto: the first of int8, repaired, mixed, fp32 within --max-drop."),
     ] = None,
     latency_ms: LatencyMs = None,
     memory_mb: MemoryMb = None,
@@ -58,7 +58,13 @@ def build(
     max_drop: MaxDrop = None,
     effort: Annotated[
         Literal["quick", "normal", "thorough"] | None,
-        typer.Option(help="How often memory is measured: 1, 3 or 9 times."),
+        typer.Option(
+            help="quick: no repairs, no blame, memory measured once; thorough: nine times."
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Do what this plan says, in the place of --precision."),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -94,6 +100,7 @@ def build(
             "size_mb": size_mb,
             "max_drop": max_drop,
             "effort": effort,
+            "plan": str(plan) if plan else None,
             "calibration": str(calibration) if calibration else None,
             "seed": seed,
             "device": device,
@@ -101,6 +108,8 @@ def build(
             "output": str(out) if out else None,
         }
     )
+    if plan is not None and precision is not None:
+        raise edgekit.UsageError("--plan says the precision: leave --precision out")
     wanted = settings.pick(layers, "target")
     if wanted is None:
         raise edgekit.UsageError(
@@ -115,6 +124,7 @@ def build(
         precision=settings.pick(layers, "precision", "auto"),
         limits=settings.limits(layers, board),
         effort=settings.pick(layers, "effort", "normal"),
+        plan=settings.pick(layers, "plan"),
         calibration=settings.pick(layers, "calibration"),
         seed=settings.pick(layers, "seed", 0),
         device=settings.pick(layers, "device"),
@@ -153,6 +163,21 @@ def check(
     )
     output.emit(document.to_json() if output.json else render_verdict(document))
     raise typer.Exit(document.exit_code)
+
+
+@app.command()
+def explain(
+    bundle: Bundle,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Where the accuracy went, layer by layer, and what would buy it back."""
+    import edgekit
+    from edgekit.report.explanation import render_explanation
+
+    document = edgekit.explain(bundle)
+    output.emit(document.to_json() if output.json else render_explanation(document))
 
 
 @targets_app.command("list")

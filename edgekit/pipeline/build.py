@@ -30,7 +30,7 @@ from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
 from edgekit.pipeline.measured import environment_dict, measure_bundle, why_no_latency
-from edgekit.plan import Effort, PrecisionChoice
+from edgekit.plan import Effort, Plan, PrecisionChoice, read_plan
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runtimes.base import RunnerFiles, Runtime
@@ -76,6 +76,7 @@ def build(
     size_mb: float | None = None,
     max_drop: float | None = None,
     effort: Effort = "normal",
+    plan: str | Path | Plan | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -88,7 +89,8 @@ def build(
     """Build a bundle of the recipe's model for ``target`` and give its verdict.
 
     ``recipe`` may be a program that torch.export.save wrote (.pt2), or a finished .pte, which is
-    packaged as it is. ``calibration`` is a .npz file that stands in for the recipe's
+    packaged as it is. ``plan`` (a file, or what read_plan gave) is done as it stands, in the place
+    of ``precision``; ``calibration`` is a .npz file that stands in for the recipe's
     calibration(). ``limits`` are budgets with who asked for each; the four budget arguments are
     put before them, the target's own after. A missed budget is no error: the bundle is there, and
     the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
@@ -106,11 +108,12 @@ def build(
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
     path = Path(recipe)
     finished = path.suffix == FINISHED
-    if finished and (precision != "auto" or calibration is not None):
+    if finished and (precision != "auto" or calibration is not None or plan is not None):
         raise SettingError(
-            f"{path} is finished and is packaged as it is: --precision and --calibration are for "
-            "a recipe or an exported program (.pt2)"
+            f"{path} is finished and is packaged as it is: --precision, --plan and --calibration "
+            "are for a recipe or an exported program (.pt2)"
         )
+    wanted = plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan))
     engine = choose_runtime(runtime, board)
     bundle_name = check_name(name or default_name(path))
     folder = Path(output or Path("build") / f"{bundle_name}-{board.name}").absolute()
@@ -120,13 +123,14 @@ def build(
             from edgekit.pipeline.source import open_source  # imports torch
 
         clock = Clock()
+        seed = wanted.seed if wanted is not None else seed
         job = _Job(engine, board, asked, transport, progress, clock, seed, effort)
         with explaining(folder), clock.timed("total"):
             if finished:
                 return job.package_finished(path, bundle_name, folder)
             data = Path(calibration) if calibration is not None else None
             with open_source(path, seed) as opened:
-                return job.run(opened, data, precision, bundle_name, folder)
+                return job.run(opened, data, wanted or precision, bundle_name, folder)
 
 
 @dataclass(frozen=True)
@@ -146,26 +150,34 @@ class _Job:
         self,
         recipe: Recipe,
         calibration: Path | None,
-        precision: PrecisionChoice,
+        wanted: Plan | PrecisionChoice,
         name: str,
         folder: Path,
     ) -> VerdictDocument:
-        """Recipe, ladder, bundle."""
+        """Recipe, ladder (or a plan as it stands), bundle."""
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
-        from edgekit.pipeline.ladder import climb
+        from edgekit.pipeline.ladder import climb, replay
         from edgekit.pipeline.lowered import Tools
+        from edgekit.pipeline.planned import for_subject
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
-            subject = read_subject(recipe, precision != "fp32", self.progress, calibration)
+            floats = wanted == "fp32" or (isinstance(wanted, Plan) and not wanted.is_quantized)
+            subject = read_subject(recipe, not floats, self.progress, calibration)
+            if isinstance(wanted, Plan):
+                wanted = for_subject(wanted, subject)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             tools = Tools(self.engine, host, self.seed, self.progress, Fingerprint(subject))
             drop = self.limits.get("accuracy_drop")
-            candidate, ladder = climb(subject, tools, precision, drop.value if drop else None)
-        document = self._bundle(built(subject, candidate, ladder), host, name, folder)
+            if isinstance(wanted, Plan):
+                climbed = replay(subject, tools, wanted, "as the plan says (--plan)")
+            else:
+                limit = drop.value if drop else None
+                climbed = climb(subject, tools, wanted, limit, self.effort)
+        document = self._bundle(built(subject, climbed), host, name, folder)
         return self._advised(document, subject.model)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
@@ -244,6 +256,7 @@ class _Job:
             parity=built.parity,
             inferences=built.inferences,
             ladder=built.ladder,
+            blame=built.blame,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.documents import Accuracy, Parity, Rung
-from edgekit.pipeline.ladder import Candidate
+from edgekit.documents import Accuracy, Blame, Parity, Rung
+from edgekit.pipeline.ladder import Climbed
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
 from edgekit.program import TensorSpec
@@ -29,16 +29,19 @@ class Built:
     parity: Parity | None = None
     accuracy_drop: float | None = None
     inferences: int = 0
+    blame: tuple[Blame, ...] = ()
 
 
-def built(subject: Subject, candidate: Candidate, ladder: tuple[Rung, ...]) -> Built:
+def built(subject: Subject, climbed: Climbed) -> Built:
+    candidate = climbed.candidate
     return Built(
         source=subject.recipe.path,
         source_sha256=subject.recipe.digest,
         plan=candidate.plan,
         artifact=_named(candidate.artifact, subject),
         example=subject.example,
-        ladder=ladder,
+        ladder=climbed.ladder,
+        blame=climbed.blame,
         why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
         accuracy=candidate.accuracy,
         parity=candidate.parity,

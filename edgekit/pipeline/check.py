@@ -71,6 +71,7 @@ def verdict_document(
         parity=record.parity,
         plan=manifest.plan.model_dump(mode="json"),
         ladder=record.ladder,
+        blame=record.blame,
         program=manifest.program.summary(),
         seconds=record.seconds,
     )

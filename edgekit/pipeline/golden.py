@@ -51,7 +51,7 @@ def require_golden(
         [decode(data, spec.dtype) for data, spec in zip(expected, specs, strict=True)],
     )
     finished = manifest.plan.precision == "as_is"
-    int8 = manifest.plan.precision == "int8" or (finished and manifest.program.quantized_operators)
+    int8 = manifest.plan.is_quantized or (finished and manifest.program.quantized_operators)
     steps = [
         _step(spec, data) if int8 else None for spec, data in zip(specs, expected, strict=True)
     ]

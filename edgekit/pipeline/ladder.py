@@ -1,21 +1,30 @@
-"""The precision ladder: which rung is taken, judged on the artifact, and why."""
+"""The precision ladder: which rung is taken, judged on the artifact, and why.
+
+int8             as the runtime's quantizer does it
+int8 repaired    what mending without labels makes of it (search/repairs.py)
+mixed            guilty layers float beside the repairs, as few as needed (search/mixed.py)
+fp32             the model as it is
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edgekit.documents import Accuracy, Parity, Rung
-from edgekit.errors import ExportError, RecipeError, RuntimeFailure
+from edgekit.documents import Accuracy, Blame, Parity, Rung
+from edgekit.errors import ExportError, ParityError, RecipeError, RuntimeFailure
 from edgekit.pipeline.lowered import Lowered, Tools, lower
+from edgekit.pipeline.mending import Mending, applied
 from edgekit.pipeline.parity import compare, drop_without_labels, require
 from edgekit.pipeline.predict import Counted, run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Plan, PrecisionChoice
+from edgekit.plan import Effort, Plan, PrecisionChoice
 from edgekit.runner.client import Serving
 from edgekit.runtimes.base import Artifact
 
 DEFAULT_MAX_DROP = 1.0
+# Plain int8 that loses more is mended also where nobody named a limit, and its layers blamed.
+NOTICEABLE_DROP = 0.5
 EVALUATE = "evaluate"
 
 
@@ -38,50 +47,203 @@ class Candidate:
         """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
         return self.drop if self.judged_by == EVALUATE else None
 
+    @property
+    def loss(self) -> float:
+        """What the ladder goes by; a model that nothing can judge is believed."""
+        return self.drop if self.drop is not None else 0.0
+
+    @property
+    def said(self) -> str:
+        return f"it loses {self.loss:.2f} points by {self.judged_by}"
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """``blame``: of plain int8, where it loses noticeably; else empty."""
+
+    candidate: Candidate
+    ladder: tuple[Rung, ...]
+    blame: tuple[Blame, ...] = ()
+
 
 def climb(
-    subject: Subject, tools: Tools, choice: PrecisionChoice, max_drop: float | None
-) -> tuple[Candidate, tuple[Rung, ...]]:
+    subject: Subject,
+    tools: Tools,
+    choice: PrecisionChoice,
+    max_drop: float | None,
+    effort: Effort,
+) -> Climbed:
     """Build the precision that was asked for, or the first rung of ``auto`` that is good enough.
 
     Raises what building raises; under ``auto`` a failing int8 only means the next rung.
     """
-    if choice == "int8":
-        candidate = make_int8(subject, tools)
-        return candidate, (_taken(candidate, "asked for (--precision int8)"),)
-    if choice == "fp32":
-        candidate = make_fp32(subject, tools)
-        return candidate, (_taken(candidate, "asked for (--precision fp32)"),)
     limit = DEFAULT_MAX_DROP if max_drop is None else max_drop
-    quantized, rung = _try_int8(subject, tools, limit)
-    if quantized is not None:
-        return quantized, (rung,)
-    tools.progress.note(f"int8 is not taken: {rung.reason}")
-    last = make_fp32(subject, tools)
-    return last, (rung, _taken(last, "the last rung of auto: the model as it is"))
+    return _Climb(subject, tools, choice, limit, effort).run()
 
 
-def make_int8(subject: Subject, tools: Tools) -> Candidate:
-    """Raises RecipeError where there is nothing to calibrate with, RuntimeFailure, ParityError."""
-    if not subject.calibration:
-        raise RecipeError(
-            f"{subject.recipe.path} has no calibration(), which static int8 needs",
-            "give typical inputs with --calibration FILE.npz, add calibration() to the recipe "
-            "(edgekit init shows one), or build with --precision fp32",
-        )
-    plan = Plan(precision="int8", seed=tools.seed)
+def replay(subject: Subject, tools: Tools, plan: Plan, why: str) -> Climbed:
+    """What a plan says, whatever comes of it."""
+    candidate = make(subject, tools, plan)
+    return Climbed(candidate, (_rung(candidate, plan.precision, True, why),))
+
+
+@dataclass
+class _Climb:
+    subject: Subject
+    tools: Tools
+    choice: PrecisionChoice
+    limit: float
+    effort: Effort
+    rungs: list[Rung] = field(default_factory=list)
+    mending: Mending | None = None
+    blames: bool = False
+    _failed_parity: bool = False
+
+    def run(self) -> Climbed:
+        if self.choice == "fp32":
+            return self._take(self._float(), "fp32", "asked for (--precision fp32)")
+        if not self.subject.calibration:
+            return self._without_calibration()
+        plan = self._plan("int8")
+        plain = self._try(plan, "int8")
+        if plain is not None and self._is_good(plain):
+            return self._take(plain, "int8", self._why(plain))
+        if self.effort != "quick" and (plain is not None or self._failed_parity):
+            self.mending = Mending(self.subject, self.tools, plan)
+            self.blames = plain is None or plain.loss > NOTICEABLE_DROP
+            mended = self._mend(plain)
+            if mended is not None:
+                return mended
+        elif plain is not None and self.choice != "auto":
+            return self._take(plain, "int8", f"{plain.said}; --effort quick mends nothing")
+        if self.choice != "auto":
+            raise RuntimeFailure(self.rungs[-1].reason, "build it with --precision fp32")
+        return self._take(self._float(), "fp32", "the last rung of auto: the model as it is")
+
+    def _mend(self, plain: Candidate | None) -> Climbed | None:
+        """The rungs between plain int8 and fp32."""
+        if plain is not None:
+            self._refuse(plain, "int8", self._why(plain))
+        repaired = self._repaired() or plain
+        if repaired is not None and (self.choice == "int8" or self._is_good(repaired)):
+            name = "int8" if repaired is plain else "int8 repaired"
+            if repaired is plain:
+                self.rungs.pop()
+            return self._take(repaired, name, self._repairs_said(repaired))
+        if self.choice == "int8":
+            return None
+        if repaired is not None and repaired is not plain:
+            self._refuse(repaired, "int8 repaired", self._repairs_said(repaired))
+        mixed = self._mixed(repaired)
+        if mixed is not None and (self.choice == "mixed" or self._is_good(mixed)):
+            return self._take(mixed, "mixed", self._mixed_said(mixed))
+        if mixed is not None:
+            self._refuse(mixed, "mixed", self._mixed_said(mixed))
+        if self.choice == "mixed" and repaired is not None:
+            return self._take(repaired, "int8", "keeping layers float brings it no nearer")
+        return None
+
+    def _repaired(self) -> Candidate | None:
+        assert self.mending is not None
+        plan = self.mending.repairs.plan
+        if plan.is_plain:
+            self._fail("int8 repaired", "no repair brings it nearer to the float model")
+            return None
+        return self._try(plan, "int8 repaired")
+
+    def _mixed(self, repaired: Candidate | None) -> Candidate | None:
+        """As few layers as are expected to do; twice as many where that was not enough."""
+        assert self.mending is not None
+        bought = self.mending.purchases
+        if not bought.layers:
+            self._fail("mixed", "no layer that is kept float brings it nearer to the float model")
+            return None
+        loss = repaired.loss if repaired is not None else 100.0
+        count = bought.enough(self.limit / loss if loss > 0 else 1.0)
+        while True:
+            plan = self.mending.repairs.plan.model_copy(
+                update={"precision": "mixed", "float_layers": bought.layers[count - 1]}
+            )
+            found = self._try(plan, "mixed")
+            if found is None or self._is_good(found) or count == len(bought.layers):
+                return found
+            self._refuse(found, "mixed", self._mixed_said(found))
+            count = min(2 * count, len(bought.layers))
+
+    def _without_calibration(self) -> Climbed:
+        if self.choice in ("int8", "mixed"):
+            raise RecipeError(
+                f"{self.subject.recipe.path} has no calibration(), which static int8 needs",
+                "give typical inputs with --calibration FILE.npz, add calibration() to the recipe "
+                "(edgekit init shows one), or build with --precision fp32",
+            )
+        self._fail("int8", "there is no calibration data: no calibration(), no --calibration")
+        return self._take(self._float(), "fp32", "the last rung of auto: the model as it is")
+
+    def _plan(self, precision: PrecisionChoice) -> Plan:
+        assert precision != "auto"
+        structure = self.subject.structure_digest
+        return Plan(precision=precision, seed=self.tools.seed, structure=structure)
+
+    def _float(self) -> Candidate:
+        return make(self.subject, self.tools, self._plan("fp32"))
+
+    def _try(self, plan: Plan, name: str) -> Candidate | None:
+        """Under ``int8`` what fails is an error, but for a parity that repairs may mend."""
+        self._failed_parity = False
+        try:
+            return make(self.subject, self.tools, plan)
+        except ExportError:
+            raise  # the float model would fail the same way
+        except RuntimeFailure as failure:
+            self._failed_parity = isinstance(failure, ParityError)
+            if self.choice == "int8" and not (self._failed_parity and self.effort != "quick"):
+                raise
+            self._fail(name, failure.message)
+            return None
+
+    def _is_good(self, candidate: Candidate) -> bool:
+        limit = self.limit
+        if self.choice == "int8":
+            limit = min(limit, NOTICEABLE_DROP)
+        return candidate.loss <= limit
+
+    def _why(self, candidate: Candidate) -> str:
+        if self.choice == "int8" and self._is_good(candidate):
+            return "asked for (--precision int8)"
+        return f"{candidate.said}; allowed are {self.limit:g}"
+
+    def _repairs_said(self, candidate: Candidate) -> str:
+        done = ", ".join(candidate.plan.repairs)
+        return f"{candidate.said}; allowed are {self.limit:g}" + (f" ({done})" if done else "")
+
+    def _mixed_said(self, candidate: Candidate) -> str:
+        layers = ", ".join(candidate.plan.float_layers)
+        return f"{candidate.said}; allowed are {self.limit:g} (float: {layers})"
+
+    def _refuse(self, candidate: Candidate, name: str, reason: str) -> None:
+        self.rungs.append(_rung(candidate, name, False, reason))
+        self.tools.progress.note(f"{name} is not taken: {reason}")
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.rungs.append(Rung(precision=name, taken=False, reason=reason))
+        self.tools.progress.note(f"{name} is not taken: {reason}")
+
+    def _take(self, candidate: Candidate, name: str, reason: str) -> Climbed:
+        self.rungs.append(_rung(candidate, name, True, reason))
+        blame = self.mending.blame if self.mending is not None and self.blames else ()
+        return Climbed(candidate, tuple(self.rungs), applied(blame, candidate.plan))
+
+
+def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
+    """Lower a plan and judge the artifact. Raises RuntimeFailure, ParityError."""
     lowered = lower(subject, tools, plan)
-    if lowered.artifact.program.quantized_operators == 0:
+    if plan.is_quantized and lowered.artifact.program.quantized_operators == 0:
         raise RuntimeFailure(
             "no operator of this model could be quantized to int8",
             "build it with --precision fp32",
         )
     return _judge(subject, tools, plan, lowered)
-
-
-def make_fp32(subject: Subject, tools: Tools) -> Candidate:
-    plan = Plan(precision="fp32", seed=tools.seed)
-    return _judge(subject, tools, plan, lower(subject, tools, plan))
 
 
 def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
@@ -94,7 +256,7 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
-            if drop is None and plan.precision == "int8":
+            if drop is None and plan.is_quantized:
                 drop, judged_by = drop_without_labels(subject, run, parity)
     return Candidate(plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count)
 
@@ -105,32 +267,10 @@ def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
     return round(accuracy.fp32 - accuracy.artifact, 9), EVALUATE
 
 
-def _try_int8(subject: Subject, tools: Tools, limit: float) -> tuple[Candidate | None, Rung]:
-    if not subject.calibration:
-        return None, Rung(
-            precision="int8",
-            taken=False,
-            reason="there is no calibration data: no calibration(), no --calibration",
-        )
-    try:
-        candidate = make_int8(subject, tools)
-    except ExportError:
-        raise  # the float model would fail the same way
-    except RuntimeFailure as failure:
-        return None, Rung(precision="int8", taken=False, reason=failure.message)
-    drop = candidate.drop if candidate.drop is not None else 0.0
-    said = f"it loses {drop:.2f} points by {candidate.judged_by}; allowed are {limit:g}"
-    if drop <= limit:
-        return candidate, _taken(candidate, said)
-    return None, Rung(
-        precision="int8", taken=False, reason=said, drop=drop, judged_by=candidate.judged_by
-    )
-
-
-def _taken(candidate: Candidate, reason: str) -> Rung:
+def _rung(candidate: Candidate, name: str, taken: bool, reason: str) -> Rung:
     return Rung(
-        precision=candidate.plan.precision,
-        taken=True,
+        precision=name,
+        taken=taken,
         reason=reason,
         drop=candidate.drop,
         judged_by=candidate.judged_by,

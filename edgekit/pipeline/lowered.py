@@ -20,6 +20,7 @@ from edgekit.cache import content_key, load_stage, store_stage
 from edgekit.measurement.agreement import OutputsAgreement
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.predict import Outputs, run_eager, to_arrays, to_bytes
+from edgekit.pipeline.quantized import quantized
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
 from edgekit.program import Program
@@ -64,7 +65,7 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     key = tools.fingerprint.key(tools.runtime, plan)
-    kept = _found("artifact", key, floats, lambda folder: _read(folder, floats))
+    kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
     if kept is not None:
         tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")
         return kept
@@ -72,11 +73,11 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     with tools.progress.stage(f"lowering {plan.precision}"):
         artifact = tools.runtime.lower(exported)
     reference = floats
-    if plan.precision == "int8":
+    if plan.is_quantized:
         quantized = run_eager(exported.module())
         reference = [quantized(inputs) for inputs in subject.parity_inputs]
     lowered = Lowered(artifact, reference, floats)
-    _keep(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
+    keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
 
 
@@ -87,19 +88,17 @@ def _exported(
     if plan.precision == "fp32":
         with quiet(), tools.progress.stage("exporting"):
             return export(subject.model, subject.example)
-    kept = _found("program", key, floats, _load_program)
+    kept = found_stage("program", key, floats, _load_program)
     if kept is not None:
         tools.progress.note("quantized already: taken from the cache")
         return kept
-    exported = tools.runtime.quantize(
-        subject.model, subject.example, subject.calibration, plan, tools.progress
-    )
+    exported = quantized(subject, tools.runtime, plan, tools.progress)
 
     def write(draft: Path) -> None:
         with quiet():
             torch.export.save(exported, draft / PROGRAM_FILE)
 
-    _keep(tools, "program", key, floats, write)
+    keep_stage(tools, "program", key, floats, write)
     return exported
 
 
@@ -111,7 +110,7 @@ def _load_program(folder: Path) -> torch.export.ExportedProgram:
         return torch.export.load(folder / PROGRAM_FILE)
 
 
-def _found(
+def found_stage(
     kind: str, key: str | None, floats: list[Outputs], read: Callable[[Path], Kept]
 ) -> Kept | None:
     """What is kept of this very model. Whatever goes wrong with it, it is built anew."""
@@ -123,7 +122,7 @@ def _found(
     return None
 
 
-def _keep(
+def keep_stage(
     tools: Tools,
     kind: str,
     key: str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgekit.compress.divergence import is_classes
 from edgekit.documents import Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
@@ -28,7 +29,7 @@ def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) 
         actual = to_arrays(run(inputs))
         near.add(actual, to_arrays(reference))
         far.add(actual, to_arrays(floats))
-    int8 = precision == "int8"
+    int8 = precision in ("int8", "mixed")
     return Parity(
         **near.worst().model_dump(),
         passed=int8_passes(near) if int8 else float_passes(near),
@@ -59,9 +60,7 @@ def drop_without_labels(subject: Subject, run: Run, parity: Parity) -> tuple[flo
     With classes: 100 minus the top-1 agreement with the float model on the calibration data.
     Without: 0 where the outputs are within MIN_FLOAT_SQNR_DB of the float model's, else 100.
     """
-    outputs = subject.example_outputs
-    classes = len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1
-    if classes and outputs[0].is_floating_point():
+    if is_classes(subject.example_outputs):
         floats = run_eager(subject.model)
         pairs = [
             (to_array(run(inputs)[0]), to_array(floats(inputs)[0]))

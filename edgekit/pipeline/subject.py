@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgekit.cache import content_key
 from edgekit.calibration import read_calibration
 from edgekit.errors import RecipeError
 from edgekit.pipeline.predict import (
@@ -49,6 +50,13 @@ class Subject:
         return predictor(run, self.example, self.structure)
 
     @property
+    def structure_digest(self) -> str:
+        """Of the layers' names and the shapes of their weights, whatever the weights are."""
+        state = (*self.model.named_parameters(), *self.model.named_buffers())
+        parts = [f"{name} {list(tensor.shape)}".encode() for name, tensor in state]
+        return content_key(parts)[:16]
+
+    @property
     def parity_inputs(self) -> list[Inputs]:
         """The example, and calibration inputs evenly spread over all."""
         step = max(1, len(self.calibration) // PARITY_INPUTS)
@@ -67,6 +75,7 @@ def read_subject(
     """
     with progress.stage("loading the model and its data"):
         model = recipe.model()
+        _check_weights(recipe, model)
         example = recipe.example_inputs()
         what = f"the model on example_inputs() ({describe_all(example)})"
         with blaming(recipe.path, what), torch.no_grad():
@@ -79,6 +88,7 @@ def read_subject(
             calibration = read_calibration(calibration_file, example, names)
         elif wants_calibration and recipe.has("calibration"):
             calibration = recipe.calibration(example)
+        _check_variety(calibration, calibration_file or recipe.path)
     return Subject(
         recipe=recipe,
         model=model,
@@ -95,6 +105,29 @@ def with_accuracy(subject: Subject, progress: Progress) -> Subject:
     """The subject with what its float model reaches by ``evaluate``."""
     with progress.stage("evaluating the float model"):
         return replace(subject, fp32_accuracy=subject.evaluate(run_eager(subject.model)))
+
+
+def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise RecipeError(
+                f"{recipe.path}: the model's {name} holds NaN",
+                "the training that made it did not converge, or the file is damaged",
+            )
+
+
+def _check_variety(calibration: Sequence[Inputs], path: Path) -> None:
+    """Ranges that one and the same input tells are those of no other input."""
+    first = calibration[0] if len(calibration) > 1 else ()
+    if first and all(
+        torch.equal(tensor, like)
+        for inputs in calibration
+        for tensor, like in zip(inputs, first, strict=True)
+    ):
+        raise RecipeError(
+            f"{path}: the {len(calibration)} calibration inputs are all the same",
+            "yield some tens of typical inputs that differ from each other",
+        )
 
 
 def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> None:

@@ -48,18 +48,23 @@ class Runtime(Protocol):
     name: str
     version: str
 
-    def quantize(
-        self,
-        model: torch.nn.Module,
-        example: Inputs,
-        calibration: Sequence[Inputs],
-        plan: Plan,
-        progress: Progress,
-    ) -> torch.export.ExportedProgram:
-        """Static quantization: a program that computes, in torch, what the artifact will.
+    def prepare(self, model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
+        """The model as a graph with an observer wherever the runtime will round (PT2E).
 
         Raises ExportError (the model's own code), RuntimeFailure (the runtime's).
         """
+        ...
+
+    def calibrate(
+        self, prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
+    ) -> None:
+        """Let the observers of a prepared graph see the data. Raises RuntimeFailure."""
+        ...
+
+    def convert(
+        self, prepared: torch.fx.GraphModule, example: Inputs
+    ) -> torch.export.ExportedProgram:
+        """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
         ...
 
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:

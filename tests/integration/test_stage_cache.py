@@ -76,6 +76,7 @@ def build(recipe, monkeypatch):
     def run(**options) -> int:
         lowerings.clear()
         options.setdefault("precision", "int8")
+        options.setdefault("effort", "quick")
         options.setdefault("output", recipe.parent / "out")
         edgekit.build(recipe, target=options.pop("target", "x86"), **options)
         return len(lowerings)

@@ -122,7 +122,7 @@ def test_exported_names_are_pinned() -> None:
         "OutputError", "ParityError", "PreflightError", "RecipeError", "RunDocument",
         "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "Target", "TargetError",
         "UsageError", "VerdictDocument", "__version__", "bench", "build", "check", "deploy",
-        "evaluate", "init", "load_target", "ls", "rm", "rollback", "run",
+        "evaluate", "explain", "init", "load_target", "ls", "rm", "rollback", "run",
     ]  # fmt: skip
     for name in edgekit.__all__:
         assert getattr(edgekit, name) is not None

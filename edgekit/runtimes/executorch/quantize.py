@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import RuntimeFailure
+from edgekit.compress.graph import float_nodes
+from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs, own_defaults
@@ -17,40 +19,70 @@ if TYPE_CHECKING:
     import torch
 
 
-def quantize(
-    model: torch.nn.Module,
-    example: Inputs,
-    calibration: Sequence[Inputs],
-    plan: Plan,
-    progress: Progress,
-) -> torch.export.ExportedProgram:
-    """Quantize weights and activations to int8, activation ranges from ``calibration``.
+def prepare(model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
+    """Export a model, fold its batch norms and put an observer wherever int8 will round.
 
-    Follows the PT2E export quantization flow of the ExecuTorch documentation. Calibrated input
-    by input, so that the result does not depend on how the recipe batches.
+    Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
+    get none. Raises ExportError, RuntimeFailure.
     """
-    with quiet(), progress.stage("quantizing to int8") as stage:
+    with quiet(), _blaming_the_quantizer():
+        import torch
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
             get_symmetric_quantization_config,
         )
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
+        graph = export(model, example).module()
+        kept = float_nodes(graph.graph, frozenset(plan.float_layers))
         quantizer = XNNPACKQuantizer().set_global(config)
-        exported = export(model, example)
+        quantizer.set_filter_function(lambda node: node.name not in kept)
+        with own_defaults():
+            prepared = prepare_pt2e(graph, quantizer)
+            _keep_integers(prepared)
+            _observe_as_clamped(prepared)
+        assert isinstance(prepared, torch.fx.GraphModule)
+        return prepared
+
+
+def calibrate(
+    prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
+) -> None:
+    """Show the quantizer's own observers the data, input by input, so that the result does not
+    depend on how the recipe batches. Raises RuntimeFailure.
+    """
+    with (
+        quiet(),
+        _blaming_the_quantizer(),
+        own_defaults(),
+        progress.stage("calibrating") as stage,
+    ):
+        _calibrate(prepared, calibration, stage)
+
+
+def convert(prepared: torch.fx.GraphModule, example: Inputs) -> torch.export.ExportedProgram:
+    """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
+    with quiet(), _blaming_the_quantizer(), own_defaults():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
         try:
-            with own_defaults():
-                prepared = prepare_pt2e(exported.module(), quantizer)
-                _keep_integers(prepared)
-                _observe_as_clamped(prepared)
-                _calibrate(prepared, calibration, stage)
-                return export(convert_pt2e(prepared), example)
-        except Exception as error:
-            raise RuntimeFailure(
-                f"the quantizer failed on this model: {first_line(error)}",
-                "build it with --precision fp32",
-            ) from error
+            return export(convert_pt2e(prepared), example)
+        except ExportError as error:  # the quantizer's graph, not the user's model
+            raise RuntimeError(error.message) from error
+
+
+@contextmanager
+def _blaming_the_quantizer() -> Iterator[None]:
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except Exception as error:
+        raise RuntimeFailure(
+            f"the quantizer failed on this model: {first_line(error)}",
+            "build it with --precision fp32",
+        ) from error
 
 
 def _keep_integers(prepared: torch.fx.GraphModule) -> None:

@@ -31,17 +31,24 @@ class ExecuTorch:
             except PackageNotFoundError:
                 raise MissingExtraError("building for ExecuTorch", "executorch") from None
 
-    def quantize(
-        self,
-        model: torch.nn.Module,
-        example: Inputs,
-        calibration: Sequence[Inputs],
-        plan: Plan,
-        progress: Progress,
-    ) -> torch.export.ExportedProgram:
-        from edgekit.runtimes.executorch.quantize import quantize
+    def prepare(self, model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
+        from edgekit.runtimes.executorch.quantize import prepare
 
-        return quantize(model, example, calibration, plan, progress)
+        return prepare(model, example, plan)
+
+    def calibrate(
+        self, prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
+    ) -> None:
+        from edgekit.runtimes.executorch.quantize import calibrate
+
+        calibrate(prepared, calibration, progress)
+
+    def convert(
+        self, prepared: torch.fx.GraphModule, example: Inputs
+    ) -> torch.export.ExportedProgram:
+        from edgekit.runtimes.executorch.quantize import convert
+
+        return convert(prepared, example)
 
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.lower import lower

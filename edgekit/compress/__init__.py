@@ -1,0 +1,1 @@
+"""Torch model to torch model: ranges, equalization, correction, rounding, training."""

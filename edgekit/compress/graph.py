@@ -1,0 +1,80 @@
+"""An exported model as a graph: which layer a node is of, its weight, and what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+# Functions of one tensor, element by element: what they cut off or squeeze needs no steps.
+ELEMENTWISE = {
+    "relu", "relu6", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
+    "silu", "gelu", "elu", "celu", "selu", "mish", "softplus", "clamp", "clamp_min", "prelu",
+}  # fmt: skip
+WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear", "addmm", "conv_transpose1d", "conv_transpose2d"}
+
+
+def operator_name(node: Node) -> str:
+    """``conv2d`` of ``aten.conv2d.default``, in-place forms by the plain name; '' for no call."""
+    if node.op != "call_function":
+        return ""
+    packet: Any = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", packet)).split(".")[-1].removesuffix("_")
+
+
+def module_of(node: Node) -> str | None:
+    """The module's name in the recipe's model, '' the model itself, None where unknown."""
+    names = [value[0] for value in (node.meta.get("nn_module_stack") or {}).values()]
+    return str(names[-1]) if names else None
+
+
+def is_elementwise(node: Node) -> bool:
+    return operator_name(node) in ELEMENTWISE and len(node.all_input_nodes) == 1
+
+
+def source(node: Node, observers: frozenset[str] = frozenset()) -> Node:
+    """The node behind observers (their names), which only look."""
+    while node.op == "call_module" and node.name in observers:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def tensor_at(graph: GraphModule, node: Node) -> torch.Tensor:
+    """The parameter or buffer that a get_attr node names."""
+    found: Any = graph
+    for part in str(node.target).split("."):
+        found = getattr(found, part)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def float_nodes(graph: torch.fx.Graph, layers: frozenset[str]) -> set[str]:
+    """Names of the nodes of these layers, with what follows each of them element by element.
+
+    An activation alone in int8 would need its input in int8, and with it the layer's output.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        behind = node.all_input_nodes[0] if node.all_input_nodes else None
+        follows = behind is not None and behind.name in found
+        alone = behind is not None and len(behind.users) == 1
+        normalizes = operator_name(node) in ("batch_norm", "_native_batch_norm_legit_no_training")
+        if in_layers(node, layers) or (follows and alone and (is_elementwise(node) or normalizes)):
+            found.add(node.name)
+    return found
+
+
+def in_layers(node: Node, layers: frozenset[str]) -> bool:
+    """Is the node of one of these modules, or of one inside them?"""
+    name = module_of(node)
+    return name is not None and any(
+        name == layer or name.startswith(f"{layer}.") for layer in layers
+    )
+
+
+def weighted_nodes(graph: torch.fx.Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes if operator_name(node) in WEIGHTED)

@@ -1,0 +1,103 @@
+"""A plan's quantization, step by step: prepared graph in, a simulation with all its steps out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from edgekit.compress.affine import Steps
+from edgekit.compress.correct import correct
+from edgekit.compress.equalize import equalize
+from edgekit.compress.lockstep import Layer, walk
+from edgekit.compress.observe import set_activation_steps, set_weight_steps, watch
+from edgekit.compress.rounding import round_weights
+from edgekit.compress.simulate import Point, Simulation
+from edgekit.plan import Plan
+from edgekit.progress import Progress
+from edgekit.recipe import Inputs
+
+
+def repaired(
+    prepared: GraphModule, data: Sequence[Inputs], plan: Plan, progress: Progress
+) -> Simulation:
+    """Do what the plan says, on ``data``; ``prepared`` stays as it is. Equal plans and data give
+    equal weights and steps. Raises RecipeError: a value is NaN or infinite.
+    """
+    simulation = Simulation(prepared)
+    with progress.stage("choosing ranges"):
+        seen = watch(simulation, data)
+        if plan.equalize is not None and equalize(simulation, seen, plan.equalize):
+            seen = watch(simulation, data)
+        set_weight_steps(simulation)
+        set_activation_steps(simulation, seen, plan.observer)
+    if plan.round or plan.correct:
+        _mend(simulation, data, plan, progress)
+    return simulation
+
+
+def _mend(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: Progress) -> None:
+    total = sum(point.kind == "weights" for point in simulation.points.values())
+    with progress.stage("mending layer by layer") as stage:
+        done = 0
+
+        def mend(layer: Layer) -> None:
+            nonlocal done
+            if plan.round:
+                round_weights(layer)
+            if plan.correct:
+                correct(layer)
+            done += 1
+            stage.advance(done, total)
+
+        with simulation.rounding(everywhere):
+            walk(simulation, data, mend)
+
+
+def everywhere(point: Point) -> bool:  # noqa: ARG001
+    return True
+
+
+def nowhere(point: Point) -> bool:  # noqa: ARG001
+    return False
+
+
+def as_calibrated(prepared: GraphModule) -> Simulation:
+    """The simulation of a graph whose own observers were calibrated."""
+    simulation = Simulation(prepared)
+    for name, point in simulation.points.items():
+        observer: Any = getattr(prepared, name)
+        scale, zero_point = observer.calculate_qparams()
+        if point.axis is None:
+            scale, zero_point = scale.reshape(()), zero_point.reshape(())
+        steps = Steps(scale.float(), zero_point.to(torch.int32), point.grid, point.axis)
+        simulation.roundings[name].steps = steps
+    return simulation
+
+
+def impose(simulation: Simulation, prepared: GraphModule) -> None:
+    """Give the prepared graph the simulation's weights, and its observers their steps."""
+    with torch.no_grad():
+        for name, tensor in (*prepared.named_parameters(), *prepared.named_buffers()):
+            found: Any = simulation.graph
+            for part in name.split("."):
+                found = getattr(found, part, None)
+            if isinstance(found, torch.Tensor) and found.shape == tensor.shape:
+                tensor.copy_(found)
+    for name in simulation.points:
+        steps = simulation.roundings[name].steps
+        if steps is not None:
+            observer: Any = getattr(prepared, name)
+            observer.calculate_qparams = _Fixed(steps)
+
+
+class _Fixed:
+    """What an observer answers, whatever it saw."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.answer = steps.scale.reshape(-1), steps.zero_point.reshape(-1)
+
+    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.answer

@@ -1,0 +1,234 @@
+"""A model as its int8 artifact will compute it, in torch: every rounding can be turned on and off.
+
+A graph that was prepared for quantization (PT2E) has an observer wherever a value will be stored
+as integers. Here each becomes a ``Rounding``, which does to the value what storing it does. That
+is fast enough to try many quantizations of a model, which lowering is not.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from edgekit.compress.affine import Grid, Steps
+from edgekit.compress.graph import module_of
+from edgekit.recipe import Inputs
+
+Kind = Literal["weights", "activations"]
+Outputs = list[torch.Tensor]
+ANNOTATION = "quantization_annotation"
+GUARDS = "_guards_fn"
+BATCH = 4
+# Between a batch and its parts, one by one: sums in another order.
+SAME_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place where a value is rounded.
+
+    ``name`` is that of the observer's node. ``owners`` are the layers that want the value as
+    integers: it stays float only where all of them do. Points of one ``group`` share their steps.
+    """
+
+    name: str
+    kind: Kind
+    layer: str
+    owners: frozenset[str]
+    group: int
+    grid: Grid
+    axis: int | None
+
+
+class Rounding(torch.nn.Module):
+    """What storing a value as integers does to it. ``tap`` is shown every value that passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on = False
+        self.steps: Steps | None = None
+        self.tap: Callable[[torch.Tensor], None] | None = None
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        if self.tap is not None:
+            self.tap(value)
+        if not self.on or self.steps is None:
+            return value
+        return rounded(value, self.steps)
+
+
+def rounded(value: torch.Tensor, steps: Steps) -> torch.Tensor:
+    """``affine.round_trip`` for values that need no check: float32 throughout, in place, and six
+    times as fast as torch.fake_quantize. Where a gradient is wanted it passes straight through,
+    except where the value is cut off.
+    """
+    scale, zero_point = steps.spread(value)
+    low, high = steps.grid.low - zero_point, steps.grid.high - zero_point
+    if torch.is_grad_enabled() and (value.requires_grad or scale.requires_grad):
+        inside = (value / scale).clamp(low, high)
+        return (inside + (inside.round() - inside).detach()) * scale
+    return value.mul(1 / scale).round_().clamp_(low, high).mul_(scale)
+
+
+class Simulation:
+    """``graph`` has the float model's weights, batch norms folded; repairs edit them in place."""
+
+    def __init__(self, prepared: GraphModule) -> None:
+        self.graph = copy.deepcopy(prepared)
+        self.points = read_points(self.graph)
+        self.roundings = {point.name: Rounding() for point in self.points.values()}
+        for name, rounding in self.roundings.items():
+            setattr(self.graph, name, rounding)
+            node = self.node(name)
+            node.target = name
+        for node in list(self.graph.graph.nodes):
+            if node.op == "call_module" and node.target == GUARDS:
+                self.graph.graph.erase_node(node)
+        self.graph.recompile()
+        self._batches: bool | None = None
+
+    def node(self, name: str) -> Node:
+        found: Node = next(node for node in self.graph.graph.nodes if node.name == name)
+        return found
+
+    def group(self, group: int) -> list[Point]:
+        return [point for point in self.points.values() if point.group == group]
+
+    @property
+    def groups(self) -> dict[int, list[Point]]:
+        found: dict[int, list[Point]] = {}
+        for point in self.points.values():
+            found.setdefault(point.group, []).append(point)
+        return found
+
+    def set_steps(self, group: int, steps: Steps) -> None:
+        for point in self.group(group):
+            self.roundings[point.name].steps = steps
+
+    @contextmanager
+    def rounding(self, wanted: Callable[[Point], bool]) -> Iterator[None]:
+        """Round at these points and nowhere else."""
+        before = {name: rounding.on for name, rounding in self.roundings.items()}
+        for name, point in self.points.items():
+            self.roundings[name].on = wanted(point)
+        try:
+            yield
+        finally:
+            for name, on in before.items():
+                self.roundings[name].on = on
+
+    def run(self, data: Sequence[Inputs]) -> list[Outputs]:
+        """Flat outputs for each of the inputs; many at a time where the graph can do that."""
+        if self._batches is None:
+            self._batches = len(data) > 1 and self._can_batch(data[:2])
+        with torch.no_grad():
+            if not self._batches:
+                return [self._flat(inputs) for inputs in data]
+            found: list[Outputs] = []
+            for start in range(0, len(data), BATCH):
+                part = data[start : start + BATCH]
+                rows = [torch.split(tensor, _rows(data[0])) for tensor in self._flat(joined(part))]
+                found += [list(outputs) for outputs in zip(*rows, strict=True)]
+            return found
+
+    @property
+    def batches(self) -> bool:
+        return bool(self._batches)
+
+    def _flat(self, inputs: Inputs) -> Outputs:
+        return cast(Outputs, pytree.tree_leaves(self.graph(*inputs)))
+
+    def _can_batch(self, pair: Sequence[Inputs]) -> bool:
+        """Sizes are written into an exported graph: does it compute the same of two at once?"""
+        if any(tensor.dim() == 0 or len(tensor) != _rows(pair[0]) for tensor in pair[0]):
+            return False
+        with torch.no_grad(), self.rounding(lambda _: False):
+            alone = [self._flat(inputs) for inputs in pair]
+            try:
+                both = self._flat(joined(pair))
+            except Exception:
+                return False
+        for a, b, together in zip(*alone, both, strict=True):
+            if a.dim() == 0 or len(together) != 2 * len(a):
+                return False
+            expected = torch.cat([a, b]).float()
+            error = (together.float() - expected).abs().max()
+            if not error <= SAME_TOLERANCE * expected.abs().max():
+                return False
+        return True
+
+
+def joined(data: Sequence[Inputs]) -> Inputs:
+    return tuple(torch.cat(tensors) for tensors in zip(*data, strict=True))
+
+
+def _rows(inputs: Inputs) -> int:
+    return len(inputs[0]) if inputs and inputs[0].dim() else 1
+
+
+def read_points(prepared: GraphModule) -> dict[str, Point]:
+    """Where a prepared graph rounds, by the observers' nodes, in order."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    found: dict[str, Point] = {}
+    for node in prepared.graph.nodes:
+        observer: Any = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not hasattr(observer, "calculate_qparams") or getattr(observer, "is_dynamic", False):
+            continue
+        behind = node.all_input_nodes[0]
+        kind: Kind = "weights" if behind.op == "get_attr" else "activations"
+        users = list(node.users)
+        found[node.name] = Point(
+            name=node.name,
+            kind=kind,
+            layer=_layer(behind, users),
+            owners=frozenset(_owners(behind, users)),
+            group=id(observer),
+            grid=_grid(observer),
+            axis=observer.ch_axis if "channel" in str(observer.qscheme) else None,
+        )
+    numbers = {group: number for number, group in enumerate({p.group: 0 for p in found.values()})}
+    return {
+        name: Point(**{**vars(point), "group": numbers[point.group]})
+        for name, point in found.items()
+    }
+
+
+def _layer(behind: Node, users: Iterable[Node]) -> str:
+    """The layer that wants the value rounded: its maker, else the first that takes it."""
+    return next(iter(_owners(behind, users)), "")
+
+
+def _owners(behind: Node, users: Iterable[Node]) -> Iterator[str]:
+    annotation = behind.meta.get(ANNOTATION)
+    if annotation is not None and annotation.output_qspec is not None:
+        yield module_of(behind) or ""
+    for user in users:
+        wants = getattr(user.meta.get(ANNOTATION), "input_qspec_map", {})
+        if any(value is behind or getattr(value, "name", "") == behind.name for value in wants):
+            yield module_of(user) or ""
+
+
+def _grid(observer: Any) -> Grid:
+    width = observer.quant_max - observer.quant_min + 1
+    return Grid(bits=max(2, (width - 1).bit_length()), symmetric=observer.quant_min % 2 != 0)
+
+
+@contextmanager
+def tapping(
+    simulation: Simulation, tap: Callable[[Point], Callable[[torch.Tensor], None] | None]
+) -> Iterator[None]:
+    """Let ``tap(point)`` see every value that passes there; None sees nothing."""
+    for name, point in simulation.points.items():
+        simulation.roundings[name].tap = tap(point)
+    try:
+        yield
+    finally:
+        for rounding in simulation.roundings.values():
+            rounding.tap = None

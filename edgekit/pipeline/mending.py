@@ -1,0 +1,123 @@
+"""What would bring int8 nearer to the float model, found on the calibration data and kept."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from edgekit.compress.simulate import Outputs
+from edgekit.documents import Blame
+from edgekit.pipeline.lowered import Tools, found_stage, keep_stage
+from edgekit.pipeline.predict import run_eager
+from edgekit.pipeline.quantized import Simulator
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Plan
+from edgekit.search.blame import blame
+from edgekit.search.mixed import Purchase, purchases
+from edgekit.search.repairs import Found, affordable, find_repairs, float_outputs, split
+
+FILE = "found.json"
+
+
+class _Kept(BaseModel):
+    """All that a search found, as it is kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    plain: float
+    divergence: float
+    blame: tuple[Blame, ...]
+
+
+class Mending:
+    """The searches of one subject. Nothing runs before it is asked for, and nothing twice."""
+
+    def __init__(self, subject: Subject, tools: Tools, plain: Plan) -> None:
+        self._subject, self._tools, self._plain = subject, tools, plain
+        self._split = split(subject.calibration)
+        self._simulate = Simulator(subject, tools.runtime, self._split.fitted)
+
+    @property
+    def repairs(self) -> Found:
+        return Found(self._kept.plan, self._kept.plain, self._kept.divergence)
+
+    @property
+    def blame(self) -> tuple[Blame, ...]:
+        """Who is guilty in plain int8, and whether the repairs mend it."""
+        return self._kept.blame
+
+    @cached_property
+    def purchases(self) -> Purchase:
+        """Layers to keep float, beside the repairs, in the order of what they are worth."""
+        model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
+        # corrections answer for the very layers that may go: they are made anew for what stays
+        bare = {"correct": False, "round": False}
+        simulation = self._simulate(self.repairs.plan.model_copy(update=bare))
+        # nothing was fitted to choose layers, so every input may judge
+        judged = affordable(simulation, [*self._split.fitted, *self._split.judged])
+        return purchases(
+            simulation,
+            judged,
+            float_outputs(self._simulate(self._plain), judged),
+            model_mb,
+            self._tools.progress,
+        )
+
+    @cached_property
+    def _kept(self) -> _Kept:
+        eager = run_eager(self._subject.model)
+        floats = [eager(inputs) for inputs in self._subject.parity_inputs]
+        key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
+        kept = found_stage("repairs", key, floats, _read)
+        if kept is not None:
+            return kept
+        found = self._search()
+
+        def write(draft: Path) -> None:
+            (draft / FILE).write_text(found.model_dump_json(), encoding="utf-8")
+
+        keep_stage(self._tools, "repairs", key, floats, write)
+        return found
+
+    def _search(self) -> _Kept:
+        progress = self._tools.progress
+        found = find_repairs(
+            self._plain, self._simulate, self._split.judged, self._floats, progress
+        )
+        with progress.stage("finding the guilty layers"):
+            ranges = self._plain.model_copy(update={"observer": "mse_after_activation"})
+            equalized = ranges.model_copy(update={"equalize": 0.5})
+            fixes = [("range", ranges), ("equalization", equalized)]
+            guilty = blame(
+                self._simulate(self._plain),
+                [(name, self._simulate(plan)) for name, plan in fixes],
+                self._split.judged,
+                self._floats,
+            )
+        return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence, blame=guilty)
+
+    @cached_property
+    def _floats(self) -> list[Outputs]:
+        return float_outputs(self._simulate(self._plain), self._split.judged)
+
+
+def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:
+    """With which of the fixes are in ``plan``."""
+
+    def is_applied(row: Blame) -> bool:
+        if row.fix == "range":
+            return plan.observer != "histogram"
+        if row.fix == "equalization":
+            return plan.equalize is not None
+        return any(
+            row.layer == name or row.layer.startswith(f"{name}.") for name in plan.float_layers
+        )
+
+    return tuple(row.model_copy(update={"applied": is_applied(row)}) for row in rows)
+
+
+def _read(folder: Path) -> _Kept:
+    return _Kept.model_validate_json((folder / FILE).read_bytes())

@@ -1,0 +1,91 @@
+"""What ``explain`` prints: the rungs that were tried, the guilty layers, the prices of fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from edgekit.documents import Blame, Rung, VerdictDocument
+from edgekit.report.terminal import grid, printed
+
+FIXES = {
+    "range": "a better range",
+    "equalization": "equalization",
+    "float": "keep the layer float",
+}
+NOTHING_LOST = "plain int8 lost too little to look for a culprit (0.5 points or less)"
+NOT_MEASURED = "plain int8 was not built, or --effort quick: nobody looked for a culprit"
+
+
+def render_explanation(document: VerdictDocument) -> str:
+    plan = document.plan
+    rows = [
+        ("bundle", document.bundle),
+        ("precision", str(plan.get("precision"))),
+        ("accuracy", _accuracy(document)),
+        ("tried", _ladder(document.ladder)),
+        ("float layers", ", ".join(plan.get("float_layers") or ()) or "none by choice"),
+    ]
+    if not document.blame:
+        lost = any(rung.precision == "int8" and rung.drop is not None for rung in document.ladder)
+        return grid([*rows, ("blame", NOTHING_LOST if lost else NOT_MEASURED)])
+    return grid(rows) + "\n" + _blame(document.blame)
+
+
+def _accuracy(document: VerdictDocument) -> str:
+    found = document.accuracy
+    if found.fp32 is None or found.artifact is None:
+        return "unknown: the recipe has no evaluate()"
+    lost = found.fp32 - found.artifact
+    return (
+        f"{found.fp32:.2f} in torch, {found.artifact:.2f} as the artifact: {lost:.2f} points lost"
+    )
+
+
+def _ladder(ladder: Sequence[Rung]) -> str:
+    lines = []
+    for rung in ladder:
+        taken = "taken" if rung.taken else "not taken"
+        lines.append(f"{rung.precision}, {taken}: {rung.reason}")
+    return "\n".join(lines)
+
+
+def _blame(rows: Sequence[Blame]) -> str:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    titles = (
+        "guilty",
+        "in its",
+        "alone it loses",
+        "float it regains",
+        "fix",
+        "size",
+        "latency",
+        "",
+    )
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row.layer or "(the model itself)",
+            row.kind,
+            _lost(row),
+            "-" if row.regained is None else f"{100 * row.regained:.0f} %",
+            FIXES.get(row.fix or "", row.fix or "none known"),
+            _cost(row.cost_size_mb, "MB"),
+            _cost(row.cost_latency_ms, "ms"),
+            "applied" if row.applied else "not applied",
+        )
+    return printed(table)
+
+
+def _lost(row: Blame) -> str:
+    parts = [f"{row.drop:.1f} points"] if row.drop is not None else []
+    parts += [f"{row.sqnr_db:.1f} dB"] if row.sqnr_db is not None else []
+    return ", ".join(parts) or "-"
+
+
+def _cost(value: float | None, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    return "nothing" if value == 0 else f"+{value:.3g} {unit}"

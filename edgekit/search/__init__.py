@@ -1,0 +1,1 @@
+"""Which repair, which layer: choices by calibration data alone; knows no runtime."""

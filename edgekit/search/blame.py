@@ -1,0 +1,151 @@
+"""Which layers lose the accuracy of plain int8, in weights or activations, and what mends each.
+
+Two measurements by the simulated artifact: quantizing one part alone ranks them cleanly, and
+un-quantizing it where all others are int8 is the check that it is guilty: beside several wrong
+layers, mending one alone may show little, but never nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from edgekit.compress.divergence import divergence, is_classes, noise_to_signal
+from edgekit.compress.graph import tensor_at
+from edgekit.compress.repair import everywhere
+from edgekit.compress.simulate import Kind, Outputs, Point, Simulation
+from edgekit.documents import Blame
+from edgekit.recipe import Inputs
+
+LOOKED_AT = 12
+NAMED = 6
+# A fix mends a layer when this little of its own error is left.
+MENDED = 0.3
+# Of what plain int8 loses, less than this is nobody's guilt.
+LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Part:
+    """The weights or the activations of one layer."""
+
+    layer: str
+    kind: Kind
+
+
+def blame(
+    plain: Simulation,
+    fixes: Sequence[tuple[str, Simulation]],
+    judged: Sequence[Inputs],
+    floats: Sequence[Outputs],
+) -> tuple[Blame, ...]:
+    """The guilty parts, most guilty first. ``fixes``: the model mended in one way each, cheapest
+    first, all without cost on the target; what none of them mends must stay float.
+    """
+    measure = _Measure(judged, floats)
+    total = measure(plain, everywhere)
+    parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
+    alone = {part: measure(plain, _only(part)) for part in parts}
+    suspects = sorted(parts, key=lambda part: -alone[part])[:LOOKED_AT]
+    regained = {part: (total - measure(plain, _without(part))) / total for part in suspects}
+    # what is no better when it stays float is not guilty, whatever it does alone
+    guilty = [part for part in suspects if regained[part] > LEAST_SHARE]
+    return tuple(
+        _row(plain, part, alone[part], regained[part], measure, fixes) for part in guilty[:NAMED]
+    )
+
+
+def _row(
+    plain: Simulation,
+    part: Part,
+    alone: float,
+    regained: float,
+    measure: _Measure,
+    fixes: Sequence[tuple[str, Simulation]],
+) -> Blame:
+    mended = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
+    fix = next(mended, "float")
+    return Blame(
+        layer=part.layer,
+        kind=part.kind,
+        drop=measure.points_lost(plain, _only(part)),
+        regained=round(regained, 4),
+        sqnr_db=measure.sqnr_db(plain, _only(part)),
+        fix=fix,
+        cost_latency_ms=None if fix == "float" else 0.0,
+        cost_size_mb=float_cost_mb(plain, part.layer) if fix == "float" else 0.0,
+        applied=False,
+    )
+
+
+def float_cost_mb(simulation: Simulation, layer: str) -> float:
+    """What a layer's weights take more in float32 than in int8 with their scales, in MB."""
+    extra = 0
+    for point in simulation.points.values():
+        if point.kind == "weights" and point.layer == layer:
+            weight = tensor_at(simulation.graph, simulation.node(point.name).all_input_nodes[0])
+            extra += weight.numel() * 3 - (len(weight) * 4 if point.axis is not None else 4)
+    return max(0, extra) / 1e6
+
+
+Wanted = Callable[[Point], bool]
+
+
+class _Measure:
+    """How far a simulation is from the float model, rounding at some points only."""
+
+    def __init__(self, judged: Sequence[Inputs], floats: Sequence[Outputs]) -> None:
+        self.judged, self.floats = judged, floats
+
+    def __call__(self, simulation: Simulation, wanted: Wanted) -> float:
+        return divergence(self._run(simulation, wanted), self.floats)
+
+    def points_lost(self, simulation: Simulation, wanted: Wanted) -> float | None:
+        """100 less the top-1 agreement with the float model; None where there are no classes."""
+        if not is_classes(self.floats[0]):
+            return None
+        pairs = zip(self._run(simulation, wanted), self.floats, strict=True)
+        same = [bool(torch.equal(a[0].argmax(1), b[0].argmax(1))) for a, b in pairs]
+        return 100.0 * (len(same) - sum(same)) / len(same)
+
+    def sqnr_db(self, simulation: Simulation, wanted: Wanted) -> float | None:
+        outputs = self._run(simulation, wanted)
+        worst = max(
+            noise_to_signal([o[i] for o in outputs], [o[i] for o in self.floats])
+            for i in range(len(self.floats[0]))
+        )
+        return -10 * math.log10(worst) if worst > 0 else None
+
+    def _run(self, simulation: Simulation, wanted: Wanted) -> list[Outputs]:
+        with simulation.rounding(wanted):
+            return simulation.run(self.judged)
+
+
+def _order(part: Part) -> tuple[str, str]:
+    return part.layer, part.kind
+
+
+def _only(part: Part) -> Wanted:
+    return lambda point: (point.layer, point.kind) == (part.layer, part.kind)
+
+
+def _without(part: Part) -> Wanted:
+    return lambda point: (point.layer, point.kind) != (part.layer, part.kind)
+
+
+def without_layers(layers: frozenset[str]) -> Wanted:
+    """Everywhere but where only these layers want integers: what keeping them float leaves."""
+
+    def wanted(point: Point) -> bool:
+        kept = [any(within(owner, layer) for layer in layers) for owner in point.owners]
+        return not (kept and all(kept))
+
+    return wanted
+
+
+def within(name: str, module: str) -> bool:
+    """Is a module this one, or inside it?"""
+    return name == module or name.startswith(f"{module}.")

@@ -1,0 +1,102 @@
+"""Which layers to keep float: the most accuracy for the fewest bytes, one after another.
+
+A layer that stays float gives most of its worth back where its neighbours round again; so whole
+blocks (a module with the layers inside it) are offered beside single layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edgekit.compress.divergence import divergence
+from edgekit.compress.repair import everywhere
+from edgekit.compress.simulate import Outputs, Simulation
+from edgekit.progress import Progress
+from edgekit.recipe import Inputs
+from edgekit.search.blame import float_cost_mb, within, without_layers
+
+MAX_PURCHASES = 8
+OFFERED = 6
+LARGEST_BLOCK = 8
+# Bytes that are nothing beside the model's: below this share two offers cost alike.
+FREE_SHARE = 0.01
+# Int8 as near as this, against where it began, needs no further layer.
+NEAR_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """Layers to keep float after each purchase, and how far int8 is then."""
+
+    layers: tuple[tuple[str, ...], ...]
+    divergences: tuple[float, ...]
+    before: float
+
+    def enough(self, share: float) -> int:
+        """How many purchases should leave no more than ``share`` of the divergence: what is lost
+        goes with it, roughly. All of them where none would.
+        """
+        limit = share * self.before
+        near = (count for count, left in enumerate(self.divergences, 1) if left <= limit)
+        return next(near, len(self.layers))
+
+
+def purchases(
+    simulation: Simulation,
+    judged: Sequence[Inputs],
+    floats: Sequence[Outputs],
+    model_mb: float,
+    progress: Progress,
+) -> Purchase:
+    """What to buy first, second, ...; ends where nothing brings int8 nearer any more.
+
+    ``model_mb``: the size of all weights in int8.
+    """
+
+    def left(layers: Iterable[str]) -> float:
+        with simulation.rounding(without_layers(frozenset(layers))):
+            return divergence(simulation.run(judged), floats)
+
+    with simulation.rounding(everywhere):
+        before = now = divergence(simulation.run(judged), floats)
+    offers = _offers(simulation)
+    bought: list[str] = []
+    layers: list[tuple[str, ...]] = []
+    divergences: list[float] = []
+    with progress.stage("finding the layers to keep float") as stage:
+        # each offer is tried once; after that only the best, for most trade places seldom
+        worth = {name: left([name]) for name in offers}
+        while len(layers) < MAX_PURCHASES and now > NEAR_SHARE * before:
+            free = [name for name in offers if not any(within(name, own) for own in bought)]
+            price = {
+                name: sum(float_cost_mb(simulation, owner) for owner in offers[name])
+                + FREE_SHARE * model_mb
+                for name in free
+            }
+            free.sort(key=lambda name: (worth[name] - before) / price[name])
+            tried = {name: left([*bought, name]) for name in free[:OFFERED]}
+            if not tried:
+                break
+            best = max(tried, key=lambda name: (now - tried[name]) / price[name])
+            if tried[best] >= now:
+                break
+            now = tried[best]
+            bought = [own for own in bought if not within(own, best)] + [best]
+            layers.append(tuple(sorted(bought)))
+            divergences.append(now)
+            stage.advance(len(layers), 0)
+    return Purchase(tuple(layers), tuple(divergences), before)
+
+
+def _offers(simulation: Simulation) -> dict[str, frozenset[str]]:
+    """Layers that want integers, and blocks of them, each with the layers inside."""
+    owners = {owner for point in simulation.points.values() for owner in point.owners if owner}
+    names = set(owners)
+    for owner in owners:
+        parts = owner.split(".")
+        names |= {".".join(parts[:count]) for count in range(1, len(parts))}
+    found = {
+        name: frozenset(owner for owner in owners if within(owner, name)) for name in sorted(names)
+    }
+    return {name: inside for name, inside in found.items() if len(inside) <= LARGEST_BLOCK}
