@@ -103,6 +103,8 @@ def _place(simulation: Simulation, node: Node, found: dict[Node, Stream]) -> Non
 
 
 def _shape(node: Node) -> list[int]:
+    if node.op == "call_module":  # an observer: its value is that behind it
+        node = node.all_input_nodes[0]
     return list(getattr(node.meta.get("val"), "shape", []))
 
 

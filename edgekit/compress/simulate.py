@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from edgekit.compress.affine import Grid, Steps
-from edgekit.compress.graph import module_of
+from edgekit.compress.graph import is_elementwise, module_of
 from edgekit.recipe import Inputs
 
 Kind = Literal["weights", "activations"]
@@ -208,11 +208,23 @@ def _layer(behind: Node, users: Iterable[Node]) -> str:
 def _owners(behind: Node, users: Iterable[Node]) -> Iterator[str]:
     annotation = behind.meta.get(ANNOTATION)
     if annotation is not None and annotation.output_qspec is not None:
-        yield module_of(behind) or ""
+        yield module_of(_computing(behind)) or ""
     for user in users:
         wants = getattr(user.meta.get(ANNOTATION), "input_qspec_map", {})
         if any(value is behind or getattr(value, "name", "") == behind.name for value in wants):
-            yield module_of(user) or ""
+            yield module_of(_computing(user)) or ""
+
+
+def _computing(node: Node) -> Node:
+    """Of an activation function the layer that it follows: one does not stay float alone."""
+    while is_elementwise(node):
+        behind = node.all_input_nodes[0]
+        if behind.op == "call_module":  # an observer between them
+            behind = behind.all_input_nodes[0]
+        if behind.op != "call_function" or len(behind.users) != 1:
+            return node
+        node = behind
+    return node
 
 
 def _grid(observer: Any) -> Grid:
