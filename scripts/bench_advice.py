@@ -25,7 +25,7 @@ from edgekit.runner.client import measure
 from edgekit.runtimes.base import Artifact
 from edgekit.runtimes.executorch.lower import lower
 from edgekit.runtimes.executorch.native import runner_files
-from edgekit.runtimes.executorch.quantize import quantize
+from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare
 from edgekit.runtimes.export import export
 
 ROUNDS, RUNS = 7, 40
@@ -233,7 +233,9 @@ def row(pair: Pair) -> str:
 def built(model: nn.Module, x: torch.Tensor, precision: str) -> Artifact:
     if precision == "fp32":
         return lower(export(model, (x,)))
-    return lower(quantize(model, (x,), [(x,)], Plan(precision="int8"), Silent()))
+    prepared = prepare(model, (x,), Plan(precision="int8"))
+    calibrate(prepared, [(x,)], Silent())
+    return lower(convert(prepared, (x,)))
 
 
 def compared(artifacts: list[Artifact], x: torch.Tensor) -> tuple[float, float, float]:

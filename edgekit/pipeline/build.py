@@ -29,6 +29,7 @@ from edgekit.interrupt import fragile
 from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
+from edgekit.pipeline.payoff import Arena
 from edgekit.pipeline.measured import environment_dict, measure_bundle, why_no_latency
 from edgekit.plan import Effort, Plan, PrecisionChoice, read_plan
 from edgekit.progress import Progress, Silent
@@ -170,7 +171,9 @@ class _Job:
                 wanted = for_subject(wanted, subject)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
-            tools = Tools(self.engine, host, self.seed, self.progress, Fingerprint(subject))
+            tools = Tools(
+                self.engine, host, self.seed, self.progress, Fingerprint(subject), self._arena()
+            )
             drop = self.limits.get("accuracy_drop")
             if isinstance(wanted, Plan):
                 climbed = replay(subject, tools, wanted, "as the plan says (--plan)")
@@ -179,6 +182,12 @@ class _Job:
                 climbed = climb(subject, tools, wanted, limit, self.effort)
         document = self._bundle(built(subject, climbed), host, name, folder)
         return self._advised(document, subject.model)
+
+    def _arena(self) -> Arena | None:
+        if self.transport is None:
+            return None
+        files = self.engine.runner_files(self.target.architecture, self.progress)
+        return Arena(self.transport, files, self.target.threads)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
         """With what could be written better in the model, where operators are left outside."""

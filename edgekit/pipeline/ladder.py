@@ -15,7 +15,8 @@ from edgekit.errors import ExportError, ParityError, RecipeError, RuntimeFailure
 from edgekit.pipeline.lowered import Lowered, Tools, lower
 from edgekit.pipeline.mending import Mending, applied
 from edgekit.pipeline.parity import compare, drop_without_labels, require
-from edgekit.pipeline.predict import Counted, run_serving
+from edgekit.pipeline.payoff import Payoff
+from edgekit.pipeline.predict import Counted, run_serving, to_bytes
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Effort, Plan, PrecisionChoice
@@ -107,7 +108,7 @@ class _Climb:
         plan = self._plan("int8")
         plain = self._try(plan, "int8")
         if plain is not None and self._is_good(plain):
-            return self._take(plain, "int8", self._why(plain))
+            return self._accept(plain, "int8", self._why(plain)) or self._last()
         if self.effort != "quick" and (plain is not None or self._failed_parity):
             self.mending = Mending(self.subject, self.tools, plan)
             self.blames = plain is None or plain.loss > NOTICEABLE_DROP
@@ -118,7 +119,31 @@ class _Climb:
             return self._take(plain, "int8", f"{plain.said}; --effort quick mends nothing")
         if self.choice != "auto":
             raise RuntimeFailure(self.rungs[-1].reason, "build it with --precision fp32")
+        return self._last()
+
+    def _last(self) -> Climbed:
         return self._take(self._float(), "fp32", "the last rung of auto: the model as it is")
+
+    def _accept(self, candidate: Candidate, name: str, reason: str) -> Climbed | None:
+        """Under ``auto`` only what pays is taken; the rungs that follow would pay less."""
+        if self.choice != "auto":
+            return self._take(candidate, name, reason)
+        payoff = self._payoff(candidate)
+        if payoff.pays:
+            return self._take(candidate, name, reason, payoff.said)
+        self._refuse(candidate, name, f"it does not pay: {payoff.said}", payoff.said)
+        return None
+
+    def _payoff(self, candidate: Candidate) -> Payoff:
+        arena = self.tools.arena
+        weights = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
+        if arena is None and len(candidate.artifact.data) < weights:
+            return Payoff(smaller=True)
+        floating = lower(self.subject, self.tools, self._plan("fp32")).artifact
+        if arena is None:
+            return Payoff(smaller=len(candidate.artifact.data) < len(floating.data))
+        inputs = [to_bytes(tensor) for tensor in self.subject.example]
+        return arena.compare(candidate.artifact, floating, inputs, self.tools.progress)
 
     def _mend(self, plain: Candidate | None) -> Climbed | None:
         """The rungs between plain int8 and fp32."""
@@ -129,14 +154,14 @@ class _Climb:
             name = "int8" if repaired is plain else "int8 repaired"
             if repaired is plain:
                 self.rungs.pop()
-            return self._take(repaired, name, self._repairs_said(repaired))
+            return self._accept(repaired, name, self._repairs_said(repaired)) or self._last()
         if self.choice == "int8":
             return None
         if repaired is not None and repaired is not plain:
             self._refuse(repaired, "int8 repaired", self._repairs_said(repaired))
         mixed = self._mixed(repaired)
         if mixed is not None and (self.choice == "mixed" or self._is_good(mixed)):
-            return self._take(mixed, "mixed", self._mixed_said(mixed))
+            return self._accept(mixed, "mixed", self._mixed_said(mixed)) or self._last()
         if mixed is not None:
             self._refuse(mixed, "mixed", self._mixed_said(mixed))
         if self.choice == "mixed" and repaired is not None:
@@ -178,7 +203,7 @@ class _Climb:
                 "(edgekit init shows one), or build with --precision fp32",
             )
         self._fail("int8", "there is no calibration data: no calibration(), no --calibration")
-        return self._take(self._float(), "fp32", "the last rung of auto: the model as it is")
+        return self._last()
 
     def _plan(self, precision: PrecisionChoice) -> Plan:
         assert precision != "auto"
@@ -221,16 +246,20 @@ class _Climb:
         layers = ", ".join(candidate.plan.float_layers)
         return f"{candidate.said}; allowed are {self.limit:g} (float: {layers})"
 
-    def _refuse(self, candidate: Candidate, name: str, reason: str) -> None:
-        self.rungs.append(_rung(candidate, name, False, reason))
+    def _refuse(
+        self, candidate: Candidate, name: str, reason: str, payoff: str | None = None
+    ) -> None:
+        self.rungs.append(_rung(candidate, name, False, reason, payoff))
         self.tools.progress.note(f"{name} is not taken: {reason}")
 
     def _fail(self, name: str, reason: str) -> None:
         self.rungs.append(Rung(precision=name, taken=False, reason=reason))
         self.tools.progress.note(f"{name} is not taken: {reason}")
 
-    def _take(self, candidate: Candidate, name: str, reason: str) -> Climbed:
-        self.rungs.append(_rung(candidate, name, True, reason))
+    def _take(
+        self, candidate: Candidate, name: str, reason: str, payoff: str | None = None
+    ) -> Climbed:
+        self.rungs.append(_rung(candidate, name, True, reason, payoff))
         blame = self.mending.blame if self.mending is not None and self.blames else ()
         return Climbed(candidate, tuple(self.rungs), applied(blame, candidate.plan))
 
@@ -267,11 +296,14 @@ def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
     return round(accuracy.fp32 - accuracy.artifact, 9), EVALUATE
 
 
-def _rung(candidate: Candidate, name: str, taken: bool, reason: str) -> Rung:
+def _rung(
+    candidate: Candidate, name: str, taken: bool, reason: str, payoff: str | None = None
+) -> Rung:
     return Rung(
         precision=name,
         taken=taken,
         reason=reason,
         drop=candidate.drop,
         judged_by=candidate.judged_by,
+        payoff=payoff,
     )

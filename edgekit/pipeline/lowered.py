@@ -19,6 +19,7 @@ import torch
 from edgekit.cache import content_key, load_stage, store_stage
 from edgekit.measurement.agreement import OutputsAgreement
 from edgekit.pipeline.fingerprint import Fingerprint
+from edgekit.pipeline.payoff import Arena
 from edgekit.pipeline.predict import Outputs, run_eager, to_arrays, to_bytes
 from edgekit.pipeline.quantized import quantized
 from edgekit.pipeline.subject import Subject
@@ -40,13 +41,16 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class Tools:
-    """What every rung is built with: the runtime, and its runner for this host."""
+    """What every rung is built with: the runtime, its runner for this host, and the device that
+    was named, where one was.
+    """
 
     runtime: Runtime
     host_files: RunnerFiles
     seed: int
     progress: Progress
     fingerprint: Fingerprint
+    arena: Arena | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def render_verdict(document: VerdictDocument) -> str:
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
         ("precision", _precision(document)),
+        *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],
         ("accuracy", _accuracy(document)),
         ("parity", _parity(document.parity)),
         *([("cpu", _cpu(document.emulation))] if isinstance(document, CheckDocument) else []),

@@ -113,7 +113,7 @@ CASES = {
     "NaN weights": (
         INPUTS + "\ndef model():\n    m = nn.Linear(4, 3)\n    nn.init.constant_(m.weight, "
         "float('nan'))\n    return m\n",
-        ["gives NaN"],
+        ["weight holds NaN"],
     ),
 }
 
@@ -238,7 +238,7 @@ def test_bench_times_out(digits_bundle) -> None:
     ("wait_for", "how"),
     [
         ("starting", signal.SIGINT),
-        ("quantizing", signal.SIGINT),
+        ("calibrating", signal.SIGINT),
         ("lowering", signal.SIGINT),
         ("lowering", signal.SIGTERM),
         ("packaging", signal.SIGINT),

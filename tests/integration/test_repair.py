@@ -267,3 +267,22 @@ def test_the_digits_need_no_repair(tmp_path) -> None:
     document = edgekit.build(DIGITS, target="x86", output=tmp_path / "out")
     assert [rung.precision for rung in document.ladder] == ["int8"]
     assert document.blame == ()
+
+
+def test_int8_is_compared_with_fp32_on_the_device_that_is_named(tmp_path) -> None:
+    document = edgekit.build(DIGITS, target="x86", device="local", output=tmp_path / "out")
+    assert "times the latency of fp32" in document.ladder[-1].payoff
+    alone = edgekit.build(DIGITS, target="x86", output=tmp_path / "alone")
+    assert "none was named" in alone.ladder[-1].payoff
+
+
+def test_an_int8_that_is_slower_there_is_not_taken(tmp_path, monkeypatch) -> None:
+    from edgekit.pipeline import payoff
+
+    monkeypatch.setattr(payoff.Arena, "_ratio", lambda *_: (1.3, 1.2, 1.4))
+    document = edgekit.build(DIGITS, target="x86", device="local", output=tmp_path / "out")
+    assert [(rung.precision, rung.taken) for rung in document.ladder] == [
+        ("int8", False),
+        ("fp32", True),
+    ]
+    assert "does not pay" in document.ladder[0].reason

@@ -1,0 +1,109 @@
+"""Does quantizing pay: is the file smaller, and the device that was named faster with it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
+from edgekit.device.base import Transport
+from edgekit.device.facts.probe import environment_of
+from edgekit.device.scratch import scratch
+from edgekit.errors import RunnerError, StoreError
+from edgekit.progress import Progress
+from edgekit.runner.client import Installed, measure
+from edgekit.runtimes.base import Artifact, RunnerFiles
+
+ROUNDS, RUNS, WARMUP = 8, 20, 3
+NOT_CHECKED = "not compared with fp32 on a device: none was named (--device)"
+
+
+@dataclass(frozen=True)
+class Payoff:
+    """``ratio``: latency of the quantized artifact to that of fp32, its median and 95 % interval;
+    None where it was not measured, ``why_not`` says why.
+    """
+
+    smaller: bool
+    ratio: tuple[float, float, float] | None = None
+    why_not: str = NOT_CHECKED
+
+    @property
+    def pays(self) -> bool:
+        return self.smaller and (self.ratio is None or self.ratio[1] <= 1)
+
+    @property
+    def said(self) -> str:
+        if not self.smaller:
+            return "the file is larger than that of fp32"
+        if self.ratio is None:
+            return self.why_not
+        middle, low, high = self.ratio
+        return f"{middle:.2f} times the latency of fp32 there ({low:.2f} to {high:.2f})"
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The device that ``--device`` named, and the runner's files for it."""
+
+    transport: Transport
+    files: RunnerFiles
+    threads: int
+
+    def compare(
+        self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
+    ) -> Payoff:
+        """Both artifacts in turn. What goes wrong there decides nothing: it is said."""
+        smaller = len(quantized.data) < len(floating.data)
+        if environment_of(self.transport).emulated is not False:
+            return Payoff(
+                smaller, why_not="not compared with fp32: the device is emulated, or does not tell"
+            )
+        try:
+            with progress.stage(f"comparing with fp32 on {self.transport.name}"):
+                return Payoff(smaller, self._ratio(quantized, floating, inputs))
+        except (RunnerError, StoreError) as error:
+            return Payoff(smaller, why_not=f"not compared with fp32 there: {error.message}")
+
+    def _ratio(
+        self, quantized: Artifact, floating: Artifact, inputs: list[bytes]
+    ) -> tuple[float, float, float]:
+        with scratch(self.transport) as place:
+            pair = [
+                self._put(artifact, place / name)
+                for name, artifact in (("quantized", quantized), ("float", floating))
+            ]
+            ratios = []
+            for index in range(ROUNDS):
+                order = pair if index % 2 == 0 else pair[::-1]
+                times = [self._median_ms(at, inputs) for at in order]
+                first, second = times if index % 2 == 0 else times[::-1]
+                ratios.append(first / second)
+        return _with_interval(ratios)
+
+    def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
+        self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
+        self.transport.put(self.files.runner, place / RUNNER)
+        self.transport.run(["chmod", "755", str(place / RUNNER)])
+        for library in artifact.program.libraries:
+            self.transport.put(self.files.libraries[library], place / LIBRARY_FOLDER / library)
+        with TemporaryDirectory(prefix="edgekit-") as folder:
+            model = Path(folder) / artifact.file_name
+            model.write_bytes(artifact.data)
+            self.transport.put(model, place / artifact.file_name)
+        return Installed(self.transport, place / RUNNER, place / artifact.file_name)
+
+    def _median_ms(self, at: Installed, inputs: list[bytes]) -> float:
+        report = measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads)
+        return float(np.median(report.latencies_ms))
+
+
+def _with_interval(ratios: list[float]) -> tuple[float, float, float]:
+    """The median, with its 95 % bootstrap interval."""
+    random = np.random.default_rng(0)
+    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)

@@ -1,0 +1,23 @@
+"""Whether quantizing pays: what decides, and what is only said."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.pipeline.payoff import Payoff
+
+
+@pytest.mark.parametrize(
+    ("payoff", "pays", "said"),
+    [
+        (Payoff(True, (0.5, 0.45, 0.55)), True, "0.50 times"),
+        (Payoff(True, (1.2, 1.1, 1.3)), False, "1.20 times"),
+        (Payoff(True, (1.02, 0.97, 1.06)), True, "1.02 times"),
+        (Payoff(True), True, "none was named"),
+        (Payoff(False), False, "larger"),
+        (Payoff(False, (0.5, 0.4, 0.6)), False, "larger"),
+    ],
+)
+def test_slower_or_larger_does_not_pay(payoff, pays, said) -> None:
+    assert payoff.pays is pays
+    assert said in payoff.said
