@@ -29,8 +29,8 @@ from edgekit.interrupt import fragile
 from edgekit.pipeline.check import verdict_document
 from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
-from edgekit.pipeline.payoff import Arena
 from edgekit.pipeline.measured import environment_dict, measure_bundle, why_no_latency
+from edgekit.pipeline.payoff import Arena
 from edgekit.plan import Effort, Plan, PrecisionChoice, read_plan
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Installed, Serving, measure
