@@ -19,17 +19,14 @@ GAIN_LIMITS = (0.8, 1.25)
 
 def correct(layer: Layer) -> None:
     """In place; a layer without a bias of its own is left as it is."""
-    if layer.bias is None:
-        return
-    gain = _gain(layer)
     steps = layer.rounding.steps
-    if gain is not None and steps is not None and steps.axis is not None:
+    if layer.bias is None or steps is None:
+        return
+    if steps.axis == 0:
+        gain = _gain(layer)
         layer.weight.mul_(gain.reshape([-1] + [1] * (layer.weight.dim() - 1)))
         layer.rounding.steps = replace(steps, scale=steps.scale * gain)
-        shift = _means(layer)[0]
-        layer.bias.add_(shift)
-        return
-    layer.bias.add_(_means(layer)[0])
+    layer.bias.add_(_mean_error(layer))
 
 
 def _rows(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
@@ -38,17 +35,17 @@ def _rows(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
     return moved.reshape(-1, moved.shape[-1])
 
 
-def _means(layer: Layer) -> tuple[torch.Tensor, int]:
+def _mean_error(layer: Layer) -> torch.Tensor:
     """The mean of float minus int8, by channel."""
     total, count = torch.zeros(len(layer.weight)), 0
     for inputs, wanted in zip(layer.inputs, layer.wanted, strict=True):
         error = _rows(layer, wanted - layer.compute(inputs))
         total += error.sum(0)
         count += len(error)
-    return total / count, count
+    return total / count
 
 
-def _gain(layer: Layer) -> torch.Tensor | None:
+def _gain(layer: Layer) -> torch.Tensor:
     """By channel: covariance of int8 and float over the variance of int8."""
     sums = [torch.zeros(len(layer.weight), dtype=torch.float64) for _ in range(4)]
     count = 0

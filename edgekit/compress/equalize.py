@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import Node
 
-from edgekit.compress.graph import operator_name, tensor_at
+from edgekit.compress.graph import groups_of, operator_name, tensor_at
 from edgekit.compress.observe import Seen
 from edgekit.compress.simulate import Simulation
 
@@ -176,7 +176,7 @@ def _uses(simulation: Simulation, node: Node, stream: Stream) -> bool:
     if weight is None:
         return False
     if name in CONVOLUTION:
-        return not stream.last and weight.shape[1] * _groups(node) == stream.channels
+        return not stream.last and weight.shape[1] * groups_of(node) == stream.channels
     one_row = len(_shape(node)) <= 2
     return name == "linear" and weight.shape[1] == stream.channels and (stream.last or one_row)
 
@@ -200,11 +200,6 @@ def _argument(simulation: Simulation, node: Node, at: int, name: str) -> torch.T
     used = [user for user in value.users if user.op != "call_module"]
     used += [far for user in value.users if user.op == "call_module" for far in user.users]
     return tensor_at(simulation.graph, value) if len(used) == 1 else None
-
-
-def _groups(node: Node) -> int:
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    return int(groups)  # type: ignore[arg-type]
 
 
 def _by_input(weight: torch.Tensor, groups: int) -> torch.Tensor:
@@ -243,7 +238,7 @@ def _by_channel(simulation: Simulation, node: Node) -> torch.Tensor | None:
     """The highest weight for each channel used; None for depthwise: any factor suits it."""
     weight = _weight(simulation, node)
     assert weight is not None
-    groups = _groups(node) if operator_name(node) in CONVOLUTION else 1
+    groups = groups_of(node)
     parts = _by_input(weight.detach(), groups)
     if parts.shape[2] == 1 and groups > 1:
         return None
@@ -265,7 +260,7 @@ def _own(simulation: Simulation, node: Node) -> Iterator[torch.Tensor]:
 def _scale_user(simulation: Simulation, node: Node, factors: torch.Tensor) -> None:
     weight = _weight(simulation, node)
     assert weight is not None
-    groups = _groups(node) if operator_name(node) in CONVOLUTION else 1
+    groups = groups_of(node)
     with torch.no_grad():
         parts = _by_input(weight, groups)
         parts.mul_(factors.reshape(groups, 1, -1, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ ELEMENTWISE = {
     "relu", "relu6", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
     "silu", "gelu", "elu", "celu", "selu", "mish", "softplus", "clamp", "clamp_min", "prelu",
 }  # fmt: skip
-WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear", "addmm", "conv_transpose1d", "conv_transpose2d"}
+# Layers whose weight has one row for each output channel.
+WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear"}
 
 
 def operator_name(node: Node) -> str:
@@ -34,20 +34,27 @@ def is_elementwise(node: Node) -> bool:
     return operator_name(node) in ELEMENTWISE and len(node.all_input_nodes) == 1
 
 
-def source(node: Node, observers: frozenset[str] = frozenset()) -> Node:
-    """The node behind observers (their names), which only look."""
-    while node.op == "call_module" and node.name in observers:
-        node = node.all_input_nodes[0]
-    return node
+def attribute_at(graph: GraphModule, node: Node) -> Any:
+    """What a get_attr node names."""
+    found: Any = graph
+    for part in str(node.target).split("."):
+        found = getattr(found, part)
+    return found
 
 
 def tensor_at(graph: GraphModule, node: Node) -> torch.Tensor:
     """The parameter or buffer that a get_attr node names."""
-    found: Any = graph
-    for part in str(node.target).split("."):
-        found = getattr(found, part)
+    found = attribute_at(graph, node)
     assert isinstance(found, torch.Tensor)
     return found
+
+
+def groups_of(node: Node) -> int:
+    """Of a convolution; 1 for any other layer."""
+    if not operator_name(node).startswith("conv"):
+        return 1
+    groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    return int(groups)
 
 
 def float_nodes(graph: torch.fx.Graph, layers: frozenset[str]) -> set[str]:
@@ -74,7 +81,3 @@ def in_layers(node: Node, layers: frozenset[str]) -> bool:
     return name is not None and any(
         name == layer or name.startswith(f"{layer}.") for layer in layers
     )
-
-
-def weighted_nodes(graph: torch.fx.Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes if operator_name(node) in WEIGHTED)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from edgekit.compress.graph import WEIGHTED, operator_name, tensor_at
+from edgekit.compress.graph import WEIGHTED, attribute_at, operator_name, tensor_at
 from edgekit.compress.simulate import Rounding, Simulation, joined
 from edgekit.recipe import Inputs
 
@@ -80,7 +80,8 @@ class _Walk:
         self.original = {
             node: tensor_at(simulation.graph, node).clone()
             for node in simulation.graph.graph.nodes
-            if node.op == "get_attr" and isinstance(_attribute(simulation, node), torch.Tensor)
+            if node.op == "get_attr"
+            and isinstance(attribute_at(simulation.graph, node), torch.Tensor)
         }
 
     def run(self) -> None:
@@ -91,7 +92,7 @@ class _Walk:
             if node.op == "placeholder":
                 self.floats[node] = self.int8[node] = list(next(inputs))
             elif node.op == "get_attr":
-                value = _attribute(self.simulation, node)
+                value = attribute_at(self.simulation.graph, node)
                 self.floats[node] = [self.original.get(node, value)] * len(self.parts)
                 self.int8[node] = [value] * len(self.parts)
             elif node.op == "call_module":
@@ -132,7 +133,11 @@ class _Walk:
         tensor = tensor_at(self.simulation.graph, behind)
 
         def compute(given: torch.Tensor) -> torch.Tensor:
-            rest = [_attribute(self.simulation, bias), *node.args[3:]] if own else node.args[2:]
+            rest = (
+                [attribute_at(self.simulation.graph, bias), *node.args[3:]]
+                if own
+                else node.args[2:]
+            )
             result = node.target(given, rounding(tensor), *rest, **node.kwargs)  # type: ignore[operator]
             assert isinstance(result, torch.Tensor)
             return result
@@ -151,10 +156,3 @@ class _Walk:
         )
         # what it computes now, with its weight as it is stored
         self.int8[weight] = [rounding(tensor)] * len(self.parts)
-
-
-def _attribute(simulation: Simulation, node: Any) -> Any:
-    found: Any = simulation.graph
-    for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found

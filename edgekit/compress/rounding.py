@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import unfold
 
-from edgekit.compress.equalize import _groups
-from edgekit.compress.graph import operator_name
+from edgekit.compress.graph import groups_of, operator_name
 from edgekit.compress.lockstep import Layer
 
 DAMPING = 0.01
@@ -28,7 +27,7 @@ def round_weights(layer: Layer) -> None:
     name = operator_name(layer.node)
     if steps is None or steps.axis != 0 or name not in ("conv2d", "linear"):
         return
-    groups = _groups(layer.node) if name == "conv2d" else 1
+    groups = groups_of(layer.node)
     moments = _moments(layer, groups)
     out, size = len(layer.weight), layer.weight[0].numel()
     weight = layer.weight.reshape(groups, out // groups, size).double()

