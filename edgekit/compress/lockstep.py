@@ -128,7 +128,7 @@ class _Walk:
         behind = weight.all_input_nodes[0]
         if not rounding.on or rounding.steps is None or behind.op != "get_attr":
             return
-        bias = node.args[2] if len(node.args) > 2 else None
+        bias: Any = node.args[2] if len(node.args) > 2 else None
         own = isinstance(bias, Node) and bias.op == "get_attr"
         tensor = tensor_at(self.simulation.graph, behind)
 
@@ -147,7 +147,7 @@ class _Walk:
             Layer(
                 node=node,
                 weight=tensor,
-                bias=tensor_at(self.simulation.graph, bias) if own else None,  # type: ignore[arg-type]
+                bias=tensor_at(self.simulation.graph, bias) if own else None,
                 rounding=rounding,
                 inputs=self.int8[value],
                 wanted=self.floats[node],
