@@ -100,7 +100,7 @@ def _steps() -> Iterator[tuple[str, int, list[dict[str, object]]]]:
             for share in (None, *SHARES)
         ],
     )
-    yield "gain and bias correction", 3, [{"correct": True}]
+    yield "gain and bias correction", 2, [{"correct": True}]
     yield "learned rounding", 1, [{"round": True}]
 
 
