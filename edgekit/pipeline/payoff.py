@@ -18,22 +18,32 @@ from edgekit.runner.client import Installed, measure
 from edgekit.runtimes.base import Artifact, RunnerFiles
 
 ROUNDS, RUNS, WARMUP = 8, 20, 3
+# Less than this, in ratio and in time, no shared machine tells reliably.
+SLOWER, SLOWER_MS = 1.05, 0.005
 NOT_CHECKED = "not compared with fp32 on a device: none was named (--device)"
 
 
 @dataclass(frozen=True)
 class Payoff:
-    """``ratio``: latency of the quantized artifact to that of fp32, its median and 95 % interval;
-    None where it was not measured, ``why_not`` says why.
+    """``ratio``: latency of the quantized artifact to that of fp32, its median and 95 % interval,
+    None where it was not measured: ``why_not`` says why. ``float_ms``: the latency of fp32.
     """
 
     smaller: bool
     ratio: tuple[float, float, float] | None = None
     why_not: str = NOT_CHECKED
+    float_ms: float = 0.0
 
     @property
     def pays(self) -> bool:
-        return self.smaller and (self.ratio is None or self.ratio[1] <= 1)
+        return self.smaller and not self._is_slower
+
+    @property
+    def _is_slower(self) -> bool:
+        if self.ratio is None:
+            return False
+        middle, low, _ = self.ratio
+        return low > SLOWER and (middle - 1) * self.float_ms > SLOWER_MS
 
     @property
     def said(self) -> str:
@@ -64,25 +74,27 @@ class Arena:
             )
         try:
             with progress.stage(f"comparing with fp32 on {self.transport.name}"):
-                return Payoff(smaller, self._ratio(quantized, floating, inputs))
+                ratio, float_ms = self._ratio(quantized, floating, inputs)
+            return Payoff(smaller, ratio, float_ms=float_ms)
         except (RunnerError, StoreError) as error:
             return Payoff(smaller, why_not=f"not compared with fp32 there: {error.message}")
 
     def _ratio(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes]
-    ) -> tuple[float, float, float]:
+    ) -> tuple[tuple[float, float, float], float]:
         with scratch(self.transport) as place:
             pair = [
                 self._put(artifact, place / name)
                 for name, artifact in (("quantized", quantized), ("float", floating))
             ]
-            ratios = []
+            ratios, floats_ms = [], []
             for index in range(ROUNDS):
                 order = pair if index % 2 == 0 else pair[::-1]
                 times = [self._median_ms(at, inputs) for at in order]
                 first, second = times if index % 2 == 0 else times[::-1]
                 ratios.append(first / second)
-        return _with_interval(ratios)
+                floats_ms.append(second)
+        return _with_interval(ratios), float(np.median(floats_ms))
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
         self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])

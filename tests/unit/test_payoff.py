@@ -11,7 +11,8 @@ from edgekit.pipeline.payoff import Payoff
     ("payoff", "pays", "said"),
     [
         (Payoff(True, (0.5, 0.45, 0.55)), True, "0.50 times"),
-        (Payoff(True, (1.2, 1.1, 1.3)), False, "1.20 times"),
+        (Payoff(True, (1.2, 1.1, 1.3), float_ms=4.0), False, "1.20 times"),
+        (Payoff(True, (1.2, 1.1, 1.3), float_ms=0.01), True, "1.20 times"),
         (Payoff(True, (1.02, 0.97, 1.06)), True, "1.02 times"),
         (Payoff(True), True, "none was named"),
         (Payoff(False), False, "larger"),
