@@ -10,9 +10,9 @@ from edgekit.documents import Blame, Rung, VerdictDocument
 from edgekit.report.terminal import grid, printed
 
 FIXES = {
-    "range": "a better range",
+    "range": "better range",
     "equalization": "equalization",
-    "float": "keep the layer float",
+    "float": "keep it float",
 }
 NOTHING_LOST = "plain int8 lost too little to look for a culprit (0.5 points or less)"
 NOT_MEASURED = "plain int8 was not built, or --effort quick: nobody looked for a culprit"
@@ -53,22 +53,12 @@ def _ladder(ladder: Sequence[Rung]) -> str:
 
 def _blame(rows: Sequence[Blame]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    titles = (
-        "guilty",
-        "in its",
-        "alone it loses",
-        "float it regains",
-        "fix",
-        "size",
-        "latency",
-        "",
-    )
+    titles = ("guilty in plain int8", "alone", "regains", "fix", "size", "latency", "")
     for title in titles:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title != titles[0])
     for row in rows:
         table.add_row(
-            row.layer or "(the model itself)",
-            row.kind,
+            f"{row.layer or '(the model itself)'}, {row.kind}",
             _lost(row),
             "-" if row.regained is None else f"{100 * row.regained:.0f} %",
             FIXES.get(row.fix or "", row.fix or "none known"),
@@ -80,12 +70,14 @@ def _blame(rows: Sequence[Blame]) -> str:
 
 
 def _lost(row: Blame) -> str:
-    parts = [f"{row.drop:.1f} points"] if row.drop is not None else []
-    parts += [f"{row.sqnr_db:.1f} dB"] if row.sqnr_db is not None else []
-    return ", ".join(parts) or "-"
+    if row.drop is not None:
+        return f"{row.drop:.1f} points"
+    return "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
 
 
 def _cost(value: float | None, unit: str) -> str:
     if value is None:
         return "unknown"
-    return "nothing" if value == 0 else f"+{value:.3g} {unit}"
+    if value == 0:
+        return "nothing"
+    return f"+{1000 * value:.2g} kB" if unit == "MB" and value < 0.1 else f"+{value:.3g} {unit}"
