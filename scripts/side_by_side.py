@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+from edgekit.measurement.latency import ratio_interval as with_interval
 
 PYTHON = sys.executable
 EDGEKIT = [PYTHON, "-m", "edgekit"]
@@ -36,14 +36,6 @@ def interleaved(
         ratios.append(first / second if index % 2 == 0 else second / first)
         print(f"  ratio {ratios[-1]:.3f}", file=sys.stderr, flush=True)
     return with_interval(ratios)
-
-
-def with_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """Their median, with its 95 % bootstrap interval."""
-    random = np.random.default_rng(0)
-    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
 
 
 def row(title: str, goal: str, ratio: tuple[float, float, float], reached: bool) -> None:

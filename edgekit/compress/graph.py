@@ -78,6 +78,9 @@ def float_nodes(graph: torch.fx.Graph, layers: frozenset[str]) -> set[str]:
 def in_layers(node: Node, layers: frozenset[str]) -> bool:
     """Is the node of one of these modules, or of one inside them?"""
     name = module_of(node)
-    return name is not None and any(
-        name == layer or name.startswith(f"{layer}.") for layer in layers
-    )
+    return name is not None and any(within(name, layer) for layer in layers)
+
+
+def within(name: str, module: str) -> bool:
+    """Is a module this one, or inside it?"""
+    return name == module or name.startswith(f"{module}.")

@@ -15,8 +15,8 @@ import torch
 from torch.fx import Node
 
 from edgekit.compress.affine import Grid, Steps, check_finite, range_of, steps_for
-from edgekit.compress.graph import is_elementwise, tensor_at
-from edgekit.compress.simulate import Point, Simulation, rounded, tapping
+from edgekit.compress.graph import is_elementwise
+from edgekit.compress.simulate import Point, Simulation, nowhere, rounded, tapping
 from edgekit.plan import Observer
 from edgekit.recipe import Inputs
 
@@ -31,7 +31,8 @@ PERCENTILE = 99.9
 class Seen:
     """What passed one point: the extremes of all values, and every n-th value of each input.
 
-    ``channels``: the highest magnitude along the second axis (images) and along the last.
+    ``second`` and ``last``: the highest magnitude of each slice along the second axis (images) and
+    along the last.
     """
 
     low: float = float("inf")
@@ -75,7 +76,7 @@ def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
     def tap(point: Point) -> Callable[[torch.Tensor], None] | None:
         return seen[point.name].add if point.name in seen else None
 
-    with simulation.rounding(lambda _: False), tapping(simulation, tap):
+    with simulation.rounding(nowhere), tapping(simulation, tap):
         simulation.run(data)
     for name, found in seen.items():
         extremes = torch.tensor([found.low, found.high])
@@ -83,16 +84,13 @@ def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
     return seen
 
 
-def set_weight_steps(simulation: Simulation, groups: Sequence[int] | None = None) -> None:
+def set_weight_steps(simulation: Simulation) -> None:
     """Lowest to highest: a weight that is cut off is a wrong weight for every input."""
     for group, points in simulation.groups.items():
-        if points[0].kind != "weights" or (groups is not None and group not in groups):
-            continue
         point = points[0]
-        node = simulation.node(point.name).all_input_nodes[0]
-        weight = tensor_at(simulation.graph, node)
-        low, high = range_of(weight.detach(), point.axis)
-        simulation.set_steps(group, steps_for(low, high, point.grid, point.axis))
+        if point.kind == "weights":
+            low, high = range_of(simulation.weight(point).detach(), point.axis)
+            simulation.set_steps(group, steps_for(low, high, point.grid, point.axis))
 
 
 def set_activation_steps(simulation: Simulation, seen: dict[str, Seen], observer: Observer) -> None:

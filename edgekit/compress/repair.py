@@ -14,7 +14,7 @@ from edgekit.compress.equalize import equalize
 from edgekit.compress.lockstep import Layer, walk
 from edgekit.compress.observe import set_activation_steps, set_weight_steps, watch
 from edgekit.compress.rounding import round_weights
-from edgekit.compress.simulate import Point, Simulation
+from edgekit.compress.simulate import Simulation, everywhere
 from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
@@ -54,14 +54,6 @@ def _mend(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: 
 
         with simulation.rounding(everywhere):
             walk(simulation, data, mend)
-
-
-def everywhere(point: Point) -> bool:  # noqa: ARG001
-    return True
-
-
-def nowhere(point: Point) -> bool:  # noqa: ARG001
-    return False
 
 
 def as_calibrated(prepared: GraphModule) -> Simulation:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from edgekit.compress.graph import within
 from edgekit.compress.simulate import Outputs
 from edgekit.documents import Blame
 from edgekit.pipeline.lowered import Tools, found_stage, keep_stage
@@ -19,6 +22,8 @@ from edgekit.search.mixed import Purchase, purchases
 from edgekit.search.repairs import Found, affordable, find_repairs, float_outputs, split
 
 FILE = "found.json"
+
+Result = TypeVar("Result")
 
 
 class _Kept(BaseModel):
@@ -52,6 +57,38 @@ class Mending:
     @cached_property
     def purchases(self) -> Purchase:
         """Layers to keep float, beside the repairs, in the order of what they are worth."""
+        return self._once("purchases", TypeAdapter(Purchase), self._purchases)
+
+    @cached_property
+    def _kept(self) -> _Kept:
+        return self._once("repairs", TypeAdapter(_Kept), self._search)
+
+    def _once(
+        self, kind: str, adapter: TypeAdapter[Result], search: Callable[[], Result]
+    ) -> Result:
+        """What a search found, taken from the cache where this very model was searched before."""
+        key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
+
+        def read(folder: Path) -> Result:
+            return adapter.validate_json((folder / FILE).read_bytes())
+
+        kept = found_stage(kind, key, self._parity_floats, read)
+        if kept is not None:
+            return kept
+        found = search()
+
+        def write(draft: Path) -> None:
+            (draft / FILE).write_bytes(adapter.dump_json(found))
+
+        keep_stage(self._tools, kind, key, self._parity_floats, write)
+        return found
+
+    @cached_property
+    def _parity_floats(self) -> list[Outputs]:
+        eager = run_eager(self._subject.model)
+        return [eager(inputs) for inputs in self._subject.parity_inputs]
+
+    def _purchases(self) -> Purchase:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
         # corrections answer for the very layers that may go: they are made anew for what stays
         bare = {"correct": False, "round": False}
@@ -65,22 +102,6 @@ class Mending:
             model_mb,
             self._tools.progress,
         )
-
-    @cached_property
-    def _kept(self) -> _Kept:
-        eager = run_eager(self._subject.model)
-        floats = [eager(inputs) for inputs in self._subject.parity_inputs]
-        key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
-        kept = found_stage("repairs", key, floats, _read)
-        if kept is not None:
-            return kept
-        found = self._search()
-
-        def write(draft: Path) -> None:
-            (draft / FILE).write_text(found.model_dump_json(), encoding="utf-8")
-
-        keep_stage(self._tools, "repairs", key, floats, write)
-        return found
 
     def _search(self) -> _Kept:
         progress = self._tools.progress
@@ -112,12 +133,6 @@ def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:
             return plan.observer != "histogram"
         if row.fix == "equalization":
             return plan.equalize is not None
-        return any(
-            row.layer == name or row.layer.startswith(f"{name}.") for name in plan.float_layers
-        )
+        return any(within(row.layer, name) for name in plan.float_layers)
 
     return tuple(row.model_copy(update={"applied": is_applied(row)}) for row in rows)
-
-
-def _read(folder: Path) -> _Kept:
-    return _Kept.model_validate_json((folder / FILE).read_bytes())

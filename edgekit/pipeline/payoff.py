@@ -13,6 +13,7 @@ from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.scratch import scratch
 from edgekit.errors import RunnerError, StoreError
+from edgekit.measurement.latency import ratio_interval
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, measure
 from edgekit.runtimes.base import Artifact, RunnerFiles
@@ -94,7 +95,7 @@ class Arena:
                 first, second = times if index % 2 == 0 else times[::-1]
                 ratios.append(first / second)
                 floats_ms.append(second)
-        return _with_interval(ratios), float(np.median(floats_ms))
+        return ratio_interval(ratios), float(np.median(floats_ms))
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
         self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
@@ -111,11 +112,3 @@ class Arena:
     def _median_ms(self, at: Installed, inputs: list[bytes]) -> float:
         report = measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads)
         return float(np.median(report.latencies_ms))
-
-
-def _with_interval(ratios: list[float]) -> tuple[float, float, float]:
-    """The median, with its 95 % bootstrap interval."""
-    random = np.random.default_rng(0)
-    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)

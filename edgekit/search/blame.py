@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from edgekit.compress.divergence import divergence, is_classes, noise_to_signal
-from edgekit.compress.graph import tensor_at
-from edgekit.compress.repair import everywhere
-from edgekit.compress.simulate import Kind, Outputs, Point, Simulation
+from edgekit.compress.graph import within
+from edgekit.compress.simulate import Kind, Outputs, Point, Simulation, everywhere
 from edgekit.documents import Blame
 from edgekit.recipe import Inputs
 
@@ -86,7 +85,7 @@ def float_cost_mb(simulation: Simulation, layer: str) -> float:
     extra = 0
     for point in simulation.points.values():
         if point.kind == "weights" and point.layer == layer:
-            weight = tensor_at(simulation.graph, simulation.node(point.name).all_input_nodes[0])
+            weight = simulation.weight(point)
             extra += weight.numel() * 3 - (len(weight) * 4 if point.axis is not None else 4)
     return max(0, extra) / 1e6
 
@@ -144,8 +143,3 @@ def without_layers(layers: frozenset[str]) -> Wanted:
         return not (kept and all(kept))
 
     return wanted
-
-
-def within(name: str, module: str) -> bool:
-    """Is a module this one, or inside it?"""
-    return name == module or name.startswith(f"{module}.")

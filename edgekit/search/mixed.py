@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgekit.compress.divergence import divergence
-from edgekit.compress.repair import everywhere
-from edgekit.compress.simulate import Outputs, Simulation
+from edgekit.compress.graph import within
+from edgekit.compress.simulate import Outputs, Simulation, everywhere
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
-from edgekit.search.blame import float_cost_mb, within, without_layers
+from edgekit.search.blame import float_cost_mb, without_layers
 
 MAX_PURCHASES = 8
 OFFERED = 6
@@ -61,6 +61,10 @@ def purchases(
     with simulation.rounding(everywhere):
         before = now = divergence(simulation.run(judged), floats)
     offers = _offers(simulation)
+    price = {
+        name: sum(float_cost_mb(simulation, owner) for owner in inside) + FREE_SHARE * model_mb
+        for name, inside in offers.items()
+    }
     bought: list[str] = []
     layers: list[tuple[str, ...]] = []
     divergences: list[float] = []
@@ -69,11 +73,6 @@ def purchases(
         worth = {name: left([name]) for name in offers}
         while len(layers) < MAX_PURCHASES and now > NEAR_SHARE * before:
             free = [name for name in offers if not any(within(name, own) for own in bought)]
-            price = {
-                name: sum(float_cost_mb(simulation, owner) for owner in offers[name])
-                + FREE_SHARE * model_mb
-                for name in free
-            }
             free.sort(key=lambda name: (worth[name] - before) / price[name])
             tried = {name: left([*bought, name]) for name in free[:OFFERED]}
             if not tried:

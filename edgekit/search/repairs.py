@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgekit.compress.divergence import divergence
-from edgekit.compress.repair import everywhere, nowhere
-from edgekit.compress.simulate import Outputs, Simulation
+from edgekit.compress.simulate import Outputs, Simulation, everywhere, nowhere
 from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
