@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SettingError,
         StoreError,
         TargetError,
+        TrainingError,
         UsageError,
     )
     from edgekit.pipeline.bench import bench
@@ -72,7 +73,8 @@ _HOME = {
     (
         "BundleError", "DeviceError", "EdgekitError", "ExportError", "HostKeyError",
         "MissingExtraError", "OutputError", "ParityError", "PreflightError", "RecipeError",
-        "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "TargetError", "UsageError",
+        "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "TargetError",
+        "TrainingError", "UsageError",
     ),
     "errors",
 )  # fmt: skip
@@ -99,6 +101,7 @@ __all__ = [
     "StoreError",
     "Target",
     "TargetError",
+    "TrainingError",
     "UsageError",
     "VerdictDocument",
     "__version__",

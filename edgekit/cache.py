@@ -115,6 +115,13 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
     return True
 
 
+def stage_draft(kind: str, key: str) -> Path:
+    """Where a stage that takes very long keeps what it has so far: a folder that may not be there
+    yet, and goes by itself a day after its last change.
+    """
+    return cache_folder() / STAGES / f".{kind}-{key}"
+
+
 def usage() -> list[tuple[str, int, int]]:
     """What the cache holds: name, entries, bytes."""
     try:

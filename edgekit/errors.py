@@ -5,6 +5,7 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 ├── SettingError                     edgekit.toml, the environment or a budget's value
 ├── RecipeError                      the user's recipe: import, functions, inputs, data
 │   └── ExportError                  torch.export refused the model
+├── TrainingError                    a loss that is not finite, training data that run dry
 ├── TargetError                      a target's name or its TOML file
 ├── MissingExtraError                an optional part of edgekit is not installed
 ├── RuntimeFailure                   a runtime's quantizer, lowering or native compiler
@@ -52,6 +53,10 @@ class RecipeError(EdgekitError):
 
 
 class ExportError(RecipeError):
+    pass
+
+
+class TrainingError(EdgekitError):
     pass
 
 

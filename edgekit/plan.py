@@ -16,7 +16,26 @@ Precision = Literal["fp32", "int8", "mixed", "as_is"]
 PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]
+Objective = Literal["labels", "float_model"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
+
+
+class Training(BaseModel):
+    """How the weights are trained with their rounding in place.
+
+    objective      labels: the recipe's training() and loss(), quantization-aware training;
+                   float_model: the float model's outputs for the calibration data, distillation
+    steps          of the schedule, one batch each
+    learning_rate  a step's size against that of the weights it changes
+    stop           the step whose weights are taken; null: the best on data kept apart, or the last
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: Objective
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    stop: int | None = Field(default=None, ge=0)
 
 
 class Plan(BaseModel):
@@ -32,6 +51,7 @@ class Plan(BaseModel):
                    activations hand on to the weights that use them; null: none
     correct        gain and bias correction
     round          rounding of the weights learned layer by layer
+    train          training with the rounding in place, after all of these; null: none
     float_layers   modules of the recipe's model that stay float, with what is inside them
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
@@ -47,6 +67,7 @@ class Plan(BaseModel):
     equalize: float | None = Field(default=None, ge=0, le=1)
     correct: bool = False
     round: bool = False
+    train: Training | None = None
     float_layers: tuple[str, ...] = ()
     structure: str | None = None
     seed: int = 0
@@ -57,12 +78,9 @@ class Plan(BaseModel):
 
     @property
     def is_plain(self) -> bool:
-        """As the runtime's own quantizer does it, without a repair."""
-        return self.observer == "histogram" and not self._mends
-
-    @property
-    def _mends(self) -> bool:
-        return self.equalize is not None or self.correct or self.round
+        """As the runtime's own quantizer does it, without a repair; it may be trained after."""
+        repairs = self.equalize is not None or self.correct or self.round
+        return self.observer == "histogram" and not repairs
 
     @property
     def repairs(self) -> tuple[str, ...]:
@@ -76,6 +94,9 @@ class Plan(BaseModel):
             found.append("gain and bias correction")
         if self.round:
             found.append("learned rounding")
+        if self.train is not None:
+            labels = self.train.objective == "labels"
+            found.append("quantization-aware training" if labels else "distillation")
         return tuple(found)
 
 

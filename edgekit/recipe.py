@@ -26,6 +26,8 @@ REQUIRED = ("model", "example_inputs")
 OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher")
 # Enough for every observer; it also ends a calibration() that never ends by itself.
 MAX_CALIBRATION = 1000
+# What cross-entropy in torch takes for no label.
+IGNORED = -100
 FOREIGN_PACKAGES = ("torch", "executorch", "torchao")
 
 
@@ -111,6 +113,36 @@ class Recipe:
         if metric != metric or metric in (float("inf"), float("-inf")):
             raise RecipeError(f"{self.path}: evaluate() returned {metric}, which is no metric")
         return metric
+
+    def training(self, epoch: int, like: Inputs) -> Iterator[tuple[Inputs, Any]]:
+        """One epoch of (inputs, target); inputs are batches of what ``like`` is.
+
+        Random numbers start at the seed and the epoch, so that an epoch can be had again.
+        Raises RecipeError: an item is no pair, or its inputs are of another shape or type.
+        """
+        _start_random_numbers(self.seed + epoch)
+        for index, item in enumerate(self._iterate("training")):
+            where = f"{self.path}: training() item {index}"
+            if not isinstance(item, (tuple, list)) or len(item) != 2:
+                raise RecipeError(
+                    f"{where} must be a pair (inputs, target), not {_type_name(item)}",
+                    "a batch of one input tensor and its labels is ((images,), labels)",
+                )
+            inputs = check_inputs(item[0], where)
+            check_batch(inputs, like, where)
+            yield inputs, item[1]
+
+    def loss(self, output: Any, target: Any) -> torch.Tensor:
+        """The recipe's loss, a scalar; cross-entropy where it has none. Raises RecipeError."""
+        if not self.has("loss"):
+            return _cross_entropy(self.path, output, target)
+        value = self.call("loss", output, target)
+        if not hasattr(value, "backward") or value.numel() != 1:
+            raise RecipeError(
+                f"{self.path}: loss() must return a tensor of one number, not {_type_name(value)}"
+            )
+        found: torch.Tensor = value
+        return found
 
     @contextmanager
     def _running(self, function: str) -> Iterator[None]:
@@ -255,6 +287,23 @@ def check_fit(inputs: Inputs, like: Inputs, where: str) -> None:
             )
 
 
+def check_batch(inputs: Inputs, like: Inputs, where: str) -> None:
+    """Check that the inputs are the example's, any number of them along the first dimension."""
+    fits = len(inputs) == len(like) and all(
+        tensor.dtype == one.dtype and tensor.dim() and tensor.shape[1:] == one.shape[1:]
+        for tensor, one in zip(inputs, like, strict=True)
+    )
+    multiples = {
+        divmod(len(tensor), len(one)) for tensor, one in zip(inputs, like, strict=fits) if fits
+    }
+    if not fits or len(multiples) != 1 or multiples.pop()[1] != 0:
+        raise RecipeError(
+            f"{where} has the inputs {describe_all(inputs)}, but example_inputs() has "
+            f"{describe_all(like)}",
+            "batches may have more along the first dimension, and nothing else may differ",
+        )
+
+
 def dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
@@ -265,6 +314,28 @@ def describe(tensor: torch.Tensor) -> str:
 
 def describe_all(tensors: Iterable[torch.Tensor]) -> str:
     return ", ".join(describe(tensor) for tensor in tensors)
+
+
+def _cross_entropy(path: Path, output: Any, target: Any) -> torch.Tensor:
+    import torch
+
+    if not (torch.is_tensor(output) and torch.is_tensor(target) and output.dim() > 1):
+        raise RecipeError(
+            f"{path}: the default loss is cross-entropy, for one output (N, classes) and a tensor "
+            f"of labels, not for {_type_name(output)} and {_type_name(target)}",
+            "write loss(output, target) in the recipe",
+        )
+    if not target.is_floating_point():
+        told = target[target != IGNORED]
+        low, high = (int(told.min()), int(told.max())) if len(told) else (0, 0)
+        classes = output.shape[1]
+        if low < 0 or high >= classes:
+            raise RecipeError(
+                f"{path}: training() has labels from {low} to {high}, but the model tells "
+                f"{classes} classes, 0 to {classes - 1}"
+            )
+    with blaming(path, "the default loss, cross-entropy,"):
+        return torch.nn.functional.cross_entropy(output, target)
 
 
 def _is_local(module: ModuleType, folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.errors import SettingError
@@ -30,6 +30,8 @@ class Settings(BudgetLimits):
     runtime: RuntimeChoice | None = None
     precision: PrecisionChoice | None = None
     effort: Effort | None = None
+    qat: bool | None = None
+    time_limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     plan: str | None = None
     calibration: str | None = None
     seed: int | None = None

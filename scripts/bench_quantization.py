@@ -176,13 +176,13 @@ class Judge:
         _, self.structure = structure_of(self.model(*self.example))
 
     def of_model(self) -> np.ndarray:
-        return self._hits(run_eager(self.model))
+        return self.of_run(run_eager(self.model))
 
     def of_bundle(self, bundle: Path) -> np.ndarray:
         with Serving(installed_at(LocalTransport(), bundle, "model.pte")) as serving:
-            return self._hits(run_serving(serving))
+            return self.of_run(run_serving(serving))
 
-    def _hits(self, run: Callable[..., Any]) -> np.ndarray:
+    def of_run(self, run: Callable[..., Any]) -> np.ndarray:
         found: list[bool] = []
 
         def recording(predict: Callable[..., Any], inputs: Any, labels: Any) -> float:

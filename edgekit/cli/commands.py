@@ -20,6 +20,7 @@ from edgekit.cli.options import (
     Quiet,
     SizeMb,
     Verbose,
+    positive,
 )
 from edgekit.cli.output import output
 
@@ -62,6 +63,13 @@ def build(
             help="quick: no repairs, no blame, memory measured once; thorough: nine times."
         ),
     ] = None,
+    qat: Annotated[
+        bool | None,
+        typer.Option("--qat", help="Train int8 with the recipe's training(); kept where better."),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds that training may take.", callback=positive)
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Do what this plan says, in the place of --precision."),
@@ -100,6 +108,8 @@ def build(
             "size_mb": size_mb,
             "max_drop": max_drop,
             "effort": effort,
+            "qat": qat,
+            "time_limit": time_limit,
             "plan": str(plan) if plan else None,
             "calibration": str(calibration) if calibration else None,
             "seed": seed,
@@ -110,6 +120,11 @@ def build(
     )
     if plan is not None and precision is not None:
         raise edgekit.UsageError("--plan says the precision: leave --precision out")
+    if qat and (plan is not None or precision == "fp32"):
+        raise edgekit.UsageError(
+            "--qat trains int8: leave --plan out, which says by itself what is trained, "
+            "and --precision fp32"
+        )
     wanted = settings.pick(layers, "target")
     if wanted is None:
         raise edgekit.UsageError(
@@ -124,6 +139,8 @@ def build(
         precision=settings.pick(layers, "precision", "auto"),
         limits=settings.limits(layers, board),
         effort=settings.pick(layers, "effort", "normal"),
+        qat=settings.pick(layers, "qat", False),
+        time_limit_s=settings.pick(layers, "time_limit"),
         plan=settings.pick(layers, "plan"),
         calibration=settings.pick(layers, "calibration"),
         seed=settings.pick(layers, "seed", 0),

@@ -61,7 +61,7 @@ def _some(simulation: Simulation, data: Sequence[Inputs]) -> list[Inputs]:
     count = min(len(data), max(8, MEMORY_BYTES // max(1, largest)))
     step = len(data) / count
     chosen = [data[int(index * step)] for index in range(count)]
-    if not simulation.batches:
+    if not simulation.batches(data):
         return chosen
     return [joined(chosen[start : start + BATCH]) for start in range(0, len(chosen), BATCH)]
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.pipeline.built import Built
+    from edgekit.pipeline.ladder import Tuning
+    from edgekit.pipeline.subject import Subject
     from edgekit.recipe import Recipe
 
 MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
@@ -77,6 +79,8 @@ def build(
     size_mb: float | None = None,
     max_drop: float | None = None,
     effort: Effort = "normal",
+    qat: bool = False,
+    time_limit_s: float | None = None,
     plan: str | Path | Plan | None = None,
     calibration: str | Path | None = None,
     seed: int = 0,
@@ -91,14 +95,15 @@ def build(
 
     ``recipe`` may be a program that torch.export.save wrote (.pt2), or a finished .pte, which is
     packaged as it is. ``plan`` (a file, or what read_plan gave) is done as it stands, in the place
-    of ``precision``; ``calibration`` is a .npz file that stands in for the recipe's
-    calibration(). ``limits`` are budgets with who asked for each; the four budget arguments are
-    put before them, the target's own after. A missed budget is no error: the bundle is there, and
-    the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
+    of ``precision``. ``qat`` trains int8 by the recipe's training(), for ``time_limit_s`` at most,
+    and takes it where its artifact is better. ``calibration`` is a .npz file that stands in for
+    the recipe's calibration(). ``limits`` are budgets with who asked for each; the four budget
+    arguments are put before them, the target's own after. A missed budget is no error: the bundle
+    is there, and the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
 
-    Raises RecipeError, ExportError, TargetError, RuntimeFailure, ParityError, OutputError,
-    UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is left
-    half-written.
+    Raises RecipeError, ExportError, TrainingError, TargetError, RuntimeFailure, ParityError,
+    OutputError, UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is
+    left half-written.
     """
     progress = progress or Silent()
     board = target if isinstance(target, Target) else load_target(target)
@@ -109,10 +114,16 @@ def build(
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
     path = Path(recipe)
     finished = path.suffix == FINISHED
-    if finished and (precision != "auto" or calibration is not None or plan is not None):
+    if finished and (precision != "auto" or calibration is not None or plan is not None or qat):
         raise SettingError(
-            f"{path} is finished and is packaged as it is: --precision, --plan and --calibration "
-            "are for a recipe or an exported program (.pt2)"
+            f"{path} is finished and is packaged as it is: --precision, --plan, --qat and "
+            "--calibration are for a recipe or an exported program (.pt2)"
+        )
+    if qat and (precision == "fp32" or plan is not None):
+        raise SettingError(
+            "--qat trains int8, of which there is none with --precision fp32"
+            if plan is None
+            else "--qat and --plan: the plan says by itself what is trained"
         )
     wanted = plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan))
     engine = choose_runtime(runtime, board)
@@ -125,13 +136,22 @@ def build(
 
         clock = Clock()
         seed = wanted.seed if wanted is not None else seed
-        job = _Job(engine, board, asked, transport, progress, clock, seed, effort)
+        options = _Options(seed, effort, qat, time_limit_s)
+        job = _Job(engine, board, asked, transport, progress, clock, options)
         with explaining(folder), clock.timed("total"):
             if finished:
                 return job.package_finished(path, bundle_name, folder)
             data = Path(calibration) if calibration is not None else None
             with open_source(path, seed) as opened:
                 return job.run(opened, data, wanted or precision, bundle_name, folder)
+
+
+@dataclass(frozen=True)
+class _Options:
+    seed: int
+    effort: Effort
+    qat: bool = False
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +164,7 @@ class _Job:
     transport: Transport | None
     progress: Progress
     clock: Clock
-    seed: int
-    effort: Effort
+    options: _Options
 
     def run(
         self,
@@ -158,8 +177,8 @@ class _Job:
         """Recipe, ladder (or a plan as it stands), bundle."""
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
+        from edgekit.pipeline.kept import Tools
         from edgekit.pipeline.ladder import climb, replay
-        from edgekit.pipeline.lowered import Tools
         from edgekit.pipeline.planned import for_subject
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
@@ -169,19 +188,34 @@ class _Job:
             subject = read_subject(recipe, not floats, self.progress, calibration)
             if isinstance(wanted, Plan):
                 wanted = for_subject(wanted, subject)
+            tuning = self._tuning(subject)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             tools = Tools(
-                self.engine, host, self.seed, self.progress, Fingerprint(subject), self._arena()
+                self.engine,
+                host,
+                self.options.seed,
+                self.progress,
+                Fingerprint(subject),
+                self._arena(),
             )
             drop = self.limits.get("accuracy_drop")
             if isinstance(wanted, Plan):
                 climbed = replay(subject, tools, wanted, "as the plan says (--plan)")
             else:
                 limit = drop.value if drop else None
-                climbed = climb(subject, tools, wanted, limit, self.effort)
+                climbed = climb(subject, tools, wanted, limit, self.options.effort, tuning)
         document = self._bundle(built(subject, climbed), host, name, folder)
         return self._advised(document, subject.model)
+
+    def _tuning(self, subject: Subject) -> Tuning | None:
+        from edgekit.pipeline.ladder import Tuning
+        from edgekit.pipeline.training import check_training, quantization_aware
+
+        if not self.options.qat:
+            return None
+        check_training(subject)
+        return Tuning(quantization_aware(self.options.effort), self.options.time_limit_s)
 
     def _arena(self) -> Arena | None:
         if self.transport is None:
@@ -201,7 +235,7 @@ class _Job:
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
-            finished = read_finished(path, self.engine, host, self.seed)
+            finished = read_finished(path, self.engine, host, self.options.seed)
         return self._bundle(finished, host, name, folder)
 
     def _bundle(self, built: Built, host: RunnerFiles, name: str, folder: Path) -> VerdictDocument:
@@ -237,7 +271,7 @@ class _Job:
             inputs = golden_inputs(draft, manifest)
             peaks = [
                 measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
-                for _ in range(MEMORY_ROUNDS[self.effort])
+                for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
         own = self.target.architecture == host_architecture()
         figure = memory.measured(peaks) if own else memory.predicted(peaks)

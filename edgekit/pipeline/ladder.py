@@ -2,6 +2,8 @@
 
 int8             as the runtime's quantizer does it
 int8 repaired    what mending without labels makes of it (search/repairs.py)
+int8 distilled   that, trained towards the float model (--effort thorough)
+int8 trained     either, trained by the recipe's training() (--qat), where that is better
 mixed            guilty layers float beside the repairs, as few as needed (search/mixed.py)
 fp32             the model as it is
 """
@@ -12,14 +14,17 @@ from dataclasses import dataclass, field
 
 from edgekit.documents import Accuracy, Blame, Parity, Rung
 from edgekit.errors import ExportError, ParityError, RecipeError, RuntimeFailure
-from edgekit.pipeline.lowered import Lowered, Tools, lower
+from edgekit.pipeline.kept import Tools
+from edgekit.pipeline.lowered import Lowered, lower
 from edgekit.pipeline.mending import Mending, applied
 from edgekit.pipeline.parity import compare, drop_without_labels, require
 from edgekit.pipeline.payoff import Payoff
 from edgekit.pipeline.predict import Counted, run_serving, to_bytes
+from edgekit.pipeline.quantized import trained
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Effort, Plan, PrecisionChoice
+from edgekit.pipeline.training import DISTILLATION
+from edgekit.plan import Effort, Plan, PrecisionChoice, Training
 from edgekit.runner.client import Serving
 from edgekit.runtimes.base import Artifact
 
@@ -59,6 +64,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Quantization-aware training, and how many seconds it may take."""
+
+    training: Training
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Climbed:
     """``blame``: of plain int8, where it loses noticeably; else empty."""
 
@@ -73,13 +86,15 @@ def climb(
     choice: PrecisionChoice,
     max_drop: float | None,
     effort: Effort,
+    tuning: Tuning | None = None,
 ) -> Climbed:
-    """Build the precision that was asked for, or the first rung of ``auto`` that is good enough.
+    """Build the precision that was asked for, or the first rung of ``auto`` that is good enough;
+    ``tuning``: train int8 too, and take what is better.
 
     Raises what building raises; under ``auto`` a failing int8 only means the next rung.
     """
     limit = DEFAULT_MAX_DROP if max_drop is None else max_drop
-    return _Climb(subject, tools, choice, limit, effort).run()
+    return _Climb(subject, tools, choice, limit, effort, tuning).run()
 
 
 def replay(subject: Subject, tools: Tools, plan: Plan, why: str) -> Climbed:
@@ -95,6 +110,7 @@ class _Climb:
     choice: PrecisionChoice
     limit: float
     effort: Effort
+    tuning: Tuning | None
     rungs: list[Rung] = field(default_factory=list)
     mending: Mending | None = None
     blames: bool = False
@@ -108,15 +124,18 @@ class _Climb:
         plan = self._plan("int8")
         plain = self._try(plan, "int8")
         if plain is not None and self._is_good(plain):
-            return self._accept(plain, "int8", self._why(plain)) or self._last()
+            return self._best(plain, "int8", self._why(plain)) or self._last()
         if self.effort != "quick" and (plain is not None or self._failed_parity):
             self.mending = Mending(self.subject, self.tools, plan)
             self.blames = plain is None or plain.loss > NOTICEABLE_DROP
             mended = self._mend(plain)
             if mended is not None:
                 return mended
-        elif plain is not None and self.choice != "auto":
-            return self._take(plain, "int8", f"{plain.said}; --effort quick mends nothing")
+        elif plain is not None and (self.choice != "auto" or self.tuning is not None):
+            reason = f"{plain.said}; --effort quick mends nothing"
+            found = self._best(plain, "int8", reason, anyhow=self.choice != "auto")
+            if found is not None:
+                return found
         if self.choice != "auto":
             raise RuntimeFailure(self.rungs[-1].reason, "build it with --precision fp32")
         return self._last()
@@ -150,15 +169,15 @@ class _Climb:
         if plain is not None:
             self._refuse(plain, "int8", self._why(plain))
         repaired = self._repaired() or plain
-        if repaired is not None and (self.choice == "int8" or self._is_good(repaired)):
-            name = "int8" if repaired is plain else "int8 repaired"
+        if repaired is not None:
             if repaired is plain:
                 self.rungs.pop()
-            return self._accept(repaired, name, self._repairs_said(repaired)) or self._last()
+            name = "int8" if repaired is plain else "int8 repaired"
+            found = self._best(repaired, name, self._repairs_said(repaired))
+            if found is not None:
+                return found
         if self.choice == "int8":
             return None
-        if repaired is not None and repaired is not plain:
-            self._refuse(repaired, "int8 repaired", self._repairs_said(repaired))
         mixed = self._mixed(repaired)
         if mixed is not None and (self.choice == "mixed" or self._is_good(mixed)):
             return self._accept(mixed, "mixed", self._mixed_said(mixed)) or self._last()
@@ -167,6 +186,43 @@ class _Climb:
         if self.choice == "mixed" and repaired is not None:
             return self._take(repaired, "int8", "keeping layers float brings it no nearer")
         return None
+
+    def _best(
+        self, int8: Candidate, name: str, reason: str, anyhow: bool = False
+    ) -> Climbed | None:
+        """Take int8, or what training makes of it; None where neither is good enough, unless it
+        is to be taken ``anyhow``.
+        """
+        found = self._trained(int8)
+        if found is not None:
+            self._refuse(int8, name, f"{int8.said}; training makes it {found[0].loss:.2f}")
+            int8, name = found
+            reason = self._repairs_said(int8)
+        if anyhow or self.choice == "int8" or self._is_good(int8):
+            return self._accept(int8, name, reason) or self._last()
+        self._refuse(int8, name, reason)
+        return None
+
+    def _trained(self, int8: Candidate) -> tuple[Candidate, str] | None:
+        """Int8 trained, where that was asked for or nothing cheaper is left, and it is better."""
+        if self.tuning is not None:
+            training, name, limit_s = self.tuning.training, "int8 trained", self.tuning.limit_s
+        elif self.effort == "thorough" and not self._is_good(int8):
+            training, name, limit_s = DISTILLATION, "int8 distilled", None
+        else:
+            return None
+        plan = int8.plan.model_copy(update={"train": training})
+        plan = trained(self.subject, self.tools, plan, limit_s)
+        if plan.train is None or plan.train.stop == 0:
+            self._fail(name, "training made nothing better on the data that were kept apart")
+            return None
+        candidate = self._try(plan, name)
+        if candidate is None:
+            return None
+        if candidate.judged_by == EVALUATE and candidate.loss >= int8.loss:
+            self._refuse(candidate, name, f"{candidate.said}; untrained {int8.loss:.2f}")
+            return None
+        return candidate, name
 
     def _repaired(self) -> Candidate | None:
         assert self.mending is not None

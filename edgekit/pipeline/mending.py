@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from edgekit.compress.graph import within
 from edgekit.compress.simulate import Outputs
 from edgekit.documents import Blame
-from edgekit.pipeline.lowered import Tools, found_stage, keep_stage
+from edgekit.pipeline.kept import Tools, found_stage, keep_stage
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.quantized import Simulator
 from edgekit.pipeline.subject import Subject

@@ -8,13 +8,15 @@ import torch
 
 from edgekit.errors import SettingError
 from edgekit.pipeline.subject import Subject
+from edgekit.pipeline.training import check_training
 from edgekit.plan import Plan
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:
     """The plan, with the model's own structure written into it.
 
-    Raises SettingError: it is of a model of another structure, or names a layer that is not there.
+    Raises SettingError: it is of a model of another structure, or names a layer that is not there;
+    RecipeError: it trains, and the recipe's training() cannot.
     """
     own = subject.structure_digest
     if plan.structure not in (None, own):
@@ -37,6 +39,8 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             f"{subject.recipe.path.name} has none",
             "give typical inputs with --calibration FILE.npz",
         )
+    if plan.train is not None and plan.train.objective == "labels":
+        check_training(subject)
     return plan.model_copy(update={"structure": own})
 
 

@@ -9,7 +9,9 @@ import torch
 
 from edgekit.compress.repair import as_calibrated, impose, repaired
 from edgekit.compress.simulate import Simulation
+from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.subject import Subject
+from edgekit.pipeline.training import train_simulation
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Silent
 from edgekit.recipe import Inputs
@@ -17,31 +19,58 @@ from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.quiet import quiet
 
 
-def quantized(
-    subject: Subject, runtime: Runtime, plan: Plan, progress: Progress
-) -> torch.export.ExportedProgram:
+def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.ExportedProgram:
     """A program that computes, in torch, what the artifact will.
 
-    Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN inside).
+    Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN inside),
+    TrainingError.
     """
     with quiet():
-        return _quantized(subject, runtime, plan, progress)
+        prepared = _prepared(subject, tools, plan)
+        if plan.is_plain and plan.train is None:
+            tools.runtime.calibrate(prepared, subject.calibration, tools.progress)
+        else:
+            simulation = _simulated(prepared, subject, tools, plan)
+            if plan.train is not None:
+                train_simulation(subject, tools, plan, simulation)
+            # an observer that saw nothing cannot be converted, whatever it would answer
+            tools.runtime.calibrate(prepared, subject.calibration[:1], Silent())
+            impose(simulation, prepared)
+        with tools.progress.stage(f"converting to {plan.precision}"):
+            return tools.runtime.convert(prepared, subject.example)
 
 
-def _quantized(
-    subject: Subject, runtime: Runtime, plan: Plan, progress: Progress
-) -> torch.export.ExportedProgram:
-    with progress.stage(f"preparing {plan.precision}"):
-        prepared = runtime.prepare(subject.model, subject.example, plan)
-    if plan.is_plain:
-        runtime.calibrate(prepared, subject.calibration, progress)
-    else:
-        simulation = repaired(prepared, subject.calibration, plan, progress)
-        # an observer that saw nothing cannot be converted, whatever it would answer
-        runtime.calibrate(prepared, subject.calibration[:1], Silent())
-        impose(simulation, prepared)
-    with progress.stage(f"converting to {plan.precision}"):
-        return runtime.convert(prepared, subject.example)
+def trained(subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None) -> Plan:
+    """Train as the plan says, keep the weights, and give the plan that leads to them again.
+
+    Raises what ``quantized`` raises.
+    """
+    with quiet():
+        simulation = _simulated(_prepared(subject, tools, plan), subject, tools, plan)
+        done = train_simulation(subject, tools, plan, simulation, limit_s)
+        return plan.model_copy(update={"train": done})
+
+
+def _prepared(subject: Subject, tools: Tools, plan: Plan) -> torch.fx.GraphModule:
+    with tools.progress.stage(f"preparing {plan.precision}"):
+        return tools.runtime.prepare(subject.model, subject.example, plan)
+
+
+def _simulated(
+    prepared: torch.fx.GraphModule, subject: Subject, tools: Tools, plan: Plan
+) -> Simulation:
+    """The simulation of what ``plan`` says beside training; ``prepared`` stays as it is."""
+    if not plan.is_plain:
+        return repaired(prepared, subject.calibration, plan, tools.progress)
+    return _plain(prepared, tools.runtime, subject.calibration, tools.progress)
+
+
+def _plain(
+    prepared: torch.fx.GraphModule, runtime: Runtime, data: Sequence[Inputs], progress: Progress
+) -> Simulation:
+    calibrated = copy.deepcopy(prepared)
+    runtime.calibrate(calibrated, data, progress)
+    return as_calibrated(calibrated)
 
 
 class Simulator:
@@ -63,9 +92,7 @@ class Simulator:
         prepared = self._prepare(plan)
         if not plan.is_plain:
             return repaired(prepared, self._data, plan, Silent())
-        calibrated = copy.deepcopy(prepared)
-        self._runtime.calibrate(calibrated, self._data, Silent())
-        return as_calibrated(calibrated)
+        return _plain(prepared, self._runtime, self._data, Silent())
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:
         key = (plan.float_layers, plan.per_channel)

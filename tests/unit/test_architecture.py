@@ -121,6 +121,7 @@ def test_exported_names_are_pinned() -> None:
         "EvalDocument", "ExportError", "HostKeyError", "LsDocument", "MissingExtraError",
         "OutputError", "ParityError", "PreflightError", "RecipeError", "RunDocument",
         "RunnerError", "RuntimeFailure", "SettingError", "StoreError", "Target", "TargetError",
+        "TrainingError",
         "UsageError", "VerdictDocument", "__version__", "bench", "build", "check", "deploy",
         "evaluate", "explain", "init", "load_target", "ls", "rm", "rollback", "run",
     ]  # fmt: skip

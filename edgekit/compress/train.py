@@ -1,0 +1,250 @@
+"""The training loop: some steps down a loss, the best of them kept, and gone on with after a kill.
+
+Adam (D. Kingma and J. Ba, 2015, arXiv:1412.6980) with steps relative to each tensor's size, as
+Adafactor has them (N. Shazeer and M. Stern, 2018, arXiv:1804.04235): folded batch norms leave
+weights of very different sizes, for which one absolute rate is too much here and nothing there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from edgekit.errors import TrainingError
+from edgekit.plan import Training
+from edgekit.progress import Progress, Stage
+
+# One batch: the model's inputs, and whatever the loss compares its outputs with.
+Batch = tuple[tuple[torch.Tensor, ...], Any]
+
+WARM_UP_SHARE = 0.05
+JUDGEMENTS = 10
+# Judgements without anything better before it stops.
+PATIENCE = 3
+LEAST_SIZE = 1e-3
+SAVE_EVERY_S = 20.0
+LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """``weights`` are edited in place. ``batches(epoch)`` yields one epoch, the same whenever it is
+    asked for the same one. ``judge``: the loss on data kept apart, lower is better; None where
+    there are none: then the last step is the best.
+    """
+
+    title: str
+    weights: Mapping[str, torch.Tensor]
+    batches: Callable[[int], Iterator[Batch]]
+    loss: Callable[[Batch], torch.Tensor]
+    judge: Callable[[], float] | None
+
+
+@dataclass(frozen=True)
+class State:
+    """All that going on needs. ``tensors``: weights, the best so far, the optimizer's moments."""
+
+    tensors: dict[str, torch.Tensor]
+    step: int = 0
+    best_step: int = 0
+    scores: tuple[tuple[int, float], ...] = ()
+
+
+class Checkpoint(Protocol):
+    """Where a state outlives the process."""
+
+    def load(self) -> State | None: ...
+
+    def save(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``stop``: the step whose weights are the best, 0 those it began with. ``scores``: what was
+    judged at which step, the beginning first; empty where nothing was kept apart.
+    """
+
+    stop: int
+    scores: tuple[tuple[int, float], ...]
+
+
+def train(
+    job: Job,
+    training: Training,
+    seed: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    time_limit_s: float | None = None,
+) -> Trained:
+    """Leave the best weights in ``job.weights`` and tell which step they are of.
+
+    ``training.stop``, where it is given, is the step to end at, whatever is judged there: so the
+    same plan gives the same weights. A time limit only ends it earlier.
+    Raises TrainingError: the loss is not finite, there is nothing to train with.
+    """
+    with progress.stage(job.title) as stage:
+        loop = _Loop(job, training, seed, checkpoint, stage, time_limit_s)
+        return loop.run()
+
+
+@dataclass
+class _Loop:
+    job: Job
+    training: Training
+    seed: int
+    checkpoint: Checkpoint
+    stage: Stage
+    time_limit_s: float | None
+    step: int = 0
+    best_step: int = 0
+    scores: list[tuple[int, float]] = field(default_factory=list)
+
+    def run(self) -> Trained:
+        self._start()
+        last = self.training.steps if self.training.stop is None else self.training.stop
+        started = saved = time.monotonic()
+        for batch in self._batches_from(self.step):
+            if self.step >= last or self._is_over(started):
+                break
+            self._descend(batch)
+            self.step += 1
+            self.stage.advance(self.step, last)
+            if self.step % self._judge_every == 0 and self.step < last:
+                self._judge()
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.checkpoint.save(self._state())
+                saved = time.monotonic()
+        self._judge()
+        _copy(self.best, self.job.weights)
+        for weight in self.job.weights.values():
+            weight.requires_grad_(False)
+            weight.grad = None
+        return Trained(self.best_step, tuple(self.scores))
+
+    @property
+    def _judge_every(self) -> int:
+        return max(1, self.training.steps // JUDGEMENTS)
+
+    def _start(self) -> None:
+        for weight in self.job.weights.values():
+            weight.requires_grad_(True)
+        self.best = {n: weight.detach().clone() for n, weight in self.job.weights.items()}
+        self.sizes = [max(LEAST_SIZE, float(w.square().mean().sqrt())) for w in self.best.values()]
+        groups = [{"params": [weight]} for weight in self.job.weights.values()]
+        self.optimizer = torch.optim.Adam(groups)
+        state = self.checkpoint.load()
+        if state is not None:
+            self._go_on_from(state)
+        else:
+            self._judge()
+
+    @property
+    def _rate(self) -> float:
+        return self.training.learning_rate * self._share(self.step)
+
+    def _share(self, step: int) -> float:
+        """Of the learning rate: a short way up, then half a cosine down to nothing."""
+        steps = self.training.steps
+        warm = max(1, round(WARM_UP_SHARE * steps))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    def _is_over(self, started: float) -> bool:
+        if self.time_limit_s is not None and time.monotonic() - started > self.time_limit_s:
+            return True
+        better_at = [step for step, _ in self.scores if step <= self.best_step]
+        waited = len(self.scores) - len(better_at)
+        return self.training.stop is None and waited >= PATIENCE
+
+    def _batches_from(self, step: int) -> Iterator[Batch]:
+        """Epoch after epoch; those before ``step`` are drawn too, for what they draw from."""
+        for epoch in itertools.count():
+            count = 0
+            for count, batch in enumerate(self.job.batches(epoch), 1):  # noqa: B007
+                if step > 0:
+                    step -= 1
+                    continue
+                yield batch
+            if count == 0:
+                raise TrainingError(f"{self.job.title}: epoch {epoch + 1} has no batch to train on")
+
+    def _descend(self, batch: Batch) -> None:
+        with _own_random_numbers(self.seed + self.step):
+            loss = self.job.loss(batch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.job.title}: the loss is {value} at step {self.step + 1}, at a learning "
+                    f"rate of {self._rate:g}",
+                    'a plan with a smaller "learning_rate" (--plan) may train; docs/training.md',
+                )
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(self.job.weights.values()), LARGEST_GRADIENT)
+        for group, size in zip(self.optimizer.param_groups, self.sizes, strict=True):
+            group["lr"] = self._rate * size
+        self.optimizer.step()
+
+    def _judge(self) -> None:
+        """Keep these weights where none were better; without data to judge by, always."""
+        if self.scores and self.scores[-1][0] == self.step:
+            return
+        if self.job.judge is not None and self.training.stop is None:
+            with _own_random_numbers(self.seed):
+                score = self.job.judge()
+            is_best = not self.scores or score < min(before for _, before in self.scores)
+            self.scores.append((self.step, score if math.isfinite(score) else math.inf))
+            if not is_best:
+                return
+        self.best_step = self.step
+        _copy(self.job.weights, self.best)
+
+    def _state(self) -> State:
+        tensors = {f"weights/{name}": w.detach() for name, w in self.job.weights.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        for name, weight in self.job.weights.items():
+            moments = self.optimizer.state.get(weight, {})
+            tensors |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS if kind in moments}
+        return State(tensors, self.step, self.best_step, tuple(self.scores))
+
+    def _go_on_from(self, state: State) -> None:
+        tensors = state.tensors
+        _copy(_part(tensors, "weights"), self.job.weights)
+        _copy(_part(tensors, "best"), self.best)
+        for name, weight in self.job.weights.items():
+            kept = {kind: tensors.get(f"{kind}/{name}") for kind in MOMENTS}
+            found = {kind: tensor.clone() for kind, tensor in kept.items() if tensor is not None}
+            if found:
+                steps = torch.tensor(float(state.step))
+                self.optimizer.state[weight] = {"step": steps, **found}
+        self.step, self.best_step, self.scores = state.step, state.best_step, list(state.scores)
+
+
+@contextmanager
+def _own_random_numbers(seed: int) -> Iterator[None]:
+    """What the data draw from is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _part(tensors: Mapping[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    start = f"{kind}/"
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in source.items():
+            target[name].copy_(tensor)

@@ -1,0 +1,217 @@
+"""Training a quantized model: the recipe's data or the float model's outputs, kept weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
+
+from edgekit.cache import content_key, load_stage, stage_draft, store_stage, write_whole
+from edgekit.compress.distill import distance, distillation_batches
+from edgekit.compress.divergence import divergence
+from edgekit.compress.held_out import hold_out
+from edgekit.compress.simulate import Simulation, everywhere, rows_of
+from edgekit.compress.train import Batch, Job, State, train
+from edgekit.errors import RecipeError
+from edgekit.pipeline.kept import Tools
+from edgekit.pipeline.predict import run_eager, to_bytes
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Effort, Plan, Training
+from edgekit.search.repairs import float_outputs, split
+
+WEIGHTS, FOUND = "weights.safetensors", "found.json"
+CHECKPOINT = "checkpoint.safetensors"
+KIND = "trained"
+QAT_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
+QAT_RATE = 3e-3
+DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
+
+
+def quantization_aware(effort: Effort) -> Training:
+    return Training(objective="labels", steps=QAT_STEPS[effort], learning_rate=QAT_RATE)
+
+
+def check_training(subject: Subject) -> None:
+    """That the recipe's training() and loss() work with its model, before anything long runs.
+
+    Raises RecipeError.
+    """
+    recipe = subject.recipe
+    if not recipe.has("training"):
+        raise RecipeError(
+            f"{recipe.path} has no training(), which quantization-aware training needs",
+            "add training() (edgekit init shows one), or build without --qat",
+        )
+    inputs, target = _first_batch(subject)
+    outputs = subject.predictor(run_eager(subject.model))(*inputs)
+    loss = recipe.loss(outputs, target)
+    if not torch.isfinite(loss).all():
+        raise RecipeError(f"{recipe.path}: the loss of the first training batch is {float(loss)}")
+
+
+def train_simulation(
+    subject: Subject, tools: Tools, plan: Plan, simulation: Simulation, limit_s: float | None = None
+) -> Training:
+    """Give the simulation the weights of ``plan.train``: those kept, or trained now. What is given
+    back has ``stop``, the step that they are of.
+
+    Raises TrainingError, RecipeError.
+    """
+    assert plan.train is not None
+    weights = {
+        name: tensor
+        for name, tensor in simulation.graph.named_parameters()
+        if tensor.is_floating_point()
+    }
+    key = _key(subject, tools, plan)
+    kept = _load(key, weights)
+    if kept is not None:
+        return kept
+    job = _job(subject, tools, plan, simulation, weights)
+    checkpoint = Checkpoint(key)
+    with simulation.rounding(everywhere):
+        result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
+    done = plan.train.model_copy(update={"stop": result.stop})
+    for done_plan in (plan, plan.model_copy(update={"train": done})):
+        _keep(_key(subject, tools, done_plan), weights, done)
+    checkpoint.remove()
+    return done
+
+
+class Checkpoint:
+    """A training's state in the cache, until it is done. Without a key nothing is kept."""
+
+    def __init__(self, key: str | None) -> None:
+        self._path = None if key is None else stage_draft(KIND, key) / CHECKPOINT
+
+    def load(self) -> State | None:
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            with safe_open(self._path, "pt") as file:
+                told = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception:  # damaged: it begins anew
+            return None
+        scores = tuple((int(step), float(score)) for step, score in told["scores"])
+        return State(tensors, told["step"], told["best_step"], scores)
+
+    def save(self, state: State) -> None:
+        if self._path is None:
+            return
+        told = {"step": state.step, "best_step": state.best_step, "scores": state.scores}
+        tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path, save(tensors, {"state": json.dumps(told)}))
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _job(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
+) -> Job:
+    assert plan.train is not None
+    simulation.batches(subject.calibration)
+    if plan.train.objective == "labels":
+        return _labels(subject, tools, simulation, weights)
+    return _distillation(subject, tools, plan, simulation, weights)
+
+
+def _labels(
+    subject: Subject, tools: Tools, simulation: Simulation, weights: Mapping[str, torch.Tensor]
+) -> Job:
+    recipe, rows = subject.recipe, rows_of(subject.example)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        outputs = subject.structure.rebuild(simulation.forward(batch[0], rows))
+        return recipe.loss(outputs, batch[1])
+
+    with tools.progress.stage("keeping training data apart"):
+        apart = hold_out(recipe.training(0, subject.example), rows)
+    if not apart.batches:
+        tools.progress.note("no training data could be kept apart: the last step is taken")
+    return Job(
+        title="quantization-aware training",
+        weights=weights,
+        batches=lambda epoch: apart.without(recipe.training(epoch, subject.example), rows),
+        loss=loss,
+        judge=partial(apart.mean, loss, rows) if apart.batches else None,
+    )
+
+
+def _distillation(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
+) -> Job:
+    rows, parts = rows_of(subject.example), split(subject.calibration)
+    teacher = Simulation(tools.runtime.prepare(subject.model, subject.example, plan))
+    teacher.batches(subject.calibration)
+    floats = float_outputs(teacher, parts.judged)
+    for rounding in teacher.roundings.values():
+        rounding.on = False
+
+    def judge() -> float:
+        return divergence(simulation.run(parts.judged), floats)
+
+    return Job(
+        title="distilling from the float model",
+        weights=weights,
+        batches=lambda epoch: distillation_batches(
+            parts.fitted, lambda inputs: teacher.forward(inputs, rows), plan.seed, epoch
+        ),
+        loss=lambda batch: distance(simulation.forward(batch[0], rows), batch[1]),
+        judge=judge,
+    )
+
+
+def _first_batch(subject: Subject) -> Batch:
+    batch = next(subject.recipe.training(0, subject.example), None)
+    if batch is None:
+        raise RecipeError(
+            f"{subject.recipe.path}: training() yielded nothing",
+            "yield batches of (inputs, target), inputs a tuple shaped like example_inputs()",
+        )
+    return batch
+
+
+def _key(subject: Subject, tools: Tools, plan: Plan) -> str | None:
+    """With the data: the recipe's own, which no other key knows, by its first batch."""
+    assert plan.train is not None
+    own = tools.fingerprint.key(tools.runtime, plan)
+    if own is None or plan.train.objective != "labels":
+        return own
+    inputs, _ = _first_batch(subject)
+    return content_key([own.encode(), *map(to_bytes, inputs)])[:40]
+
+
+def _load(key: str | None, weights: Mapping[str, torch.Tensor]) -> Training | None:
+    folder = load_stage(KIND, key) if key is not None else None
+    if folder is None:
+        return None
+    with torch.no_grad():
+        for name, tensor in load_file(folder / WEIGHTS).items():
+            weights[name].copy_(tensor)
+    return Training.model_validate_json((folder / FOUND).read_bytes())
+
+
+def _keep(key: str | None, weights: Mapping[str, torch.Tensor], done: Training) -> None:
+    def fill(draft: Path) -> None:
+        save_file({n: w.detach().contiguous() for n, w in weights.items()}, draft / WEIGHTS)
+        (draft / FOUND).write_text(done.model_dump_json())
+
+    if key is not None:
+        store_stage(KIND, key, fill)
