@@ -17,6 +17,7 @@ PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]
 Objective = Literal["labels", "float_model"]
+LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
@@ -46,6 +47,9 @@ class Plan(BaseModel):
     it holds.
 
     per_channel    int8 weights have one scale per output channel, not one per tensor
+    linear         how linear layers are quantized. static: as all others, ranges from calibration;
+                   dynamic: each row of activations by its own range, found at run time;
+                   dynamic_int4: that, and 4-bit weights, 32 of them to a scale
     observer       how the range of each activation is chosen from the calibration data
     equalize       cross-layer equalization: the share (0 to 1) of the channels' differences that
                    activations hand on to the weights that use them; null: none
@@ -63,6 +67,7 @@ class Plan(BaseModel):
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     precision: Precision
     per_channel: bool = True
+    linear: LinearLayers = "static"
     observer: Observer = "histogram"
     equalize: float | None = Field(default=None, ge=0, le=1)
     correct: bool = False

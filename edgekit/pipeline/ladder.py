@@ -161,8 +161,7 @@ class _Climb:
         floating = lower(self.subject, self.tools, self._plan("fp32")).artifact
         if arena is None:
             return Payoff(smaller=len(candidate.artifact.data) < len(floating.data))
-        inputs = [to_bytes(tensor) for tensor in self.subject.example]
-        return arena.compare(candidate.artifact, floating, inputs, self.tools.progress)
+        return arena.compare(candidate.artifact, floating, self._example_bytes, self.tools.progress)
 
     def _mend(self, plain: Candidate | None) -> Climbed | None:
         """The rungs between plain int8 and fp32."""
@@ -316,8 +315,30 @@ class _Climb:
         self, candidate: Candidate, name: str, reason: str, payoff: str | None = None
     ) -> Climbed:
         self.rungs.append(_rung(candidate, name, True, reason, payoff))
-        blame = self.mending.blame if self.mending is not None and self.blames else ()
+        blame = self._priced_blame() if self.blames else ()
         return Climbed(candidate, tuple(self.rungs), applied(blame, candidate.plan))
+
+    def _priced_blame(self) -> tuple[Blame, ...]:
+        """With what a layer that stays float takes longer, where a device can tell."""
+        assert self.mending is not None
+        rows, arena = self.mending.blame, self.tools.arena
+        if arena is None or not any(row.fix == "float" for row in rows):
+            return rows
+        pair = [self._plan("int8"), self._plan("fp32")]
+        quantized, floating = (lower(self.subject, self.tools, plan).artifact for plan in pair)
+        prices = arena.layer_prices_ms(
+            quantized, floating, self._example_bytes, self.tools.progress
+        )
+        return tuple(
+            row.model_copy(update={"cost_latency_ms": prices.get(row.layer)})
+            if row.fix == "float"
+            else row
+            for row in rows
+        )
+
+    @property
+    def _example_bytes(self) -> list[bytes]:
+        return [to_bytes(tensor) for tensor in self.subject.example]
 
 
 def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:

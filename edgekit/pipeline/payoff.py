@@ -14,11 +14,13 @@ from edgekit.device.facts.probe import environment_of
 from edgekit.device.scratch import scratch
 from edgekit.errors import RunnerError, StoreError
 from edgekit.measurement.latency import ratio_interval
+from edgekit.pipeline.profile import operator_times
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, measure
 from edgekit.runtimes.base import Artifact, RunnerFiles
 
 ROUNDS, RUNS, WARMUP = 8, 20, 3
+PROFILED_ROUNDS = 3
 # Less than this, in ratio and in time, no shared machine tells reliably.
 SLOWER, SLOWER_MS = 1.05, 0.005
 NOT_CHECKED = "not compared with fp32 on a device: none was named (--device)"
@@ -79,6 +81,41 @@ class Arena:
             return Payoff(smaller, ratio, float_ms=float_ms)
         except (RunnerError, StoreError) as error:
             return Payoff(smaller, why_not=f"not compared with fp32 there: {error.message}")
+
+    def layer_prices_ms(
+        self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
+    ) -> dict[str, float]:
+        """What each layer takes more in float than quantized, by profiled operators; conversions
+        around a single float layer come on top. Empty where the device cannot tell.
+        """
+        if environment_of(self.transport).emulated is not False:
+            return {}
+        try:
+            with (
+                progress.stage(f"pricing layers on {self.transport.name}"),
+                scratch(self.transport) as place,
+            ):
+                at = self._put(floating, place / "float")
+                floats = self._layer_times_ms(floating, at, inputs)
+                at = self._put(quantized, place / "quantized")
+                int8 = self._layer_times_ms(quantized, at, inputs)
+        except (RunnerError, StoreError) as error:
+            progress.note(f"layers are not priced: {error.message}")
+            return {}
+        return {layer: floats[layer] - int8[layer] for layer in floats.keys() & int8.keys()}
+
+    def _layer_times_ms(
+        self, artifact: Artifact, at: Installed, inputs: list[bytes]
+    ) -> dict[str, float]:
+        reports = [
+            measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads, profile=True)
+            for _ in range(PROFILED_ROUNDS)
+        ]
+        found: dict[str, float] = {}
+        for operator in operator_times(artifact.program, reports)[0]:
+            if operator.layer is not None:
+                found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
+        return found
 
     def _ratio(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes]

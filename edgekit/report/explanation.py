@@ -14,6 +14,7 @@ FIXES = {
     "equalization": "equalization",
     "float": "keep it float",
 }
+SMALLER = {"MB": "kB", "ms": "us"}
 NOTHING_LOST = "plain int8 lost too little to look for a culprit (0.5 points or less)"
 NOT_MEASURED = "plain int8 was not built, or --effort quick: nobody looked for a culprit"
 
@@ -80,4 +81,6 @@ def _cost(value: float | None, unit: str) -> str:
         return "unknown"
     if value == 0:
         return "nothing"
-    return f"+{1000 * value:.2g} kB" if unit == "MB" and value < 0.1 else f"+{value:.3g} {unit}"
+    if abs(value) < 0.1:
+        return f"{1000 * value:+.2g} {SMALLER[unit]}"
+    return f"{value:+.3g} {unit}"

@@ -67,12 +67,13 @@ def _row(
 ) -> Blame:
     mended = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
     fix = next(mended, "float")
+    outputs = measure.outputs(plain, _only(part))
     return Blame(
         layer=part.layer,
         kind=part.kind,
-        drop=measure.points_lost(plain, _only(part)),
+        drop=measure.points_lost(outputs),
         regained=round(regained, 4),
-        sqnr_db=measure.sqnr_db(plain, _only(part)),
+        sqnr_db=measure.sqnr_db(outputs),
         fix=fix,
         cost_latency_ms=None if fix == "float" else 0.0,
         cost_size_mb=float_cost_mb(plain, part.layer) if fix == "float" else 0.0,
@@ -100,25 +101,24 @@ class _Measure:
         self.judged, self.floats = judged, floats
 
     def __call__(self, simulation: Simulation, wanted: Wanted) -> float:
-        return divergence(self._run(simulation, wanted), self.floats)
+        return divergence(self.outputs(simulation, wanted), self.floats)
 
-    def points_lost(self, simulation: Simulation, wanted: Wanted) -> float | None:
+    def points_lost(self, outputs: Sequence[Outputs]) -> float | None:
         """100 less the top-1 agreement with the float model; None where there are no classes."""
         if not is_classes(self.floats[0]):
             return None
-        pairs = zip(self._run(simulation, wanted), self.floats, strict=True)
+        pairs = zip(outputs, self.floats, strict=True)
         same = [bool(torch.equal(a[0].argmax(1), b[0].argmax(1))) for a, b in pairs]
         return 100.0 * (len(same) - sum(same)) / len(same)
 
-    def sqnr_db(self, simulation: Simulation, wanted: Wanted) -> float | None:
-        outputs = self._run(simulation, wanted)
+    def sqnr_db(self, outputs: Sequence[Outputs]) -> float | None:
         worst = max(
             noise_to_signal([o[i] for o in outputs], [o[i] for o in self.floats])
             for i in range(len(self.floats[0]))
         )
         return -10 * math.log10(worst) if worst > 0 else None
 
-    def _run(self, simulation: Simulation, wanted: Wanted) -> list[Outputs]:
+    def outputs(self, simulation: Simulation, wanted: Wanted) -> list[Outputs]:
         with simulation.rounding(wanted):
             return simulation.run(self.judged)
 

@@ -214,7 +214,9 @@ def xnnpack_operators(payload: bytes, layers: DelegateLayers) -> list[Operator]:
         union = node["xnode_union"]
         output = union.get("output_id", union.get("output1_id", 0))
         handles.append(node.get("debug_handle", NO_HANDLE))
-        kind = Kind(name, "int8" in types.get(output, ""))
+        # a dynamically quantized layer gives floats, and computes them from integers
+        told = types.get(output, "") + types.get(union.get("filter_id"), "")
+        kind = Kind(name, "int8" in told or "int4" in told)
         found.append(Operator(kind, layers.by_handle.get(handles[-1])))
     return _with_norms(found, handles, layers)
 

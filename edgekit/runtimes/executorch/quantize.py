@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgekit.compress.graph import float_nodes
+from edgekit.compress.graph import float_nodes, operator_name, within
 from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
@@ -18,6 +19,9 @@ from edgekit.runtimes.quiet import first_line, quiet
 if TYPE_CHECKING:
     import torch
 
+# Weights that share a scale: what XNNPACK's 4-bit kernels want a multiple of.
+INT4_GROUP = 32
+
 
 def prepare(model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
     """Export a model, fold its batch norms and put an observer wherever int8 will round.
@@ -27,23 +31,79 @@ def prepare(model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.Gra
     """
     with quiet(), _blaming_the_quantizer():
         import torch
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-        config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
+        if plan.linear == "dynamic_int4":
+            model = _with_int4_weights(model, plan)
         graph = export(model, example).module()
-        kept = float_nodes(graph.graph, frozenset(plan.float_layers))
-        quantizer = XNNPACKQuantizer().set_global(config)
-        quantizer.set_filter_function(lambda node: node.name not in kept)
         with own_defaults():
-            prepared = prepare_pt2e(graph, quantizer)
+            prepared = prepare_pt2e(graph, _quantizer(graph, plan))
             _keep_integers(prepared)
             _observe_as_clamped(prepared)
         assert isinstance(prepared, torch.fx.GraphModule)
         return prepared
+
+
+def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+
+    config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
+    quantizer = XNNPACKQuantizer().set_global(config)
+    kept = float_nodes(graph.graph, frozenset(plan.float_layers))
+    if plan.linear == "dynamic":
+        dynamic = get_symmetric_quantization_config(plan.per_channel, is_dynamic=True)
+        quantizer.set_operator_type(torch.ops.aten.linear.default, dynamic)
+    elif plan.linear == "dynamic_int4":
+        kept |= {node.name for node in graph.graph.nodes if _is_int4(node)}
+    if plan.linear != "static" and not any(_is_linear(node) for node in graph.graph.nodes):
+        raise RuntimeFailure(
+            f"the plan quantizes linear layers as {plan.linear}, and this model has none",
+            'remove "linear" from the plan',
+        )
+    quantizer.set_filter_function(lambda node: node.name not in kept)
+    return quantizer
+
+
+def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
+    """A copy whose linear layers have 4-bit weights, where their inputs are whole groups.
+
+    Raises RuntimeFailure: not one of them has.
+    """
+    import torch
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization.granularity import PerGroup
+
+    def fits(module: torch.nn.Module, name: str) -> bool:
+        linear = type(module) is torch.nn.Linear and module.in_features % INT4_GROUP == 0
+        return linear and not any(within(name, layer) for layer in plan.float_layers)
+
+    if not any(fits(module, name) for name, module in model.named_modules()):
+        raise RuntimeFailure(
+            "no linear layer of this model can have 4-bit weights: they need a torch.nn.Linear "
+            f"whose inputs are a multiple of {INT4_GROUP}",
+            'use "linear": "dynamic" in the plan',
+        )
+    copied = copy.deepcopy(model)
+    int4: torch.dtype = getattr(torch, "int4")  # noqa: B009 - torch's own types do not tell it
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=int4, weight_granularity=PerGroup(INT4_GROUP)
+    )
+    quantize_(copied, config, filter_fn=fits)
+    return copied
+
+
+def _is_linear(node: torch.fx.Node) -> bool:
+    return operator_name(node) == "linear"
+
+
+def _is_int4(node: torch.fx.Node) -> bool:
+    """Its weight is told by the operators that 4-bit weights bring; other linear layers stay."""
+    weight: Any = node.args[1] if _is_linear(node) else node
+    return operator_name(weight) == "dequantize_affine"
 
 
 def calibrate(
