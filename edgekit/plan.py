@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
 
@@ -37,6 +37,31 @@ class Training(BaseModel):
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     stop: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _stops_within(self) -> Self:
+        if self.stop is not None and self.stop > self.steps:
+            raise ValueError(f"stop {self.stop} is beyond its {self.steps} steps")
+        return self
+
+
+class Prune(BaseModel):
+    """Channels that are removed, before anything else is done.
+
+    ratio       the share of the multiply-accumulates (MACs) that goes
+    importance  fisher: how far the outputs move without a channel, no labels needed; taylor: how
+                far the recipe's loss moves; l1, l2: the size of its weights; batch_norm: its scale
+    spread      by_worth: channels of least importance for their MACs, wherever they are;
+                uniform: the same share of every group of layers
+    step        widths are multiples of it: what kernels like
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: float = Field(gt=0, lt=1)
+    importance: Literal["fisher", "taylor", "l1", "l2", "batch_norm"] = "fisher"
+    spread: Literal["by_worth", "uniform"] = "by_worth"
+    step: int = Field(default=8, ge=1)
 
 
 class Plan(BaseModel):
@@ -76,6 +101,12 @@ class Plan(BaseModel):
     float_layers: tuple[str, ...] = ()
     structure: str | None = None
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_something_to_round(self) -> Self:
+        if not self.is_quantized and (self.train is not None or not self.is_plain):
+            raise ValueError(f"{self.precision} rounds nothing: nothing is repaired or trained")
+        return self
 
     @property
     def is_quantized(self) -> bool:

@@ -289,8 +289,12 @@ def check_fit(inputs: Inputs, like: Inputs, where: str) -> None:
 
 def check_batch(inputs: Inputs, like: Inputs, where: str) -> None:
     """Check that the inputs are the example's, any number of them along the first dimension."""
+    if [(t.shape, t.dtype) for t in inputs] == [(t.shape, t.dtype) for t in like]:
+        return
     fits = len(inputs) == len(like) and all(
-        tensor.dtype == one.dtype and tensor.dim() and tensor.shape[1:] == one.shape[1:]
+        tensor.dtype == one.dtype
+        and tensor.shape[1:] == one.shape[1:]
+        and min(tensor.dim(), one.dim(), *tensor.shape[:1], *one.shape[:1]) > 0
         for tensor, one in zip(inputs, like, strict=True)
     )
     multiples = {

@@ -170,7 +170,7 @@ def train_by_recipe(
     def loss(batch: Batch) -> torch.Tensor:
         return recipe.loss(model(*batch[0]), batch[1])
 
-    def training_loss(batch: Batch) -> torch.Tensor:
+    def training_loss(batch: Batch, _share: float) -> torch.Tensor:
         nonlocal done
         done += 1
         if done == round(FROZEN_FROM * training.steps):

@@ -65,7 +65,7 @@ def build(
     ] = None,
     qat: Annotated[
         bool | None,
-        typer.Option("--qat", help="Train int8 with the recipe's training(); kept where better."),
+        typer.Option("--qat/--no-qat", help="Train int8 by training(); kept where better."),
     ] = None,
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds that training may take.", callback=positive)

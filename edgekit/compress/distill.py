@@ -20,13 +20,15 @@ BATCH = 16
 
 
 def distillation_batches(
-    data: Sequence[Inputs], teacher: Callable[[Inputs], Outputs], seed: int, epoch: int
+    data: Sequence[Inputs], teacher: Callable[[Inputs], Outputs], seed: int, epoch: int, size: int
 ) -> Iterator[Batch]:
-    """The data shuffled and mixed, with the teacher's outputs; an epoch is always the same."""
+    """The data shuffled and mixed, ``size`` of them at once, with the teacher's outputs; an epoch
+    is always the same.
+    """
     draw = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(data), generator=draw).tolist()
-    for start in range(0, len(order), BATCH):
-        chosen = [data[index] for index in order[start : start + BATCH]]
+    for start in range(0, len(order), size):
+        chosen = [data[index] for index in order[start : start + size]]
         inputs = _mixed(chosen, draw)
         with torch.no_grad():
             floats = teacher(inputs)
@@ -37,7 +39,9 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
     """Each input with the next one, by a share that is uniformly drawn; integers are as they are,
     and with them all that belongs to them.
     """
-    if not all(tensor.is_floating_point() for tensor in chosen[0]) or len(chosen) < 2:
+    if len(chosen) < 2:
+        return chosen[0]
+    if not all(tensor.is_floating_point() for tensor in chosen[0]):
         return joined(chosen)
     shares = torch.rand(len(chosen), generator=draw).tolist()
     pairs = zip(chosen, [*chosen[1:], chosen[0]], shares, strict=True)

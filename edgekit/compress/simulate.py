@@ -140,9 +140,7 @@ class Simulation:
             found: list[Outputs] = []
             for start in range(0, len(data), BATCH):
                 part = data[start : start + BATCH]
-                rows = [
-                    torch.split(tensor, rows_of(data[0])) for tensor in self._flat(joined(part))
-                ]
+                rows = [tensor.chunk(len(part)) for tensor in self._flat(joined(part))]
                 found += [list(outputs) for outputs in zip(*rows, strict=True)]
             return found
 
@@ -158,7 +156,8 @@ class Simulation:
         """
         if self._batches or rows_of(inputs) == rows:
             return self._flat(inputs)
-        parts = zip(*(torch.split(tensor, rows) for tensor in inputs), strict=True)
+        count = rows_of(inputs) // rows
+        parts = zip(*(tensor.chunk(count) for tensor in inputs), strict=True)
         outputs = [self._flat(part) for part in parts]
         return [torch.cat(tensors) for tensors in zip(*outputs, strict=True)]
 

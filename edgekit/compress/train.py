@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from edgekit.errors import TrainingError
@@ -29,22 +31,31 @@ JUDGEMENTS = 10
 # Judgements without anything better before it stops.
 PATIENCE = 3
 LEAST_SIZE = 1e-3
+# Of a time limit: the rest is for judging. It is told by so many steps.
+TRAINING_SHARE, TIMED_STEPS = 0.8, 3
 SAVE_EVERY_S = 20.0
 LARGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """``weights`` are edited in place. ``batches(epoch)`` yields one epoch, the same whenever it is
-    asked for the same one. ``judge``: the loss on data kept apart, lower is better; None where
-    there are none: then the last step is the best.
+    """``weights`` are edited in place, ``buffers`` by the loss itself (running statistics).
+
+    ``batches(epoch)`` yields one epoch, the same whenever it is asked for the same one. ``loss`` is
+    also told which share of the steps is done. ``judge``: the loss on data kept apart, lower is
+    better; None where there are none: then the last step is the best.
     """
 
     title: str
     weights: Mapping[str, torch.Tensor]
     batches: Callable[[int], Iterator[Batch]]
-    loss: Callable[[Batch], torch.Tensor]
+    loss: Callable[[Batch, float], torch.Tensor]
     judge: Callable[[], float] | None
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {**self.weights, **self.buffers}
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class State:
     """All that going on needs. ``tensors``: weights, the best so far, the optimizer's moments."""
 
     tensors: dict[str, torch.Tensor]
+    steps: int
     step: int = 0
     best_step: int = 0
     scores: tuple[tuple[int, float], ...] = ()
@@ -67,10 +79,12 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """``stop``: the step whose weights are the best, 0 those it began with. ``scores``: what was
-    judged at which step, the beginning first; empty where nothing was kept apart.
+    """``steps``: of the schedule, fewer where the time would not have been enough. ``stop``: the
+    step whose weights are the best, 0 those it began with. ``scores``: what was judged at which
+    step, the beginning first; empty where nothing was kept apart.
     """
 
+    steps: int
     stop: int
     scores: tuple[tuple[int, float], ...]
 
@@ -86,7 +100,8 @@ def train(
     """Leave the best weights in ``job.weights`` and tell which step they are of.
 
     ``training.stop``, where it is given, is the step to end at, whatever is judged there: so the
-    same plan gives the same weights. A time limit only ends it earlier.
+    same plan gives the same weights. Under a time limit the schedule gets as many steps as should
+    fit, by the first of them, and ends where it is over all the same.
     Raises TrainingError: the loss is not finite, there is nothing to train with.
     """
     with progress.stage(job.title) as stage:
@@ -102,14 +117,15 @@ class _Loop:
     checkpoint: Checkpoint
     stage: Stage
     time_limit_s: float | None
+    steps: int = 0
     step: int = 0
     best_step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)
 
     def run(self) -> Trained:
-        self._start()
-        last = self.training.steps if self.training.stop is None else self.training.stop
         started = saved = time.monotonic()
+        self._start()
+        last = self.steps if self.training.stop is None else self.training.stop
         for batch in self._batches_from(self.step):
             if self.step >= last or self._is_over(started):
                 break
@@ -122,21 +138,24 @@ class _Loop:
                 self.checkpoint.save(self._state())
                 saved = time.monotonic()
         self._judge()
-        _copy(self.best, self.job.weights)
+        _copy(self.best, self.job.tensors)
         for weight in self.job.weights.values():
             weight.requires_grad_(False)
             weight.grad = None
-        return Trained(self.best_step, tuple(self.scores))
+        return Trained(self.steps, self.best_step, tuple(self.scores))
 
     @property
     def _judge_every(self) -> int:
-        return max(1, self.training.steps // JUDGEMENTS)
+        return max(1, self.steps // JUDGEMENTS)
 
     def _start(self) -> None:
         for weight in self.job.weights.values():
             weight.requires_grad_(True)
-        self.best = {n: weight.detach().clone() for n, weight in self.job.weights.items()}
-        self.sizes = [max(LEAST_SIZE, float(w.square().mean().sqrt())) for w in self.best.values()]
+        self.best = {name: tensor.detach().clone() for name, tensor in self.job.tensors.items()}
+        self.sizes = [
+            max(LEAST_SIZE, float(self.best[name].square().mean().sqrt()))
+            for name in self.job.weights
+        ]
         groups = [{"params": [weight]} for weight in self.job.weights.values()]
         self.optimizer = torch.optim.Adam(groups)
         state = self.checkpoint.load()
@@ -144,6 +163,21 @@ class _Loop:
             self._go_on_from(state)
         else:
             self._judge()
+            self.steps = self._fitting()
+
+    def _fitting(self) -> int:
+        """The schedule's steps, as far as the time limit allows: by a few that are not taken."""
+        steps = self.training.steps
+        if self.time_limit_s is None or self.training.stop is not None:
+            return steps
+        batches = self._batches_from(0)
+        began = time.monotonic()
+        for _ in range(TIMED_STEPS):
+            with _own_random_numbers(self.seed):
+                self.job.loss(next(batches), 0.0).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad()
+        each_s = (time.monotonic() - began) / TIMED_STEPS
+        return max(1, min(steps, int(TRAINING_SHARE * self.time_limit_s / each_s)))
 
     @property
     def _rate(self) -> float:
@@ -151,7 +185,7 @@ class _Loop:
 
     def _share(self, step: int) -> float:
         """Of the learning rate: a short way up, then half a cosine down to nothing."""
-        steps = self.training.steps
+        steps = self.steps
         warm = max(1, round(WARM_UP_SHARE * steps))
         if step < warm:
             return (step + 1) / warm
@@ -178,7 +212,7 @@ class _Loop:
 
     def _descend(self, batch: Batch) -> None:
         with _own_random_numbers(self.seed + self.step):
-            loss = self.job.loss(batch)
+            loss = self.job.loss(batch, self.step / self.steps)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
@@ -205,19 +239,19 @@ class _Loop:
             if not is_best:
                 return
         self.best_step = self.step
-        _copy(self.job.weights, self.best)
+        _copy(self.job.tensors, self.best)
 
     def _state(self) -> State:
-        tensors = {f"weights/{name}": w.detach() for name, w in self.job.weights.items()}
+        tensors = {f"now/{name}": tensor.detach() for name, tensor in self.job.tensors.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for name, weight in self.job.weights.items():
             moments = self.optimizer.state.get(weight, {})
             tensors |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS if kind in moments}
-        return State(tensors, self.step, self.best_step, tuple(self.scores))
+        return State(tensors, self.steps, self.step, self.best_step, tuple(self.scores))
 
     def _go_on_from(self, state: State) -> None:
         tensors = state.tensors
-        _copy(_part(tensors, "weights"), self.job.weights)
+        _copy(_part(tensors, "now"), self.job.tensors)
         _copy(_part(tensors, "best"), self.best)
         for name, weight in self.job.weights.items():
             kept = {kind: tensors.get(f"{kind}/{name}") for kind in MOMENTS}
@@ -225,15 +259,23 @@ class _Loop:
             if found:
                 steps = torch.tensor(float(state.step))
                 self.optimizer.state[weight] = {"step": steps, **found}
-        self.step, self.best_step, self.scores = state.step, state.best_step, list(state.scores)
+        self.steps, self.step, self.best_step = state.steps, state.step, state.best_step
+        self.scores = list(state.scores)
 
 
 @contextmanager
 def _own_random_numbers(seed: int) -> Iterator[None]:
-    """What the data draw from is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+    """What the data draw from, of whichever library, is left as it was."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

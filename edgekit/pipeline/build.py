@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.pipeline.built import Built
-    from edgekit.pipeline.ladder import Tuning
     from edgekit.pipeline.subject import Subject
+    from edgekit.plan import Training
     from edgekit.recipe import Recipe
 
 MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
@@ -178,7 +178,7 @@ class _Job:
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
         from edgekit.pipeline.kept import Tools
-        from edgekit.pipeline.ladder import climb, replay
+        from edgekit.pipeline.ladder import Request, climb, replay
         from edgekit.pipeline.planned import for_subject
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
@@ -188,7 +188,7 @@ class _Job:
             subject = read_subject(recipe, not floats, self.progress, calibration)
             if isinstance(wanted, Plan):
                 wanted = for_subject(wanted, subject)
-            tuning = self._tuning(subject)
+            training = self._training(subject)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             tools = Tools(
@@ -204,18 +204,19 @@ class _Job:
                 climbed = replay(subject, tools, wanted, "as the plan says (--plan)")
             else:
                 limit = drop.value if drop else None
-                climbed = climb(subject, tools, wanted, limit, self.options.effort, tuning)
+                effort, limit_s = self.options.effort, self.options.time_limit_s
+                request = Request(wanted, limit, effort, training, limit_s)
+                climbed = climb(subject, tools, request)
         document = self._bundle(built(subject, climbed), host, name, folder)
         return self._advised(document, subject.model)
 
-    def _tuning(self, subject: Subject) -> Tuning | None:
-        from edgekit.pipeline.ladder import Tuning
+    def _training(self, subject: Subject) -> Training | None:
         from edgekit.pipeline.training import check_training, quantization_aware
 
         if not self.options.qat:
             return None
         check_training(subject)
-        return Tuning(quantization_aware(self.options.effort), self.options.time_limit_s)
+        return quantization_aware(self.options.effort)
 
     def _arena(self) -> Arena | None:
         if self.transport is None:

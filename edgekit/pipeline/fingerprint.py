@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from edgekit.cache import content_key, file_digest
+from edgekit.compress.held_out import digest_of
 from edgekit.pipeline.predict import to_bytes
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
@@ -28,9 +29,12 @@ PACKAGES = ("torch", "executorch", "torchao", "numpy", "timm", "transformers", "
 
 
 class Fingerprint:
-    """Of one subject: its weights, structure, data and source. Read once, for every plan."""
+    """Of one subject: its weights, structure, data and source. Read once, for every plan; the
+    recipe's training data for those that train with them.
+    """
 
     def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._parts: list[bytes] | None = None
         with suppress(Exception):  # sparse weights, a module that refers to itself, ...
             self._parts = list(_parts(subject))
@@ -40,7 +44,14 @@ class Fingerprint:
         if self._parts is None:
             return None
         own = [runtime.name, runtime.version, plan.model_dump_json()]
-        return content_key([*(part.encode() for part in own), *self._parts])[:40]
+        parts = [*(part.encode() for part in own), *self._parts]
+        if plan.train is not None and plan.train.objective == "labels":
+            parts.append(self._training_data)
+        return content_key(parts)[:40]
+
+    @cached_property
+    def _training_data(self) -> bytes:
+        return digest_of(self._subject.recipe.training(0, self._subject.example))
 
 
 def _parts(subject: Subject) -> Iterator[bytes]:

@@ -27,14 +27,13 @@ Result = TypeVar("Result")
 
 
 class _Kept(BaseModel):
-    """All that a search found, as it is kept."""
+    """The repairs that were found, as they are kept."""
 
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
     plain: float
     divergence: float
-    blame: tuple[Blame, ...]
 
 
 class Mending:
@@ -49,10 +48,10 @@ class Mending:
     def repairs(self) -> Found:
         return Found(self._kept.plan, self._kept.plain, self._kept.divergence)
 
-    @property
+    @cached_property
     def blame(self) -> tuple[Blame, ...]:
-        """Who is guilty in plain int8, and whether the repairs mend it."""
-        return self._kept.blame
+        """Who is guilty in plain int8, and what would mend it."""
+        return self._once("blame", TypeAdapter(tuple[Blame, ...]), self._blame)
 
     @cached_property
     def purchases(self) -> Purchase:
@@ -108,17 +107,19 @@ class Mending:
         found = find_repairs(
             self._plain, self._simulate, self._split.judged, self._floats, progress
         )
-        with progress.stage("finding the guilty layers"):
+        return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence)
+
+    def _blame(self) -> tuple[Blame, ...]:
+        with self._tools.progress.stage("finding the guilty layers"):
             ranges = self._plain.model_copy(update={"observer": "mse_after_activation"})
             equalized = ranges.model_copy(update={"equalize": 0.5})
             fixes = [("range", ranges), ("equalization", equalized)]
-            guilty = blame(
+            return blame(
                 self._simulate(self._plain),
                 [(name, self._simulate(plan)) for name, plan in fixes],
                 self._split.judged,
                 self._floats,
             )
-        return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence, blame=guilty)
 
     @cached_property
     def _floats(self) -> list[Outputs]:

@@ -11,7 +11,7 @@ from edgekit.compress.repair import as_calibrated, impose, repaired
 from edgekit.compress.simulate import Simulation
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.subject import Subject
-from edgekit.pipeline.training import train_simulation
+from edgekit.pipeline.training import Scores, train_simulation
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Silent
 from edgekit.recipe import Inputs
@@ -40,15 +40,18 @@ def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.Export
             return tools.runtime.convert(prepared, subject.example)
 
 
-def trained(subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None) -> Plan:
-    """Train as the plan says, keep the weights, and give the plan that leads to them again.
+def trained(
+    subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None
+) -> tuple[Plan, Scores]:
+    """Train as the plan says, keep the weights, and give the plan that leads to them again, with
+    what was judged on the way.
 
     Raises what ``quantized`` raises.
     """
     with quiet():
         simulation = _simulated(_prepared(subject, tools, plan), subject, tools, plan)
-        done = train_simulation(subject, tools, plan, simulation, limit_s)
-        return plan.model_copy(update={"train": done})
+        done, scores = train_simulation(subject, tools, plan, simulation, limit_s)
+        return plan.model_copy(update={"train": done}), scores
 
 
 def _prepared(subject: Subject, tools: Tools, plan: Plan) -> torch.fx.GraphModule:

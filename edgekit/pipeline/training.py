@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +13,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
-from edgekit.cache import content_key, load_stage, stage_draft, store_stage, write_whole
-from edgekit.compress.distill import distance, distillation_batches
+from edgekit.cache import load_stage, stage_draft, store_stage, write_whole
+from edgekit.compress.distill import BATCH, distance, distillation_batches
 from edgekit.compress.divergence import divergence
 from edgekit.compress.held_out import hold_out
 from edgekit.compress.simulate import Simulation, everywhere, rows_of
 from edgekit.compress.train import Batch, Job, State, train
-from edgekit.errors import RecipeError
+from edgekit.errors import RecipeError, TrainingError
 from edgekit.pipeline.kept import Tools
-from edgekit.pipeline.predict import run_eager, to_bytes
+from edgekit.pipeline.predict import run_eager, structure_of
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Effort, Plan, Training
 from edgekit.search.repairs import float_outputs, split
@@ -27,6 +29,7 @@ from edgekit.search.repairs import float_outputs, split
 WEIGHTS, FOUND = "weights.safetensors", "found.json"
 CHECKPOINT = "checkpoint.safetensors"
 KIND = "trained"
+Scores = tuple[tuple[int, float], ...]
 QAT_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
 QAT_RATE = 3e-3
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
@@ -48,17 +51,24 @@ def check_training(subject: Subject) -> None:
             "add training() (edgekit init shows one), or build without --qat",
         )
     inputs, target = _first_batch(subject)
-    outputs = subject.predictor(run_eager(subject.model))(*inputs)
-    loss = recipe.loss(outputs, target)
-    if not torch.isfinite(loss).all():
-        raise RecipeError(f"{recipe.path}: the loss of the first training batch is {float(loss)}")
+    flat, structure = structure_of(subject.predictor(run_eager(subject.model))(*inputs))
+    leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in flat]
+    loss = recipe.loss(structure.rebuild(leaves), target)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise RecipeError(f"{recipe.path}: the loss of the first training batch is {value}")
+    if not loss.requires_grad:
+        raise RecipeError(
+            f"{recipe.path}: the loss does not depend on the model's outputs by a gradient",
+            "compute it from them in torch, without argmax, item() or no_grad()",
+        )
 
 
 def train_simulation(
     subject: Subject, tools: Tools, plan: Plan, simulation: Simulation, limit_s: float | None = None
-) -> Training:
-    """Give the simulation the weights of ``plan.train``: those kept, or trained now. What is given
-    back has ``stop``, the step that they are of.
+) -> tuple[Training, Scores]:
+    """Give the simulation the weights of ``plan.train``: those kept, or trained now. The training
+    that is given back has ``stop``, the step that they are of.
 
     Raises TrainingError, RecipeError.
     """
@@ -68,26 +78,33 @@ def train_simulation(
         for name, tensor in simulation.graph.named_parameters()
         if tensor.is_floating_point()
     }
-    key = _key(subject, tools, plan)
-    kept = _load(key, weights)
+    if not weights:
+        raise TrainingError("this model has no weights to train")
+    key = tools.fingerprint.key(tools.runtime, plan)
+    kept = _load(key, weights) if limit_s is None or plan.train.stop is not None else None
     if kept is not None:
         return kept
     job = _job(subject, tools, plan, simulation, weights)
-    checkpoint = Checkpoint(key)
+    checkpoint = Checkpoint(key, limit_s)
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
-    done = plan.train.model_copy(update={"stop": result.stop})
-    for done_plan in (plan, plan.model_copy(update={"train": done})):
-        _keep(_key(subject, tools, done_plan), weights, done)
+    done = plan.train.model_copy(update={"steps": result.steps, "stop": result.stop})
+    if limit_s is None:  # what a limit cut short is not what the plan without one leads to
+        _keep(key, weights, done, result.scores)
+    again = plan.model_copy(update={"train": done})
+    _keep(tools.fingerprint.key(tools.runtime, again), weights, done, result.scores)
     checkpoint.remove()
-    return done
+    return done, result.scores
 
 
 class Checkpoint:
     """A training's state in the cache, until it is done. Without a key nothing is kept."""
 
-    def __init__(self, key: str | None) -> None:
-        self._path = None if key is None else stage_draft(KIND, key) / CHECKPOINT
+    def __init__(self, key: str | None, limit_s: float | None = None) -> None:
+        self._path = None
+        if key is not None:
+            name = key if limit_s is None else f"{key}-{limit_s:g}s"
+            self._path = stage_draft(KIND, name) / CHECKPOINT
 
     def load(self) -> State | None:
         if self._path is None or not self._path.exists():
@@ -99,19 +116,26 @@ class Checkpoint:
         except Exception:  # damaged: it begins anew
             return None
         scores = tuple((int(step), float(score)) for step, score in told["scores"])
-        return State(tensors, told["step"], told["best_step"], scores)
+        return State(tensors, told["steps"], told["step"], told["best_step"], scores)
 
     def save(self, state: State) -> None:
         if self._path is None:
             return
-        told = {"step": state.step, "best_step": state.best_step, "scores": state.scores}
+        told = {
+            "steps": state.steps,
+            "step": state.step,
+            "best_step": state.best_step,
+            "scores": state.scores,
+        }
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._path, save(tensors, {"state": json.dumps(told)}))
+        with suppress(OSError):  # a full disk, a folder that cannot be written: it goes on
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, save(tensors, {"state": json.dumps(told)}))
 
     def remove(self) -> None:
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def _job(
@@ -145,7 +169,7 @@ def _labels(
         title="quantization-aware training",
         weights=weights,
         batches=lambda epoch: apart.without(recipe.training(epoch, subject.example), rows),
-        loss=loss,
+        loss=lambda batch, _: loss(batch),
         judge=partial(apart.mean, loss, rows) if apart.batches else None,
     )
 
@@ -158,11 +182,11 @@ def _distillation(
     weights: Mapping[str, torch.Tensor],
 ) -> Job:
     rows, parts = rows_of(subject.example), split(subject.calibration)
-    teacher = Simulation(tools.runtime.prepare(subject.model, subject.example, plan))
-    teacher.batches(subject.calibration)
+    # its roundings are off, and every layer is as the recipe has it
+    exact = plan.model_copy(update={"linear": "static", "float_layers": ()})
+    teacher = Simulation(tools.runtime.prepare(subject.model, subject.example, exact))
+    size = BATCH if teacher.batches(subject.calibration) else 1
     floats = float_outputs(teacher, parts.judged)
-    for rounding in teacher.roundings.values():
-        rounding.on = False
 
     def judge() -> float:
         return divergence(simulation.run(parts.judged), floats)
@@ -171,9 +195,9 @@ def _distillation(
         title="distilling from the float model",
         weights=weights,
         batches=lambda epoch: distillation_batches(
-            parts.fitted, lambda inputs: teacher.forward(inputs, rows), plan.seed, epoch
+            parts.fitted, lambda inputs: teacher.forward(inputs, rows), plan.seed, epoch, size
         ),
-        loss=lambda batch: distance(simulation.forward(batch[0], rows), batch[1]),
+        loss=lambda batch, _: distance(simulation.forward(batch[0], rows), batch[1]),
         judge=judge,
     )
 
@@ -188,30 +212,28 @@ def _first_batch(subject: Subject) -> Batch:
     return batch
 
 
-def _key(subject: Subject, tools: Tools, plan: Plan) -> str | None:
-    """With the data: the recipe's own, which no other key knows, by its first batch."""
-    assert plan.train is not None
-    own = tools.fingerprint.key(tools.runtime, plan)
-    if own is None or plan.train.objective != "labels":
-        return own
-    inputs, _ = _first_batch(subject)
-    return content_key([own.encode(), *map(to_bytes, inputs)])[:40]
-
-
-def _load(key: str | None, weights: Mapping[str, torch.Tensor]) -> Training | None:
+def _load(key: str | None, weights: Mapping[str, torch.Tensor]) -> tuple[Training, Scores] | None:
     folder = load_stage(KIND, key) if key is not None else None
     if folder is None:
         return None
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        training, scores = json.loads((folder / FOUND).read_bytes())
+    except Exception:  # cleared meanwhile by another process, or not readable
+        return None
     with torch.no_grad():
-        for name, tensor in load_file(folder / WEIGHTS).items():
+        for name, tensor in tensors.items():
             weights[name].copy_(tensor)
-    return Training.model_validate_json((folder / FOUND).read_bytes())
+    found = tuple((int(step), float(score)) for step, score in scores)
+    return Training.model_validate(training), found
 
 
-def _keep(key: str | None, weights: Mapping[str, torch.Tensor], done: Training) -> None:
+def _keep(
+    key: str | None, weights: Mapping[str, torch.Tensor], done: Training, scores: Scores
+) -> None:
     def fill(draft: Path) -> None:
         save_file({n: w.detach().contiguous() for n, w in weights.items()}, draft / WEIGHTS)
-        (draft / FOUND).write_text(done.model_dump_json())
+        (draft / FOUND).write_text(json.dumps([done.model_dump(), scores]))
 
     if key is not None:
         store_stage(KIND, key, fill)

@@ -46,6 +46,8 @@ def blame(
     """
     measure = _Measure(judged, floats)
     total = measure(plain, everywhere)
+    if total <= 0:  # outputs that tell nothing of what was lost on the way to them
+        return ()
     parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
     alone = {part: measure(plain, _only(part)) for part in parts}
     suspects = sorted(parts, key=lambda part: -alone[part])[:LOOKED_AT]

@@ -61,13 +61,16 @@ def purchases(
     with simulation.rounding(everywhere):
         before = now = divergence(simulation.run(judged), floats)
     offers = _offers(simulation)
+    least_mb = FREE_SHARE * max(model_mb, 1e-6)
     price = {
-        name: sum(float_cost_mb(simulation, owner) for owner in inside) + FREE_SHARE * model_mb
+        name: sum(float_cost_mb(simulation, owner) for owner in inside) + least_mb
         for name, inside in offers.items()
     }
     bought: list[str] = []
     layers: list[tuple[str, ...]] = []
     divergences: list[float] = []
+    if before <= 0:  # outputs that tell nothing of what was lost on the way to them
+        return Purchase((), (), before)
     with progress.stage("finding the layers to keep float") as stage:
         # each offer is tried once; after that only the best, for most trade places seldom
         worth = {name: left([name]) for name in offers}

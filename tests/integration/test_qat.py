@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import DIGITS, empty_cache
+from conftest import empty_cache
 
 import edgekit
 from edgekit.cache import cache_folder
@@ -124,17 +124,62 @@ def test_training_that_makes_nothing_better_is_not_taken(recipe: Path, tmp_path:
     assert document.plan["train"] is None
 
 
-def test_distillation_needs_no_labels(tmp_path: Path) -> None:
-    plan = Plan.model_validate(
-        {
-            "precision": "int8",
-            "observer": "percentile",
-            "train": {"objective": "float_model", "steps": 12, "learning_rate": 1e-3},
-        }
-    )
-    document = build(DIGITS, tmp_path / "b", plan=plan)
-    assert document.parity.passed
-    assert document.accuracy.artifact > 97
+def test_distillation_needs_no_labels(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(STRIPES.replace("def training(", "def unused("))
+    training = {"objective": "float_model", "steps": 60, "learning_rate": 3e-3, "stop": 60}
+    plan = {"precision": "int8", "observer": "percentile", "train": training}
+    document = build(recipe, tmp_path / "b", plan=Plan.model_validate(plan))
+    untrained = Plan.model_validate({**plan, "train": None})
+    before = build(recipe, tmp_path / "untrained", plan=untrained)
+    assert document.parity.float_model.sqnr_db != before.parity.float_model.sqnr_db
+    assert document.parity.float_model.sqnr_db > 20
+
+
+def test_without_evaluate_the_loss_on_data_kept_apart_decides(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(STRIPES.replace("def evaluate(", "def unused("))
+    document = build(recipe, tmp_path / "b", qat=True, max_drop=50)
+    tried = [(rung.precision, rung.taken) for rung in document.ladder]
+    assert tried == [("int8", False), ("int8 trained", True)]
+    assert "loss on data kept apart" in document.ladder[-1].reason
+
+
+def test_a_good_int8_is_not_lost_to_a_training_that_is_worse(recipe: Path, tmp_path: Path) -> None:
+    wrong = "return torch.nn.functional.cross_entropy(output, 3 - target)"
+    recipe.write_text(f"{STRIPES}\ndef loss(output, target):\n    {wrong}\n")
+    document = build(recipe, tmp_path / "b", qat=True, max_drop=5)
+    assert [(rung.precision, rung.taken) for rung in document.ladder] == [
+        ("int8 trained", False),
+        ("int8", True),
+    ]
+
+
+def test_other_training_data_are_trained_on_anew(recipe: Path, tmp_path: Path) -> None:
+    """The recipe is the same; what it reads is not."""
+    data = tmp_path / "flip.txt"
+    data.write_text("0")
+    reading = "    y = (y + int(Path(__file__).with_name('flip.txt').read_text())) % 4\n"
+    marker = "    x, y = images(640, 4)\n"
+    source = STRIPES.replace(marker, marker + reading)
+    recipe.write_text(f"from pathlib import Path\n{source}")
+    options = {"precision": "int8", "qat": True, "effort": "quick"}
+    first = build(recipe, tmp_path / "first", **options)
+    data.write_text("1")
+    second = build(recipe, tmp_path / "second", **options)
+    assert first.plan["train"] is not None
+    assert second.accuracy.artifact < first.accuracy.artifact - 10
+
+
+def test_a_limit_cuts_training_and_is_forgotten_with_the_next_build(
+    recipe: Path, tmp_path: Path
+) -> None:
+    options = {"precision": "int8", "qat": True}
+    short = build(recipe, tmp_path / "short", time_limit_s=0.5, **options)
+    long = build(recipe, tmp_path / "long", **options)
+    if short.plan["train"] is not None:
+        assert short.plan["train"]["steps"] < long.plan["train"]["steps"]
+    assert long.plan["train"]["steps"] == 400
+    again = build(recipe, tmp_path / "again", plan=tmp_path / "short" / "manifest.json")
+    assert again.plan == short.plan
 
 
 @pytest.mark.parametrize(
@@ -153,6 +198,11 @@ def test_distillation_needs_no_labels(tmp_path: Path) -> None:
         ),
         ("def loss(output, target):\n    return output", "must return a tensor of one number"),
         ("def loss(output, target):\n    return output.sum() / 0", "first training batch is"),
+        (
+            "def loss(output, target):\n    return (output.argmax(1) != target).float().mean()",
+            "does not depend on the model's outputs by a gradient",
+        ),
+        ("calibration = None", "has no calibration"),
     ],
 )
 def test_training_data_that_cannot_work_are_told_before_anything_runs(

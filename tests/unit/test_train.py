@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -55,12 +57,8 @@ def problem(judge: bool = True, scale: float = 1.0) -> tuple[Job, torch.Tensor]:
         return ((batch[0][0] @ weight.T - batch[1]) * scale + noise).square().mean()
 
     held = hold_out(epoch(100), 1)
-    return (
-        Job(
-            "training", {"w": weight}, epoch, loss, (lambda: held.mean(loss, 1)) if judge else None
-        ),
-        weight,
-    )
+    judged = (lambda: held.mean(loss, 1)) if judge else None
+    return Job("training", {"w": weight}, epoch, lambda batch, _: loss(batch), judged), weight
 
 
 def run(job: Job, training: Training = TRAINING, checkpoint: Memory | None = None):
@@ -101,7 +99,7 @@ def test_the_step_it_stopped_at_leads_to_the_same_weights() -> None:
 def test_weights_that_only_become_worse_stay_as_they_were() -> None:
     job, weight = problem()
     before = weight.clone()
-    climbing = replace(job, loss=lambda batch: -job.loss(batch))
+    climbing = replace(job, loss=lambda batch, share: -job.loss(batch, share))
     found = run(climbing)
     assert found.stop == 0
     assert torch.equal(weight, before)
@@ -116,7 +114,7 @@ def test_without_data_kept_apart_the_last_step_is_taken() -> None:
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_rate() -> None:
     job, _ = problem(judge=False)
-    broken = replace(job, loss=lambda batch: job.loss(batch) * float("nan"))
+    broken = replace(job, loss=lambda batch, share: job.loss(batch, share) * float("nan"))
     with pytest.raises(TrainingError, match=r"nan at step 1, at a learning rate of 0\.1"):
         run(broken)
 
@@ -136,29 +134,68 @@ def test_a_gradient_passes_through_rounding_but_not_through_clipping() -> None:
     assert value.grad.tolist() == [1.0, 1.0, 0.0]
 
 
+def shuffled(seed: int, copies: int = 1) -> Iterator[Batch]:
+    """Fifty images, all of them in every epoch, each with its number as its label."""
+    images = torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(seed)).repeat(copies)
+    return (((images[part],), part) for part in order.split(8))
+
+
+def labels_of(batches: Iterable[Batch]) -> list[int]:
+    return sorted(torch.cat([target for _, target in batches]).tolist())
+
+
 def test_examples_kept_apart_are_known_again_in_a_shuffled_epoch() -> None:
-    images, labels = torch.randn(50, 2, 3), torch.arange(50)
+    apart = hold_out(shuffled(0), 1)
+    kept = labels_of(apart.batches)
+    assert 1 <= len(kept) <= 12
+    assert sorted(labels_of(apart.without(shuffled(7), 1)) + kept) == list(range(50))
+    assert labels_of(hold_out(shuffled(3), 1).batches) == kept, "whatever the order"
 
-    def batches(order: torch.Tensor) -> Iterator[Batch]:
-        return (((images[part],), labels[part]) for part in order.split(8))
 
-    apart = hold_out(batches(torch.arange(50)), 1)
-    kept = torch.cat([target for _, target in apart.batches])
-    assert kept.tolist() == [0, 10, 20, 30, 40]
-    trained = apart.without(batches(torch.randperm(50)), 1)
-    seen = torch.cat([target for _, target in trained]).tolist()
-    assert sorted(seen + kept.tolist()) == list(range(50))
+def test_what_is_drawn_often_is_not_kept_apart_more() -> None:
+    once = labels_of(hold_out(shuffled(0), 1).batches)
+    assert labels_of(hold_out(shuffled(0, copies=20), 1).batches) == once
+
+
+def test_of_a_few_examples_one_is_kept_apart_and_of_one_none() -> None:
+    few = [((torch.arange(6.0).reshape(3, 2),), torch.arange(3))]
+    assert 1 <= len(labels_of(hold_out(iter(few), 1).batches)) < 3
+    assert hold_out(iter([((torch.ones(4, 2),), torch.arange(4))]), 1).batches == ()
+
+
+def test_an_endless_epoch_is_looked_at_for_a_while() -> None:
+    images = torch.randn(4000, 2)
+    endless = ((((images),), torch.arange(4000)) for _ in itertools.count())
+    assert hold_out(endless, 1).batches
 
 
 def test_an_example_may_be_several_rows() -> None:
-    inputs, target = torch.arange(24.0).reshape(12, 2), torch.arange(4)
-    apart = hold_out(iter([((inputs,), target)]), 3)
-    ((found,), label), *_ = apart.batches
-    assert found.tolist() == inputs[:3].tolist()
-    assert label.tolist() == [0]
+    inputs, target = torch.arange(48.0).reshape(24, 2), torch.arange(8)
+    for (found,), labels in hold_out(iter([((inputs,), target)]), 3).batches:
+        for rows, label in zip(found.split(3), labels.tolist(), strict=True):
+            assert torch.equal(rows, inputs[3 * label : 3 * label + 3])
 
 
 def test_targets_that_cannot_be_told_apart_keep_nothing_apart() -> None:
-    apart = hold_out(iter([((torch.randn(8, 2),), "a caption")]), 1)
-    assert apart.batches == ()
-    assert len(list(apart.without([((torch.randn(8, 2),), "a caption")], 1))) == 1
+    for target in ("a caption", torch.randn(16, 6)):  # sixteen boxes of eight images
+        batch: Batch = ((torch.randn(8, 2),), target)
+        apart = hold_out(iter([batch]), 1)
+        assert apart.batches == ()
+        assert list(apart.without([batch], 1)) == [batch]
+
+
+def test_a_piece_without_a_loss_does_not_count() -> None:
+    apart = hold_out(shuffled(0), 1)
+    assert apart.mean(lambda batch: torch.tensor(2.0), 1) == 2.0
+    with pytest.raises(TrainingError, match="not finite"):
+        apart.mean(lambda batch: torch.tensor(float("nan")), 1)
+
+
+def test_a_time_limit_makes_the_schedule_shorter() -> None:
+    job, _ = problem()
+    unlimited = train(job, TRAINING, 0, Memory(), Silent(), time_limit_s=1000)
+    assert unlimited.steps == TRAINING.steps
+    job, _ = problem()
+    slow = replace(job, loss=lambda batch, share: (time.sleep(0.02), job.loss(batch, share))[1])
+    assert train(slow, TRAINING, 0, Memory(), Silent(), time_limit_s=0.4).steps < 25

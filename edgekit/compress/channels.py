@@ -1,0 +1,197 @@
+"""Which channels of a model must go together: groups of layers, found by dependency graph.
+
+G. Fang et al., "DepGraph: Towards Any Structural Pruning" (2023, arXiv:2301.12900), by their
+library torch-pruning. Whatever it says is tried on a copy: a channel that nobody reads any more
+may be removed, and the function must stay what it was. What fails that is told, by layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.recipe import Inputs
+from edgekit.runtimes.quiet import quiet
+
+# Between the pruned copy and one that reads zeros there: sums of fewer terms.
+SAME_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a group touches a layer: its outputs or its inputs. ``channels[i]`` is the layer's own
+    index of what is channel ``roots[i]`` of the group.
+    """
+
+    layer: str
+    output: bool
+    channels: tuple[int, ...]
+    roots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """``count`` channels of ``layer``, and all places that go with them."""
+
+    layer: str
+    count: int
+    places: tuple[Place, ...]
+
+    @property
+    def readers(self) -> tuple[Place, ...]:
+        return tuple(place for place in self.places if not place.output)
+
+
+@dataclass(frozen=True)
+class Refused:
+    layer: str
+    why: str
+
+
+def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Refused]]:
+    """The groups that may lose channels, and the layers that may not with the reason.
+
+    ``model`` stays as it is. Every group is tried on a copy, a second or so each.
+    """
+    groups: list[Group] = []
+    refused = list(_recurrent(model))
+    expected = _outputs(model, example)
+    for group in _groups(_Graph(copy.deepcopy(model), example)):
+        why = _why_not(model, example, group, expected)
+        if why is None:
+            groups.append(group)
+        else:
+            refused.append(Refused(group.layer, why))
+    return groups, refused
+
+
+def without_channels(
+    model: nn.Module, example: Inputs, gone: dict[str, Sequence[int]]
+) -> nn.Module:
+    """A copy of the model without these channels of the groups that the layers are the first of."""
+    pruned = copy.deepcopy(model)
+    graph = _Graph(pruned, example)
+    for layer, channels in gone.items():
+        graph.group(layer, list(channels)).prune()
+    for parameter in pruned.parameters():
+        parameter.grad = None
+    return pruned.eval()
+
+
+def silenced(
+    model: nn.Module, groups: Sequence[Group], gone: dict[str, Sequence[int]]
+) -> nn.Module:
+    """A copy in which nobody reads these channels: what removing them must be equal to."""
+    copied = copy.deepcopy(model)
+    layers = dict(copied.named_modules())
+    with torch.no_grad():
+        for group in groups:
+            chosen = set(gone.get(group.layer, ()))
+            for place in group.readers:
+                own = [c for c, r in zip(place.channels, place.roots, strict=True) if r in chosen]
+                layers[place.layer].weight[:, own] = 0
+    return copied
+
+
+def same_function(one: nn.Module, other: nn.Module, example: Inputs) -> bool:
+    return _is_same(_outputs(one, example), _outputs(other, example))
+
+
+class _Graph:
+    """torch-pruning's dependency graph, with the layers by their names."""
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        import torch_pruning
+
+        self.layers = dict(model.named_modules())
+        self.names = {module: name for name, module in self.layers.items()}
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        with quiet(), torch.enable_grad():
+            self.found: Any = torch_pruning.DependencyGraph().build_dependency(model, example)
+
+    def all(self) -> Iterator[Any]:
+        with quiet():
+            yield from self.found.get_all_groups(
+                root_module_types=[nn.Conv2d, nn.Linear, nn.Conv1d]
+            )
+
+    def group(self, layer: str, channels: list[int]) -> Any:
+        module = self.layers[layer]
+        pruner = self.found.get_pruner_of_module(module)
+        return self.found.get_pruning_group(module, pruner.prune_out_channels, channels)
+
+
+def _groups(graph: _Graph) -> Iterator[Group]:
+    for found in graph.all():
+        places = []
+        for item in found.items:
+            module, handler = item.dep.target.module, item.dep.handler
+            if module not in graph.names or not getattr(module, "weight", None) is not None:
+                continue
+            output = graph.found.is_out_channel_pruning_fn(handler)
+            if output or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+                channels, roots = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
+                places.append(Place(graph.names[module], output, channels, roots))
+        first = found[0].dep.target.module
+        yield Group(graph.names[first], len(found[0].idxs), tuple(places))
+
+
+def _why_not(
+    model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
+) -> str | None:
+    """None where removing one channel is the same as nobody reading it."""
+    layers = dict(model.named_modules())
+    if group.count < 2:
+        return "it has one channel"
+    for place in group.places:
+        groups = getattr(layers[place.layer], "groups", 1)
+        if groups > 1 and groups != getattr(layers[place.layer], "out_channels", groups):
+            return f"'{place.layer}' is a grouped convolution"
+    if not group.readers:
+        return "its channels are outputs of the model"
+    gone: dict[str, Sequence[int]] = {group.layer: [group.count - 1]}
+    try:
+        pruned = without_channels(model, example, gone)
+        found = _outputs(pruned, example)
+    except Exception as error:
+        return f"without a channel the model fails: {str(error).splitlines()[0][:120]}"
+    if _size(pruned) == _size(model):
+        return "nothing is removed: the dependency graph does not see its channels"
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        return "its channels are outputs of the model"
+    if not _is_same(found, _outputs(silenced(model, [group], gone), example)):
+        return "removing a channel changes the others: they are normalized or arranged together"
+    return None
+
+
+def _recurrent(model: nn.Module) -> Iterator[Refused]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase):
+            yield Refused(name, f"{type(module).__name__}: recurrent layers are not pruned")
+        elif isinstance(module, nn.MultiheadAttention):
+            yield Refused(name, "MultiheadAttention: its projections are one fused weight")
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _outputs(model: nn.Module, example: Inputs) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [t for t in torch.utils._pytree.tree_leaves(model(*example)) if torch.is_tensor(t)]
+
+
+def _is_same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    return all(
+        a.shape == b.shape
+        and float((a.double() - b.double()).abs().max())
+        <= SAME_TOLERANCE * max(1e-12, float(b.double().abs().max()))
+        for a, b in zip(one, other, strict=True)
+        if a.is_floating_point() and a.numel()
+    )

@@ -1,0 +1,78 @@
+"""One plan built and judged: the artifact, run by its own runner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.documents import Accuracy, Parity
+from edgekit.errors import RuntimeFailure
+from edgekit.pipeline.kept import Tools
+from edgekit.pipeline.lowered import Lowered, lower
+from edgekit.pipeline.parity import compare, drop_without_labels, require
+from edgekit.pipeline.predict import Counted, run_serving
+from edgekit.pipeline.stage import staged
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Plan
+from edgekit.runner.client import Serving
+from edgekit.runtimes.base import Artifact
+
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``drop`` in points, by ``judged_by``; ``inferences`` is how many ``evaluate`` asked for."""
+
+    plan: Plan
+    artifact: Artifact
+    parity: Parity
+    accuracy: Accuracy
+    drop: float | None
+    judged_by: str | None
+    inferences: int
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
+        return self.drop if self.judged_by == EVALUATE else None
+
+    @property
+    def loss(self) -> float:
+        """What the ladder goes by; a model that nothing can judge is believed."""
+        return self.drop if self.drop is not None else 0.0
+
+    @property
+    def said(self) -> str:
+        return f"it loses {self.loss:.2f} points by {self.judged_by}"
+
+
+def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
+    """Lower a plan and judge the artifact. Raises RuntimeFailure, ParityError."""
+    lowered = lower(subject, tools, plan)
+    if plan.is_quantized and lowered.artifact.program.quantized_operators == 0:
+        raise RuntimeFailure(
+            "no operator of this model could be quantized to int8",
+            "build it with --precision fp32",
+        )
+    return _judge(subject, tools, plan, lowered)
+
+
+def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
+    """Parity first, then the recipe's metric."""
+    with staged(lowered.artifact, tools.host_files) as here, Serving(here) as serving:
+        run = run_serving(serving)
+        with tools.progress.stage(f"checking parity of {plan.precision}"):
+            parity = require(compare(subject, lowered, run, plan.precision))
+        with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
+            counted = Counted(run, stage)
+            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
+            drop, judged_by = _drop(accuracy)
+            if drop is None and plan.is_quantized:
+                drop, judged_by = drop_without_labels(subject, run, parity)
+    return Candidate(plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count)
+
+
+def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
+    if accuracy.fp32 is None or accuracy.artifact is None:
+        return None, None
+    return round(accuracy.fp32 - accuracy.artifact, 9), EVALUATE
