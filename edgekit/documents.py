@@ -109,6 +109,25 @@ class Blame(BaseModel):
     applied: bool
 
 
+class CompressionStep(BaseModel):
+    """What a step before quantization made of the recipe's model: accuracy in torch (None without
+    ``evaluate``), multiply-accumulates, parameters, and the latency of the float artifact against
+    that of the recipe's own model, median and 95 % interval, on the device that was named, else on
+    this host. ``refused``: layers that were left as they were, each with ``why``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    accuracy: float | None
+    macs: int
+    macs_before: int
+    parameters: int
+    parameters_before: int
+    latency_ratio: tuple[float, float, float] | None = None
+    refused: tuple[dict[str, str], ...] = ()
+
+
 class Advice(BaseModel):
     """Operators that run on slow portable kernels, of one cause: which, in which layers ('' is the
     model itself), how many calls an inference, and what to write ``instead``; None: not known.
@@ -135,6 +154,7 @@ class VerdictDocument(Document):
     plan: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
     blame: tuple[Blame, ...] = ()
+    compression: tuple[CompressionStep, ...] = ()
     program: dict[str, Any] = {}
     relaxations: tuple[dict[str, Any], ...] = ()
     advice: tuple[Advice, ...] = ()

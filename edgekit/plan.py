@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,16 +17,29 @@ Precision = Literal["fp32", "int8", "mixed", "as_is"]
 PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]
-Objective = Literal["labels", "float_model"]
+Objective = Literal["labels", "float_model", "both"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
-class Training(BaseModel):
-    """How the weights are trained with their rounding in place.
+@dataclass(frozen=True)
+class Options:
+    """What flags ask for beside the precision; ``prune``: a share of the multiply-accumulates."""
 
-    objective      labels: the recipe's training() and loss(), quantization-aware training;
-                   float_model: the float model's outputs for the calibration data, distillation
+    seed: int = 0
+    effort: Effort = "normal"
+    qat: bool = False
+    prune: float | None = None
+    distill: bool = False
+    time_limit_s: float | None = None
+
+
+class Training(BaseModel):
+    """How weights are trained.
+
+    objective      labels: the recipe's training() and loss(); float_model: the outputs of the
+                   float model (of the recipe's teacher(), where it has one), without labels;
+                   both: of the two
     steps          of the schedule, one batch each
     learning_rate  a step's size against that of the weights it changes
     stop           the step whose weights are taken; null: the best on data kept apart, or the last
@@ -71,6 +85,8 @@ class Plan(BaseModel):
     int8 but for ``float_layers``; ``as_is``: a finished file, of which nothing is known but what
     it holds.
 
+    prune          channels removed before anything else; null: none
+    recover        training of the float model, after pruning; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
     linear         how linear layers are quantized. static: as all others, ranges from calibration;
                    dynamic: each row of activations by its own range, found at run time;
@@ -80,7 +96,7 @@ class Plan(BaseModel):
                    activations hand on to the weights that use them; null: none
     correct        gain and bias correction
     round          rounding of the weights learned layer by layer
-    train          training with the rounding in place, after all of these; null: none
+    train          training of int8, with the rounding in place, after all of these; null: none
     float_layers   modules of the recipe's model that stay float, with what is inside them
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
@@ -90,6 +106,8 @@ class Plan(BaseModel):
     )
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
+    prune: Prune | None = None
+    recover: Training | None = None
     precision: Precision
     per_channel: bool = True
     linear: LinearLayers = "static"
@@ -106,7 +124,14 @@ class Plan(BaseModel):
     def _has_something_to_round(self) -> Self:
         if not self.is_quantized and (self.train is not None or not self.is_plain):
             raise ValueError(f"{self.precision} rounds nothing: nothing is repaired or trained")
+        if self.train is not None and self.train.objective == "both":
+            raise ValueError("int8 is trained by labels or by the float_model, not by both")
         return self
+
+    @property
+    def changes_the_model(self) -> bool:
+        """Before anything is quantized."""
+        return self.prune is not None or self.recover is not None
 
     @property
     def is_quantized(self) -> bool:

@@ -31,6 +31,8 @@ class Settings(BudgetLimits):
     precision: PrecisionChoice | None = None
     effort: Effort | None = None
     qat: bool | None = None
+    prune: float | None = Field(default=None, gt=0, lt=1)
+    distill: bool | None = None
     time_limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     plan: str | None = None
     calibration: str | None = None

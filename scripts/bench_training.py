@@ -28,7 +28,7 @@ from edgekit.compress.held_out import HeldOut, hold_out
 from edgekit.compress.train import Batch, Job, train
 from edgekit.pipeline.predict import run_serving
 from edgekit.pipeline.stage import staged
-from edgekit.pipeline.training import QAT_RATE, Checkpoint
+from edgekit.pipeline.training import RATE, Checkpoint
 from edgekit.plan import Plan, Training
 from edgekit.progress import Silent
 from edgekit.recipe import Recipe, open_recipe
@@ -47,7 +47,7 @@ FROZEN_FROM = 2 / 3
 def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
-    training = Training(objective="labels", steps=steps, learning_rate=QAT_RATE)
+    training = Training(objective="labels", steps=steps, learning_rate=RATE)
     with tempfile.TemporaryDirectory() as name, open_recipe(RECIPE, 0) as recipe:
         folder, judge = Path(name), Judge(recipe)
         say("ResNet-20: fp32 as it is", "", f"{100 * judge.of_model().mean():.2f}")

@@ -21,6 +21,7 @@ from edgekit.cli.options import (
     SizeMb,
     Verbose,
     positive,
+    share,
 )
 from edgekit.cli.output import output
 
@@ -62,6 +63,14 @@ def build(
         typer.Option(
             help="quick: no repairs, no blame, memory measured once; thorough: nine times."
         ),
+    ] = None,
+    prune: Annotated[
+        float | None,
+        typer.Option(help="Remove channels: this share of the MACs.", callback=share),
+    ] = None,
+    distill: Annotated[
+        bool | None,
+        typer.Option("--distill/--no-distill", help="Train towards teacher() or the model itself."),
     ] = None,
     qat: Annotated[
         bool | None,
@@ -108,6 +117,8 @@ def build(
             "size_mb": size_mb,
             "max_drop": max_drop,
             "effort": effort,
+            "prune": prune,
+            "distill": distill,
             "qat": qat,
             "time_limit": time_limit,
             "plan": str(plan) if plan else None,
@@ -120,11 +131,12 @@ def build(
     )
     if plan is not None and precision is not None:
         raise edgekit.UsageError("--plan says the precision: leave --precision out")
-    if qat and (plan is not None or precision == "fp32"):
+    if plan is not None and (qat or distill or prune is not None):
         raise edgekit.UsageError(
-            "--qat trains int8: leave --plan out, which says by itself what is trained, "
-            "and --precision fp32"
+            "--plan says what is pruned and trained: leave --prune, --distill and --qat out"
         )
+    if qat and precision == "fp32":
+        raise edgekit.UsageError("--qat trains int8: leave --precision fp32 out")
     wanted = settings.pick(layers, "target")
     if wanted is None:
         raise edgekit.UsageError(
@@ -139,6 +151,8 @@ def build(
         precision=settings.pick(layers, "precision", "auto"),
         limits=settings.limits(layers, board),
         effort=settings.pick(layers, "effort", "normal"),
+        prune=settings.pick(layers, "prune"),
+        distill=settings.pick(layers, "distill", False),
         qat=settings.pick(layers, "qat", False),
         time_limit_s=settings.pick(layers, "time_limit"),
         plan=settings.pick(layers, "plan"),

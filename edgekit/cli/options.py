@@ -31,6 +31,12 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+def share(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter("a share, between 0 and 1")
+    return value
+
+
 def _not_negative(value: float | None) -> float | None:
     if value is not None and not (value >= 0 and math.isfinite(value)):
         raise typer.BadParameter("a number from 0 on")

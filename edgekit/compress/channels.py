@@ -8,7 +8,8 @@ may be removed, and the function must stay what it was. What fails that is told,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ import torch
 from torch import nn
 
 from edgekit.recipe import Inputs
-from edgekit.runtimes.quiet import quiet
 
 # Between the pruned copy and one that reads zeros there: sums of fewer terms.
 SAME_TOLERANCE = 1e-3
@@ -71,7 +71,7 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
 
 
 def without_channels(
-    model: nn.Module, example: Inputs, gone: dict[str, Sequence[int]]
+    model: nn.Module, example: Inputs, gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy of the model without these channels of the groups that the layers are the first of."""
     pruned = copy.deepcopy(model)
@@ -84,7 +84,7 @@ def without_channels(
 
 
 def silenced(
-    model: nn.Module, groups: Sequence[Group], gone: dict[str, Sequence[int]]
+    model: nn.Module, groups: Sequence[Group], gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy in which nobody reads these channels: what removing them must be equal to."""
     copied = copy.deepcopy(model)
@@ -112,14 +112,13 @@ class _Graph:
         self.names = {module: name for name, module in self.layers.items()}
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        with quiet(), torch.enable_grad():
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
             self.found: Any = torch_pruning.DependencyGraph().build_dependency(model, example)
 
     def all(self) -> Iterator[Any]:
-        with quiet():
-            yield from self.found.get_all_groups(
-                root_module_types=[nn.Conv2d, nn.Linear, nn.Conv1d]
-            )
+        kinds = [nn.Conv1d, nn.Conv2d, nn.Linear]
+        yield from self.found.get_all_groups(root_module_types=kinds)
 
     def group(self, layer: str, channels: list[int]) -> Any:
         module = self.layers[layer]
@@ -155,7 +154,7 @@ def _why_not(
             return f"'{place.layer}' is a grouped convolution"
     if not group.readers:
         return "its channels are outputs of the model"
-    gone: dict[str, Sequence[int]] = {group.layer: [group.count - 1]}
+    gone: Mapping[str, Sequence[int]] = {group.layer: [group.count - 1]}
     try:
         pruned = without_channels(model, example, gone)
         found = _outputs(pruned, example)

@@ -53,12 +53,12 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
     )
 
 
-def distance(outputs: Outputs, floats: Outputs) -> torch.Tensor:
-    """What is made smaller: the Kullback-Leibler divergence of classes (nats), else the noise to
-    signal of each output, added up.
+def distance(outputs: Outputs, floats: Outputs, temperature: float = 1.0) -> torch.Tensor:
+    """What is made smaller: the Kullback-Leibler divergence of classes (nats) whose scores are
+    divided by ``temperature``, else the noise to signal of each output, added up.
     """
     if is_classes(floats):
-        wanted, found = (torch.log_softmax(scores[0], 1) for scores in (floats, outputs))
+        wanted, found = (torch.log_softmax(s[0] / temperature, 1) for s in (floats, outputs))
         return (wanted.exp() * (wanted - found)).sum(1).mean()
     total = torch.zeros(())
     for a, b in zip(outputs, floats, strict=True):

@@ -36,15 +36,13 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass(frozen=True)
 class Pruned:
-    """``widths``: channels that are left, by layer, where some went. MACs and parameters before
-    and after.
+    """``gone``: which channels of a group went, by its first layer. ``refused``: what may not
+    lose any.
     """
 
     model: nn.Module
-    widths: dict[str, int]
+    gone: dict[str, list[int]]
     refused: tuple[Refused, ...]
-    macs: tuple[int, int]
-    parameters: tuple[int, int]
 
 
 def prune(
@@ -65,7 +63,7 @@ def prune(
     scores = importance(model, groups)
     choose = _uniformly if wanted.spread == "uniform" else _by_worth
     kept = choose(groups, scores, costs, wanted)
-    gone: dict[str, Sequence[int]] = {
+    gone = {
         group.layer: sorted(_least_first(scores[group.layer])[: group.count - kept[group.layer]])
         for group in groups
         if kept[group.layer] < group.count
@@ -73,12 +71,7 @@ def prune(
     pruned = without_channels(model, example, gone)
     if not same_function(pruned, silenced(model, groups, gone), example):
         raise RuntimeFailure("the pruned model computes something else than the model without them")
-    parameters = tuple(sum(p.numel() for p in net.parameters()) for net in (model, pruned))
-    macs = tuple(sum(macs_by_layer(net, example).values()) for net in (model, pruned))
-    widths = {layer: kept[layer] for layer in gone}
-    return Pruned(
-        pruned, widths, tuple(refused), (macs[0], macs[1]), (parameters[0], parameters[1])
-    )
+    return Pruned(pruned, gone, tuple(refused))
 
 
 def told(refused: Iterable[Refused]) -> str:
@@ -137,6 +130,11 @@ def by_taylor(
     arXiv:1906.10771); ``losses`` gives one for each batch.
     """
     return lambda model, groups: _gates(model, groups, list(losses(model)))
+
+
+def macs_of(model: nn.Module, example: Inputs) -> int:
+    """Multiply-accumulates of one run of ``example``, in convolutions and linear layers."""
+    return sum(macs_by_layer(model, example).values())
 
 
 def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:

@@ -263,6 +263,13 @@ class _Loop:
         self.scores = list(state.scores)
 
 
+def freeze_norms(model: torch.nn.Module) -> None:
+    """Batch norms of a model in training use their statistics, and leave them as they are."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 @contextmanager
 def _own_random_numbers(seed: int) -> Iterator[None]:
     """What the data draw from, of whichever library, is left as it was."""

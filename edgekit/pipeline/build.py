@@ -23,7 +23,7 @@ from edgekit.bundle.write import check_output, drafting, explaining
 from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
-from edgekit.documents import VerdictDocument
+from edgekit.documents import CompressionStep, VerdictDocument
 from edgekit.errors import SettingError, TargetError
 from edgekit.interrupt import fragile
 from edgekit.pipeline.check import verdict_document
@@ -31,7 +31,7 @@ from edgekit.pipeline.deploy import reaching
 from edgekit.pipeline.golden import Load, golden_inputs
 from edgekit.pipeline.measured import environment_dict, measure_bundle, why_no_latency
 from edgekit.pipeline.payoff import Arena
-from edgekit.plan import Effort, Plan, PrecisionChoice, read_plan
+from edgekit.plan import Effort, Options, Plan, PrecisionChoice, read_plan
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runtimes.base import RunnerFiles, Runtime
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.pipeline.built import Built
+    from edgekit.pipeline.kept import Tools
+    from edgekit.pipeline.ladder import Climbed
     from edgekit.pipeline.subject import Subject
     from edgekit.plan import Training
     from edgekit.recipe import Recipe
@@ -80,6 +82,8 @@ def build(
     max_drop: float | None = None,
     effort: Effort = "normal",
     qat: bool = False,
+    prune: float | None = None,
+    distill: bool = False,
     time_limit_s: float | None = None,
     plan: str | Path | Plan | None = None,
     calibration: str | Path | None = None,
@@ -95,11 +99,14 @@ def build(
 
     ``recipe`` may be a program that torch.export.save wrote (.pt2), or a finished .pte, which is
     packaged as it is. ``plan`` (a file, or what read_plan gave) is done as it stands, in the place
-    of ``precision``. ``qat`` trains int8 by the recipe's training(), for ``time_limit_s`` at most,
-    and takes it where its artifact is better. ``calibration`` is a .npz file that stands in for
-    the recipe's calibration(). ``limits`` are budgets with who asked for each; the four budget
-    arguments are put before them, the target's own after. A missed budget is no error: the bundle
-    is there, and the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
+    of ``precision``. ``prune`` removes channels, this share of the multiply-accumulates, and the
+    model is trained after that; ``distill``: towards the outputs of the recipe's teacher(), or of
+    its own model before, too. ``qat`` trains int8 by the recipe's training() and takes it where
+    its artifact is better. Each training has ``time_limit_s`` at most. ``calibration`` is a .npz
+    file that stands in for the recipe's calibration(). ``limits`` are budgets with who asked for
+    each; the four budget arguments are put before them, the target's own after. A missed budget is
+    no error: the bundle is there, and the document says ``missed``. ``output`` defaults to
+    ./build/NAME-TARGET.
 
     Raises RecipeError, ExportError, TrainingError, TargetError, RuntimeFailure, ParityError,
     OutputError, UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is
@@ -114,16 +121,22 @@ def build(
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
     path = Path(recipe)
     finished = path.suffix == FINISHED
-    if finished and (precision != "auto" or calibration is not None or plan is not None or qat):
+    changing = qat or distill or prune is not None
+    if finished and (precision != "auto" or calibration or plan is not None or changing):
         raise SettingError(
-            f"{path} is finished and is packaged as it is: --precision, --plan, --qat and "
-            "--calibration are for a recipe or an exported program (.pt2)"
+            f"{path} is finished and is packaged as it is: --precision, --plan, --prune, "
+            "--distill, --qat and --calibration are for a recipe or an exported program (.pt2)"
         )
-    if qat and (precision == "fp32" or plan is not None):
+    if changing and plan is not None:
         raise SettingError(
-            "--qat trains int8, of which there is none with --precision fp32"
-            if plan is None
-            else "--qat and --plan: the plan says by itself what is trained"
+            "--plan says by itself what is pruned and trained: leave --prune, "
+            "--distill and --qat out"
+        )
+    if qat and precision == "fp32":
+        raise SettingError("--qat trains int8, of which there is none with --precision fp32")
+    if prune is not None and not 0 < prune < 1:
+        raise SettingError(
+            f"--prune {prune:g}: the share of the multiply-accumulates that goes is between 0 and 1"
         )
     wanted = plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan))
     engine = choose_runtime(runtime, board)
@@ -136,7 +149,7 @@ def build(
 
         clock = Clock()
         seed = wanted.seed if wanted is not None else seed
-        options = _Options(seed, effort, qat, time_limit_s)
+        options = Options(seed, effort, qat, prune, distill, time_limit_s)
         job = _Job(engine, board, asked, transport, progress, clock, options)
         with explaining(folder), clock.timed("total"):
             if finished:
@@ -144,14 +157,6 @@ def build(
             data = Path(calibration) if calibration is not None else None
             with open_source(path, seed) as opened:
                 return job.run(opened, data, wanted or precision, bundle_name, folder)
-
-
-@dataclass(frozen=True)
-class _Options:
-    seed: int
-    effort: Effort
-    qat: bool = False
-    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class _Job:
     transport: Transport | None
     progress: Progress
     clock: Clock
-    options: _Options
+    options: Options
 
     def run(
         self,
@@ -178,45 +183,58 @@ class _Job:
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
         from edgekit.pipeline.kept import Tools
-        from edgekit.pipeline.ladder import Request, climb, replay
-        from edgekit.pipeline.planned import for_subject
+        from edgekit.pipeline.planned import base_plan, for_subject, int8_training
+        from edgekit.pipeline.smaller import smaller
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
-        host = self.engine.runner_files(host_architecture(), self.progress)
+        options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
-            floats = wanted == "fp32" or (isinstance(wanted, Plan) and not wanted.is_quantized)
-            subject = read_subject(recipe, not floats, self.progress, calibration)
+            subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
             if isinstance(wanted, Plan):
-                wanted = for_subject(wanted, subject)
-            training = self._training(subject)
+                base = for_subject(wanted, subject)
+            else:
+                base = base_plan(subject, options, self.progress)
+            training = int8_training(subject, options)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
-            tools = Tools(
-                self.engine,
-                host,
-                self.options.seed,
-                self.progress,
-                Fingerprint(subject),
-                self._arena(),
-            )
-            drop = self.limits.get("accuracy_drop")
-            if isinstance(wanted, Plan):
-                climbed = replay(subject, tools, wanted, "as the plan says (--plan)")
-            else:
-                limit = drop.value if drop else None
-                effort, limit_s = self.options.effort, self.options.time_limit_s
-                request = Request(wanted, limit, effort, training, limit_s)
-                climbed = climb(subject, tools, request)
-        document = self._bundle(built(subject, climbed), host, name, folder)
+            fingerprint, arena = Fingerprint(subject), self._arena()
+            tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
+            steps: tuple[CompressionStep, ...] = ()
+            if base.changes_the_model:
+                small = smaller(subject, tools, base, options.time_limit_s)
+                subject, tools, base, steps = small.subject, small.tools, small.plan, small.steps
+            choice = None if isinstance(wanted, Plan) else wanted
+            climbed = self._climbed(subject, tools, base, choice, training)
+        document = self._bundle(built(subject, climbed, steps), host, name, folder)
         return self._advised(document, subject.model)
 
-    def _training(self, subject: Subject) -> Training | None:
-        from edgekit.pipeline.training import check_training, quantization_aware
+    def _climbed(
+        self,
+        subject: Subject,
+        tools: Tools,
+        base: Plan,
+        choice: PrecisionChoice | None,
+        training: Training | None,
+    ) -> Climbed:
+        """The ladder from ``base``; without a choice ``base`` is a plan that is done as it is."""
+        from edgekit.pipeline.ladder import Request, climb, replay
 
-        if not self.options.qat:
-            return None
-        check_training(subject)
-        return quantization_aware(self.options.effort)
+        if choice is None:
+            return replay(subject, tools, base, "as the plan says (--plan)")
+        drop = self.limits.get("accuracy_drop")
+        limit, options = drop.value if drop else None, self.options
+        return climb(
+            subject,
+            tools,
+            Request(choice, limit, options.effort, training, options.time_limit_s, base),
+        )
+
+    def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
+        """Calibration data: for int8, and for what is done to the model before."""
+        if isinstance(wanted, Plan):
+            return wanted.is_quantized or wanted.changes_the_model
+        changes = self.options.prune is not None or self.options.distill
+        return wanted != "fp32" or changes
 
     def _arena(self) -> Arena | None:
         if self.transport is None:
@@ -301,6 +319,7 @@ class _Job:
             inferences=built.inferences,
             ladder=built.ladder,
             blame=built.blame,
+            compression=built.compression,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

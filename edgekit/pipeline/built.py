@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.documents import Accuracy, Blame, Parity, Rung
+from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
 from edgekit.pipeline.ladder import Climbed
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
@@ -30,9 +30,12 @@ class Built:
     accuracy_drop: float | None = None
     inferences: int = 0
     blame: tuple[Blame, ...] = ()
+    compression: tuple[CompressionStep, ...] = ()
 
 
-def built(subject: Subject, climbed: Climbed) -> Built:
+def built(
+    subject: Subject, climbed: Climbed, compression: tuple[CompressionStep, ...] = ()
+) -> Built:
     candidate = climbed.candidate
     return Built(
         source=subject.recipe.path,
@@ -42,6 +45,7 @@ def built(subject: Subject, climbed: Climbed) -> Built:
         example=subject.example,
         ladder=climbed.ladder,
         blame=climbed.blame,
+        compression=compression,
         why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
         accuracy=candidate.accuracy,
         parity=candidate.parity,

@@ -72,6 +72,7 @@ def verdict_document(
         plan=manifest.plan.model_dump(mode="json"),
         ladder=record.ladder,
         blame=record.blame,
+        compression=record.compression,
         program=manifest.program.summary(),
         seconds=record.seconds,
     )

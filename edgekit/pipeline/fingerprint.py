@@ -45,9 +45,17 @@ class Fingerprint:
             return None
         own = [runtime.name, runtime.version, plan.model_dump_json()]
         parts = [*(part.encode() for part in own), *self._parts]
-        if plan.train is not None and plan.train.objective == "labels":
+        trains = plan.recover or (plan.train and plan.train.objective != "float_model")
+        if trains and self._subject.recipe.has("training"):
             parts.append(self._training_data)
+        if plan.recover is not None and self._subject.recipe.has("teacher"):
+            parts += self._teacher
         return content_key(parts)[:40]
+
+    @cached_property
+    def _teacher(self) -> list[bytes]:
+        teacher = self._subject.recipe.call("teacher")
+        return list(_of_model(teacher)) if isinstance(teacher, torch.nn.Module) else []
 
     @cached_property
     def _training_data(self) -> bytes:

@@ -38,13 +38,16 @@ NOTICEABLE_DROP = 0.5
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. ``training``: train int8 too, for ``limit_s`` seconds at most."""
+    """What was asked for. ``training``: train int8 too, for ``limit_s`` seconds at most.
+    ``base``: what was done to the model before, and its seed and structure.
+    """
 
     choice: PrecisionChoice
     max_drop: float | None
     effort: Effort
     training: Training | None = None
     limit_s: float | None = None
+    base: Plan = field(default_factory=lambda: Plan(precision="fp32"))
 
 
 @dataclass(frozen=True)
@@ -282,8 +285,7 @@ class _Climb:
         )
 
     def _plan(self, precision: Precision) -> Plan:
-        structure = self.subject.structure_digest
-        return Plan(precision=precision, seed=self.tools.seed, structure=structure)
+        return self.request.base.model_copy(update={"precision": precision})
 
     @property
     def _example_bytes(self) -> list[bytes]:

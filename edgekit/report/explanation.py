@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from edgekit.documents import Blame, Rung, VerdictDocument
+from edgekit.report.compression import refused_said, steps_said
 from edgekit.report.terminal import grid, printed
 
 FIXES = {
@@ -23,6 +24,8 @@ def render_explanation(document: VerdictDocument) -> str:
     plan = document.plan
     rows = [
         ("bundle", document.bundle),
+        *steps_said(document.compression),
+        *refused_said(document.compression),
         ("precision", str(plan.get("precision"))),
         ("accuracy", _accuracy(document)),
         ("tried", _ladder(document.ladder)),

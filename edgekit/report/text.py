@@ -22,6 +22,7 @@ from edgekit.documents import (
     RunDocument,
     VerdictDocument,
 )
+from edgekit.report.compression import steps_said
 from edgekit.report.operators import SLOWEST, slowest
 from edgekit.report.terminal import grid, printed, styled
 from edgekit.target import Target
@@ -35,6 +36,7 @@ def render_verdict(document: VerdictDocument) -> str:
     program = document.program
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
+        *steps_said(document.compression),
         ("precision", _precision(document)),
         *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],
         ("accuracy", _accuracy(document)),

@@ -1,0 +1,133 @@
+"""Which channels go together, what they are worth, and that removing them is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgekit.compress.channels import find_groups, same_function, silenced, without_channels
+from edgekit.compress.prune import by_fisher, by_size, macs_of, prune
+from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.plan import Prune
+
+IMAGE = (torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+class Residual(nn.Module):
+    """A stem whose channels go through an addition, a depthwise layer, a concatenation, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.norm = nn.Conv2d(3, 32, 3, 2, 1), nn.BatchNorm2d(32)
+        self.inner = nn.Conv2d(32, 48, 1)
+        self.deep = nn.Conv2d(48, 48, 3, 1, 1, groups=48)
+        self.outer = nn.Conv2d(48, 32, 1)
+        self.side = nn.Conv2d(32, 24, 1)
+        self.mix = nn.Conv2d(32 + 24, 16, 1)
+        self.head = nn.Linear(16 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + self.outer(torch.relu(self.deep(torch.relu(self.inner(x)))))
+        x = self.mix(torch.cat([x, torch.relu(self.side(x))], 1))
+        return self.head(torch.nn.functional.avg_pool2d(x, 2).flatten(1))
+
+
+class Mixed(nn.Module):
+    """A linear pair that can be pruned, beside what cannot."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.kind = kind
+        self.first, self.second = nn.Linear(16, 64), nn.Linear(64, 32)
+        self.grouped = nn.Conv1d(32, 32, 1, groups=4)
+        self.recurrent = nn.LSTM(32, 24, batch_first=True)
+        self.head = nn.Linear(24 if kind == "lstm" else 32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(torch.relu(self.first(x)))
+        if self.kind == "lstm":
+            return self.head(self.recurrent(x)[0][:, -1])
+        if self.kind == "grouped":
+            return self.head(self.grouped(x.transpose(1, 2)).mean(2))
+        return self.head(x.view(1, 4, 4, 8).transpose(1, 2).reshape(1, 4, 32).mean(1))
+
+
+TOKENS = (torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def test_addition_depthwise_concatenation_and_flatten_lose_channels_together() -> None:
+    model = Residual().eval()
+    groups, refused = find_groups(model, IMAGE)
+    assert {group.layer for group in groups} == {"mix", "side", "deep", "outer"}
+    assert [one.layer for one in refused] == ["head"]
+    gone = {"outer": [0, 7, 31], "deep": [5, 6], "side": [23], "mix": [4]}
+    pruned = without_channels(model, IMAGE, gone)
+    assert (pruned.deep.groups, pruned.head.in_features) == (46, 15 * 16)
+    assert same_function(pruned, silenced(model, groups, gone), IMAGE)
+    assert not same_function(pruned, model, IMAGE)
+    assert model.stem.out_channels == 32, "the model itself stays as it is"
+
+
+@pytest.mark.parametrize("spread", ["by_worth", "uniform"])
+def test_so_much_of_the_macs_goes_and_widths_are_multiples(spread) -> None:
+    model = Residual().eval()
+    wanted = Prune(ratio=0.5, spread=spread)
+    pruned = prune(model, IMAGE, wanted, by_fisher([IMAGE] * 4, 0)).model
+    share = macs_of(pruned, IMAGE) / macs_of(model, IMAGE)
+    assert 0.3 < share <= 0.5
+    for layer in (pruned.stem, pruned.inner, pruned.side):
+        assert layer.out_channels % 8 == 0
+
+
+def test_channels_that_nobody_reads_go_first() -> None:
+    model = Residual().eval()
+    unread = {3, 4, 11, 12, 20, 21, 30, 40}
+    with torch.no_grad():
+        model.outer.weight[:, sorted(unread)] = 0
+    scores = by_fisher([IMAGE] * 4, 0)(model, find_groups(model, IMAGE)[0])["deep"]
+    assert float(scores[sorted(unread)].max()) == 0 < float(scores.max())
+
+
+def test_the_worth_of_a_channel_predicts_what_the_outputs_lose() -> None:
+    model = Residual().eval()
+    data = [(torch.randn(1, 3, 16, 16),) for _ in range(24)]
+    groups, _ = find_groups(model, IMAGE)
+    scores = by_fisher(data, 0)(model, groups)["deep"]
+    order = torch.argsort(scores).tolist()
+
+    def moved(channels: list[int]) -> float:
+        cut = silenced(model, groups, {"deep": channels})
+        with torch.no_grad():
+            return sum(float((cut(*x) - model(*x)).square().sum()) for x in data)
+
+    assert moved(order[:12]) < 0.5 * moved(order[-12:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "why"),
+    [
+        ("lstm", "recurrent", "recurrent layers are not pruned"),
+        ("grouped", "second", "'grouped' is a grouped convolution"),
+        ("view", "second", "without a channel the model fails"),
+    ],
+)
+def test_what_cannot_be_pruned_is_told_and_the_rest_goes_on(kind, layer, why) -> None:
+    model = Mixed(kind).eval()
+    groups, refused = find_groups(model, TOKENS)
+    assert "first" in {group.layer for group in groups}
+    assert any(one.layer == layer and why in one.why for one in refused), refused
+
+
+def test_normalized_channels_are_not_pruned() -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 4)).eval()
+    with pytest.raises(RuntimeFailure, match="normalized"):
+        prune(model, TOKENS, Prune(ratio=0.3), by_size(1))
+
+
+def test_more_than_can_go() -> None:
+    with pytest.raises(SettingError, match="at most"):
+        prune(Residual().eval(), IMAGE, Prune(ratio=0.95), by_size(1))
