@@ -36,4 +36,4 @@ def _said(step: CompressionStep) -> str:
 
 
 def _millions(count: int) -> str:
-    return f"{count / 1e6:.3g} M" if count >= 1e5 else f"{count / 1e3:.3g} k"
+    return f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count / 1e3:.3g} k"
