@@ -25,7 +25,7 @@ from side_by_side import print_table
 
 import edgekit
 from edgekit.compress.held_out import HeldOut, hold_out
-from edgekit.compress.train import Batch, Job, train
+from edgekit.compress.train import Batch, Job, freeze_norms, train
 from edgekit.pipeline.predict import run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.training import RATE, Checkpoint
@@ -118,7 +118,7 @@ def with_pt2e(recipe: Recipe, judge: Judge, training: Training, seed: int, _out:
 
         def freeze() -> None:
             graph.apply(disable_observer)
-            freeze_norms(graph)
+            freeze_graph_norms(graph)
 
         def to_train() -> None:
             move_exported_model_to_train(graph)
@@ -200,18 +200,12 @@ def train_by_recipe(
     to_eval()
 
 
-def freeze_norms(model: torch.nn.Module) -> None:
-    """Batch norms use their statistics and leave them as they are, in a graph as in a module."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    if isinstance(model, torch.fx.GraphModule):
-        for node in model.graph.nodes:
-            if "batch_norm" in str(node.target):
-                training = 5 if str(node.target).startswith("aten.batch_norm") else None
-                if training is not None and node.args[training] is True:
-                    node.update_arg(training, False)
-        model.recompile()
+def freeze_graph_norms(graph: torch.fx.GraphModule) -> None:
+    """What train.freeze_norms does to modules, to the calls of an exported graph."""
+    for node in graph.graph.nodes:
+        if str(node.target).startswith("aten.batch_norm") and node.args[5] is True:
+            node.update_arg(5, False)
+    graph.recompile()
 
 
 def score(judge: Judge, bundle: Path) -> float:

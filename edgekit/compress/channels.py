@@ -160,7 +160,7 @@ def _why_not(
         found = _outputs(pruned, example)
     except Exception as error:
         return f"without a channel the model fails: {str(error).splitlines()[0][:120]}"
-    if _size(pruned) == _size(model):
+    if parameters_of(pruned) == parameters_of(model):
         return "nothing is removed: the dependency graph does not see its channels"
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "its channels are outputs of the model"
@@ -177,7 +177,7 @@ def _recurrent(model: nn.Module) -> Iterator[Refused]:
             yield Refused(name, "MultiheadAttention: its projections are one fused weight")
 
 
-def _size(model: nn.Module) -> int:
+def parameters_of(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -230,24 +230,16 @@ def _uniformly(
     kept = {group.layer: group.count for group in groups}
     for percent in range(100, -1, -1):
         kept = {
-            g.layer: min(
-                g.count,
-                max(_floor(g.count, wanted.step), round_to(g.count * percent / 100, wanted.step)),
-            )
-            for g in groups
+            g.layer: min(g.count, _rounded(g.count * percent / 100, wanted.step)) for g in groups
         }
         if costs.of(kept) <= goal:
             return kept
     raise _too_much(wanted, 1 - costs.of(kept) / costs.total)
 
 
-def round_to(value: float, step: int) -> int:
-    return max(step, step * round(value / step))
-
-
-def _floor(count: int, step: int) -> int:
-    """What a group keeps at least."""
-    return min(count, step)
+def _rounded(width: float, step: int) -> int:
+    """The nearest width that kernels like."""
+    return max(step, step * round(width / step))
 
 
 def _narrower(width: int, step: int) -> int | None:

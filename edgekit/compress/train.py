@@ -194,8 +194,7 @@ class _Loop:
     def _is_over(self, started: float) -> bool:
         if self.time_limit_s is not None and time.monotonic() - started > self.time_limit_s:
             return True
-        better_at = [step for step, _ in self.scores if step <= self.best_step]
-        waited = len(self.scores) - len(better_at)
+        waited = sum(step > self.best_step for step, _ in self.scores)
         return self.training.stop is None and waited >= PATIENCE
 
     def _batches_from(self, step: int) -> Iterator[Batch]:

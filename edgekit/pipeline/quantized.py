@@ -98,7 +98,7 @@ class Simulator:
         return _plain(prepared, self._runtime, self._data, Silent())
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:
-        key = (plan.float_layers, plan.per_channel)
+        key = (plan.float_layers, plan.per_channel, plan.linear)
         if key not in self._prepared:
             self._prepared[key] = self._runtime.prepare(
                 self._subject.model, self._subject.example, plan

@@ -10,14 +10,13 @@ from torch.utils import _pytree as pytree
 
 from edgekit.compress.distill import BATCH, distance, distillation_batches
 from edgekit.compress.divergence import divergence
-from edgekit.compress.held_out import hold_out
-from edgekit.compress.simulate import Outputs, rows_of
+from edgekit.compress.simulate import Outputs
 from edgekit.compress.train import Batch, Job, freeze_norms, train
 from edgekit.errors import RecipeError
 from edgekit.pipeline.kept import Tools
-from edgekit.pipeline.predict import run_eager
+from edgekit.pipeline.predict import Run, run_eager
 from edgekit.pipeline.subject import Subject
-from edgekit.pipeline.training import Checkpoint, Scores
+from edgekit.pipeline.training import Batches, Checkpoint, Scores, by_training
 from edgekit.plan import Plan, Training
 from edgekit.search.repairs import split
 
@@ -104,8 +103,17 @@ def _job(
         softened = TEMPERATURE**2 * distance(outputs, ask(batch[0]), TEMPERATURE)
         return (1 - TEACHER_SHARE) * total + TEACHER_SHARE * softened if by_labels else softened
 
+    def judged(batch: Batch) -> torch.Tensor:
+        """By the recipe's loss; where no labels are wanted, by what the teacher answers."""
+        model.eval()
+        outputs = outputs_of(batch[0])
+        if by_labels:
+            return subject.recipe.loss(subject.structure.rebuild(outputs), batch[1])
+        assert ask is not None
+        return distance(outputs, ask(batch[0]))
+
     if subject.recipe.has("training"):
-        batches, judge = _by_training(model, subject, tools, None if by_labels else ask)
+        batches, judge = by_training(subject, tools, judged)
     else:
         assert ask is not None
         batches, judge = _by_calibration(model, subject, plan.seed, ask)
@@ -119,36 +127,8 @@ def _job(
     )
 
 
-Ask = Callable[[tuple[torch.Tensor, ...]], Outputs]
-Batches = Callable[[int], Iterator[Batch]]
-
-
-def _by_training(
-    model: nn.Module, subject: Subject, tools: Tools, ask: Ask | None
-) -> tuple[Batches, Callable[[], float] | None]:
-    """The recipe's training(), judged by its loss; with ``ask`` by what that answers instead."""
-    recipe, rows = subject.recipe, rows_of(subject.example)
-    with tools.progress.stage("keeping training data apart"):
-        apart = hold_out(recipe.training(0, subject.example), rows)
-
-    def loss(batch: Batch) -> torch.Tensor:
-        outputs = list(pytree.tree_leaves(model(*batch[0])))
-        if ask is not None:
-            return distance(outputs, ask(batch[0]))
-        return recipe.loss(subject.structure.rebuild(outputs), batch[1])
-
-    def judge() -> float:
-        model.eval()
-        return apart.mean(loss, rows)
-
-    def batches(epoch: int) -> Iterator[Batch]:
-        return apart.without(recipe.training(epoch, subject.example), rows)
-
-    return batches, judge if apart.batches else None
-
-
 def _by_calibration(
-    model: nn.Module, subject: Subject, seed: int, ask: Ask
+    model: nn.Module, subject: Subject, seed: int, ask: Run
 ) -> tuple[Batches, Callable[[], float]]:
     """The calibration inputs, mixed pairwise."""
     parts = split(subject.calibration)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgekit.compress.channels import Group, without_channels
+from edgekit.compress.channels import Group, parameters_of, without_channels
 from edgekit.compress.prune import (
     Importance,
     by_batch_norm,
@@ -159,15 +159,11 @@ def _step(
         accuracy=accuracy,
         macs=macs_of(model, subject.example),
         macs_before=macs_of(subject.model, subject.example),
-        parameters=_size(model),
-        parameters_before=_size(subject.model),
+        parameters=parameters_of(model),
+        parameters_before=parameters_of(subject.model),
         latency_ratio=ratio,
         refused=refused,
     )
-
-
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _read(subject: Subject, folder: Path) -> tuple[nn.Module, _Found]:

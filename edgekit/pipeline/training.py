@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from edgekit.search.repairs import float_outputs, split
 WEIGHTS, FOUND = "weights.safetensors", "found.json"
 CHECKPOINT = "checkpoint.safetensors"
 KIND = "trained"
+Batches = Callable[[int], Iterator[Batch]]
 Scores = tuple[tuple[int, float], ...]
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
 # Int8 is near where it should be; what was pruned, or a student, is not.
@@ -156,23 +157,36 @@ def _job(
 def _labels(
     subject: Subject, tools: Tools, simulation: Simulation, weights: Mapping[str, torch.Tensor]
 ) -> Job:
-    recipe, rows = subject.recipe, rows_of(subject.example)
+    rows = rows_of(subject.example)
 
     def loss(batch: Batch) -> torch.Tensor:
         outputs = subject.structure.rebuild(simulation.forward(batch[0], rows))
-        return recipe.loss(outputs, batch[1])
+        return subject.recipe.loss(outputs, batch[1])
 
+    batches, judge = by_training(subject, tools, loss)
+    return Job(
+        title="quantization-aware training",
+        weights=weights,
+        batches=batches,
+        loss=lambda batch, _: loss(batch),
+        judge=judge,
+    )
+
+
+def by_training(
+    subject: Subject, tools: Tools, loss: Callable[[Batch], torch.Tensor]
+) -> tuple[Batches, Callable[[], float] | None]:
+    """The recipe's training() by epoch, and the mean of ``loss`` on what is kept apart of it."""
+    recipe, rows = subject.recipe, rows_of(subject.example)
     with tools.progress.stage("keeping training data apart"):
         apart = hold_out(recipe.training(0, subject.example), rows)
     if not apart.batches:
         tools.progress.note("no training data could be kept apart: the last step is taken")
-    return Job(
-        title="quantization-aware training",
-        weights=weights,
-        batches=lambda epoch: apart.without(recipe.training(epoch, subject.example), rows),
-        loss=lambda batch, _: loss(batch),
-        judge=partial(apart.mean, loss, rows) if apart.batches else None,
-    )
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        return apart.without(recipe.training(epoch, subject.example), rows)
+
+    return batches, partial(apart.mean, loss, rows) if apart.batches else None
 
 
 def _distillation(

@@ -143,7 +143,7 @@ def test_build_ends_with_the_measured_verdict(reach, tmp_path) -> None:
     [
         ("/mnt/noexec/edgekit", "cannot be started"),
         ("/mnt/small/edgekit", "MB free, the bundle wants"),
-        ("/root/edgekit", "cannot be written"),
+        ("/opt/edgekit", "cannot be written"),
     ],
 )
 def test_preflight(reach, digits_arm_bundle, monkeypatch, root, said) -> None:
