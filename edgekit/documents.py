@@ -110,13 +110,16 @@ class Blame(BaseModel):
 
 
 class CompressionStep(BaseModel):
-    """What a step before quantization made of the recipe's model: accuracy in torch (None without
-    ``evaluate``), multiply-accumulates, parameters, and the latency of the float artifact against
-    that of the recipe's own model, median and 95 % interval, on the device that was named, else on
-    this host. ``refused``: layers that were left as they were, each with ``why``.
+    """What the model is after a step before quantization, against the recipe's own.
+
+    ``accuracy`` in torch, None without ``evaluate``; multiply-accumulates; parameters; ``zeros``,
+    the share of the weights that is zero. The rest is of the artifacts in ``precision``, without
+    repairs: the model's file, the same as gzip packs it, and on the device that was named, else on
+    this host, latency against the original's (median and 95 % interval) and peak memory; None
+    where it was not measured. ``refused``: layers that were left as they were, each with ``why``.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     name: str
     accuracy: float | None
@@ -124,7 +127,15 @@ class CompressionStep(BaseModel):
     macs_before: int
     parameters: int
     parameters_before: int
+    zeros: float
+    precision: str
+    model_mb: float
+    model_before_mb: float
+    compressed_mb: float
+    compressed_before_mb: float
     latency_ratio: tuple[float, float, float] | None = None
+    peak_memory_mb: float | None = None
+    peak_memory_before_mb: float | None = None
     refused: tuple[dict[str, str], ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""Where an interruption must not unwind the stack.
+"""Where an interruption must not unwind the stack, and where it only ends what is going on.
 
 Raising KeyboardInterrupt inside torch's tracing, or in the middle of its import, passes an
 exception through C++ that is not written for it: the process aborts. There the command line
@@ -7,10 +7,11 @@ leaves at once instead; the operating system and the devices close what was open
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _depth = 0
+_stops: list[bool] = []
 
 
 @contextmanager
@@ -26,3 +27,22 @@ def fragile() -> Iterator[None]:
 
 def is_fragile() -> bool:
     return _depth > 0
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Work that the first Ctrl-C ends early, keeping what it has: was it asked to?"""
+    _stops.append(False)
+    index = len(_stops) - 1
+    try:
+        yield lambda: _stops[index]
+    finally:
+        _stops.pop()
+
+
+def takes_stop() -> bool:
+    """Ask the innermost such work to end. False: there is none, or it was asked before."""
+    if not _stops or _stops[-1]:
+        return False
+    _stops[-1] = True
+    return True

@@ -19,19 +19,29 @@ PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
 Effort = Literal["quick", "normal", "thorough"]
 Objective = Literal["labels", "float_model", "both"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
+ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
+Threshold = Literal["lamp", "global", "per_layer"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What flags ask for beside the precision; ``prune``: a share of the multiply-accumulates."""
+    """What flags ask for beside the precision. ``prune``: a share of the multiply-accumulates;
+    ``sparsity``: a share of the weights.
+    """
 
     seed: int = 0
     effort: Effort = "normal"
     qat: bool = False
     prune: float | None = None
+    sparsity: float | None = None
     distill: bool = False
     time_limit_s: float | None = None
+
+    @property
+    def changes_the_model(self) -> bool:
+        """Before anything is quantized; what flags ask for, the recipe may be unable to do."""
+        return self.distill or self.prune is not None or self.sparsity is not None
 
 
 class Training(BaseModel):
@@ -42,6 +52,8 @@ class Training(BaseModel):
                    both: of the two
     steps          of the schedule, one batch each
     learning_rate  a step's size against that of the weights it changes
+    features       how much the attention maps of inner layers count, beside the outputs of the
+                   float model (or the teacher); 0: not at all
     stop           the step whose weights are taken; null: the best on data kept apart, or the last
     """
 
@@ -50,12 +62,15 @@ class Training(BaseModel):
     objective: Objective
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    features: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     stop: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _stops_within(self) -> Self:
         if self.stop is not None and self.stop > self.steps:
             raise ValueError(f"stop {self.stop} is beyond its {self.steps} steps")
+        if self.features and self.objective == "labels":
+            raise ValueError("features are the float model's: labels have none")
         return self
 
 
@@ -63,19 +78,43 @@ class Prune(BaseModel):
     """Channels that are removed, before anything else is done.
 
     ratio       the share of the multiply-accumulates (MACs) that goes
-    importance  fisher: how far the outputs move without a channel, no labels needed; taylor: how
-                far the recipe's loss moves; l1, l2: the size of its weights; batch_norm: its scale
+    importance  trial: how far the outputs move without so many channels of a layer, measured;
+                fisher: the same by gradients, channel by channel; taylor: how far the recipe's loss
+                moves; l1, l2: the size of a channel's weights; batch_norm: its scale
     spread      by_worth: channels of least importance for their MACs, wherever they are;
                 uniform: the same share of every group of layers
     step        widths are multiples of it: what kernels like
+    compensate  the weights that read the other channels take over what the removed ones told them
+    between     trainings after each round but the last; there is one round more than of these
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(gt=0, lt=1)
-    importance: Literal["fisher", "taylor", "l1", "l2", "batch_norm"] = "fisher"
+    importance: ChannelImportance = "trial"
     spread: Literal["by_worth", "uniform"] = "by_worth"
     step: int = Field(default=8, ge=1)
+    compensate: bool = True
+    between: tuple[Training, ...] = ()
+
+
+class Sparsity(BaseModel):
+    """Weights that become zeros, after channels were removed.
+
+    ratio       the share of the weights of convolutions and linear layers
+    threshold   which are the least. lamp: by size against the larger ones of the layer, one
+                threshold for all layers; global: by size, one for all; per_layer: the same share
+                of each layer
+    compensate  the weights that stay take over what the zeros carried
+    between     trainings after each round but the last; there is one round more than of these
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: float = Field(gt=0, lt=1)
+    threshold: Threshold = "lamp"
+    compensate: bool = True
+    between: tuple[Training, ...] = ()
 
 
 class Plan(BaseModel):
@@ -86,7 +125,8 @@ class Plan(BaseModel):
     it holds.
 
     prune          channels removed before anything else; null: none
-    recover        training of the float model, after pruning; null: none
+    sparsity       weights that become zeros after that, and stay so; null: none
+    recover        training of the float model, after these; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
     linear         how linear layers are quantized. static: as all others, ranges from calibration;
                    dynamic: each row of activations by its own range, found at run time;
@@ -107,6 +147,7 @@ class Plan(BaseModel):
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     prune: Prune | None = None
+    sparsity: Sparsity | None = None
     recover: Training | None = None
     precision: Precision
     per_channel: bool = True
@@ -124,14 +165,38 @@ class Plan(BaseModel):
     def _has_something_to_round(self) -> Self:
         if not self.is_quantized and (self.train is not None or not self.is_plain):
             raise ValueError(f"{self.precision} rounds nothing: nothing is repaired or trained")
-        if self.train is not None and self.train.objective == "both":
-            raise ValueError("int8 is trained by labels or by the float_model, not by both")
+        if self.train is not None and self.train.features:
+            raise ValueError("int8 is trained by outputs: features are for training in float")
         return self
 
     @property
     def changes_the_model(self) -> bool:
         """Before anything is quantized."""
-        return self.prune is not None or self.recover is not None
+        return self.prune is not None or self.sparsity is not None or self.recover is not None
+
+    @property
+    def recover_only(self) -> bool:
+        """The model is trained, and nothing was taken from it."""
+        return self.prune is None and self.sparsity is None
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """All that it trains, in order."""
+        rounds = [one.between for one in (self.prune, self.sparsity) if one is not None]
+        found = [
+            *(training for between in rounds for training in between),
+            self.recover,
+            self.train,
+        ]
+        return tuple(training for training in found if training is not None)
+
+    @property
+    def of_this_model(self) -> Plan:
+        """Without what led to the model, where it decides nothing after that."""
+        if self.train is not None:
+            return self
+        before = {"prune": None, "sparsity": None, "recover": None, "structure": None}
+        return self.model_copy(update=before)
 
     @property
     def is_quantized(self) -> bool:

@@ -12,6 +12,10 @@ class Stage(Protocol):
         """``done`` of ``total`` items are finished; 0 where nobody knows how many there are."""
         ...
 
+    def tell(self, text: str) -> None:
+        """How it stands, in a few words; each replaces the one before."""
+        ...
+
 
 class Progress(Protocol):
     def stage(self, title: str) -> AbstractContextManager[Stage]:
@@ -29,6 +33,9 @@ class Silent:
         yield self
 
     def advance(self, done: int, total: int) -> None:
+        pass
+
+    def tell(self, text: str) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -32,6 +32,7 @@ class Settings(BudgetLimits):
     effort: Effort | None = None
     qat: bool | None = None
     prune: float | None = Field(default=None, gt=0, lt=1)
+    sparsity: float | None = Field(default=None, gt=0, lt=1)
     distill: bool | None = None
     time_limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     plan: str | None = None

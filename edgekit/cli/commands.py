@@ -68,6 +68,10 @@ def build(
         float | None,
         typer.Option(help="Remove channels: this share of the MACs.", callback=share),
     ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(help="Set this share of the weights to zero.", callback=share),
+    ] = None,
     distill: Annotated[
         bool | None,
         typer.Option("--distill/--no-distill", help="Train towards teacher() or the model itself."),
@@ -77,7 +81,7 @@ def build(
         typer.Option("--qat/--no-qat", help="Train int8 by training(); kept where better."),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds that training may take.", callback=positive)
+        float | None, typer.Option(help="Seconds that all training may take.", callback=positive)
     ] = None,
     plan: Annotated[
         Path | None,
@@ -118,6 +122,7 @@ def build(
             "max_drop": max_drop,
             "effort": effort,
             "prune": prune,
+            "sparsity": sparsity,
             "distill": distill,
             "qat": qat,
             "time_limit": time_limit,
@@ -131,9 +136,10 @@ def build(
     )
     if plan is not None and precision is not None:
         raise edgekit.UsageError("--plan says the precision: leave --precision out")
-    if plan is not None and (qat or distill or prune is not None):
+    if plan is not None and (qat or distill or prune is not None or sparsity is not None):
         raise edgekit.UsageError(
-            "--plan says what is pruned and trained: leave --prune, --distill and --qat out"
+            "--plan says what is pruned and trained: leave --prune, --sparsity, --distill and "
+            "--qat out"
         )
     if qat and precision == "fp32":
         raise edgekit.UsageError("--qat trains int8: leave --precision fp32 out")
@@ -152,6 +158,7 @@ def build(
         limits=settings.limits(layers, board),
         effort=settings.pick(layers, "effort", "normal"),
         prune=settings.pick(layers, "prune"),
+        sparsity=settings.pick(layers, "sparsity"),
         distill=settings.pick(layers, "distill", False),
         qat=settings.pick(layers, "qat", False),
         time_limit_s=settings.pick(layers, "time_limit"),

@@ -15,7 +15,7 @@ import typer
 
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError
-from edgekit.interrupt import is_fragile
+from edgekit.interrupt import is_fragile, takes_stop
 
 # What a shell gives for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130
@@ -109,8 +109,12 @@ def _drop_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds like Ctrl-C, so that drafts and processes are cleaned up."""
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that drafts and processes are cleaned up; the first Ctrl-C
+    of a training only ends that.
+    """
+    if number == signal.SIGINT and takes_stop():
+        return
     output.interrupted = True
     if is_fragile():
         _leave(_say_interrupted())

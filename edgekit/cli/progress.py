@@ -50,12 +50,20 @@ class Lines:
 class _Beat:
     def __init__(self, title: str) -> None:
         self._title = title
-        self._count = ""
+        self._count = self._text = ""
+        self._first: tuple[int, float] | None = None
         self._over = Event()
         self._thread = Thread(target=self._tick, daemon=True)
 
     def advance(self, done: int, total: int) -> None:
         self._count = f", {done} of {total}" if total else f", {done} done"
+        self._first = self._first or (done, time.monotonic())
+        if total and done > self._first[0]:
+            each_s = (time.monotonic() - self._first[1]) / (done - self._first[0])
+            self._count += f", {_duration(each_s * (total - done))} left"
+
+    def tell(self, text: str) -> None:
+        self._text = f", {text}"
 
     def start(self) -> None:
         self._thread.start()
@@ -67,8 +75,12 @@ class _Beat:
     def _tick(self) -> None:
         start = time.monotonic()
         while not self._over.wait(BEAT_S):
-            seconds = time.monotonic() - start
-            print(f"  ... {self._title}: {seconds:.0f} s{self._count}", file=sys.stderr, flush=True)
+            said = f"{time.monotonic() - start:.0f} s{self._count}{self._text}"
+            print(f"  ... {self._title}: {said}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Live:
@@ -88,20 +100,30 @@ class Live:
         if self._current:  # rich draws one live display at a time: an inner joins the outer
             yield self._current
             return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[said]}"),
             console=self._console,
             transient=True,
         )
         start = time.monotonic()
         try:
             with bar:
-                task = bar.add_task(title, total=None)
+                task = bar.add_task(title, total=None, said="")
                 self._current = _Bar(bar, task)
                 yield self._current
         finally:
@@ -116,3 +138,6 @@ class _Bar:
 
     def advance(self, done: int, total: int) -> None:
         self._bar.update(self._task, completed=done, total=total or None)
+
+    def tell(self, text: str) -> None:
+        self._bar.update(self._task, said=text)

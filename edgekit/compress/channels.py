@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from edgekit.recipe import Inputs
 
 # Between the pruned copy and one that reads zeros there: sums of fewer terms.
 SAME_TOLERANCE = 1e-3
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,26 @@ class Place:
     channels: tuple[int, ...]
     roots: tuple[int, ...]
 
+    def of(self, channels: Sequence[int]) -> list[int]:
+        """The layer's own indices of these channels of the group."""
+        chosen = set(channels)
+        return [c for c, root in zip(self.channels, self.roots, strict=True) if root in chosen]
+
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` channels of ``layer``, and all places that go with them."""
+    """``count`` channels of ``layer``, and all places that go with them. They go in blocks of
+    ``unit`` only: the heads of an attention.
+    """
 
     layer: str
     count: int
     places: tuple[Place, ...]
+    unit: int = 1
+
+    def step(self, wanted: int) -> int:
+        """What widths are multiples of, where ``wanted`` is what kernels like."""
+        return self.unit if self.unit > 1 else wanted
 
     @property
     def readers(self) -> tuple[Place, ...]:
@@ -61,13 +74,47 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
     groups: list[Group] = []
     refused = list(_recurrent(model))
     expected = _outputs(model, example)
-    for group in _groups(_Graph(copy.deepcopy(model), example)):
-        why = _why_not(model, example, group, expected)
-        if why is None:
-            groups.append(group)
+    try:
+        graph = _Graph(copy.deepcopy(model), example)
+    except Exception as error:
+        return [], [*refused, Refused("", f"torch-pruning cannot follow it: {_said(error)}")]
+    for found in _groups(graph):
+        if isinstance(found, Group) and not found.readers:
+            continue  # its channels are outputs of the model: nobody expects them to go
+        tried = found if isinstance(found, Refused) else _tried(model, example, found, expected)
+        if isinstance(tried, Refused):
+            refused.append(tried)
         else:
-            refused.append(Refused(group.layer, why))
+            groups.append(tried)
     return groups, refused
+
+
+def _tried(
+    model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
+) -> Group | Refused:
+    """By single channels, else by blocks of the sizes that the modules around tell."""
+    first = _why_not(model, example, group, expected)
+    if first is None:
+        return group
+    for unit in _units(model, group):
+        blocks = replace(group, unit=unit)
+        if _why_not(model, example, blocks, expected) is None:
+            return blocks
+    return Refused(group.layer, first)
+
+
+def _units(model: nn.Module, group: Group) -> list[int]:
+    """Numbers that the modules around have written down (how many heads, how wide each), as far as
+    they divide the channels into blocks.
+    """
+    around = {place.layer.rpartition(".")[0] for place in group.places}
+    told = {
+        value
+        for name in around
+        for value in vars(model.get_submodule(name)).values()
+        if type(value) is int and 1 < value < group.count and group.count % value == 0
+    }
+    return sorted(told | {group.count // value for value in told})
 
 
 def without_channels(
@@ -91,10 +138,8 @@ def silenced(
     layers = dict(copied.named_modules())
     with torch.no_grad():
         for group in groups:
-            chosen = set(gone.get(group.layer, ()))
             for place in group.readers:
-                own = [c for c, r in zip(place.channels, place.roots, strict=True) if r in chosen]
-                layers[place.layer].weight[:, own] = 0
+                layers[place.layer].weight[:, place.of(gone.get(group.layer, ()))] = 0
     return copied
 
 
@@ -116,35 +161,48 @@ class _Graph:
             warnings.simplefilter("ignore")
             self.found: Any = torch_pruning.DependencyGraph().build_dependency(model, example)
 
-    def all(self) -> Iterator[Any]:
-        kinds = [nn.Conv1d, nn.Conv2d, nn.Linear]
-        yield from self.found.get_all_groups(root_module_types=kinds)
-
     def group(self, layer: str, channels: list[int]) -> Any:
         module = self.layers[layer]
         pruner = self.found.get_pruner_of_module(module)
         return self.found.get_pruning_group(module, pruner.prune_out_channels, channels)
 
 
-def _groups(graph: _Graph) -> Iterator[Group]:
-    for found in graph.all():
-        places = []
-        for item in found.items:
-            module, handler = item.dep.target.module, item.dep.handler
-            if module not in graph.names or not getattr(module, "weight", None) is not None:
-                continue
-            output = graph.found.is_out_channel_pruning_fn(handler)
-            if output or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-                channels, roots = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
-                places.append(Place(graph.names[module], output, channels, roots))
-        first = found[0].dep.target.module
-        yield Group(graph.names[first], len(found[0].idxs), tuple(places))
+def _groups(graph: _Graph) -> Iterator[Group | Refused]:
+    """Each by the first of its layers; every layer's outputs belong to one group at most."""
+    met: set[str] = set()
+    for name, layer in graph.layers.items():
+        if name in met or not isinstance(layer, LAYERS) or layer not in graph.found.module2node:
+            continue
+        try:
+            group = _read(graph, name, len(layer.weight))
+        except Exception as error:
+            yield Refused(name, f"torch-pruning cannot follow its channels: {_said(error)}")
+            continue
+        met |= {place.layer for place in group.places if place.output}
+        yield group
+
+
+def _read(graph: _Graph, layer: str, count: int) -> Group:
+    places = []
+    for item in graph.group(layer, list(range(count))).items:
+        module, handler = item.dep.target.module, item.dep.handler
+        if module not in graph.names or not getattr(module, "weight", None) is not None:
+            continue
+        output = graph.found.is_out_channel_pruning_fn(handler)
+        if output or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            channels, roots = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
+            places.append(Place(graph.names[module], output, channels, roots))
+    return Group(layer, count, tuple(places))
+
+
+def _said(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _why_not(
     model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
 ) -> str | None:
-    """None where removing one channel is the same as nobody reading it."""
+    """None where removing the last channel or block is the same as nobody reading it."""
     layers = dict(model.named_modules())
     if group.count < 2:
         return "it has one channel"
@@ -152,14 +210,12 @@ def _why_not(
         groups = getattr(layers[place.layer], "groups", 1)
         if groups > 1 and groups != getattr(layers[place.layer], "out_channels", groups):
             return f"'{place.layer}' is a grouped convolution"
-    if not group.readers:
-        return "its channels are outputs of the model"
-    gone: Mapping[str, Sequence[int]] = {group.layer: [group.count - 1]}
+    gone = {group.layer: range(group.count - group.unit, group.count)}
     try:
         pruned = without_channels(model, example, gone)
         found = _outputs(pruned, example)
     except Exception as error:
-        return f"without a channel the model fails: {str(error).splitlines()[0][:120]}"
+        return f"without a channel the model fails: {_said(error)}"
     if parameters_of(pruned) == parameters_of(model):
         return "nothing is removed: the dependency graph does not see its channels"
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:

@@ -1,4 +1,4 @@
-"""Distillation: what a quantized model learns from the float one, on inputs without labels.
+"""Distillation: what a smaller or a quantized model learns from the float one, without labels.
 
 G. Hinton et al., "Distilling the Knowledge in a Neural Network" (2015, arXiv:1503.02531). Few
 inputs are seen often; so they are mixed pairwise, and the float model tells what is right for the
@@ -8,8 +8,12 @@ mixture too (L. Beyer et al., 2022, arXiv:2106.05237).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 
 from edgekit.compress.divergence import is_classes
 from edgekit.compress.simulate import Outputs, joined
@@ -20,19 +24,16 @@ BATCH = 16
 
 
 def distillation_batches(
-    data: Sequence[Inputs], teacher: Callable[[Inputs], Outputs], seed: int, epoch: int, size: int
+    data: Sequence[Inputs], seed: int, epoch: int, size: int
 ) -> Iterator[Batch]:
-    """The data shuffled and mixed, ``size`` of them at once, with the teacher's outputs; an epoch
-    is always the same.
+    """The data shuffled and mixed, ``size`` of them at once, without a target: the teacher is to
+    be asked. An epoch is always the same.
     """
     draw = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(data), generator=draw).tolist()
     for start in range(0, len(order), size):
         chosen = [data[index] for index in order[start : start + size]]
-        inputs = _mixed(chosen, draw)
-        with torch.no_grad():
-            floats = teacher(inputs)
-        yield inputs, floats
+        yield _mixed(chosen, draw), None
 
 
 def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
@@ -65,3 +66,71 @@ def distance(outputs: Outputs, floats: Outputs, temperature: float = 1.0) -> tor
         if b.is_floating_point():
             total = total + (a - b).square().mean() / b.square().mean().clamp(min=1e-12)
     return total
+
+
+def attention_pairs(model: nn.Module, teacher: nn.Module, example: Inputs) -> list[tuple[str, str]]:
+    """Layers of the model and of the teacher whose outputs are images of the same size, the last
+    of each size: where their attention can be compared, whatever the channels.
+    """
+    own, theirs = _last_of_each_size(model, example), _last_of_each_size(teacher, example)
+    return [(own[size], theirs[size]) for size in own if size in theirs]
+
+
+def _last_of_each_size(model: nn.Module, example: Inputs) -> dict[tuple[int, ...], str]:
+    found: dict[tuple[int, ...], str] = {}
+
+    def watch(name: str, output: Any) -> None:
+        if torch.is_tensor(output) and output.dim() == 4 and output[0, 0].numel() > 1:
+            found[tuple(output.shape[2:])] = name
+
+    leaves = [name for name, part in model.named_modules() if name and not list(part.children())]
+    with _watched(model, leaves, watch), torch.no_grad():
+        model(*example)
+    return found
+
+
+@contextmanager
+def attention_maps(
+    model: nn.Module, layers: Sequence[str]
+) -> Iterator[Callable[[], list[torch.Tensor]]]:
+    """Where these layers look: the sum of the squares over the channels, of length one, (N, H * W)
+    each (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928). To be called after one run.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def watch(name: str, output: torch.Tensor) -> None:
+        found[name] = nn.functional.normalize(output.square().mean(1).flatten(1))
+
+    with _watched(model, layers, watch):
+        yield lambda: [found[name] for name in layers]
+
+
+def attention_distance(
+    maps: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Squared distances of the maps, the mean over the batch, added up."""
+    total = torch.zeros(())
+    for a, b in zip(maps, wanted, strict=True):
+        total = total + (a - b).square().sum(1).mean()
+    return total
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, layers: Sequence[str], watch: Callable[[str, Any], None]
+) -> Iterator[None]:
+    hooks = [
+        model.get_submodule(name).register_forward_hook(partial(_told, name, watch))
+        for name in layers
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _told(
+    name: str, watch: Callable[[str, Any], None], _module: nn.Module, _inputs: Any, output: Any
+) -> None:
+    watch(name, output)

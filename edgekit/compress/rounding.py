@@ -3,7 +3,8 @@
 E. Frantar et al., "GPTQ" (2022, arXiv:2210.17323), after optimal brain surgery: weights are
 rounded one input at a time, and the error of each is spread over those not yet rounded, by the
 second moments of the layer's inputs; here those that really reach it in int8. The result is exact
-integers on the steps that the weight has already.
+integers on the steps that the weight has already; zeros stay zeros, or what was pruned would come
+back.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _rounded(
     damped = moments + torch.diag_embed(damping.expand_as(diagonal))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     spread = torch.linalg.cholesky(inverse, upper=True)
+    zeros = weight == 0
     weight, result = weight.clone(), torch.empty_like(weight)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
@@ -83,6 +85,7 @@ def _rounded(
         for index in range(start, stop):
             column = weight[:, :, index]
             stored = (column / scale).round().clamp(low, high) * scale
+            stored = stored.masked_fill(zeros[:, :, index], 0)
             result[:, :, index] = stored
             error = (column - stored) / spread[:, index, index][:, None]
             errors[:, :, index - start] = error

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from edgekit.errors import TrainingError
+from edgekit.interrupt import stoppable
 from edgekit.plan import Training
 from edgekit.progress import Progress, Stage
 
@@ -28,7 +30,8 @@ Batch = tuple[tuple[torch.Tensor, ...], Any]
 
 WARM_UP_SHARE = 0.05
 JUDGEMENTS = 10
-# Judgements without anything better before it stops.
+# It stops where so many judgements in a row are each worse than the one before. (Large steps make
+# worse at first what smaller ones then make better than it was: that is no reason.)
 PATIENCE = 3
 LEAST_SIZE = 1e-3
 # Of a time limit: the rest is for judging. It is told by so many steps.
@@ -43,7 +46,8 @@ class Job:
 
     ``batches(epoch)`` yields one epoch, the same whenever it is asked for the same one. ``loss`` is
     also told which share of the steps is done. ``judge``: the loss on data kept apart, lower is
-    better; None where there are none: then the last step is the best.
+    better; None where there are none: then the last step is the best. ``after_step`` may change
+    the weights once more.
     """
 
     title: str
@@ -52,6 +56,7 @@ class Job:
     loss: Callable[[Batch, float], torch.Tensor]
     judge: Callable[[], float] | None
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    after_step: Callable[[], None] = lambda: None
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -81,12 +86,14 @@ class Checkpoint(Protocol):
 class Trained:
     """``steps``: of the schedule, fewer where the time would not have been enough. ``stop``: the
     step whose weights are the best, 0 those it began with. ``scores``: what was judged at which
-    step, the beginning first; empty where nothing was kept apart.
+    step, the beginning first; empty where nothing was kept apart. ``interrupted``: somebody ended
+    it (interrupt.stoppable), and its checkpoint is there to go on from.
     """
 
     steps: int
     stop: int
     scores: tuple[tuple[int, float], ...]
+    interrupted: bool = False
 
 
 def train(
@@ -104,9 +111,12 @@ def train(
     fit, by the first of them, and ends where it is over all the same.
     Raises TrainingError: the loss is not finite, there is nothing to train with.
     """
-    with progress.stage(job.title) as stage:
-        loop = _Loop(job, training, seed, checkpoint, stage, time_limit_s)
-        return loop.run()
+    with progress.stage(job.title) as stage, stoppable() as is_asked:
+        loop = _Loop(job, training, seed, checkpoint, stage, time_limit_s, is_asked)
+        found = loop.run()
+    if found.interrupted:
+        progress.note(f"stopped before its end: the best so far is that of step {found.stop}")
+    return found
 
 
 @dataclass
@@ -117,6 +127,7 @@ class _Loop:
     checkpoint: Checkpoint
     stage: Stage
     time_limit_s: float | None
+    is_asked_to_stop: Callable[[], bool]
     steps: int = 0
     step: int = 0
     best_step: int = 0
@@ -127,7 +138,7 @@ class _Loop:
         self._start()
         last = self.steps if self.training.stop is None else self.training.stop
         for batch in self._batches_from(self.step):
-            if self.step >= last or self._is_over(started):
+            if self.step >= last or self._is_over(started) or self.is_asked_to_stop():
                 break
             self._descend(batch)
             self.step += 1
@@ -137,12 +148,15 @@ class _Loop:
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.checkpoint.save(self._state())
                 saved = time.monotonic()
+        interrupted = self.step < last and self.is_asked_to_stop()
+        if interrupted:
+            self.checkpoint.save(self._state())
         self._judge()
         _copy(self.best, self.job.tensors)
         for weight in self.job.weights.values():
             weight.requires_grad_(False)
             weight.grad = None
-        return Trained(self.steps, self.best_step, tuple(self.scores))
+        return Trained(self.steps, self.best_step, tuple(self.scores), interrupted)
 
     @property
     def _judge_every(self) -> int:
@@ -194,8 +208,9 @@ class _Loop:
     def _is_over(self, started: float) -> bool:
         if self.time_limit_s is not None and time.monotonic() - started > self.time_limit_s:
             return True
-        waited = sum(step > self.best_step for step, _ in self.scores)
-        return self.training.stop is None and waited >= PATIENCE
+        last = [score for _, score in self.scores[-PATIENCE - 1 :]]
+        worse = len(last) > PATIENCE and all(a < b for a, b in pairwise(last))
+        return self.training.stop is None and worse
 
     def _batches_from(self, step: int) -> Iterator[Batch]:
         """Epoch after epoch; those before ``step`` are drawn too, for what they draw from."""
@@ -225,6 +240,7 @@ class _Loop:
         for group, size in zip(self.optimizer.param_groups, self.sizes, strict=True):
             group["lr"] = self._rate * size
         self.optimizer.step()
+        self.job.after_step()
 
     def _judge(self) -> None:
         """Keep these weights where none were better; without data to judge by, always."""
@@ -235,6 +251,8 @@ class _Loop:
                 score = self.job.judge()
             is_best = not self.scores or score < min(before for _, before in self.scores)
             self.scores.append((self.step, score if math.isfinite(score) else math.inf))
+            least = min(self.scores, key=lambda pair: pair[1])
+            self.stage.tell(f"loss {score:.4g} on data kept apart, best {least[1]:.4g}")
             if not is_best:
                 return
         self.best_step = self.step
@@ -254,7 +272,7 @@ class _Loop:
         _copy(_part(tensors, "best"), self.best)
         for name, weight in self.job.weights.items():
             kept = {kind: tensors.get(f"{kind}/{name}") for kind in MOMENTS}
-            found = {kind: tensor.clone() for kind, tensor in kept.items() if tensor is not None}
+            found = {k: t.to(weight.device, copy=True) for k, t in kept.items() if t is not None}
             if found:
                 steps = torch.tensor(float(state.step))
                 self.optimizer.state[weight] = {"step": steps, **found}

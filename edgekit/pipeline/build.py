@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.pipeline.built import Built
-    from edgekit.pipeline.kept import Tools
-    from edgekit.pipeline.ladder import Climbed
-    from edgekit.pipeline.subject import Subject
     from edgekit.plan import Training
     from edgekit.recipe import Recipe
 
@@ -83,6 +80,7 @@ def build(
     effort: Effort = "normal",
     qat: bool = False,
     prune: float | None = None,
+    sparsity: float | None = None,
     distill: bool = False,
     time_limit_s: float | None = None,
     plan: str | Path | Plan | None = None,
@@ -99,14 +97,14 @@ def build(
 
     ``recipe`` may be a program that torch.export.save wrote (.pt2), or a finished .pte, which is
     packaged as it is. ``plan`` (a file, or what read_plan gave) is done as it stands, in the place
-    of ``precision``. ``prune`` removes channels, this share of the multiply-accumulates, and the
-    model is trained after that; ``distill``: towards the outputs of the recipe's teacher(), or of
-    its own model before, too. ``qat`` trains int8 by the recipe's training() and takes it where
-    its artifact is better. Each training has ``time_limit_s`` at most. ``calibration`` is a .npz
-    file that stands in for the recipe's calibration(). ``limits`` are budgets with who asked for
-    each; the four budget arguments are put before them, the target's own after. A missed budget is
-    no error: the bundle is there, and the document says ``missed``. ``output`` defaults to
-    ./build/NAME-TARGET.
+    of ``precision``. ``prune`` removes channels, this share of the multiply-accumulates;
+    ``sparsity`` sets this share of the weights to zero; the model is trained after that.
+    ``distill``: towards the outputs of the recipe's teacher(), or of its own model before, too.
+    ``qat`` trains int8 by the recipe's training() and takes it where its artifact is better. All
+    trainings together have ``time_limit_s``. ``calibration`` is a .npz file that stands in for the
+    recipe's calibration(). ``limits`` are budgets with who asked for each; the four budget
+    arguments are put before them, the target's own after. A missed budget is no error: the bundle
+    is there, and the document says ``missed``. ``output`` defaults to ./build/NAME-TARGET.
 
     Raises RecipeError, ExportError, TrainingError, TargetError, RuntimeFailure, ParityError,
     OutputError, UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is
@@ -121,22 +119,14 @@ def build(
     asked = asked | (limits or {}) | merge_limits([("flag", flags)])
     path = Path(recipe)
     finished = path.suffix == FINISHED
-    changing = qat or distill or prune is not None
+    options = Options(seed, effort, qat, prune, sparsity, distill, time_limit_s)
+    _check(options, precision, plan is not None)
+    changing = qat or options.changes_the_model
     if finished and (precision != "auto" or calibration or plan is not None or changing):
         raise SettingError(
             f"{path} is finished and is packaged as it is: --precision, --plan, --prune, "
-            "--distill, --qat and --calibration are for a recipe or an exported program (.pt2)"
-        )
-    if changing and plan is not None:
-        raise SettingError(
-            "--plan says by itself what is pruned and trained: leave --prune, "
-            "--distill and --qat out"
-        )
-    if qat and precision == "fp32":
-        raise SettingError("--qat trains int8, of which there is none with --precision fp32")
-    if prune is not None and not 0 < prune < 1:
-        raise SettingError(
-            f"--prune {prune:g}: the share of the multiply-accumulates that goes is between 0 and 1"
+            "--sparsity, --distill, --qat and --calibration are for a recipe or an exported "
+            "program (.pt2)"
         )
     wanted = plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan))
     engine = choose_runtime(runtime, board)
@@ -148,15 +138,32 @@ def build(
             from edgekit.pipeline.source import open_source  # imports torch
 
         clock = Clock()
-        seed = wanted.seed if wanted is not None else seed
-        options = Options(seed, effort, qat, prune, distill, time_limit_s)
+        if wanted is not None:
+            options = replace(options, seed=wanted.seed)
         job = _Job(engine, board, asked, transport, progress, clock, options)
         with explaining(folder), clock.timed("total"):
             if finished:
                 return job.package_finished(path, bundle_name, folder)
             data = Path(calibration) if calibration is not None else None
-            with open_source(path, seed) as opened:
+            with open_source(path, options.seed) as opened:
                 return job.run(opened, data, wanted or precision, bundle_name, folder)
+
+
+def _check(options: Options, precision: PrecisionChoice, by_plan: bool) -> None:
+    if by_plan and (options.qat or options.changes_the_model):
+        raise SettingError(
+            "--plan says by itself what is pruned and trained: leave --prune, --sparsity, "
+            "--distill and --qat out"
+        )
+    if options.qat and precision == "fp32":
+        raise SettingError("--qat trains int8, of which there is none with --precision fp32")
+    shares = {"--prune": options.prune, "--sparsity": options.sparsity}
+    whole = {"--prune": "multiply-accumulates", "--sparsity": "weights"}
+    for flag, value in shares.items():
+        if value is not None and not 0 < value < 1:
+            raise SettingError(
+                f"{flag} {value:g}: the share of the {whole[flag]} that goes is between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -183,8 +190,9 @@ class _Job:
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
         from edgekit.pipeline.kept import Tools
+        from edgekit.pipeline.ladder import Request, climb, replay
         from edgekit.pipeline.planned import base_plan, for_subject, int8_training
-        from edgekit.pipeline.smaller import smaller
+        from edgekit.pipeline.smaller import points_lost, smaller
         from edgekit.pipeline.subject import read_subject, with_accuracy
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
@@ -193,48 +201,35 @@ class _Job:
             if isinstance(wanted, Plan):
                 base = for_subject(wanted, subject)
             else:
-                base = base_plan(subject, options, self.progress)
+                base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
+            limit_s = _each(options.time_limit_s, base, training)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             fingerprint, arena = Fingerprint(subject), self._arena()
             tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
             steps: tuple[CompressionStep, ...] = ()
+            lost = 0.0
             if base.changes_the_model:
-                small = smaller(subject, tools, base, options.time_limit_s)
+                as_it_stands = wanted != "auto"
+                small = smaller(subject, tools, base, limit_s, as_it_stands)
+                lost = points_lost(subject, small.steps)
                 subject, tools, base, steps = small.subject, small.tools, small.plan, small.steps
-            choice = None if isinstance(wanted, Plan) else wanted
-            climbed = self._climbed(subject, tools, base, choice, training)
+            if isinstance(wanted, Plan):
+                climbed = replay(subject, tools, base, "as the plan says (--plan)")
+            else:
+                drop = self.limits.get("accuracy_drop")
+                most = drop.value if drop else None
+                asked = Request(wanted, most, options.effort, training, limit_s, base, lost)
+                climbed = climb(subject, tools, asked)
         document = self._bundle(built(subject, climbed, steps), host, name, folder)
         return self._advised(document, subject.model)
-
-    def _climbed(
-        self,
-        subject: Subject,
-        tools: Tools,
-        base: Plan,
-        choice: PrecisionChoice | None,
-        training: Training | None,
-    ) -> Climbed:
-        """The ladder from ``base``; without a choice ``base`` is a plan that is done as it is."""
-        from edgekit.pipeline.ladder import Request, climb, replay
-
-        if choice is None:
-            return replay(subject, tools, base, "as the plan says (--plan)")
-        drop = self.limits.get("accuracy_drop")
-        limit, options = drop.value if drop else None, self.options
-        return climb(
-            subject,
-            tools,
-            Request(choice, limit, options.effort, training, options.time_limit_s, base),
-        )
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
         """Calibration data: for int8, and for what is done to the model before."""
         if isinstance(wanted, Plan):
             return wanted.is_quantized or wanted.changes_the_model
-        changes = self.options.prune is not None or self.options.distill
-        return wanted != "fp32" or changes
+        return wanted != "fp32" or self.options.changes_the_model
 
     def _arena(self) -> Arena | None:
         if self.transport is None:
@@ -323,6 +318,12 @@ class _Job:
             environment=measured.environment,
             seconds=self.clock.seconds,
         )
+
+
+def _each(limit_s: float | None, base: Plan, training: Training | None) -> float | None:
+    """What each training may take of what they may take together."""
+    count = len(base.trainings) + (training is not None)
+    return limit_s / count if limit_s is not None and count else limit_s
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,11 @@ class Fingerprint:
             return None
         own = [runtime.name, runtime.version, plan.model_dump_json()]
         parts = [*(part.encode() for part in own), *self._parts]
-        trains = plan.recover or (plan.train and plan.train.objective != "float_model")
-        if trains and self._subject.recipe.has("training"):
+        # int8 that only learns from the float model sees nothing but the calibration data
+        others = [t for t in plan.trainings if t is not plan.train or t.objective != "float_model"]
+        if others and self._subject.recipe.has("training"):
             parts.append(self._training_data)
-        if plan.recover is not None and self._subject.recipe.has("teacher"):
+        if others and self._subject.recipe.has("teacher"):
             parts += self._teacher
         return content_key(parts)[:40]
 

@@ -39,7 +39,8 @@ NOTICEABLE_DROP = 0.5
 @dataclass(frozen=True)
 class Request:
     """What was asked for. ``training``: train int8 too, for ``limit_s`` seconds at most.
-    ``base``: what was done to the model before, and its seed and structure.
+    ``base``: what was done to the model before, and its seed and structure; ``lost``: the points
+    that this cost.
     """
 
     choice: PrecisionChoice
@@ -48,6 +49,7 @@ class Request:
     training: Training | None = None
     limit_s: float | None = None
     base: Plan = field(default_factory=lambda: Plan(precision="fp32"))
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class _Climb:
         asked = self.request.max_drop
         limit = DEFAULT_MAX_DROP if asked is None else asked
         # int8 that was asked for is mended where it loses noticeably, whatever is allowed
-        return min(limit, NOTICEABLE_DROP) if self.request.choice == "int8" else limit
+        limit = min(limit, NOTICEABLE_DROP) if self.request.choice == "int8" else limit
+        # where compression lost more before, no precision brings that back
+        return max(limit, self.request.lost + NOTICEABLE_DROP)
 
     def _is_good(self, tried: _Tried | None) -> bool:
         if tried is None or tried.candidate is None:
@@ -136,7 +140,7 @@ class _Climb:
         plain = self._try(self._plan("int8"), "int8")
         quick = self.request.effort == "quick"
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
-            self.blames = plain is None or _loss(plain) > NOTICEABLE_DROP
+            self.blames = plain is None or _loss(plain) - self.request.lost > NOTICEABLE_DROP
             self.mending = Mending(self.subject, self.tools, self._plan("int8"))
             if not self._is_good(plain):
                 self._try_repaired(self.mending)
@@ -203,7 +207,7 @@ class _Climb:
             self._fail(name, failure.message)
             return None
         how = ", ".join((*plan.repairs, *(f"{layer} float" for layer in plan.float_layers)))
-        allowed = f"; allowed are {self._limit:g}" if candidate.drop is not None else ""
+        allowed = f"; allowed are {self._limit:.3g}" if candidate.drop is not None else ""
         reason = f"{candidate.said}{allowed}" + (f" ({how})" if how else "")
         tried = _Tried(name, candidate, reason)
         self.tried.append(tried)

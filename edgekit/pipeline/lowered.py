@@ -40,7 +40,7 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     """Raises ExportError, RuntimeFailure."""
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
-    key = tools.fingerprint.key(tools.runtime, plan)
+    key = tools.fingerprint.key(tools.runtime, plan.of_this_model)
     kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
     if kept is not None:
         tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")

@@ -59,6 +59,20 @@ class Payoff:
 
 
 @dataclass(frozen=True)
+class Race:
+    """Two artifacts on one device: latency of the first to the second's, its median and 95 %
+    interval, the second's in milliseconds, peak memory. All None but ``why_not`` where they did
+    not run.
+    """
+
+    ratio: tuple[float, float, float] | None = None
+    second_ms: float = 0.0
+    first_memory_mb: float | None = None
+    second_memory_mb: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
 class Arena:
     """The device that ``--device`` named, and the runner's files for it."""
 
@@ -71,16 +85,22 @@ class Arena:
     ) -> Payoff:
         """Both artifacts in turn. What goes wrong there decides nothing: it is said."""
         smaller = len(quantized.data) < len(floating.data)
+        race = self.race(quantized, floating, inputs, progress)
+        if race.ratio is None:
+            return Payoff(smaller, why_not=f"not compared with fp32: {race.why_not}")
+        return Payoff(smaller, race.ratio, float_ms=race.second_ms)
+
+    def race(
+        self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
+    ) -> Race:
+        """Both in turn."""
         if environment_of(self.transport).emulated is not False:
-            return Payoff(
-                smaller, why_not="not compared with fp32: the device is emulated, or does not tell"
-            )
+            return Race(why_not="the device is emulated, or does not tell")
         try:
-            with progress.stage(f"comparing with fp32 on {self.transport.name}"):
-                ratio, float_ms = self._ratio(quantized, floating, inputs)
-            return Payoff(smaller, ratio, float_ms=float_ms)
+            with progress.stage(f"timing the two in turn on {self.transport.name}"):
+                return self._race(first, second, inputs)
         except (RunnerError, StoreError) as error:
-            return Payoff(smaller, why_not=f"not compared with fp32 there: {error.message}")
+            return Race(why_not=error.message)
 
     def layer_prices_ms(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
@@ -117,22 +137,27 @@ class Arena:
                 found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
         return found
 
-    def _ratio(
-        self, quantized: Artifact, floating: Artifact, inputs: list[bytes]
-    ) -> tuple[tuple[float, float, float], float]:
+    def _race(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> Race:
         with scratch(self.transport) as place:
             pair = [
                 self._put(artifact, place / name)
-                for name, artifact in (("quantized", quantized), ("float", floating))
+                for name, artifact in (("first", first), ("second", second))
             ]
-            ratios, floats_ms = [], []
+            ratios: list[float] = []
+            seconds_ms: list[float] = []
+            peaks_mb: list[list[float]] = [[], []]
             for index in range(ROUNDS):
-                order = pair if index % 2 == 0 else pair[::-1]
-                times = [self._median_ms(at, inputs) for at in order]
-                first, second = times if index % 2 == 0 else times[::-1]
-                ratios.append(first / second)
-                floats_ms.append(second)
-        return ratio_interval(ratios), float(np.median(floats_ms))
+                times_ms = [0.0, 0.0]
+                for which in (0, 1) if index % 2 == 0 else (1, 0):
+                    report = measure(
+                        pair[which], inputs, runs=RUNS, warmup=WARMUP, threads=self.threads
+                    )
+                    times_ms[which] = float(np.median(report.latencies_ms))
+                    peaks_mb[which].append(report.peak_memory_mb)
+                ratios.append(times_ms[0] / times_ms[1])
+                seconds_ms.append(times_ms[1])
+        own_mb, other_mb = (float(np.median(peaks)) for peaks in peaks_mb)
+        return Race(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
         self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
@@ -145,7 +170,3 @@ class Arena:
             model.write_bytes(artifact.data)
             self.transport.put(model, place / artifact.file_name)
         return Installed(self.transport, place / RUNNER, place / artifact.file_name)
-
-    def _median_ms(self, at: Installed, inputs: list[bytes]) -> float:
-        report = measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads)
-        return float(np.median(report.latencies_ms))

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 import torch
 
 from edgekit.errors import SettingError
-from edgekit.pipeline.recovery import teacher_of
 from edgekit.pipeline.subject import Subject
+from edgekit.pipeline.teacher import teacher_of
 from edgekit.pipeline.training import (
     DISTILLATION,
     RECOVERY_RATE,
@@ -16,8 +16,21 @@ from edgekit.pipeline.training import (
     check_training,
     quantization_aware,
 )
-from edgekit.plan import Objective, Options, Plan, Prune, Training
+from edgekit.plan import (
+    Effort,
+    Objective,
+    Options,
+    Plan,
+    Precision,
+    PrecisionChoice,
+    Prune,
+    Sparsity,
+    Training,
+)
 from edgekit.progress import Progress
+
+# Trainings between the rounds of pruning.
+BETWEEN: dict[Effort, int] = {"quick": 0, "normal": 0, "thorough": 0}
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:
@@ -47,34 +60,48 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             f"{subject.recipe.path.name} has none",
             "give typical inputs with --calibration FILE.npz",
         )
-    trainings = [one for one in (plan.recover, plan.train) if one is not None]
-    if any(one.objective != "float_model" for one in trainings):
+    if any(one.objective != "float_model" for one in plan.trainings):
         check_training(subject)
     return plan.model_copy(update={"structure": own})
 
 
-def base_plan(subject: Subject, options: Options, progress: Progress) -> Plan:
-    """What flags do to the model before it is quantized. Raises RecipeError: its training() does
-    not work.
+def base_plan(
+    subject: Subject, options: Options, choice: PrecisionChoice, progress: Progress
+) -> Plan:
+    """What flags do to the model before it is quantized. Its precision: what steps are measured in.
+
+    Raises RecipeError: its training() does not work.
     """
     recipe = subject.recipe
-    plan = Plan(precision="fp32", seed=options.seed, structure=subject.structure_digest)
-    if options.prune is not None:
-        plan = plan.model_copy(update={"prune": Prune(ratio=options.prune)})
-    elif not (options.distill and recipe.has("teacher")):
+    precision: Precision = "int8" if choice != "fp32" and subject.calibration else "fp32"
+    plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
+    student = options.distill and recipe.has("teacher")
+    if options.prune is None and options.sparsity is None and not student:
         return plan
+    training = _recovery(subject, options, progress)
+    between = (training,) * BETWEEN[options.effort] if training is not None else ()
+    if options.prune is not None:
+        plan = plan.model_copy(update={"prune": Prune(ratio=options.prune, between=between)})
+    if options.sparsity is not None:
+        zeros = Sparsity(ratio=options.sparsity, between=between)
+        plan = plan.model_copy(update={"sparsity": zeros})
+    return plan.model_copy(update={"recover": training})
+
+
+def _recovery(subject: Subject, options: Options, progress: Progress) -> Training | None:
+    recipe = subject.recipe
     objective: Objective = "float_model"
     if recipe.has("training"):
         check_training(subject)
         objective = "both" if options.distill else "labels"
     elif not subject.calibration:
-        progress.note("no training() and no calibration(): what is pruned cannot be recovered")
-        return plan
+        progress.note("no training() and no calibration(): what is lost cannot be recovered")
+        return None
     if objective != "labels":
         teacher_of(subject)
-    steps = TRAINING_STEPS[options.effort]
-    training = Training(objective=objective, steps=steps, learning_rate=RECOVERY_RATE)
-    return plan.model_copy(update={"recover": training})
+    return Training(
+        objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=RECOVERY_RATE
+    )
 
 
 def int8_training(subject: Subject, options: Options) -> Training | None:
@@ -84,8 +111,9 @@ def int8_training(subject: Subject, options: Options) -> Training | None:
     recipe = subject.recipe
     if options.qat:
         check_training(subject)
-        return quantization_aware(options.effort)
-    if not options.distill or options.prune is not None or recipe.has("teacher"):
+        return quantization_aware(options.effort, options.distill)
+    is_done = options.prune is not None or options.sparsity is not None or recipe.has("teacher")
+    if not options.distill or is_done:
         return None
     steps = TRAINING_STEPS[options.effort]
     return Training(objective="float_model", steps=steps, learning_rate=DISTILLATION.learning_rate)

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from edgekit.compress.distill import BATCH, distance, distillation_batches
+from edgekit.compress.distill import (
+    BATCH,
+    attention_distance,
+    attention_maps,
+    attention_pairs,
+    distance,
+    distillation_batches,
+)
 from edgekit.compress.divergence import divergence
 from edgekit.compress.simulate import Outputs
+from edgekit.compress.sparsity import keeping_zeros, weights_of
 from edgekit.compress.train import Batch, Job, freeze_norms, train
-from edgekit.errors import RecipeError
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.predict import Run, run_eager
 from edgekit.pipeline.subject import Subject
-from edgekit.pipeline.training import Batches, Checkpoint, Scores, by_training
+from edgekit.pipeline.teacher import beside_labels, softened, teacher_of
+from edgekit.pipeline.training import Batches, Checkpoint, by_training
 from edgekit.plan import Plan, Training
-from edgekit.search.repairs import split
+from edgekit.recipe import Inputs
+from edgekit.search.repairs import MIN_TO_SPLIT
 
 # From this share of the steps on batch norms keep their statistics.
 FROZEN_FROM = 2 / 3
-# Of the loss where there are labels too, and how soft its targets are (G. Hinton et al., 2015).
-TEACHER_SHARE, TEMPERATURE = 0.7, 3.0
+# Of calibration inputs that train, so many judge: every eighth, some tens at most.
+JUDGED_EVERY, MOST_JUDGED = 8, 64
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """``training`` leads to the same weights again."""
+
+    training: Training
+    interrupted: bool
 
 
 def recover(
@@ -33,47 +53,51 @@ def recover(
     plan: Plan,
     training: Training,
     limit_s: float | None,
-) -> tuple[Training, Scores]:
-    """Train ``model`` in place, towards the recipe's labels, its teacher, or both.
+    name: str = "",
+    to_the_end: bool = False,
+) -> Recovered:
+    """Train ``model`` in place, towards the recipe's labels, its teacher, or both, on the GPU where
+    torch has one. ``name`` tells it from the plan's other trainings; ``to_the_end``: the weights
+    of the last step are taken, nothing is judged. Zeros stay zeros where the plan has sparsity.
 
     Raises TrainingError, RecipeError.
     """
-    teacher = teacher_of(subject) if training.objective != "labels" else None
-    job = _job(model, subject, tools, plan, training, teacher)
-    checkpoint = Checkpoint(tools.fingerprint.key(tools.runtime, plan), limit_s)
+    key = tools.fingerprint.key(tools.runtime, plan)
+    checkpoint = Checkpoint(f"{key}-{name}" if key is not None and name else key, limit_s)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     if any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
+        job = _job(model, subject, tools, plan, training, device)
+        if to_the_end:
+            job = replace(job, judge=None)
         result = train(job, training, plan.seed, checkpoint, tools.progress, limit_s)
     finally:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        model.eval()
-    checkpoint.remove()
+        model.cpu().eval()
+    if not result.interrupted:
+        checkpoint.remove()
     done = training.model_copy(update={"steps": result.steps, "stop": result.stop})
-    return done, result.scores
+    return Recovered(done, result.interrupted)
 
 
-def teacher_of(subject: Subject) -> nn.Module:
-    """The recipe's teacher(), else the model as the recipe has it. Raises RecipeError."""
-    recipe = subject.recipe
-    if not recipe.has("teacher"):
-        return subject.model
-    found = recipe.call("teacher")
-    if not isinstance(found, nn.Module):
-        raise RecipeError(
-            f"{recipe.path}: teacher() must return a torch.nn.Module, not {type(found).__name__}"
-        )
-    teacher = found.cpu().eval()
-    told, wanted = (
-        [list(tensor.shape) for tensor in run_eager(net)(subject.example)]
-        for net in (teacher, subject.model)
-    )
-    if told != wanted:
-        raise RecipeError(
-            f"{recipe.path}: teacher() gives outputs of the shapes {told}, the model {wanted}",
-            "a teacher and its student tell the same classes in the same form",
-        )
-    return teacher
+class _Teacher:
+    """Its outputs, and the attention maps of the layers that are held against the model's."""
+
+    def __init__(self, teacher: nn.Module, model: nn.Module, example: Inputs, features: bool):
+        self._teacher = teacher
+        pairs = attention_pairs(model, teacher, example) if features else []
+        self.own_layers = [own for own, _ in pairs]
+        self._layers = [theirs for _, theirs in pairs]
+
+    def outputs(self, inputs: Inputs) -> Outputs:
+        return run_eager(self._teacher)(inputs)
+
+    def outputs_and_maps(self, inputs: Inputs) -> tuple[Outputs, list[torch.Tensor]]:
+        with torch.no_grad(), attention_maps(self._teacher, self._layers) as maps:
+            outputs = self.outputs(inputs)
+        return outputs, maps()
 
 
 def _job(
@@ -82,63 +106,88 @@ def _job(
     tools: Tools,
     plan: Plan,
     training: Training,
-    teacher: nn.Module | None,
+    device: torch.device,
 ) -> Job:
     by_labels = training.objective != "float_model"
-    ask = run_eager(teacher) if teacher is not None else None
+    teacher: _Teacher | None = None
+    if training.objective != "labels":
+        asked = teacher_of(subject)
+        if device.type != "cpu":
+            asked = copy.deepcopy(asked).to(device)
+        example = _on(device, subject.example)
+        teacher = _Teacher(asked, model, example, training.features > 0)
 
-    def outputs_of(inputs: tuple[torch.Tensor, ...]) -> Outputs:
-        return list(pytree.tree_leaves(model(*inputs)))
+    def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
+        return subject.recipe.loss(subject.structure.rebuild(outputs), target)
 
     def loss(batch: Batch, share: float) -> torch.Tensor:
         model.train()
         if share >= FROZEN_FROM:
             freeze_norms(model)
-        outputs = outputs_of(batch[0])
-        total = torch.zeros(())
-        if by_labels:
-            total = subject.recipe.loss(subject.structure.rebuild(outputs), batch[1])
-        if ask is None:
-            return total
-        softened = TEMPERATURE**2 * distance(outputs, ask(batch[0]), TEMPERATURE)
-        return (1 - TEACHER_SHARE) * total + TEACHER_SHARE * softened if by_labels else softened
+        inputs, target = _on(device, batch)
+        if teacher is None:
+            return labelled(_outputs(model, inputs), target)
+        wanted, wanted_maps = teacher.outputs_and_maps(inputs)
+        with attention_maps(model, teacher.own_layers) as maps:
+            outputs = _outputs(model, inputs)
+        total = softened(outputs, wanted)
+        if wanted_maps:
+            total = total + training.features * attention_distance(maps(), wanted_maps)
+        return beside_labels(labelled(outputs, target), total) if by_labels else total
 
     def judged(batch: Batch) -> torch.Tensor:
         """By the recipe's loss; where no labels are wanted, by what the teacher answers."""
         model.eval()
-        outputs = outputs_of(batch[0])
+        inputs, target = _on(device, batch)
+        outputs = _outputs(model, inputs)
         if by_labels:
-            return subject.recipe.loss(subject.structure.rebuild(outputs), batch[1])
-        assert ask is not None
-        return distance(outputs, ask(batch[0]))
+            return labelled(outputs, target)
+        assert teacher is not None
+        return distance(outputs, teacher.outputs(inputs))
 
     if subject.recipe.has("training"):
         batches, judge = by_training(subject, tools, judged)
     else:
-        assert ask is not None
-        batches, judge = _by_calibration(model, subject, plan.seed, ask)
+        assert teacher is not None
+        batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)
+    zeros = weights_of(model) if plan.sparsity is not None else {}
     return Job(
-        title="training what was pruned" if plan.prune is not None else "training the model",
+        title="training the model" if plan.recover_only else "training what was pruned",
         weights={n: p for n, p in model.named_parameters() if p.is_floating_point()},
         buffers=dict(model.named_buffers()),
         batches=batches,
         loss=loss,
         judge=judge,
+        after_step=keeping_zeros(zeros),
     )
 
 
+def _outputs(model: nn.Module, inputs: Inputs) -> Outputs:
+    return list(pytree.tree_leaves(model(*inputs)))
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    if device.type == "cpu":
+        return value
+    return pytree.tree_map(lambda leaf: leaf.to(device) if torch.is_tensor(leaf) else leaf, value)
+
+
 def _by_calibration(
-    model: nn.Module, subject: Subject, seed: int, ask: Run
+    model: nn.Module, subject: Subject, seed: int, ask: Run, device: torch.device
 ) -> tuple[Batches, Callable[[], float]]:
-    """The calibration inputs, mixed pairwise."""
-    parts = split(subject.calibration)
-    floats = [ask(inputs) for inputs in parts.judged]
+    """The calibration inputs, mixed pairwise; too few to keep some apart are both."""
+    data = subject.calibration
+    few = len(data) < MIN_TO_SPLIT
+    apart = set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
+    fitted = [inputs for index, inputs in enumerate(data) if index not in apart]
+    judged = [_on(device, data[index]) for index in sorted(apart) or range(len(data))]
+    floats = [ask(inputs) for inputs in judged]
 
     def judge() -> float:
         model.eval()
-        return divergence([run_eager(model)(inputs) for inputs in parts.judged], floats)
+        return divergence([run_eager(model)(inputs) for inputs in judged], floats)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        return distillation_batches(parts.fitted, ask, seed, epoch, BATCH)
+        return distillation_batches(fitted, seed, epoch, BATCH)
 
     return batches, judge

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,31 +18,37 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgekit.compress.channels import Group, parameters_of, without_channels
-from edgekit.compress.prune import (
+from edgekit.compress.channels import Group, without_channels
+from edgekit.compress.compensate import compensate
+from edgekit.compress.importance import (
     Importance,
     by_batch_norm,
     by_fisher,
     by_size,
     by_taylor,
-    macs_of,
-    prune,
 )
-from edgekit.device.local import LocalTransport
+from edgekit.compress.moments import in_batches
+from edgekit.compress.prune import macs_of, prune
+from edgekit.compress.sparsity import sparsify, weights_of
+from edgekit.compress.trials import by_trial
 from edgekit.documents import CompressionStep
 from edgekit.errors import RecipeError
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage
-from edgekit.pipeline.lowered import lower
-from edgekit.pipeline.payoff import Arena
-from edgekit.pipeline.predict import run_eager, to_bytes
+from edgekit.pipeline.ledger import WORTH_PACKING, Ledger
+from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.recovery import recover
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Plan, Training
+from edgekit.plan import Plan, Prune, Sparsity, Training
+from edgekit.recipe import Inputs
 
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
-# How many inputs tell what a channel is worth: a backward pass each.
-WEIGHED_INPUTS, WEIGHED_BATCHES = 64, 16
+# How many inputs tell what a channel is worth and what must be made good: fewest, most, and as many
+# as so many multiply-accumulates allow.
+WEIGHED = (32, 128, 10e9)
+COMPENSATED = (64, 256, 30e9)
+WEIGHED_BATCHES, BATCH = 16, 16
+NO_USE = "zeros are not applied: the file packs no smaller with them, and nothing is faster"
 
 
 @dataclass(frozen=True)
@@ -55,22 +61,50 @@ class Smaller:
     steps: tuple[CompressionStep, ...]
 
 
+def points_lost(subject: Subject, steps: Sequence[CompressionStep]) -> float:
+    """By ``evaluate``, against the recipe's own model; 0 where it gained, or nobody can tell."""
+    if not steps or steps[-1].accuracy is None or subject.fp32_accuracy is None:
+        return 0.0
+    return max(0.0, subject.fp32_accuracy - steps[-1].accuracy)
+
+
 class _Found(BaseModel):
-    """What was done, as it is kept beside the weights."""
+    """What was done, as it is kept beside the weights. ``gone``: the channels, round by round;
+    ``interrupted``: a training was ended before its end.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    gone: dict[str, list[int]]
+    gone: list[dict[str, list[int]]]
+    prune: Prune | None
+    sparsity: Sparsity | None
     recover: Training | None
     steps: tuple[CompressionStep, ...]
+    interrupted: bool
 
 
-def smaller(subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None) -> Smaller:
-    """Prune and recover, or take what was kept of it.
+def smaller(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    limit_s: float | None = None,
+    as_it_stands: bool = True,
+) -> Smaller:
+    """Prune and recover, or take what was kept of it. ``plan.precision`` is what steps are
+    measured in; not ``as_it_stands``: zeros that do not pay are left out.
 
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
-    key = tools.fingerprint.key(tools.runtime, plan)
+    own = Plan(
+        precision="int8" if plan.is_quantized and subject.calibration else "fp32",
+        prune=plan.prune,
+        sparsity=plan.sparsity,
+        recover=plan.recover,
+        structure=plan.structure,
+        seed=plan.seed,
+    )
+    key = tools.fingerprint.key(tools.runtime, own)
+    key = f"{key}-as-it-pays" if key is not None and not as_it_stands else key
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     kept = found_stage(KIND, key, floats, partial(_read, subject)) if limit_s is None else None
@@ -78,54 +112,165 @@ def smaller(subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = 
         tools.progress.note("pruned already: taken from the cache")
         model, found = kept
     else:
-        model, found = _done(subject, tools, plan, limit_s)
-    done = plan.model_copy(update={"recover": found.recover})
+        model, found = _Work(subject, tools, own, limit_s, as_it_stands).run()
+    parts = {name: getattr(found, name) for name in ("prune", "sparsity", "recover")}
+    done = plan.model_copy(update=parts)
     if kept is None:
-        keys = {tools.fingerprint.key(tools.runtime, done)} | ({key} if limit_s is None else set())
-        for name in keys:
+        again = tools.fingerprint.key(tools.runtime, own.model_copy(update=parts))
+        whole = limit_s is None and not found.interrupted
+        for name in {again, key} if whole else {again}:
             keep_stage(tools, KIND, name, floats, partial(_write, model, found))
     outputs = run_eager(model)(subject.example)
     small = replace(subject, model=model, example_outputs=outputs)
     return Smaller(small, replace(tools, fingerprint=Fingerprint(small)), done, found.steps)
 
 
-def _done(
-    subject: Subject, tools: Tools, plan: Plan, limit_s: float | None
-) -> tuple[nn.Module, _Found]:
-    steps: list[CompressionStep] = []
-    gone: dict[str, list[int]] = {}
-    model = copy.deepcopy(subject.model)
-    if plan.prune is not None:
-        with tools.progress.stage("pruning channels"):
-            pruned = prune(subject.model, subject.example, plan.prune, _importance(subject, plan))
-        model, gone = pruned.model, pruned.gone
-        for one in pruned.refused:
-            tools.progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
-        steps.append(_step("prune", subject, tools, model, tuple(vars(r) for r in pruned.refused)))
-    training = plan.recover
-    if training is not None:
-        training, _ = recover(model, subject, tools, plan, training, limit_s)
-        steps.append(_step("recover", subject, tools, model))
-    return model, _Found(gone=gone, recover=training, steps=tuple(steps))
+@dataclass
+class _Work:
+    subject: Subject
+    tools: Tools
+    plan: Plan
+    limit_s: float | None
+    as_it_stands: bool
+    gone: list[dict[str, list[int]]] = field(default_factory=list)
+    steps: list[CompressionStep] = field(default_factory=list)
+    interrupted: bool = False
+
+    def run(self) -> tuple[nn.Module, _Found]:
+        self.model: nn.Module = copy.deepcopy(self.subject.model)
+        bare = Plan(precision=self.plan.precision, seed=self.plan.seed)
+        self.ledger = Ledger(self.subject, self.tools, bare)
+        if self.plan.prune is not None:
+            self._prune(self.plan.prune)
+        if self.plan.sparsity is not None:
+            self._sparsify(self.plan.sparsity)
+        if self.plan.recover is not None:
+            done = self._train(self.plan.recover, "last")
+            self.plan = self.plan.model_copy(update={"recover": done})
+        found = _Found(
+            gone=self.gone,
+            prune=self.plan.prune,
+            sparsity=self.plan.sparsity,
+            recover=self.plan.recover,
+            steps=tuple(self.steps),
+            interrupted=self.interrupted,
+        )
+        return self.model, found
+
+    def _prune(self, wanted: Prune) -> None:
+        """Round by round, each the same share of what is left."""
+        example = self.subject.example
+        whole, rounds = macs_of(self.subject.model, example), len(wanted.between) + 1
+        trained: list[Training] = []
+        for index in range(rounds):
+            goal = (1 - wanted.ratio) ** ((index + 1) / rounds) * whole
+            ratio = 1 - goal / macs_of(self.model, example)
+            if ratio > 0:
+                self._remove(wanted.model_copy(update={"ratio": ratio}))
+            if index < len(wanted.between):
+                trained.append(self._train(wanted.between[index], f"pruned {index}", True))
+        done = wanted.model_copy(update={"between": tuple(trained)})
+        self.plan = self.plan.model_copy(update={"prune": done})
+
+    def _remove(self, wanted: Prune) -> None:
+        before, progress = self.model, self.tools.progress
+        with progress.stage("pruning channels") as stage:
+            importance = _importance(self.subject, wanted, self.plan.seed, stage.advance)
+            pruned = prune(before, self.subject.example, wanted, importance)
+        for one in pruned.refused if not self.gone else ():
+            progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
+        if wanted.compensate and self.subject.calibration:
+            with progress.stage("making good what was removed") as stage:
+                data = self._batches(COMPENSATED)
+                compensate(before, pruned.model, pruned.readers, data, stage.advance)
+        self.model = pruned.model
+        self.gone.append(pruned.gone)
+        refused = tuple(vars(one) for one in pruned.refused)
+        self.steps.append(self.ledger.step("prune", self.model, refused))
+
+    def _sparsify(self, wanted: Sparsity) -> None:
+        """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
+        before, told, rounds = copy.deepcopy(self.model), len(self.steps), len(wanted.between) + 1
+        trained: list[Training] = []
+        for index in range(rounds):
+            ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
+            self._zero(wanted.model_copy(update={"ratio": ratio}))
+            if index < len(wanted.between):
+                trained.append(self._train(wanted.between[index], f"sparse {index}", True))
+        if self.as_it_stands or self._pays():
+            done = wanted.model_copy(update={"between": tuple(trained)})
+            self.plan = self.plan.model_copy(update={"sparsity": done})
+            return
+        self.tools.progress.note(NO_USE)
+        self.plan, self.model = self.plan.model_copy(update={"sparsity": None}), before
+        refused = {"layer": "", "why": NO_USE}
+        self.steps[told:] = [self.ledger.step("sparsify", self.model, (refused,))]
+
+    def _zero(self, wanted: Sparsity) -> None:
+        progress, dense = self.tools.progress, copy.deepcopy(self.model)
+        weights = weights_of(self.model)
+        sparsify(weights, wanted.ratio, wanted.threshold)
+        if wanted.compensate and self.subject.calibration:
+            with progress.stage("making good what became zero") as stage:
+                readers: dict[str, list[int]] = {name: [] for name in weights}
+                data = self._batches(COMPENSATED)
+                compensate(dense, self.model, readers, data, stage.advance, keep_zeros=True)
+        self.steps.append(self.ledger.step("sparsify", self.model))
+
+    def _pays(self) -> bool:
+        last = next(step for step in reversed(self.steps) if step.name == "sparsify")
+        others = [step for step in self.steps if step.name != "sparsify"]
+        dense_mb = others[-1].compressed_mb if others else last.compressed_before_mb
+        return last.compressed_mb < WORTH_PACKING * dense_mb
+
+    def _train(self, training: Training, name: str, to_the_end: bool = False) -> Training:
+        """``to_the_end``: the weights of the last step, whatever was better before."""
+        found = recover(
+            self.model,
+            self.subject,
+            self.tools,
+            self.plan,
+            training,
+            self.limit_s,
+            name,
+            to_the_end,
+        )
+        self.interrupted |= found.interrupted
+        self.steps.append(self.ledger.step("recover", self.model))
+        return found.training
+
+    def _batches(self, wanted: tuple[int, int, float]) -> list[Inputs]:
+        return in_batches(self.model, _some(self.subject, wanted), BATCH)
 
 
-def _importance(subject: Subject, plan: Plan) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    assert plan.prune is not None
-    kind = plan.prune.importance
+def _some(subject: Subject, wanted: tuple[int, int, float]) -> list[Inputs]:
+    """Calibration inputs, evenly spread: fewest, most, and multiply-accumulates for all."""
+    fewest, most, macs = wanted
+    data = subject.calibration
+    affordable = int(macs / max(1, macs_of(subject.model, subject.example)))
+    count = min(len(data), max(fewest, min(most, affordable)))
+    return [data[int(index * len(data) / count)] for index in range(count)]
+
+
+def _importance(
+    subject: Subject, wanted: Prune, seed: int, advance: Callable[[int, int], None]
+) -> Callable[[nn.Module, Sequence[Group]], Importance]:
+    kind = wanted.importance
     if kind in ("l1", "l2"):
         return by_size(int(kind[1]))
     if kind == "batch_norm":
         return by_batch_norm
     if kind == "taylor":
         return by_taylor(partial(_losses, subject))
-    inputs = subject.calibration
-    if not inputs:
+    if not subject.calibration:
         raise RecipeError(
             f"{subject.recipe.path} has no calibration(), which tells what a channel is worth",
             'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
         )
-    step = max(1, len(inputs) // WEIGHED_INPUTS)
-    return by_fisher(inputs[::step][:WEIGHED_INPUTS], plan.seed)
+    inputs = _some(subject, WEIGHED)
+    if kind == "fisher":
+        return by_fisher(inputs, seed)
+    return by_trial(by_size(1), inputs, wanted.step, advance)
 
 
 def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.Tensor]]:
@@ -134,41 +279,11 @@ def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.T
         yield lambda i=inputs, t=target: subject.recipe.loss(model(*i), t)  # type: ignore[misc]
 
 
-def _step(
-    name: str,
-    subject: Subject,
-    tools: Tools,
-    model: nn.Module,
-    refused: tuple[dict[str, str], ...] = (),
-) -> CompressionStep:
-    """What a step cost and bought, against the recipe's own model."""
-    with tools.progress.stage(f"judging what {name} did"):
-        accuracy = subject.evaluate(run_eager(model))
-    plain = Plan(precision="fp32", seed=tools.seed)
-    small = replace(subject, model=model)
-    before = lower(subject, tools, plain).artifact
-    after = lower(small, replace(tools, fingerprint=Fingerprint(small)), plain).artifact
-    arena = tools.arena or Arena(LocalTransport(), tools.host_files, threads=1)
-    inputs = [to_bytes(tensor) for tensor in subject.example]
-    payoff = arena.compare(after, before, inputs, tools.progress)
-    ratio = payoff.ratio
-    if ratio is not None and name == "prune" and ratio[1] >= 1:
-        tools.progress.note(f"pruning bought no latency: {ratio[0]:.2f} times the original's")
-    return CompressionStep(
-        name=name,
-        accuracy=accuracy,
-        macs=macs_of(model, subject.example),
-        macs_before=macs_of(subject.model, subject.example),
-        parameters=parameters_of(model),
-        parameters_before=parameters_of(subject.model),
-        latency_ratio=ratio,
-        refused=refused,
-    )
-
-
 def _read(subject: Subject, folder: Path) -> tuple[nn.Module, _Found]:
     found = _Found.model_validate_json((folder / FOUND).read_bytes())
-    model = without_channels(subject.model, subject.example, dict(found.gone))
+    model = copy.deepcopy(subject.model)
+    for gone in found.gone:
+        model = without_channels(model, subject.example, dict(gone))
     _load(model, load_file(folder / WEIGHTS))
     return model, found
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from edgekit.cache import load_stage, stage_draft, store_stage, write_whole
 from edgekit.compress.distill import BATCH, distance, distillation_batches
 from edgekit.compress.divergence import divergence
 from edgekit.compress.held_out import hold_out
-from edgekit.compress.simulate import Simulation, everywhere, rows_of
+from edgekit.compress.simulate import Outputs, Simulation, everywhere, rows_of
+from edgekit.compress.sparsity import keeping_zeros
 from edgekit.compress.train import Batch, Job, State, train
 from edgekit.errors import RecipeError, TrainingError
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.predict import run_eager, structure_of
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Effort, Plan, Training
+from edgekit.pipeline.teacher import beside_labels, softened, teacher_of
+from edgekit.plan import Effort, Objective, Plan, Training
 from edgekit.search.repairs import float_outputs, split
 
 WEIGHTS, FOUND = "weights.safetensors", "found.json"
@@ -33,12 +36,13 @@ Batches = Callable[[int], Iterator[Batch]]
 Scores = tuple[tuple[int, float], ...]
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
 # Int8 is near where it should be; what was pruned, or a student, is not.
-RATE, RECOVERY_RATE = 3e-3, 1e-2
+RATE, RECOVERY_RATE = 3e-3, 2e-2
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
 
 
-def quantization_aware(effort: Effort) -> Training:
-    return Training(objective="labels", steps=TRAINING_STEPS[effort], learning_rate=RATE)
+def quantization_aware(effort: Effort, distill: bool) -> Training:
+    objective: Objective = "both" if distill else "labels"
+    return Training(objective=objective, steps=TRAINING_STEPS[effort], learning_rate=RATE)
 
 
 def check_training(subject: Subject) -> None:
@@ -49,7 +53,7 @@ def check_training(subject: Subject) -> None:
     recipe = subject.recipe
     if not recipe.has("training"):
         raise RecipeError(
-            f"{recipe.path} has no training(), which quantization-aware training needs",
+            f"{recipe.path} has no training(), which training by labels needs",
             "add training() (edgekit init shows one), or build without --qat",
         )
     inputs, target = _first_batch(subject)
@@ -87,15 +91,20 @@ def train_simulation(
     if kept is not None:
         return kept
     job = _job(subject, tools, plan, simulation, weights)
+    if plan.sparsity is not None:
+        matrices = {name: weight for name, weight in weights.items() if weight.dim() > 1}
+        job = replace(job, after_step=keeping_zeros(matrices))
     checkpoint = Checkpoint(key, limit_s)
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
     done = plan.train.model_copy(update={"steps": result.steps, "stop": result.stop})
-    if limit_s is None:  # what a limit cut short is not what the plan without one leads to
+    # what was cut short is not what the plan leads to that says nothing of it
+    if limit_s is None and not result.interrupted:
         _keep(key, weights, done, result.scores)
     again = plan.model_copy(update={"train": done})
     _keep(tools.fingerprint.key(tools.runtime, again), weights, done, result.scores)
-    checkpoint.remove()
+    if not result.interrupted:
+        checkpoint.remove()
     return done, result.scores
 
 
@@ -150,25 +159,38 @@ def _job(
     assert plan.train is not None
     simulation.batches(subject.calibration)
     if plan.train.objective != "float_model":
-        return _labels(subject, tools, simulation, weights)
+        return _labels(subject, tools, plan.train, simulation, weights)
     return _distillation(subject, tools, plan, simulation, weights)
 
 
 def _labels(
-    subject: Subject, tools: Tools, simulation: Simulation, weights: Mapping[str, torch.Tensor]
+    subject: Subject,
+    tools: Tools,
+    training: Training,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
 ) -> Job:
     rows = rows_of(subject.example)
+    ask = run_eager(teacher_of(subject)) if training.objective == "both" else None
 
-    def loss(batch: Batch) -> torch.Tensor:
-        outputs = subject.structure.rebuild(simulation.forward(batch[0], rows))
-        return subject.recipe.loss(outputs, batch[1])
+    def labelled(outputs: Outputs, batch: Batch) -> torch.Tensor:
+        return subject.recipe.loss(subject.structure.rebuild(outputs), batch[1])
 
-    batches, judge = by_training(subject, tools, loss)
+    def loss(batch: Batch, _share: float) -> torch.Tensor:
+        outputs = simulation.forward(batch[0], rows)
+        if ask is None:
+            return labelled(outputs, batch)
+        return beside_labels(labelled(outputs, batch), softened(outputs, ask(batch[0])))
+
+    def judged(batch: Batch) -> torch.Tensor:
+        return labelled(simulation.forward(batch[0], rows), batch)
+
+    batches, judge = by_training(subject, tools, judged)
     return Job(
         title="quantization-aware training",
         weights=weights,
         batches=batches,
-        loss=lambda batch, _: loss(batch),
+        loss=loss,
         judge=judge,
     )
 
@@ -206,13 +228,16 @@ def _distillation(
     def judge() -> float:
         return divergence(simulation.run(parts.judged), floats)
 
+    def loss(batch: Batch, _share: float) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = teacher.forward(batch[0], rows)
+        return distance(simulation.forward(batch[0], rows), wanted)
+
     return Job(
         title="distilling from the float model",
         weights=weights,
-        batches=lambda epoch: distillation_batches(
-            parts.fitted, lambda inputs: teacher.forward(inputs, rows), plan.seed, epoch, size
-        ),
-        loss=lambda batch, _: distance(simulation.forward(batch[0], rows), batch[1]),
+        batches=lambda epoch: distillation_batches(parts.fitted, plan.seed, epoch, size),
+        loss=loss,
         judge=judge,
     )
 

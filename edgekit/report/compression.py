@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from edgekit.documents import CompressionStep
 
-NAMES = {"prune": "pruned", "recover": "trained"}
+NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
+
+# A share of zeros that no model has by chance.
+NOTICED = 0.01
 
 
 def steps_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """Title and text of a row for each step."""
-    for step in steps:
-        yield NAMES.get(step.name, step.name), _said(step)
+    for step, before in zip(steps, [None, *steps], strict=False):
+        yield NAMES.get(step.name, step.name), _said(step, before)
 
 
 def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
@@ -22,17 +25,38 @@ def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
         yield "not pruned", "\n".join(lines)
 
 
-def _said(step: CompressionStep) -> str:
-    parts = [
-        f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}",
-        f"{_millions(step.parameters)} parameters of {_millions(step.parameters_before)}",
-    ]
+def _said(step: CompressionStep, before: CompressionStep | None) -> str:
+    """What a step changed, and what is measured anew after each."""
+    macs, parameters = (
+        (before.macs, before.parameters)
+        if before is not None
+        else (step.macs_before, step.parameters_before)
+    )
+    parts = []
     if step.accuracy is not None:
         parts.append(f"{step.accuracy:.2f} in torch")
+    if step.macs != macs:
+        parts.append(f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}")
+    if step.parameters != parameters:
+        now, whole = (_millions(count) for count in (step.parameters, step.parameters_before))
+        parts.append(f"{now} parameters of {whole}")
+    if step.name == "sparsify":
+        parts.append(f"{step.zeros:.0%} of the weights are zero")
+    parts.append(_size(step))
     if step.latency_ratio is not None:
         middle, low, high = step.latency_ratio
-        parts.append(f"{middle:.2f} times the latency in fp32 ({low:.2f} to {high:.2f})")
+        parts.append(f"{middle:.2f} times the latency ({low:.2f} to {high:.2f})")
+    if step.peak_memory_mb is not None and step.peak_memory_before_mb is not None:
+        peaks_mb = f"{step.peak_memory_mb:.2f} MB of {step.peak_memory_before_mb:.2f}"
+        parts.append(f"peak memory {peaks_mb}")
     return ", ".join(parts)
+
+
+def _size(step: CompressionStep) -> str:
+    """The file as it is, and packed, where that is what zeros buy."""
+    said = f"{step.precision} file {step.model_mb:.3g} MB of {step.model_before_mb:.3g}"
+    packed = f"{step.compressed_mb:.3g} of {step.compressed_before_mb:.3g}"
+    return f"{said} (packed {packed})" if step.zeros > NOTICED else said
 
 
 def _millions(count: int) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import DIGITS, empty_cache
 
 import edgekit
-from edgekit.errors import RecipeError, SettingError
+from edgekit.errors import RecipeError, RuntimeFailure, SettingError
+from edgekit.plan import Plan, Prune, Sparsity, Training
 from edgekit.report.explanation import render_explanation
 
 pytestmark = pytest.mark.runtime
@@ -47,7 +54,12 @@ def test_half_of_the_macs_go_and_training_recovers(
     pruned, trained = document.compression
     assert 0.3 < pruned.macs / pruned.macs_before <= 0.5
     assert pruned.parameters < pruned.parameters_before
-    assert trained.accuracy > pruned.accuracy + 5
+    assert (pruned.precision, trained.precision) == ("int8", "int8")
+    assert pruned.model_mb < pruned.model_before_mb
+    assert pruned.latency_ratio is not None and pruned.peak_memory_mb is not None
+    assert not pruned.refused, "a head's channels are no refusal"
+    assert pruned.accuracy > 50, "the weights that stay took over what went"
+    assert trained.accuracy > pruned.accuracy
     assert document.accuracy.fp32 > 98, "against the recipe's own model"
     assert "MACs of" in render_explanation(document)
     empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
@@ -86,8 +98,149 @@ def test_a_teacher_of_another_form_is_refused(digits, tmp_path: Path) -> None:
         build(digits(wrong), tmp_path / "b", prune=0.3, distill=True)
 
 
+def test_zeros_by_flag_pack_smaller_and_stay_through_training_and_rounding(
+    tmp_path: Path, tmp_path_factory, monkeypatch
+) -> None:
+    dense = build(DIGITS, tmp_path / "dense", effort="quick")
+    document = build(DIGITS, tmp_path / "first", sparsity=0.7, effort="quick")
+    zeros, trained = document.compression
+    assert [step.name for step in document.compression] == ["sparsify", "recover"]
+    assert zeros.zeros == pytest.approx(0.7, abs=0.01)
+    assert trained.zeros == pytest.approx(0.7, abs=0.01), "training keeps them"
+    assert zeros.macs == zeros.macs_before
+    assert trained.compressed_mb < 0.85 * trained.compressed_before_mb
+    assert trained.accuracy > zeros.accuracy
+    assert "70% of the weights are zero" in render_explanation(document)
+    repaired = document.plan | {"round": True, "precision": "int8"}
+    build(DIGITS, tmp_path / "rounded", plan=Plan.model_validate(repaired))
+    for bundle in ("first", "rounded"):
+        packed = packed_size(tmp_path / bundle / "model.pte")
+        assert packed < 0.85 * packed_size(tmp_path / "dense" / "model.pte"), dense.plan
+    empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
+    build(DIGITS, tmp_path / "again", plan=tmp_path / "first" / "manifest.json")
+    assert manifest(tmp_path / "again") == manifest(tmp_path / "first")
+
+
+def packed_size(path: Path) -> int:
+    return len(gzip.compress(path.read_bytes()))
+
+
+def test_zeros_that_buy_nothing_are_not_applied_under_auto(digits, tmp_path: Path) -> None:
+    recipe = digits(gone="training")
+    document = build(recipe, tmp_path / "auto", sparsity=0.005, effort="quick")
+    assert document.plan["sparsity"] is None
+    (step,) = [step for step in document.compression if step.name == "sparsify"]
+    assert step.zeros < 0.001
+    assert "zeros are not applied" in render_explanation(document)
+    asked = build(recipe, tmp_path / "int8", sparsity=0.005, effort="quick", precision="int8")
+    assert asked.plan["sparsity"]["ratio"] == 0.005
+
+
+def test_a_plan_in_rounds_trains_between_them(
+    tmp_path: Path, tmp_path_factory, monkeypatch
+) -> None:
+    between = (Training(objective="both", steps=20, learning_rate=0.02, features=1.0),)
+    plan = Plan(
+        precision="fp32",
+        prune=Prune(ratio=0.5, between=between),
+        sparsity=Sparsity(ratio=0.5, between=between),
+        recover=Training(objective="labels", steps=40, learning_rate=0.02),
+    )
+    document = build(DIGITS, tmp_path / "first", plan=plan)
+    names = [step.name for step in document.compression]
+    assert names == ["prune", "recover", "prune", "sparsify", "recover", "sparsify", "recover"]
+    macs = [step.macs / step.macs_before for step in document.compression]
+    assert macs[2] <= 0.5 < macs[0] <= 0.75
+    assert document.compression[-1].zeros == pytest.approx(0.5, abs=0.01)
+    assert document.plan["prune"]["between"][0]["stop"] == 20
+    empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
+    build(DIGITS, tmp_path / "again", plan=tmp_path / "first" / "manifest.json")
+    assert manifest(tmp_path / "again") == manifest(tmp_path / "first")
+
+
+def test_ctrl_c_ends_the_training_and_the_build_goes_on(tmp_path: Path, fresh_cache) -> None:
+    command = [sys.executable, "-m", "edgekit", "build", str(DIGITS), "--target", "x86", "--json"]
+    options = ["--prune", "0.5", "--effort", "thorough", "--precision", "fp32"]
+    process = subprocess.Popen(
+        [*command, *options, "--output", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    for line in process.stderr:
+        if "training what was pruned:" in line:
+            break
+    assert "left, loss" in line, "how long it takes, and how it stands"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=120)
+    assert process.returncode == 0, rest
+    assert "stopped before its end" in rest
+    document = json.loads(out)
+    assert 0 < document["plan"]["recover"]["stop"] < document["plan"]["recover"]["steps"] == 2000
+
+
+def test_what_has_nothing_to_prune_says_why(tmp_path: Path) -> None:
+    recipe = tmp_path / "lstm.py"
+    recipe.write_text(LSTM)
+    with pytest.raises(RuntimeFailure, match="recurrent layers are not pruned"):
+        build(recipe, tmp_path / "b", prune=0.5)
+
+
+def test_heads_of_an_attention_go_without_labels(tmp_path: Path) -> None:
+    recipe = tmp_path / "block.py"
+    folder = Path(__file__).resolve().parents[1] / "unit"
+    recipe.write_text(BLOCK.format(folder=str(folder)))
+    document = build(recipe, tmp_path / "b", prune=0.4, effort="quick", precision="int8")
+    assert document.parity.passed
+    assert document.plan["recover"]["objective"] == "float_model"
+    assert document.compression[0].macs < 0.6 * document.compression[0].macs_before
+
+
+LSTM = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+def model():
+    torch.manual_seed(0)
+    return Net()
+
+def example_inputs():
+    return (torch.randn(1, 6, 8),)
+
+def calibration():
+    return ((torch.randn(1, 6, 8),) for _ in range(16))
+"""
+BLOCK = """
+import sys
+sys.path.insert(0, {folder!r})
+import torch
+from attention import LENGTH, WIDTH, Block
+
+def model():
+    return Block()
+
+def example_inputs():
+    return (torch.randn(1, LENGTH, WIDTH),)
+
+def calibration():
+    return ((torch.randn(1, LENGTH, WIDTH),) for _ in range(24))
+"""
+
+
 def test_a_share_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="between 0 and 1"):
         build(DIGITS, tmp_path / "b", prune=1.5)
+    with pytest.raises(SettingError, match=r"--sparsity 1: .* between 0 and 1"):
+        build(DIGITS, tmp_path / "b", sparsity=1.0)
     with pytest.raises(SettingError, match="at most"):
         build(DIGITS, tmp_path / "b", prune=0.97)

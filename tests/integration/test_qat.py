@@ -221,3 +221,11 @@ def test_qat_has_nothing_to_train_in_fp32_and_a_plan_says_it_itself(
         build(recipe, tmp_path / "b", qat=True, precision="fp32")
     with pytest.raises(SettingError, match="plan"):
         build(recipe, tmp_path / "b", qat=True, plan=Plan(precision="int8"))
+
+
+def test_a_teacher_stands_beside_the_labels_of_int8(recipe: Path, tmp_path: Path) -> None:
+    document = build(
+        recipe, tmp_path / "b", precision="int8", qat=True, distill=True, effort="quick"
+    )
+    assert document.ladder[-1].precision == "int8 trained"
+    assert document.plan["train"]["objective"] == "both"

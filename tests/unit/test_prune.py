@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attention import HEADS, LENGTH, WIDTH, Block
 from torch import nn
 
 from edgekit.compress.channels import find_groups, same_function, silenced, without_channels
-from edgekit.compress.prune import by_fisher, by_size, macs_of, prune
+from edgekit.compress.compensate import compensate
+from edgekit.compress.importance import by_fisher, by_size
+from edgekit.compress.prune import macs_of, prune
+from edgekit.compress.trials import by_trial
 from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.plan import Prune
 
@@ -62,9 +66,9 @@ TOKENS = (torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(1)),)
 def test_addition_depthwise_concatenation_and_flatten_lose_channels_together() -> None:
     model = Residual().eval()
     groups, refused = find_groups(model, IMAGE)
-    assert {group.layer for group in groups} == {"mix", "side", "deep", "outer"}
-    assert [one.layer for one in refused] == ["head"]
-    gone = {"outer": [0, 7, 31], "deep": [5, 6], "side": [23], "mix": [4]}
+    assert {group.layer for group in groups} == {"mix", "side", "inner", "stem"}
+    assert not refused, "the head's channels are the model's outputs, which is no refusal"
+    gone = {"stem": [0, 7, 31], "inner": [5, 6], "side": [23], "mix": [4]}
     pruned = without_channels(model, IMAGE, gone)
     assert (pruned.deep.groups, pruned.head.in_features) == (46, 15 * 16)
     assert same_function(pruned, silenced(model, groups, gone), IMAGE)
@@ -88,7 +92,7 @@ def test_channels_that_nobody_reads_go_first() -> None:
     unread = {3, 4, 11, 12, 20, 21, 30, 40}
     with torch.no_grad():
         model.outer.weight[:, sorted(unread)] = 0
-    scores = by_fisher([IMAGE] * 4, 0)(model, find_groups(model, IMAGE)[0])["deep"]
+    scores = by_fisher([IMAGE] * 4, 0)(model, find_groups(model, IMAGE)[0])["inner"]
     assert float(scores[sorted(unread)].max()) == 0 < float(scores.max())
 
 
@@ -96,11 +100,11 @@ def test_the_worth_of_a_channel_predicts_what_the_outputs_lose() -> None:
     model = Residual().eval()
     data = [(torch.randn(1, 3, 16, 16),) for _ in range(24)]
     groups, _ = find_groups(model, IMAGE)
-    scores = by_fisher(data, 0)(model, groups)["deep"]
+    scores = by_fisher(data, 0)(model, groups)["inner"]
     order = torch.argsort(scores).tolist()
 
     def moved(channels: list[int]) -> float:
-        cut = silenced(model, groups, {"deep": channels})
+        cut = silenced(model, groups, {"inner": channels})
         with torch.no_grad():
             return sum(float((cut(*x) - model(*x)).square().sum()) for x in data)
 
@@ -131,3 +135,77 @@ def test_normalized_channels_are_not_pruned() -> None:
 def test_more_than_can_go() -> None:
     with pytest.raises(SettingError, match="at most"):
         prune(Residual().eval(), IMAGE, Prune(ratio=0.95), by_size(1))
+
+
+class Followed(nn.Module):
+    """Channels that end in a reshape to rows, as before a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.first, self.second = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 8, 3, 2, 1)
+        self.recurrent, self.head = nn.GRU(8 * 4, 12, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(self.recurrent(x.permute(0, 3, 1, 2).flatten(2))[0][:, -1])
+
+
+def images(count: int, seed: int) -> list[tuple[torch.Tensor]]:
+    draw = torch.Generator().manual_seed(seed)
+    return [(torch.randn(1, 3, 16, 16, generator=draw),) for _ in range(count)]
+
+
+def moved(model: nn.Module, other: nn.Module, data) -> float:
+    with torch.no_grad():
+        return sum(float((model(*x) - other(*x)).square().sum()) for x in data)
+
+
+def test_what_cannot_be_followed_is_told_and_the_rest_goes_on() -> None:
+    groups, refused = find_groups(Followed().eval(), IMAGE)
+    assert [group.layer for group in groups] == ["first"]
+    assert {one.layer for one in refused} == {"second", "recurrent"}
+
+
+def test_heads_of_an_attention_go_as_a_whole() -> None:
+    model = Block().eval()
+    data = [(torch.randn(1, LENGTH, WIDTH),) for _ in range(8)]
+    groups, _ = find_groups(model, data[0])
+    size = WIDTH // HEADS
+    assert [(group.layer, group.unit) for group in groups] == [("attention.query", size), ("up", 1)]
+    for importance in (by_size(1), by_trial(by_size(1), data, 8, lambda done, total: None)):
+        pruned = prune(model, data[0], Prune(ratio=0.5), importance)
+        gone = pruned.gone["attention.query"]
+        heads = {channel // size for channel in gone}
+        assert gone == [head * size + index for head in sorted(heads) for index in range(size)]
+        assert pruned.model.attention.out.in_features == WIDTH - len(gone)
+
+
+@pytest.mark.parametrize("gone", [{"inner": list(range(16))}, {"stem": [0, 1, 2, 3], "side": [5]}])
+def test_the_weights_that_stay_take_over_what_went(gone) -> None:
+    model = Residual().eval()
+    groups, _ = find_groups(model, IMAGE)
+    pruned = without_channels(model, IMAGE, gone)
+    before = moved(model, pruned, images(16, 7))
+    cut = [group for group in groups if group.layer in gone]
+    readers = {place.layer: [] for group in cut for place in group.readers}
+    for group in cut:
+        for place in group.places:
+            if place.output and place.layer in readers:
+                readers[place.layer] += place.of(gone[group.layer])
+    compensate(model, pruned, readers, images(48, 8), lambda done, total: None)
+    assert moved(model, pruned, images(16, 7)) < 0.6 * before
+
+
+def test_a_trial_finds_channels_that_cost_nothing() -> None:
+    model = Residual().eval()
+    with torch.no_grad():
+        model.outer.weight.zero_()
+    groups, _ = find_groups(model, IMAGE)
+    order = by_size(1)
+    scores = by_trial(order, images(8, 1), 8, lambda done, total: None)(model, groups)
+    assert float(scores["inner"].max()) < 0.01 * float(scores["side"].max())
+    for group in groups:
+        ordered = torch.argsort(order(model, groups)[group.layer], stable=True)
+        costs = scores[group.layer][ordered]
+        assert bool((costs.diff() >= 0).all()), "never less than the one before"

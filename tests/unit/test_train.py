@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from edgekit.compress.held_out import hold_out
+from edgekit.compress.sparsity import keeping_zeros
 from edgekit.compress.straight import straight_through
 from edgekit.compress.train import Batch, Job, State, train
 from edgekit.errors import TrainingError
+from edgekit.interrupt import takes_stop
 from edgekit.plan import Training
 from edgekit.progress import Silent
 
@@ -199,3 +201,42 @@ def test_a_time_limit_makes_the_schedule_shorter() -> None:
     job, _ = problem()
     slow = replace(job, loss=lambda batch, share: (time.sleep(0.02), job.loss(batch, share))[1])
     assert train(slow, TRAINING, 0, Memory(), Silent(), time_limit_s=0.4).steps < 25
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_the_same_training_goes_on_to_the_same_end() -> None:
+    job, whole = problem()
+    expected = run(job)
+    job, stopped = problem()
+
+    def loss(batch: Batch, share: float) -> torch.Tensor:
+        if share == 23 / TRAINING.steps:
+            assert takes_stop()
+            assert not takes_stop(), "the second one ends the command"
+        return job.loss(batch, share)
+
+    checkpoint = Memory()
+    found = run(replace(job, loss=loss), checkpoint=checkpoint)
+    assert found.interrupted
+    assert 0 < found.stop <= 24
+    assert dict(found.scores)[found.stop] == min(score for _, score in found.scores)
+    assert not takes_stop(), "nothing is going on any more"
+    job, resumed = problem()
+    assert run(job, checkpoint=checkpoint) == expected
+    assert torch.equal(resumed, whole)
+    assert not torch.equal(stopped, whole)
+
+
+def test_what_becomes_worse_at_first_is_not_given_up() -> None:
+    job, _ = problem()
+    scores = iter([1.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.5, 0.5])
+    found = run(replace(job, judge=lambda: next(scores)))
+    assert found.stop == TRAINING.steps
+
+
+def test_zeros_stay_zeros() -> None:
+    job, weight = problem()
+    with torch.no_grad():
+        weight[0, 1] = 0
+    run(replace(job, after_step=keeping_zeros({"w": weight})))
+    assert weight[0, 1] == 0
+    assert weight[0, 0] != 0.3

@@ -1,0 +1,124 @@
+"""What the layers of a model read: the columns that their outputs are sums over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import unfold
+from torch.utils._pytree import tree_leaves
+
+from edgekit.compress.simulate import joined
+from edgekit.recipe import Inputs
+
+# Of one input's places; more are spread evenly.
+ROWS_PER_INPUT = 1024
+
+
+def can_read(layer: nn.Module) -> bool:
+    """Is its output a product of its weight with columns that ``columns`` can tell?"""
+    if isinstance(layer, nn.Linear):
+        return True
+    if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+        return False
+    plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return plain and layer.groups == 1
+
+
+def columns(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """What each output is a sum over: (places, K), in the order of the flattened weight."""
+    if isinstance(layer, nn.Linear):
+        return inputs.reshape(-1, inputs.shape[-1])
+    assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+    sizes: list[tuple[int, ...]] = [
+        tuple(int(size) for size in pair)
+        for pair in (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    ]
+    if isinstance(layer, nn.Conv1d):
+        inputs = inputs.unsqueeze(2)
+        kernel, dilation, padding, stride = sizes
+        sizes = [(1, *kernel), (1, *dilation), (0, *padding), (1, *stride)]
+    parts = unfold(inputs, *sizes)
+    return parts.transpose(1, 2).flatten(0, 1)
+
+
+def rows(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """Its outputs at the places of ``columns``: (places, O)."""
+    if isinstance(layer, nn.Linear):
+        return output.reshape(-1, output.shape[-1])
+    return output.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def some(places: torch.Tensor) -> torch.Tensor:
+    """At most ROWS_PER_INPUT of the places, evenly spread."""
+    return places[:: max(1, len(places) // ROWS_PER_INPUT)]
+
+
+def moments(
+    model: nn.Module, names: Iterable[str], data: Sequence[Inputs]
+) -> dict[str, torch.Tensor]:
+    """The mean of x x' over the places where each of these layers is computed, (K, K)."""
+    found: dict[str, torch.Tensor] = {}
+
+    def watch(name: str, layer: nn.Module, inputs: torch.Tensor, _output: torch.Tensor) -> None:
+        places = some(columns(layer, inputs))
+        now = (places.T @ places).double() / len(places) / len(data)
+        found[name] = found[name] + now if name in found else now
+
+    layers = {name: model.get_submodule(name) for name in names}
+    with watching(layers, watch), torch.no_grad():
+        for inputs in data:
+            model(*inputs)
+    return found
+
+
+def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[str]:
+    """As they run; a layer that runs several times by its first one."""
+    found: dict[str, None] = {}
+    layers = {name: model.get_submodule(name) for name in names}
+    with watching(layers, lambda name, *_: found.setdefault(name)), torch.no_grad():
+        model(*inputs)
+    return list(found)
+
+
+def in_batches(model: nn.Module, data: Sequence[Inputs], size: int) -> list[Inputs]:
+    """Several inputs at once, where the model computes of two at once what it does of each."""
+    with torch.no_grad(), suppress(Exception):
+        if len(data) > 1 and _can_batch(model, data[:2]):
+            return [joined(data[start : start + size]) for start in range(0, len(data), size)]
+    return list(data)
+
+
+def _can_batch(model: nn.Module, pair: Sequence[Inputs]) -> bool:
+    both = _leaves(model(*joined(pair)))
+    each = zip(*(_leaves(model(*inputs)) for inputs in pair), strict=True)
+    return all(
+        torch.allclose(together, torch.cat(list(parts)), rtol=1e-3, atol=1e-4)
+        for together, parts in zip(both, each, strict=True)
+    )
+
+
+def _leaves(outputs: Any) -> list[torch.Tensor]:
+    return list(tree_leaves(outputs))
+
+
+Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
+
+
+@contextmanager
+def watching(layers: Mapping[str, nn.Module], watch: Watch) -> Iterator[None]:
+    """Call ``watch(name, layer, inputs, output)`` whenever one of the layers has computed."""
+    hooks = [
+        layer.register_forward_hook(
+            lambda module, inputs, output, name=name: watch(name, module, inputs[0], output)
+        )
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

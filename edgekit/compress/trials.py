@@ -1,0 +1,130 @@
+"""What a group of channels is worth, by trying: how far the outputs are from the model's own when
+so many of its channels are gone, and those that stay have taken over what they can.
+
+The order within a group is another importance's; how much of each group goes is decided by what
+was measured. Layers differ by far more than what is said of them layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from edgekit.compress.channels import Group
+from edgekit.compress.compensate import DAMPING
+from edgekit.compress.divergence import divergence
+from edgekit.compress.importance import Importance, by_block, least_first
+from edgekit.compress.moments import can_read, in_batches, moments
+from edgekit.compress.simulate import Outputs
+from edgekit.recipe import Inputs
+
+BATCH = 32
+# Of each group so many widths are tried; between them, what is lost is taken as a straight line.
+LEVELS = 8
+
+
+def by_trial(
+    order: Callable[[nn.Module, Sequence[Group]], Importance],
+    data: Sequence[Inputs],
+    step: int,
+    advance: Callable[[int, int], None],
+) -> Callable[[nn.Module, Sequence[Group]], Importance]:
+    """An importance whose sum over the least of a group is what the outputs lose without them."""
+
+    def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
+        scores = order(model, groups)
+        trials = _Trials(model, groups, in_batches(model, data, BATCH))
+        found = {}
+        for done, group in enumerate(groups, 1):
+            ordered = least_first(by_block(scores[group.layer], group.unit))
+            losses = [(0, 0.0)]
+            for count in _counts(group.count, group.step(step)):
+                losses.append((count, trials.loss(group, ordered[:count])))
+            found[group.layer] = _shared_out(group, ordered, losses)
+            advance(done, len(groups))
+        return found
+
+    return importance
+
+
+def _counts(width: int, step: int) -> list[int]:
+    """How many channels go: so that what is left is a multiple of ``step``."""
+    widths = {step * round(width * level / LEVELS / step) for level in range(1, LEVELS)}
+    return sorted(width - left for left in widths if 0 < left < width)
+
+
+def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]]) -> torch.Tensor:
+    """What each channel costs in turn, never less than the one before: by the lower convex hull
+    of what was measured, so that the least that is lost for so many comes first.
+    """
+    scores = torch.zeros(group.count, dtype=torch.double)
+    at, lost = losses[0]
+    rest, slope = losses[1:], 0.0
+    while rest:
+        slopes = [(now - lost) / (count - at) for count, now in rest]
+        best = min(range(len(rest)), key=lambda index: slopes[index])
+        slope = max(slope, slopes[best])
+        scores[ordered[at : rest[best][0]]] = slope
+        (at, lost), rest = rest[best], rest[best + 1 :]
+    scores[ordered[at:]] = slope
+    return scores
+
+
+class _Trials:
+    def __init__(self, model: nn.Module, groups: Sequence[Group], data: Sequence[Inputs]) -> None:
+        self.model, self.data = model, data
+        names = {place.layer for group in groups for place in group.readers}
+        readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
+        self.moments = moments(model, readable, data)
+        self.floats = self._outputs()
+
+    def loss(self, group: Group, gone: Sequence[int]) -> float:
+        weights = {place.layer: self._weight(place.layer) for place in group.readers}
+        with _restored(weights):
+            for place in group.readers:
+                dead = _columns(place.of(gone), weights[place.layer])
+                _silence(weights[place.layer], dead, self.moments.get(place.layer))
+            return divergence(self._outputs(), self.floats)
+
+    def _weight(self, name: str) -> torch.Tensor:
+        weight = self.model.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.detach()
+
+    def _outputs(self) -> list[Outputs]:
+        with torch.no_grad():
+            return [list(torch.utils._pytree.tree_leaves(self.model(*x))) for x in self.data]
+
+
+def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
+    """The columns of a flattened weight that read these channels."""
+    kernel = weight[0, 0].numel()
+    return torch.tensor([c * kernel + index for c in channels for index in range(kernel)])
+
+
+def _silence(weight: torch.Tensor, dead: torch.Tensor, seen: torch.Tensor | None) -> None:
+    """In place: nobody reads these columns; the others take over what they tell of them."""
+    flat = weight.flatten(1)
+    if seen is not None:
+        kept = torch.ones(flat.shape[1], dtype=torch.bool)
+        kept[dead] = False
+        own = seen[kept][:, kept]
+        damping = DAMPING * own.diagonal().mean() + 1e-12
+        damped = own + damping * torch.eye(len(own), dtype=own.dtype)
+        taken = torch.linalg.solve(damped, seen[kept][:, dead])
+        flat[:, kept] += (flat[:, dead].double() @ taken.T).float()
+    flat[:, dead] = 0
+    weight.copy_(flat.reshape(weight.shape))
+
+
+@contextmanager
+def _restored(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    before = {name: weight.clone() for name, weight in weights.items()}
+    try:
+        yield
+    finally:
+        for name, weight in weights.items():
+            weight.copy_(before[name])

@@ -1,0 +1,89 @@
+"""What each step of compression costs and buys, measured on what would ship after it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import nn
+
+from edgekit.compress.channels import parameters_of
+from edgekit.compress.prune import macs_of
+from edgekit.compress.sparsity import zeros_of
+from edgekit.device.local import LocalTransport
+from edgekit.documents import CompressionStep
+from edgekit.errors import ExportError, RuntimeFailure
+from edgekit.pipeline.fingerprint import Fingerprint
+from edgekit.pipeline.kept import Tools
+from edgekit.pipeline.lowered import lower
+from edgekit.pipeline.payoff import Arena
+from edgekit.pipeline.predict import run_eager, to_bytes
+from edgekit.pipeline.subject import Subject
+from edgekit.plan import Plan
+from edgekit.runtimes.base import Artifact
+
+# Of a compressed file; less is no reason to train with zeros.
+WORTH_PACKING = 0.98
+
+
+@dataclass
+class Ledger:
+    """``precision``: of the artifacts that are compared; fp32 where int8 cannot be had."""
+
+    subject: Subject
+    tools: Tools
+    precision: Plan
+
+    def step(
+        self, name: str, model: nn.Module, refused: tuple[dict[str, str], ...] = ()
+    ) -> CompressionStep:
+        """Of ``model``, against the recipe's own."""
+        subject, progress = self.subject, self.tools.progress
+        with progress.stage(f"judging what {name} did"):
+            accuracy = subject.evaluate(run_eager(model))
+        before, after = self._original, self._lowered(model)
+        arena = self.tools.arena or Arena(LocalTransport(), self.tools.host_files, threads=1)
+        inputs = [to_bytes(tensor) for tensor in subject.example]
+        race = arena.race(after, before, inputs, progress)
+        if name == "prune" and race.ratio is not None and race.ratio[1] >= 1:
+            progress.note(f"pruning bought no latency: {race.ratio[0]:.2f} times the original's")
+        return CompressionStep(
+            name=name,
+            accuracy=accuracy,
+            macs=macs_of(model, subject.example),
+            macs_before=macs_of(subject.model, subject.example),
+            parameters=parameters_of(model),
+            parameters_before=parameters_of(subject.model),
+            zeros=zeros_of(model),
+            precision=self.precision.precision,
+            model_mb=len(after.data) / 1e6,
+            model_before_mb=len(before.data) / 1e6,
+            compressed_mb=packed_mb(after),
+            compressed_before_mb=packed_mb(before),
+            latency_ratio=race.ratio,
+            peak_memory_mb=race.first_memory_mb,
+            peak_memory_before_mb=race.second_memory_mb,
+            refused=refused,
+        )
+
+    @cached_property
+    def _original(self) -> Artifact:
+        try:
+            return self._lowered(self.subject.model)
+        except ExportError:
+            raise  # in fp32 it fails the same way
+        except RuntimeFailure:
+            self.precision = self.precision.model_copy(update={"precision": "fp32"})
+            return self._lowered(self.subject.model)
+
+    def _lowered(self, model: nn.Module) -> Artifact:
+        small = replace(self.subject, model=model)
+        return lower(
+            small, replace(self.tools, fingerprint=Fingerprint(small)), self.precision
+        ).artifact
+
+
+def packed_mb(artifact: Artifact) -> float:
+    """The model's file as gzip packs it."""
+    return len(zlib.compress(artifact.data, 6)) / 1e6

@@ -1,0 +1,47 @@
+"""Who teaches in distillation, and how much of the loss is the teacher's."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgekit.compress.distill import distance
+from edgekit.compress.simulate import Outputs
+from edgekit.errors import RecipeError
+from edgekit.pipeline.predict import run_eager
+from edgekit.pipeline.subject import Subject
+
+# Of the loss where there are labels too, and how soft its targets are (G. Hinton et al., 2015).
+TEACHER_SHARE, TEMPERATURE = 0.7, 3.0
+
+
+def teacher_of(subject: Subject) -> nn.Module:
+    """The recipe's teacher(), else the model as the recipe has it. Raises RecipeError."""
+    recipe = subject.recipe
+    if not recipe.has("teacher"):
+        return subject.model
+    found = recipe.call("teacher")
+    if not isinstance(found, nn.Module):
+        raise RecipeError(
+            f"{recipe.path}: teacher() must return a torch.nn.Module, not {type(found).__name__}"
+        )
+    teacher = found.cpu().eval()
+    told, wanted = (
+        [list(tensor.shape) for tensor in run_eager(net)(subject.example)]
+        for net in (teacher, subject.model)
+    )
+    if told != wanted:
+        raise RecipeError(
+            f"{recipe.path}: teacher() gives outputs of the shapes {told}, the model {wanted}",
+            "a teacher and its student tell the same classes in the same form",
+        )
+    return teacher
+
+
+def softened(outputs: Outputs, wanted: Outputs) -> torch.Tensor:
+    """How far the outputs are from the teacher's, both softened by the temperature."""
+    return TEMPERATURE**2 * distance(outputs, wanted, TEMPERATURE)
+
+
+def beside_labels(labelled: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    return (1 - TEACHER_SHARE) * labelled + TEACHER_SHARE * taught
