@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,12 +112,12 @@ Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
 @contextmanager
 def watching(layers: Mapping[str, nn.Module], watch: Watch) -> Iterator[None]:
     """Call ``watch(name, layer, inputs, output)`` whenever one of the layers has computed."""
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, inputs, output, name=name: watch(name, module, inputs[0], output)
-        )
-        for name, layer in layers.items()
-    ]
+
+    def told(name: str, layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if inputs:  # called by keyword it is not looked at
+            watch(name, layer, inputs[0], output)
+
+    hooks = [layer.register_forward_hook(partial(told, name)) for name, layer in layers.items()]
     try:
         yield
     finally:

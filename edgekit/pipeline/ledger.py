@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -34,6 +33,7 @@ class Ledger:
     subject: Subject
     tools: Tools
     precision: Plan
+    _originals: dict[str, Artifact] = field(default_factory=dict)
 
     def step(
         self, name: str, model: nn.Module, refused: tuple[dict[str, str], ...] = ()
@@ -42,8 +42,8 @@ class Ledger:
         subject, progress = self.subject, self.tools.progress
         with progress.stage(f"judging what {name} did"):
             accuracy = subject.evaluate(run_eager(model))
-        before, after = self._original, self._lowered(model)
-        arena = self.tools.arena or Arena(LocalTransport(), self.tools.host_files, threads=1)
+        before, after = self._pair(model)
+        arena = arena_of(self.tools)
         inputs = [to_bytes(tensor) for tensor in subject.example]
         race = arena.race(after, before, inputs, progress)
         if name == "prune" and race.ratio is not None and race.ratio[1] >= 1:
@@ -67,21 +67,30 @@ class Ledger:
             refused=refused,
         )
 
-    @cached_property
-    def _original(self) -> Artifact:
+    def _pair(self, model: nn.Module) -> tuple[Artifact, Artifact]:
+        """The original and ``model``, both in the one precision."""
         try:
-            return self._lowered(self.subject.model)
+            before = self._originals.get(self.precision.precision)
+            before = before or self._lowered(self.subject.model)
+            self._originals[self.precision.precision] = before
+            return before, self._lowered(model)
         except ExportError:
             raise  # in fp32 it fails the same way
         except RuntimeFailure:
+            if not self.precision.is_quantized:
+                raise
             self.precision = self.precision.model_copy(update={"precision": "fp32"})
-            return self._lowered(self.subject.model)
+            return self._pair(model)
 
     def _lowered(self, model: nn.Module) -> Artifact:
         small = replace(self.subject, model=model)
-        return lower(
-            small, replace(self.tools, fingerprint=Fingerprint(small)), self.precision
-        ).artifact
+        tools = replace(self.tools, fingerprint=Fingerprint(small))
+        return lower(small, tools, self.precision).artifact
+
+
+def arena_of(tools: Tools) -> Arena:
+    """The device that was named, else this host."""
+    return tools.arena or Arena(LocalTransport(), tools.host_files, threads=1)
 
 
 def packed_mb(artifact: Artifact) -> float:

@@ -17,7 +17,6 @@ from edgekit.pipeline.training import (
     quantization_aware,
 )
 from edgekit.plan import (
-    Effort,
     Objective,
     Options,
     Plan,
@@ -28,9 +27,6 @@ from edgekit.plan import (
     Training,
 )
 from edgekit.progress import Progress
-
-# Trainings between the rounds of pruning.
-BETWEEN: dict[Effort, int] = {"quick": 0, "normal": 0, "thorough": 0}
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:
@@ -79,12 +75,10 @@ def base_plan(
     if options.prune is None and options.sparsity is None and not student:
         return plan
     training = _recovery(subject, options, progress)
-    between = (training,) * BETWEEN[options.effort] if training is not None else ()
     if options.prune is not None:
-        plan = plan.model_copy(update={"prune": Prune(ratio=options.prune, between=between)})
+        plan = plan.model_copy(update={"prune": Prune(ratio=options.prune)})
     if options.sparsity is not None:
-        zeros = Sparsity(ratio=options.sparsity, between=between)
-        plan = plan.model_copy(update={"sparsity": zeros})
+        plan = plan.model_copy(update={"sparsity": Sparsity(ratio=options.sparsity)})
     return plan.model_copy(update={"recover": training})
 
 

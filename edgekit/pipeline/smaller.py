@@ -35,7 +35,7 @@ from edgekit.documents import CompressionStep
 from edgekit.errors import RecipeError
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage
-from edgekit.pipeline.ledger import WORTH_PACKING, Ledger
+from edgekit.pipeline.ledger import WORTH_PACKING, Ledger, arena_of
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.recovery import recover
 from edgekit.pipeline.subject import Subject
@@ -61,6 +61,23 @@ class Smaller:
     steps: tuple[CompressionStep, ...]
 
 
+def _measured_here(
+    kept: tuple[nn.Module, _Found], subject: Subject, tools: Tools, plan: Plan
+) -> tuple[nn.Module, _Found]:
+    """Times of another device are none of this one: the last step is measured anew, the models
+    between are gone.
+    """
+    model, found = kept
+    if found.device == arena_of(tools).transport.name or not found.steps:
+        return kept
+    unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
+    steps = [step.model_copy(update=unknown) for step in found.steps]
+    bare = Plan(precision=plan.precision, seed=plan.seed)
+    last = found.steps[-1]
+    steps[-1] = Ledger(subject, tools, bare).step(last.name, model, last.refused)
+    return model, found.model_copy(update={"steps": tuple(steps)})
+
+
 def points_lost(subject: Subject, steps: Sequence[CompressionStep]) -> float:
     """By ``evaluate``, against the recipe's own model; 0 where it gained, or nobody can tell."""
     if not steps or steps[-1].accuracy is None or subject.fp32_accuracy is None:
@@ -80,6 +97,7 @@ class _Found(BaseModel):
     sparsity: Sparsity | None
     recover: Training | None
     steps: tuple[CompressionStep, ...]
+    device: str
     interrupted: bool
 
 
@@ -110,7 +128,7 @@ def smaller(
     kept = found_stage(KIND, key, floats, partial(_read, subject)) if limit_s is None else None
     if kept is not None:
         tools.progress.note("pruned already: taken from the cache")
-        model, found = kept
+        model, found = _measured_here(kept, subject, tools, own)
     else:
         model, found = _Work(subject, tools, own, limit_s, as_it_stands).run()
     parts = {name: getattr(found, name) for name in ("prune", "sparsity", "recover")}
@@ -153,6 +171,7 @@ class _Work:
             sparsity=self.plan.sparsity,
             recover=self.plan.recover,
             steps=tuple(self.steps),
+            device=arena_of(self.tools).transport.name,
             interrupted=self.interrupted,
         )
         return self.model, found
