@@ -13,13 +13,8 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from edgekit.compress.moments import can_read, columns, in_order, rows, some, watching
+from edgekit.compress.moments import can_read, columns, damped, in_order, rows, some, watching
 from edgekit.recipe import Inputs
-
-# Weights that the data do not determine stay as they are.
-DAMPING = 0.01
-# Beyond this, solving takes longer than training.
-MOST_COLUMNS = 2048
 
 
 def compensate(
@@ -35,18 +30,12 @@ def compensate(
     Each reader comes with the outputs that it lost itself. ``keep_zeros``: a weight that is zero
     stays so, and the others of its output take over what it carried.
     """
-    names = [name for name in readers if _can_solve(original.get_submodule(name))]
+    names = [name for name in readers if can_read(original.get_submodule(name))]
     ordered = in_order(original, names, data[0])
     with torch.no_grad():
         for done, name in enumerate(ordered, 1):
             _mend(original, smaller, name, readers[name], data, keep_zeros)
             advance(done, len(ordered))
-
-
-def _can_solve(layer: nn.Module) -> bool:
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    return can_read(layer) and weight[0].numel() <= MOST_COLUMNS
 
 
 def _mend(
@@ -72,12 +61,10 @@ def _mend(
             given = nn.functional.pad(given, (0, 1), value=1.0)
         moments = moments + given.T @ given
         products = products + given.T @ missing
-    damping = DAMPING * moments.diagonal().mean() + 1e-12
-    damped = moments + damping * torch.eye(len(moments))
     if keep_zeros:
-        change = _row_by_row(damped, products, weight.flatten(1) != 0)
+        change = _row_by_row(damped(moments), products, weight.flatten(1) != 0)
     else:
-        change = torch.linalg.solve(damped, products)
+        change = torch.linalg.solve(damped(moments), products)
     if isinstance(bias, torch.Tensor):
         bias += change[-1]
         change = change[:-1]

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from edgekit.compress.batches import joined
 from edgekit.compress.divergence import is_classes
-from edgekit.compress.simulate import Outputs, joined
+from edgekit.compress.moments import watching
+from edgekit.compress.simulate import Outputs
 from edgekit.compress.train import Batch
 from edgekit.recipe import Inputs
 
@@ -32,6 +33,8 @@ def distillation_batches(
     draw = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(data), generator=draw).tolist()
     for start in range(0, len(order), size):
+        if start and start == len(order) - 1:
+            return  # batch norms know no spread of one
         chosen = [data[index] for index in order[start : start + size]]
         yield _mixed(chosen, draw), None
 
@@ -56,11 +59,12 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
 
 def distance(outputs: Outputs, floats: Outputs, temperature: float = 1.0) -> torch.Tensor:
     """What is made smaller: the Kullback-Leibler divergence of classes (nats) whose scores are
-    divided by ``temperature``, else the noise to signal of each output, added up.
+    divided by ``temperature`` (times its square, as gradients fall by that), else the noise to
+    signal of each output, added up.
     """
     if is_classes(floats):
         wanted, found = (torch.log_softmax(s[0] / temperature, 1) for s in (floats, outputs))
-        return (wanted.exp() * (wanted - found)).sum(1).mean()
+        return temperature**2 * (wanted.exp() * (wanted - found)).sum(1).mean()
     total = torch.zeros(())
     for a, b in zip(outputs, floats, strict=True):
         if b.is_floating_point():
@@ -79,12 +83,12 @@ def attention_pairs(model: nn.Module, teacher: nn.Module, example: Inputs) -> li
 def _last_of_each_size(model: nn.Module, example: Inputs) -> dict[tuple[int, ...], str]:
     found: dict[tuple[int, ...], str] = {}
 
-    def watch(name: str, output: Any) -> None:
+    def watch(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         if torch.is_tensor(output) and output.dim() == 4 and output[0, 0].numel() > 1:
             found[tuple(output.shape[2:])] = name
 
-    leaves = [name for name, part in model.named_modules() if name and not list(part.children())]
-    with _watched(model, leaves, watch), torch.no_grad():
+    leaves = {name: part for name, part in model.named_modules() if not list(part.children())}
+    with watching(leaves, watch), torch.no_grad():
         model(*example)
     return found
 
@@ -98,10 +102,11 @@ def attention_maps(
     """
     found: dict[str, torch.Tensor] = {}
 
-    def watch(name: str, output: torch.Tensor) -> None:
-        found[name] = nn.functional.normalize(output.square().mean(1).flatten(1))
+    def watch(name: str, _layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        # what follows may add to it in place
+        found[name] = nn.functional.normalize(output.clone().square().mean(1).flatten(1))
 
-    with _watched(model, layers, watch):
+    with watching({name: model.get_submodule(name) for name in layers}, watch):
         yield lambda: [found[name] for name in layers]
 
 
@@ -113,24 +118,3 @@ def attention_distance(
     for a, b in zip(maps, wanted, strict=True):
         total = total + (a - b).square().sum(1).mean()
     return total
-
-
-@contextmanager
-def _watched(
-    model: nn.Module, layers: Sequence[str], watch: Callable[[str, Any], None]
-) -> Iterator[None]:
-    hooks = [
-        model.get_submodule(name).register_forward_hook(partial(_told, name, watch))
-        for name in layers
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _told(
-    name: str, watch: Callable[[str, Any], None], _module: nn.Module, _inputs: Any, output: Any
-) -> None:
-    watch(name, output)

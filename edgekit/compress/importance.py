@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from edgekit.compress.channels import LAYERS, Group
+from edgekit.compress.channels import LAYERS, TRANSPOSED, Group
 from edgekit.compress.divergence import is_classes
 from edgekit.recipe import Inputs
 
@@ -122,13 +122,15 @@ def _gates(
     layers = dict(model.named_modules())
     readers = sorted({place.layer for group in groups for place in group.readers})
     weights = [layers[name].weight for name in readers]
+    # of the inputs
+    axes = {name: int(not isinstance(layers[name], TRANSPOSED)) for name in readers}
     for weight in weights:
         weight.requires_grad_(True)
     found = {group.layer: torch.zeros(group.count) for group in groups}
     for loss in losses:
         gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
         gates = {
-            name: (gradient * weight.detach()).transpose(0, 1).flatten(1).sum(1)
+            name: (gradient * weight.detach()).transpose(0, axes[name]).flatten(1).sum(1)
             for name, weight, gradient in zip(readers, weights, gradients, strict=True)
             if gradient is not None
         }

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from edgekit.compress.batches import joined
 from edgekit.compress.graph import WEIGHTED, attribute_at, operator_name, tensor_at
-from edgekit.compress.simulate import Rounding, Simulation, joined
+from edgekit.compress.simulate import Rounding, Simulation
 from edgekit.recipe import Inputs
 
 # Of what all inputs together may hold at once, in the largest layer.

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import unfold
-from torch.utils._pytree import tree_leaves
 
-from edgekit.compress.simulate import joined
 from edgekit.recipe import Inputs
 
 # Of one input's places; more are spread evenly.
 ROWS_PER_INPUT = 1024
+# Beyond this, solving takes longer than training.
+MOST_COLUMNS = 2048
+# Weights that the data do not determine stay as they are.
+DAMPING = 0.01
 
 
 def can_read(layer: nn.Module) -> bool:
-    """Is its output a product of its weight with columns that ``columns`` can tell?"""
+    """Is its output a product of its weight with columns that ``columns`` can tell, and not too
+    many of them?
+    """
     if isinstance(layer, nn.Linear):
-        return True
+        return layer.in_features <= MOST_COLUMNS
     if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         return False
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and layer.groups == 1
+    return plain and layer.groups == 1 and layer.weight[0].numel() <= MOST_COLUMNS
 
 
 def columns(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -38,6 +42,7 @@ def columns(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         tuple(int(size) for size in pair)
         for pair in (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     ]
+    inputs = _as_batch(layer, inputs)
     if isinstance(layer, nn.Conv1d):
         inputs = inputs.unsqueeze(2)
         kernel, dilation, padding, stride = sizes
@@ -50,7 +55,13 @@ def rows(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
     """Its outputs at the places of ``columns``: (places, O)."""
     if isinstance(layer, nn.Linear):
         return output.reshape(-1, output.shape[-1])
-    return output.flatten(2).transpose(1, 2).flatten(0, 1)
+    return _as_batch(layer, output).flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def _as_batch(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
+    """A convolution also takes a single image."""
+    alone = value.dim() == (2 if isinstance(layer, nn.Conv1d) else 3)
+    return value.unsqueeze(0) if alone else value
 
 
 def some(places: torch.Tensor) -> torch.Tensor:
@@ -76,6 +87,12 @@ def moments(
     return found
 
 
+def damped(moments: torch.Tensor) -> torch.Tensor:
+    """Second moments that can be solved for."""
+    damping = DAMPING * moments.diagonal().mean() + 1e-12
+    return moments + damping * torch.eye(len(moments), dtype=moments.dtype)
+
+
 def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[str]:
     """As they run; a layer that runs several times by its first one."""
     found: dict[str, None] = {}
@@ -83,27 +100,6 @@ def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[str
     with watching(layers, lambda name, *_: found.setdefault(name)), torch.no_grad():
         model(*inputs)
     return list(found)
-
-
-def in_batches(model: nn.Module, data: Sequence[Inputs], size: int) -> list[Inputs]:
-    """Several inputs at once, where the model computes of two at once what it does of each."""
-    with torch.no_grad(), suppress(Exception):
-        if len(data) > 1 and _can_batch(model, data[:2]):
-            return [joined(data[start : start + size]) for start in range(0, len(data), size)]
-    return list(data)
-
-
-def _can_batch(model: nn.Module, pair: Sequence[Inputs]) -> bool:
-    both = _leaves(model(*joined(pair)))
-    each = zip(*(_leaves(model(*inputs)) for inputs in pair), strict=True)
-    return all(
-        torch.allclose(together, torch.cat(list(parts)), rtol=1e-3, atol=1e-4)
-        for together, parts in zip(both, each, strict=True)
-    )
-
-
-def _leaves(outputs: Any) -> list[torch.Tensor]:
-    return list(tree_leaves(outputs))
 
 
 Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]

@@ -1,21 +1,21 @@
 """Structured pruning: the channels that matter least for what they cost, until the MACs fit.
 
-One chunk of channels after another goes, the one whose importance for each multiply-accumulate
-(MAC) that it saves is least. The importance of a channel is how far the outputs move without it:
-the Fisher information of a gate on it, from squared gradients (L. Theis et al., 2018,
-arXiv:1801.05787), which needs no labels, for the labels are drawn from the model's own scores.
+One chunk of channels after another goes, the one whose importance (importance.py, trials.py) for
+each multiply-accumulate (MAC) that it saves is least.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from edgekit.compress.channels import (
     LAYERS,
+    TRANSPOSED,
     Group,
     Refused,
     find_groups,
@@ -93,12 +93,14 @@ def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:
     found: dict[str, int] = {}
     hooks = []
     for name, layer in model.named_modules():
-        if isinstance(layer, LAYERS):
+        if isinstance(layer, (*LAYERS, *TRANSPOSED)):
 
-            def count(module: nn.Module, _: object, out: torch.Tensor, name: str = name) -> None:
+            def count(module: nn.Module, given: Any, out: torch.Tensor, name: str = name) -> None:
                 weight = module.weight
                 assert isinstance(weight, torch.Tensor)
-                found[name] = found.get(name, 0) + out.numel() * weight[0].numel()
+                # each output is a sum over a row of the weight; transposed, each input goes to one
+                ends = given[0] if isinstance(module, TRANSPOSED) else out
+                found[name] = found.get(name, 0) + ends.numel() * weight[0].numel()
 
             hooks.append(layer.register_forward_hook(count))
     try:
@@ -123,7 +125,11 @@ class _Costs:
         self.macs = macs_by_layer(self.model, self.example)
         layers = dict(self.model.named_modules())
         # of each layer: how many outputs, and how many inputs one output reads
-        self.widths = {n: (len(layers[n].weight), layers[n].weight.shape[1]) for n in self.macs}
+        shapes = {name: layers[name].weight.shape[:2] for name in self.macs}
+        self.widths = {
+            name: shape[::-1] if isinstance(layers[name], TRANSPOSED) else shape
+            for name, shape in shapes.items()
+        }
 
     @property
     def total(self) -> int:

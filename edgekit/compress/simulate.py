@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from edgekit.compress.affine import Grid, Steps
+from edgekit.compress.batches import can_batch, joined, rows_of
 from edgekit.compress.graph import is_elementwise, module_of, tensor_at
 from edgekit.compress.straight import straight_through
 from edgekit.recipe import Inputs
@@ -26,8 +27,6 @@ Kind = Literal["weights", "activations"]
 Outputs = list[torch.Tensor]
 ANNOTATION = "quantization_annotation"
 BATCH = 4
-# Between a batch and its parts, one by one: sums in another order.
-SAME_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,8 @@ class Simulation:
     def batches(self, data: Sequence[Inputs]) -> bool:
         """Can the graph compute several inputs like these at once? Tried once, with two."""
         if self._batches is None:
-            self._batches = len(data) > 1 and self._can_batch(data[:2])
+            with self.rounding(nowhere):
+                self._batches = can_batch(self._flat, data)
         return self._batches
 
     def forward(self, inputs: Inputs, rows: int) -> Outputs:
@@ -164,39 +164,12 @@ class Simulation:
     def _flat(self, inputs: Inputs) -> Outputs:
         return cast(Outputs, pytree.tree_leaves(self.graph(*inputs)))
 
-    def _can_batch(self, pair: Sequence[Inputs]) -> bool:
-        """Sizes are written into an exported graph: does it compute the same of two at once?"""
-        if any(tensor.dim() == 0 or len(tensor) != rows_of(pair[0]) for tensor in pair[0]):
-            return False
-        with torch.no_grad(), self.rounding(nowhere):
-            alone = [self._flat(inputs) for inputs in pair]
-            try:
-                both = self._flat(joined(pair))
-            except Exception:
-                return False
-        for a, b, together in zip(*alone, both, strict=True):
-            if a.dim() == 0 or len(together) != 2 * len(a):
-                return False
-            expected = torch.cat([a, b]).float()
-            error = (together.float() - expected).abs().max()
-            if not error <= SAME_TOLERANCE * expected.abs().max():
-                return False
-        return True
-
 
 def _leave_out(node: Node) -> None:
     """Guards, and rounding by a range that is only found at run time: hardly any, row by row."""
     if node.users:
         node.replace_all_uses_with(node.all_input_nodes[0])
     node.graph.erase_node(node)
-
-
-def joined(data: Sequence[Inputs]) -> Inputs:
-    return tuple(torch.cat(tensors) for tensors in zip(*data, strict=True))
-
-
-def rows_of(inputs: Inputs) -> int:
-    return len(inputs[0]) if inputs and inputs[0].dim() else 1
 
 
 def read_points(prepared: GraphModule) -> dict[str, Point]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgekit.compress.channels import LAYERS
+from edgekit.errors import RuntimeFailure
 from edgekit.plan import Threshold
 
 
@@ -20,8 +21,7 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights that may become zeros, by layer: of convolutions and linear layers, each once."""
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, LAYERS):
-            assert isinstance(layer.weight, torch.Tensor)
+        if isinstance(layer, LAYERS) and isinstance(layer.weight, nn.Parameter):
             found.setdefault(layer.weight.data_ptr(), (name, layer.weight.detach()))
     return dict(found.values())
 
@@ -33,7 +33,15 @@ def zeros_of(model: nn.Module) -> float:
 
 
 def sparsify(weights: Mapping[str, torch.Tensor], ratio: float, threshold: Threshold) -> None:
-    """In place: this share of all weights becomes zero; those that were zero are among them."""
+    """In place: this share of all weights becomes zero; those that were zero are among them.
+
+    Raises RuntimeFailure: there are none.
+    """
+    if not weights:
+        raise RuntimeFailure(
+            "no weight of this model can become zero: it has no convolution or linear layer with "
+            "a weight of its own (recurrent layers stay as they are)"
+        )
     scores = [_score(weight.abs(), threshold) for weight in weights.values()]
     if threshold == "per_layer":
         gone = [_least(score, ratio) for score in scores]

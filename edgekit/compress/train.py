@@ -173,11 +173,16 @@ class _Loop:
         groups = [{"params": [weight]} for weight in self.job.weights.values()]
         self.optimizer = torch.optim.Adam(groups)
         state = self.checkpoint.load()
-        if state is not None:
+        if state is not None and self._is_of_this(state):
             self._go_on_from(state)
         else:
             self._judge()
             self.steps = self._fitting()
+
+    def _is_of_this(self, state: State) -> bool:
+        kept = _part(state.tensors, "now")
+        own = self.job.tensors
+        return kept.keys() == own.keys() and all(kept[n].shape == own[n].shape for n in own)
 
     def _fitting(self) -> int:
         """The schedule's steps, as far as the time limit allows: by a few that are not taken."""
@@ -190,6 +195,7 @@ class _Loop:
             with _own_random_numbers(self.seed):
                 self.job.loss(next(batches), 0.0).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad()
+        _copy(self.best, self.job.tensors)  # running statistics moved
         each_s = (time.monotonic() - began) / TIMED_STEPS
         return max(1, min(steps, int(TRAINING_SHARE * self.time_limit_s / each_s)))
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
-from edgekit.compress.channels import Group
-from edgekit.compress.compensate import DAMPING
+from edgekit.compress.batches import in_batches
+from edgekit.compress.channels import Group, inputs_of
 from edgekit.compress.divergence import divergence
 from edgekit.compress.importance import Importance, by_block, least_first
-from edgekit.compress.moments import can_read, in_batches, moments
+from edgekit.compress.moments import can_read, damped, moments
 from edgekit.compress.simulate import Outputs
 from edgekit.recipe import Inputs
 
 BATCH = 32
 # Of each group so many widths are tried; between them, what is lost is taken as a straight line.
 LEVELS = 8
+TRIFLE = 1e-9
 
 
 def by_trial(
@@ -36,7 +38,7 @@ def by_trial(
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, in_batches(model, data, BATCH))
+        trials = _Trials(model, groups, in_batches(partial(_outputs, model), data, BATCH))
         found = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
@@ -58,7 +60,8 @@ def _counts(width: int, step: int) -> list[int]:
 
 def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]]) -> torch.Tensor:
     """What each channel costs in turn, never less than the one before: by the lower convex hull
-    of what was measured, so that the least that is lost for so many comes first.
+    of what was measured, so that the least that is lost for so many comes first. Equal costs are
+    told apart by a trifle, so that the order stays that of the trial.
     """
     scores = torch.zeros(group.count, dtype=torch.double)
     at, lost = losses[0]
@@ -70,6 +73,7 @@ def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]
         scores[ordered[at : rest[best][0]]] = slope
         (at, lost), rest = rest[best], rest[best + 1 :]
     scores[ordered[at:]] = slope
+    scores[ordered] += torch.linspace(0, TRIFLE, group.count, dtype=torch.double) * max(slope, 1.0)
     return scores
 
 
@@ -79,43 +83,48 @@ class _Trials:
         names = {place.layer for group in groups for place in group.readers}
         readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
         self.moments = moments(model, readable, data)
-        self.floats = self._outputs()
+        self.floats = self._all_outputs()
 
     def loss(self, group: Group, gone: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
         with _restored(weights):
             for place in group.readers:
-                dead = _columns(place.of(gone), weights[place.layer])
-                _silence(weights[place.layer], dead, self.moments.get(place.layer))
-            return divergence(self._outputs(), self.floats)
+                layer, dead = self.model.get_submodule(place.layer), place.of(gone)
+                seen = self.moments.get(place.layer)
+                if seen is None:
+                    inputs_of(layer).index_fill_(0, torch.tensor(dead), 0)
+                else:
+                    _silence(weights[place.layer], _columns(dead, weights[place.layer]), seen)
+            return divergence(self._all_outputs(), self.floats)
 
     def _weight(self, name: str) -> torch.Tensor:
         weight = self.model.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)
         return weight.detach()
 
-    def _outputs(self) -> list[Outputs]:
-        with torch.no_grad():
-            return [list(torch.utils._pytree.tree_leaves(self.model(*x))) for x in self.data]
+    def _all_outputs(self) -> list[Outputs]:
+        return [_outputs(self.model, inputs) for inputs in self.data]
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> Outputs:
+    with torch.no_grad():
+        return list(torch.utils._pytree.tree_leaves(model(*inputs)))
 
 
 def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
     """The columns of a flattened weight that read these channels."""
     kernel = weight[0, 0].numel()
-    return torch.tensor([c * kernel + index for c in channels for index in range(kernel)])
+    found = [c * kernel + index for c in channels for index in range(kernel)]
+    return torch.tensor(found, dtype=torch.long)
 
 
-def _silence(weight: torch.Tensor, dead: torch.Tensor, seen: torch.Tensor | None) -> None:
+def _silence(weight: torch.Tensor, dead: torch.Tensor, seen: torch.Tensor) -> None:
     """In place: nobody reads these columns; the others take over what they tell of them."""
     flat = weight.flatten(1)
-    if seen is not None:
-        kept = torch.ones(flat.shape[1], dtype=torch.bool)
-        kept[dead] = False
-        own = seen[kept][:, kept]
-        damping = DAMPING * own.diagonal().mean() + 1e-12
-        damped = own + damping * torch.eye(len(own), dtype=own.dtype)
-        taken = torch.linalg.solve(damped, seen[kept][:, dead])
-        flat[:, kept] += (flat[:, dead].double() @ taken.T).float()
+    kept = torch.ones(flat.shape[1], dtype=torch.bool)
+    kept[dead] = False
+    taken = torch.linalg.solve(damped(seen[kept][:, kept]), seen[kept][:, dead])
+    flat[:, kept] += (flat[:, dead].double() @ taken.T).float()
     flat[:, dead] = 0
     weight.copy_(flat.reshape(weight.shape))
 

@@ -203,7 +203,7 @@ class _Job:
             else:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
-            limit_s = _each(options.time_limit_s, base, training)
+            limit_s = _each(options, base, training)
             subject = with_accuracy(subject, self.progress)
         with self.clock.timed("artifact"):
             fingerprint, arena = Fingerprint(subject), self._arena()
@@ -320,9 +320,10 @@ class _Job:
         )
 
 
-def _each(limit_s: float | None, base: Plan, training: Training | None) -> float | None:
+def _each(options: Options, base: Plan, training: Training | None) -> float | None:
     """What each training may take of what they may take together."""
-    count = len(base.trainings) + (training is not None)
+    in_int8 = training is not None or options.effort == "thorough"  # which may distil (ladder.py)
+    count, limit_s = len(base.trainings) + in_int8, options.time_limit_s
     return limit_s / count if limit_s is not None and count else limit_s
 
 

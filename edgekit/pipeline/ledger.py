@@ -28,12 +28,18 @@ WORTH_PACKING = 0.98
 
 @dataclass
 class Ledger:
-    """``precision``: of the artifacts that are compared; fp32 where int8 cannot be had."""
+    """``precision``: a plan that has only that, of the artifacts that are compared; where int8
+    cannot be had, fp32 in its place. ``asked``: what was wanted.
+    """
 
     subject: Subject
     tools: Tools
     precision: Plan
+    asked: str = field(init=False)
     _originals: dict[str, Artifact] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.asked = self.precision.precision
 
     def step(
         self, name: str, model: nn.Module, refused: tuple[dict[str, str], ...] = ()

@@ -56,8 +56,15 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             f"{subject.recipe.path.name} has none",
             "give typical inputs with --calibration FILE.npz",
         )
-    if any(one.objective != "float_model" for one in plan.trainings):
+    by_labels = plan.prune is not None and plan.prune.importance == "taylor"
+    if by_labels or any(one.objective != "float_model" for one in plan.trainings):
         check_training(subject)
+    elif plan.trainings and not (subject.calibration or subject.recipe.has("training")):
+        raise SettingError(
+            f"the plan trains towards the float model, and {subject.recipe.path.name} has no "
+            "inputs to do that with",
+            "add calibration() or training(), or give --calibration FILE.npz",
+        )
     return plan.model_copy(update={"structure": own})
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from edgekit.compress.batches import can_batch
 from edgekit.compress.distill import (
     BATCH,
     attention_distance,
@@ -36,6 +37,9 @@ from edgekit.search.repairs import MIN_TO_SPLIT
 FROZEN_FROM = 2 / 3
 # Of calibration inputs that train, so many judge: every eighth, some tens at most.
 JUDGED_EVERY, MOST_JUDGED = 8, 64
+NO_FEATURES = (
+    "features count nothing: no layers of the teacher and the model give images of one size"
+)
 
 
 @dataclass(frozen=True)
@@ -65,21 +69,25 @@ def recover(
     key = tools.fingerprint.key(tools.runtime, plan)
     checkpoint = Checkpoint(f"{key}-{name}" if key is not None and name else key, limit_s)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    if any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
+        _arrange(model.to(device), torch.channels_last)
         job = _job(model, subject, tools, plan, training, device)
         if to_the_end:
             job = replace(job, judge=None)
         result = train(job, training, plan.seed, checkpoint, tools.progress, limit_s)
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _arrange(model, torch.contiguous_format)
         model.cpu().eval()
     if not result.interrupted:
         checkpoint.remove()
     done = training.model_copy(update={"steps": result.steps, "stop": result.stop})
     return Recovered(done, result.interrupted)
+
+
+def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 class _Teacher:
@@ -116,6 +124,8 @@ def _job(
             asked = copy.deepcopy(asked).to(device)
         example = _on(device, subject.example)
         teacher = _Teacher(asked, model, example, training.features > 0)
+        if training.features and not teacher.own_layers:
+            tools.progress.note(NO_FEATURES)
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
@@ -182,12 +192,13 @@ def _by_calibration(
     fitted = [inputs for index, inputs in enumerate(data) if index not in apart]
     judged = [_on(device, data[index]) for index in sorted(apart) or range(len(data))]
     floats = [ask(inputs) for inputs in judged]
+    size = BATCH if can_batch(ask, judged) else 1
 
     def judge() -> float:
         model.eval()
         return divergence([run_eager(model)(inputs) for inputs in judged], floats)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        return distillation_batches(fitted, seed, epoch, BATCH)
+        return distillation_batches(fitted, seed, epoch, size)
 
     return batches, judge

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edgekit.compress.batches import in_batches
 from edgekit.compress.channels import Group, without_channels
 from edgekit.compress.compensate import compensate
 from edgekit.compress.importance import (
@@ -27,19 +28,18 @@ from edgekit.compress.importance import (
     by_size,
     by_taylor,
 )
-from edgekit.compress.moments import in_batches
 from edgekit.compress.prune import macs_of, prune
 from edgekit.compress.sparsity import sparsify, weights_of
 from edgekit.compress.trials import by_trial
 from edgekit.documents import CompressionStep
-from edgekit.errors import RecipeError
+from edgekit.errors import RecipeError, SettingError
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage
 from edgekit.pipeline.ledger import WORTH_PACKING, Ledger, arena_of
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.recovery import recover
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Plan, Prune, Sparsity, Training
+from edgekit.plan import Plan, Precision, Prune, Sparsity, Training
 from edgekit.recipe import Inputs
 
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
@@ -61,20 +61,18 @@ class Smaller:
     steps: tuple[CompressionStep, ...]
 
 
-def _measured_here(
-    kept: tuple[nn.Module, _Found], subject: Subject, tools: Tools, plan: Plan
-) -> tuple[nn.Module, _Found]:
-    """Times of another device are none of this one: the last step is measured anew, the models
-    between are gone.
+def _measured_here(kept: tuple[nn.Module, _Found], ledger: Ledger) -> tuple[nn.Module, _Found]:
+    """What was measured elsewhere, or in another precision, says nothing here: the last step is
+    measured anew, the models between are gone.
     """
     model, found = kept
-    if found.device == arena_of(tools).transport.name or not found.steps:
+    here = (arena_of(ledger.tools).transport.name, ledger.asked)
+    if (found.device, found.precision) == here or not found.steps:
         return kept
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
     steps = [step.model_copy(update=unknown) for step in found.steps]
-    bare = Plan(precision=plan.precision, seed=plan.seed)
     last = found.steps[-1]
-    steps[-1] = Ledger(subject, tools, bare).step(last.name, model, last.refused)
+    steps[-1] = ledger.step(last.name, model, last.refused)
     return model, found.model_copy(update={"steps": tuple(steps)})
 
 
@@ -98,6 +96,7 @@ class _Found(BaseModel):
     recover: Training | None
     steps: tuple[CompressionStep, ...]
     device: str
+    precision: str
     interrupted: bool
 
 
@@ -108,13 +107,15 @@ def smaller(
     limit_s: float | None = None,
     as_it_stands: bool = True,
 ) -> Smaller:
-    """Prune and recover, or take what was kept of it. ``plan.precision`` is what steps are
-    measured in; not ``as_it_stands``: zeros that do not pay are left out.
+    """Prune and recover, or take what was kept of it. Steps are measured in int8 where ``plan``
+    quantizes; not ``as_it_stands``: zeros that do not pay are left out.
 
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
+    precision: Precision = "int8" if plan.is_quantized and subject.calibration else "fp32"
+    ledger = Ledger(subject, tools, Plan(precision=precision, seed=plan.seed))
     own = Plan(
-        precision="int8" if plan.is_quantized and subject.calibration else "fp32",
+        precision="fp32",
         prune=plan.prune,
         sparsity=plan.sparsity,
         recover=plan.recover,
@@ -128,9 +129,9 @@ def smaller(
     kept = found_stage(KIND, key, floats, partial(_read, subject)) if limit_s is None else None
     if kept is not None:
         tools.progress.note("pruned already: taken from the cache")
-        model, found = _measured_here(kept, subject, tools, own)
+        model, found = _measured_here(kept, ledger)
     else:
-        model, found = _Work(subject, tools, own, limit_s, as_it_stands).run()
+        model, found = _Work(subject, tools, own, ledger, limit_s, as_it_stands).run()
     parts = {name: getattr(found, name) for name in ("prune", "sparsity", "recover")}
     done = plan.model_copy(update=parts)
     if kept is None:
@@ -148,6 +149,7 @@ class _Work:
     subject: Subject
     tools: Tools
     plan: Plan
+    ledger: Ledger
     limit_s: float | None
     as_it_stands: bool
     gone: list[dict[str, list[int]]] = field(default_factory=list)
@@ -156,8 +158,6 @@ class _Work:
 
     def run(self) -> tuple[nn.Module, _Found]:
         self.model: nn.Module = copy.deepcopy(self.subject.model)
-        bare = Plan(precision=self.plan.precision, seed=self.plan.seed)
-        self.ledger = Ledger(self.subject, self.tools, bare)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
         if self.plan.sparsity is not None:
@@ -172,6 +172,7 @@ class _Work:
             recover=self.plan.recover,
             steps=tuple(self.steps),
             device=arena_of(self.tools).transport.name,
+            precision=self.ledger.asked,
             interrupted=self.interrupted,
         )
         return self.model, found
@@ -180,16 +181,27 @@ class _Work:
         """Round by round, each the same share of what is left."""
         example = self.subject.example
         whole, rounds = macs_of(self.subject.model, example), len(wanted.between) + 1
-        trained: list[Training] = []
+        done: list[Training] = []
         for index in range(rounds):
             goal = (1 - wanted.ratio) ** ((index + 1) / rounds) * whole
             ratio = 1 - goal / macs_of(self.model, example)
-            if ratio > 0:
+            if ratio <= 0:
+                continue
+            try:
                 self._remove(wanted.model_copy(update={"ratio": ratio}))
+            except SettingError as error:
+                if rounds == 1:
+                    raise
+                raise SettingError(
+                    f"{wanted.ratio:.0%} of the MACs cannot be pruned from this model: in round "
+                    f"{index + 1} of {rounds} too little is left",
+                    error.hint,
+                ) from None
             if index < len(wanted.between):
-                trained.append(self._train(wanted.between[index], f"pruned {index}", True))
-        done = wanted.model_copy(update={"between": tuple(trained)})
-        self.plan = self.plan.model_copy(update={"prune": done})
+                done.append(self._train(wanted.between[index], f"pruned {index}", True))
+                between = (*done, *wanted.between[index + 1 :])
+                now = wanted.model_copy(update={"between": between})
+                self.plan = self.plan.model_copy(update={"prune": now})
 
     def _remove(self, wanted: Prune) -> None:
         before, progress = self.model, self.tools.progress
@@ -210,18 +222,30 @@ class _Work:
     def _sparsify(self, wanted: Sparsity) -> None:
         """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
         before, told, rounds = copy.deepcopy(self.model), len(self.steps), len(wanted.between) + 1
-        trained: list[Training] = []
+        done: list[Training] = []
         for index in range(rounds):
             ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
             self._zero(wanted.model_copy(update={"ratio": ratio}))
             if index < len(wanted.between):
-                trained.append(self._train(wanted.between[index], f"sparse {index}", True))
-        if self.as_it_stands or self._pays():
-            done = wanted.model_copy(update={"between": tuple(trained)})
-            self.plan = self.plan.model_copy(update={"sparsity": done})
-            return
+                done.append(self._train(wanted.between[index], f"sparse {index}", True))
+                between = (*done, *wanted.between[index + 1 :])
+                now = wanted.model_copy(update={"between": between})
+                self.plan = self.plan.model_copy(update={"sparsity": now})
+        if not self.as_it_stands and not self._pays(told):
+            self._leave_out(before, told)
+
+    def _pays(self, told: int) -> bool:
+        last = self.steps[-1]
+        dense_mb = self.steps[told - 1].compressed_mb if told else last.compressed_before_mb
+        return last.compressed_mb < WORTH_PACKING * dense_mb
+
+    def _leave_out(self, dense: nn.Module, told: int) -> None:
+        """The zeros, and the training that was there for nothing else."""
         self.tools.progress.note(NO_USE)
-        self.plan, self.model = self.plan.model_copy(update={"sparsity": None}), before
+        self.model, left = dense, {"sparsity": None}
+        if self.plan.prune is None and not self.subject.recipe.has("teacher"):
+            left["recover"] = None
+        self.plan = self.plan.model_copy(update=left)
         refused = {"layer": "", "why": NO_USE}
         self.steps[told:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
@@ -235,12 +259,6 @@ class _Work:
                 data = self._batches(COMPENSATED)
                 compensate(dense, self.model, readers, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
-
-    def _pays(self) -> bool:
-        last = next(step for step in reversed(self.steps) if step.name == "sparsify")
-        others = [step for step in self.steps if step.name != "sparsify"]
-        dense_mb = others[-1].compressed_mb if others else last.compressed_before_mb
-        return last.compressed_mb < WORTH_PACKING * dense_mb
 
     def _train(self, training: Training, name: str, to_the_end: bool = False) -> Training:
         """``to_the_end``: the weights of the last step, whatever was better before."""
@@ -259,7 +277,7 @@ class _Work:
         return found.training
 
     def _batches(self, wanted: tuple[int, int, float]) -> list[Inputs]:
-        return in_batches(self.model, _some(self.subject, wanted), BATCH)
+        return in_batches(run_eager(self.model), _some(self.subject, wanted), BATCH)
 
 
 def _some(subject: Subject, wanted: tuple[int, int, float]) -> list[Inputs]:

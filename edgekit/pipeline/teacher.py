@@ -40,7 +40,7 @@ def teacher_of(subject: Subject) -> nn.Module:
 
 def softened(outputs: Outputs, wanted: Outputs) -> torch.Tensor:
     """How far the outputs are from the teacher's, both softened by the temperature."""
-    return TEMPERATURE**2 * distance(outputs, wanted, TEMPERATURE)
+    return distance(outputs, wanted, TEMPERATURE)
 
 
 def beside_labels(labelled: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:

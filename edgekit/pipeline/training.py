@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from edgekit.cache import load_stage, stage_draft, store_stage, write_whole
+from edgekit.compress.batches import rows_of
 from edgekit.compress.distill import BATCH, distance, distillation_batches
 from edgekit.compress.divergence import divergence
 from edgekit.compress.held_out import hold_out
-from edgekit.compress.simulate import Outputs, Simulation, everywhere, rows_of
+from edgekit.compress.simulate import Outputs, Simulation, everywhere
 from edgekit.compress.sparsity import keeping_zeros
 from edgekit.compress.train import Batch, Job, State, train
 from edgekit.errors import RecipeError, TrainingError
@@ -54,7 +55,7 @@ def check_training(subject: Subject) -> None:
     if not recipe.has("training"):
         raise RecipeError(
             f"{recipe.path} has no training(), which training by labels needs",
-            "add training() (edgekit init shows one), or build without --qat",
+            "add training() (edgekit init shows one), or train without labels, or not at all",
         )
     inputs, target = _first_batch(subject)
     flat, structure = structure_of(subject.predictor(run_eager(subject.model))(*inputs))

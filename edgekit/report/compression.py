@@ -20,13 +20,16 @@ def steps_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
 
 def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """The layers that were left as they were, and why."""
-    lines = [f"{row['layer'] or '(the model)'}: {row['why']}" for s in steps for row in s.refused]
+    rows = [row for step in steps if step.name == "prune" for row in step.refused]
+    lines = dict.fromkeys(f"{row['layer'] or '(the model)'}: {row['why']}" for row in rows)
     if lines:
         yield "not pruned", "\n".join(lines)
 
 
 def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     """What a step changed, and what is measured anew after each."""
+    if step.name == "sparsify" and step.refused:
+        return step.refused[0]["why"]
     macs, parameters = (
         (before.macs, before.parameters)
         if before is not None

@@ -41,3 +41,21 @@ def test_a_student_that_looks_elsewhere_is_told_so_by_its_gradient() -> None:
     distance.backward()
     assert float(student[0].weight.grad.abs().sum()) > 0
     assert float(attention_distance(wanted(), wanted())) == 0
+
+
+def test_a_model_that_adds_in_place_can_be_taught() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            y += x
+            return y
+
+    model = InPlace()
+    with attention_maps(model, ["conv"]) as maps:
+        model(*IMAGE)
+    maps()[0].sum().backward()
+    assert model.conv.weight.grad is not None

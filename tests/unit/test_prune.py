@@ -173,7 +173,7 @@ def test_heads_of_an_attention_go_as_a_whole() -> None:
     groups, _ = find_groups(model, data[0])
     size = WIDTH // HEADS
     assert [(group.layer, group.unit) for group in groups] == [("attention.query", size), ("up", 1)]
-    for importance in (by_size(1), by_trial(by_size(1), data, 8, lambda done, total: None)):
+    for importance in (by_size(1), by_trial(by_size(1), data, 8, silent)):
         pruned = prune(model, data[0], Prune(ratio=0.5), importance)
         gone = pruned.gone["attention.query"]
         heads = {channel // size for channel in gone}
@@ -193,7 +193,7 @@ def test_the_weights_that_stay_take_over_what_went(gone) -> None:
         for place in group.places:
             if place.output and place.layer in readers:
                 readers[place.layer] += place.of(gone[group.layer])
-    compensate(model, pruned, readers, images(48, 8), lambda done, total: None)
+    compensate(model, pruned, readers, images(48, 8), silent)
     assert moved(model, pruned, images(16, 7)) < 0.6 * before
 
 
@@ -203,9 +203,79 @@ def test_a_trial_finds_channels_that_cost_nothing() -> None:
         model.outer.weight.zero_()
     groups, _ = find_groups(model, IMAGE)
     order = by_size(1)
-    scores = by_trial(order, images(8, 1), 8, lambda done, total: None)(model, groups)
+    scores = by_trial(order, images(8, 1), 8, silent)(model, groups)
     assert float(scores["inner"].max()) < 0.01 * float(scores["side"].max())
     for group in groups:
         ordered = torch.argsort(order(model, groups)[group.layer], stable=True)
         costs = scores[group.layer][ordered]
         assert bool((costs.diff() >= 0).all()), "never less than the one before"
+
+
+class Gated(nn.Module):
+    """Halves of one layer's channels that are multiplied: each needs its partner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.both, self.head = nn.Linear(16, 64), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u, v = self.both(x).chunk(2, -1)
+        return self.head(u * torch.sigmoid(v))
+
+
+class Tied(nn.Module):
+    """The embedding is the head's weight too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.words, self.inner = nn.Embedding(50, 32), nn.Linear(32, 32)
+        self.head = nn.Linear(32, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.inner(self.words(ids))))
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [(Gated(), TOKENS), (Tied(), (torch.arange(6)[None],))],
+    ids=["halves", "tied"],
+)
+def test_channels_that_one_removal_does_not_tell_are_refused(model, example) -> None:
+    groups, refused = find_groups(model.eval(), example)
+    assert not groups, groups
+    assert refused
+    with pytest.raises(RuntimeFailure, match="no layer of this model can be pruned"):
+        prune(model, example, Prune(ratio=0.2), by_size(1))
+
+
+@pytest.mark.parametrize("outputs", [8, 16, 32])
+def test_a_transposed_convolution_may_read_what_goes(outputs) -> None:
+    torch.manual_seed(8)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, outputs, 2, 2)
+    ).eval()
+    for order in (
+        by_size(1),
+        by_fisher([IMAGE] * 2, 0),
+        by_trial(by_size(1), [IMAGE] * 4, 8, silent),
+    ):
+        pruned = prune(model, IMAGE, Prune(ratio=0.3), order).model
+        assert pruned[0].out_channels < 32
+        assert macs_of(pruned, IMAGE) <= 0.7 * macs_of(model, IMAGE)
+
+
+def test_a_trial_removes_the_channels_that_it_tried() -> None:
+    torch.manual_seed(9)
+    model = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 8)).eval()
+    data = [(torch.randn(4, 16),) for _ in range(8)]
+    groups, _ = find_groups(model, data[0])
+    order = torch.argsort(by_size(1)(model, groups)["0"], stable=True)
+    scores = by_trial(by_size(1), data, 8, silent)(model, groups)["0"]
+    assert torch.equal(torch.argsort(scores, stable=True), order)
+
+
+def silent(done: int, total: int) -> None:
+    """Nobody watches."""

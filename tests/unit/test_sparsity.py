@@ -10,6 +10,7 @@ from torch import nn
 
 from edgekit.compress.compensate import compensate
 from edgekit.compress.sparsity import sparsify, weights_of, zeros_of
+from edgekit.errors import RuntimeFailure
 
 
 class Net(nn.Module):
@@ -80,3 +81,8 @@ def test_the_weights_that_stay_make_good_what_went_and_zeros_stay() -> None:
     assert moved(sparse) < 0.5 * moved(before)
     for name, weight in weights_of(sparse).items():
         assert torch.equal(weight == 0, zeros[name])
+
+
+def test_a_model_without_such_weights_is_told_so() -> None:
+    with pytest.raises(RuntimeFailure, match="recurrent layers stay"):
+        sparsify(weights_of(nn.LSTM(4, 8)), 0.5, "lamp")

@@ -240,3 +240,26 @@ def test_zeros_stay_zeros() -> None:
     run(replace(job, after_step=keeping_zeros({"w": weight})))
     assert weight[0, 1] == 0
     assert weight[0, 0] != 0.3
+
+
+def test_timing_its_steps_leaves_running_statistics_as_they_were() -> None:
+    job, _ = problem()
+    counted = torch.zeros(())
+
+    def loss(batch: Batch, share: float) -> torch.Tensor:
+        counted.add_(1)
+        return job.loss(batch, share)
+
+    watched = replace(job, loss=loss, buffers={"counted": counted}, judge=None)
+    train(watched, TRAINING, 0, Memory(), Silent(), time_limit_s=1000)
+    assert int(counted) == TRAINING.steps
+
+
+def test_a_state_of_another_model_is_not_gone_on_from() -> None:
+    job, whole = problem()
+    expected = run(job)
+    checkpoint = Memory()
+    checkpoint.save(State({"now/w": torch.zeros(4, 3), "best/w": torch.zeros(4, 3)}, 60, 7))
+    job, weight = problem()
+    assert run(job, checkpoint=checkpoint) == expected
+    assert torch.equal(weight, whole)

@@ -1,0 +1,56 @@
+"""Several inputs at once, where a model computes of several what it does of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+
+from edgekit.recipe import Inputs
+
+# Of the largest value: threads add in another order.
+SAME_TOLERANCE = 1e-4
+
+
+def joined(data: Sequence[Inputs]) -> Inputs:
+    return tuple(torch.cat(tensors) for tensors in zip(*data, strict=True))
+
+
+def rows_of(inputs: Inputs) -> int:
+    return len(inputs[0]) if inputs and inputs[0].dim() else 1
+
+
+def in_batches(
+    run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs], size: int
+) -> list[Inputs]:
+    if not can_batch(run, data):
+        return list(data)
+    return [joined(data[start : start + size]) for start in range(0, len(data), size)]
+
+
+def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs]) -> bool:
+    """Does it compute the same of the first two at once? ``run`` gives flat outputs."""
+    if len(data) < 2:
+        return False
+    pair = data[:2]
+    if any(tensor.dim() == 0 or len(tensor) != rows_of(pair[0]) for tensor in pair[0]):
+        return False
+    with torch.no_grad():
+        alone = [run(inputs) for inputs in pair]
+        both = None
+        with suppress(Exception):
+            both = run(joined(pair))
+    if both is None:
+        return False
+    return all(_is_joined(*three) for three in zip(*alone, both, strict=True))
+
+
+def _is_joined(a: torch.Tensor, b: torch.Tensor, together: torch.Tensor) -> bool:
+    if a.dim() == 0 or len(together) != 2 * len(a):
+        return False
+    expected = torch.cat([a, b]).float()
+    if expected.numel() == 0:
+        return True
+    error = (together.float() - expected).abs().max()
+    return bool(error <= SAME_TOLERANCE * expected.abs().max())
