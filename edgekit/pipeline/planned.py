@@ -12,6 +12,7 @@ from edgekit.pipeline.teacher import teacher_of
 from edgekit.pipeline.training import (
     DISTILLATION,
     RECOVERY_RATE,
+    STUDENT_RATE,
     TRAINING_STEPS,
     check_training,
     quantization_aware,
@@ -100,9 +101,9 @@ def _recovery(subject: Subject, options: Options, progress: Progress) -> Trainin
         return None
     if objective != "labels":
         teacher_of(subject)
-    return Training(
-        objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=RECOVERY_RATE
-    )
+    is_cut = options.prune is not None or options.sparsity is not None
+    rate = RECOVERY_RATE if is_cut else STUDENT_RATE
+    return Training(objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=rate)
 
 
 def int8_training(subject: Subject, options: Options) -> Training | None:

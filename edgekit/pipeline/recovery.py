@@ -27,7 +27,7 @@ from edgekit.compress.train import Batch, Job, freeze_norms, train
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.predict import Run, run_eager
 from edgekit.pipeline.subject import Subject
-from edgekit.pipeline.teacher import beside_labels, softened, teacher_of
+from edgekit.pipeline.teacher import beside_labels, teacher_of
 from edgekit.pipeline.training import Batches, Checkpoint, by_training
 from edgekit.plan import Plan, Training
 from edgekit.recipe import Inputs
@@ -140,7 +140,7 @@ def _job(
         wanted, wanted_maps = teacher.outputs_and_maps(inputs)
         with attention_maps(model, teacher.own_layers) as maps:
             outputs = _outputs(model, inputs)
-        total = softened(outputs, wanted)
+        total = distance(outputs, wanted, training.temperature)
         if wanted_maps:
             total = total + training.features * attention_distance(maps(), wanted_maps)
         return beside_labels(labelled(outputs, target), total) if by_labels else total

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekit.compress.distill import distance
-from edgekit.compress.simulate import Outputs
 from edgekit.errors import RecipeError
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.subject import Subject
 
-# Of the loss where there are labels too, and how soft its targets are (G. Hinton et al., 2015).
-TEACHER_SHARE, TEMPERATURE = 0.7, 3.0
+# Of the loss where there are labels too (G. Hinton et al., 2015).
+TEACHER_SHARE = 0.5
 
 
 def teacher_of(subject: Subject) -> nn.Module:
@@ -36,11 +34,6 @@ def teacher_of(subject: Subject) -> nn.Module:
             "a teacher and its student tell the same classes in the same form",
         )
     return teacher
-
-
-def softened(outputs: Outputs, wanted: Outputs) -> torch.Tensor:
-    """How far the outputs are from the teacher's, both softened by the temperature."""
-    return distance(outputs, wanted, TEMPERATURE)
 
 
 def beside_labels(labelled: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:

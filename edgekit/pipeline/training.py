@@ -26,7 +26,7 @@ from edgekit.errors import RecipeError, TrainingError
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.predict import run_eager, structure_of
 from edgekit.pipeline.subject import Subject
-from edgekit.pipeline.teacher import beside_labels, softened, teacher_of
+from edgekit.pipeline.teacher import beside_labels, teacher_of
 from edgekit.plan import Effort, Objective, Plan, Training
 from edgekit.search.repairs import float_outputs, split
 
@@ -36,8 +36,8 @@ KIND = "trained"
 Batches = Callable[[int], Iterator[Batch]]
 Scores = tuple[tuple[int, float], ...]
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
-# Int8 is near where it should be; what was pruned, or a student, is not.
-RATE, RECOVERY_RATE = 3e-3, 2e-2
+# Int8 is near where it should be; what was pruned is not, and a student may come from nowhere.
+RATE, RECOVERY_RATE, STUDENT_RATE = 3e-3, 2e-2, 6e-2
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
 
 
@@ -181,7 +181,8 @@ def _labels(
         outputs = simulation.forward(batch[0], rows)
         if ask is None:
             return labelled(outputs, batch)
-        return beside_labels(labelled(outputs, batch), softened(outputs, ask(batch[0])))
+        taught = distance(outputs, ask(batch[0]), training.temperature)
+        return beside_labels(labelled(outputs, batch), taught)
 
     def judged(batch: Batch) -> torch.Tensor:
         return labelled(simulation.forward(batch[0], rows), batch)
