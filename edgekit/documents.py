@@ -116,7 +116,10 @@ class CompressionStep(BaseModel):
     the share of the weights that is zero. The rest is of the artifacts in ``precision``, without
     repairs: the model's file, the same as gzip packs it, and on the device that was named, else on
     this host, latency against the original's (median and 95 % interval) and peak memory; None
-    where it was not measured. ``refused``: layers that were left as they were, each with ``why``.
+    where it was not measured. ``widths``: layers that lost channels, with how many are left, and
+    how many there were. ``training``: how it was trained, ``stop`` the step that was taken (0: none
+    was better) and ``interrupted``. ``refused``: layers that were left as they were, each with
+    ``why``.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -136,6 +139,9 @@ class CompressionStep(BaseModel):
     latency_ratio: tuple[float, float, float] | None = None
     peak_memory_mb: float | None = None
     peak_memory_before_mb: float | None = None
+    device: str = "local"
+    widths: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    training: dict[str, Any] | None = None
     refused: tuple[dict[str, str], ...] = ()
 
 

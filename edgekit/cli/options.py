@@ -33,7 +33,7 @@ def positive(value: float | None) -> float | None:
 
 def share(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
-        raise typer.BadParameter("a share, between 0 and 1")
+        raise typer.BadParameter(f"{value:g}: a share, more than 0 and less than 1 (0.5: a half)")
     return value
 
 

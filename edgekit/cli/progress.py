@@ -47,23 +47,33 @@ class Lines:
         output.check_interrupted()
 
 
-class _Beat:
-    def __init__(self, title: str) -> None:
-        self._title = title
+class _Standing:
+    """How a stage stands, in words."""
+
+    def __init__(self) -> None:
         self._count = self._text = ""
         self._first: tuple[int, float] | None = None
-        self._over = Event()
-        self._thread = Thread(target=self._tick, daemon=True)
 
     def advance(self, done: int, total: int) -> None:
-        self._count = f", {done} of {total}" if total else f", {done} done"
+        self._count = f"{done} of {total}" if total else f"{done} done"
         self._first = self._first or (done, time.monotonic())
         if total and done > self._first[0]:
             each_s = (time.monotonic() - self._first[1]) / (done - self._first[0])
             self._count += f", {_duration(each_s * (total - done))} left"
 
     def tell(self, text: str) -> None:
-        self._text = f", {text}"
+        self._text = text
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self._count, self._text) if part)
+
+
+class _Beat:
+    def __init__(self, title: str) -> None:
+        self._title, self._standing = title, _Standing()
+        self._over = Event()
+        self._thread = Thread(target=self._tick, daemon=True)
+        self.advance, self.tell = self._standing.advance, self._standing.tell
 
     def start(self) -> None:
         self._thread.start()
@@ -75,7 +85,9 @@ class _Beat:
     def _tick(self) -> None:
         start = time.monotonic()
         while not self._over.wait(BEAT_S):
-            said = f"{time.monotonic() - start:.0f} s{self._count}{self._text}"
+            said = ", ".join(
+                filter(None, (f"{time.monotonic() - start:.0f} s", str(self._standing)))
+            )
             print(f"  ... {self._title}: {said}", file=sys.stderr, flush=True)
 
 
@@ -106,17 +118,18 @@ class Live:
             SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
+        from rich.table import Column
 
         bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=6),
             TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[said]}"),
+            TextColumn(
+                "[dim]{task.fields[said]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
             console=self._console,
             transient=True,
         )
@@ -134,10 +147,13 @@ class Live:
 
 class _Bar:
     def __init__(self, bar, task) -> None:  # type: ignore[no-untyped-def]
-        self._bar, self._task = bar, task
+        self._bar, self._task, self._standing = bar, task, _Standing()
 
     def advance(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total or None)
+        self._standing.advance(done, total)
+        said = str(self._standing)
+        self._bar.update(self._task, completed=done, total=total or None, said=said)
 
     def tell(self, text: str) -> None:
-        self._bar.update(self._task, said=text)
+        self._standing.tell(text)
+        self._bar.update(self._task, said=str(self._standing))

@@ -13,7 +13,16 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from edgekit.compress.moments import can_read, columns, damped, in_order, rows, some, watching
+from edgekit.compress.moments import (
+    are_enough,
+    can_read,
+    columns,
+    damped,
+    in_order,
+    rows,
+    some,
+    watching,
+)
 from edgekit.recipe import Inputs
 
 
@@ -50,6 +59,7 @@ def _mend(
     weight, bias = _weight(layer), layer.bias
     outputs = sorted(set(range(count)) - set(lost))
     moments = products = torch.zeros(())
+    places = 0
     for inputs in data:
         read, _ = _at(smaller, name, inputs)
         _, wanted = _at(original, name, inputs)
@@ -61,8 +71,12 @@ def _mend(
             given = nn.functional.pad(given, (0, 1), value=1.0)
         moments = moments + given.T @ given
         products = products + given.T @ missing
+        places += len(given)
+    free = weight.flatten(1) != 0 if keep_zeros else torch.ones_like(weight.flatten(1)).bool()
+    if not are_enough(places, int(free.sum(1).max())):
+        return
     if keep_zeros:
-        change = _row_by_row(damped(moments), products, weight.flatten(1) != 0)
+        change = _row_by_row(damped(moments), products, free)
     else:
         change = torch.linalg.solve(damped(moments), products)
     if isinstance(bias, torch.Tensor):

@@ -19,6 +19,8 @@ ROWS_PER_INPUT = 1024
 MOST_COLUMNS = 2048
 # Weights that the data do not determine stay as they are.
 DAMPING = 0.01
+# Fewer places for each column, and what is solved fits these inputs and no others.
+PLACES_PER_COLUMN = 4
 
 
 def can_read(layer: nn.Module) -> bool:
@@ -72,19 +74,27 @@ def some(places: torch.Tensor) -> torch.Tensor:
 def moments(
     model: nn.Module, names: Iterable[str], data: Sequence[Inputs]
 ) -> dict[str, torch.Tensor]:
-    """The mean of x x' over the places where each of these layers is computed, (K, K)."""
+    """The mean of x x' over the places where each of these layers is computed, (K, K); of those
+    for which there are enough places.
+    """
     found: dict[str, torch.Tensor] = {}
+    counts: dict[str, int] = {}
 
     def watch(name: str, layer: nn.Module, inputs: torch.Tensor, _output: torch.Tensor) -> None:
         places = some(columns(layer, inputs))
         now = (places.T @ places).double() / len(places) / len(data)
         found[name] = found[name] + now if name in found else now
+        counts[name] = counts.get(name, 0) + len(places)
 
     layers = {name: model.get_submodule(name) for name in names}
     with watching(layers, watch), torch.no_grad():
         for inputs in data:
             model(*inputs)
-    return found
+    return {name: seen for name, seen in found.items() if are_enough(counts[name], len(seen))}
+
+
+def are_enough(places: int, columns: int) -> bool:
+    return places >= PLACES_PER_COLUMN * columns
 
 
 def damped(moments: torch.Tensor) -> torch.Tensor:

@@ -32,12 +32,14 @@ from edgekit.recipe import Inputs
 @dataclass(frozen=True)
 class Pruned:
     """``gone``: which channels of a group went, by its first layer. ``readers``: the layers that
-    read them, each with the outputs that it lost itself. ``refused``: what may not lose any.
+    read them, each with the outputs that it lost itself. ``widths``: of
+    each group, now and before. ``refused``: what may not lose any.
     """
 
     model: nn.Module
     gone: dict[str, list[int]]
     readers: dict[str, list[int]]
+    widths: dict[str, tuple[int, int]]
     refused: tuple[Refused, ...]
 
 
@@ -75,7 +77,8 @@ def prune(
         for place in group.places:
             if place.output and place.layer in readers:
                 readers[place.layer] += place.of(gone[group.layer])
-    return Pruned(pruned, gone, readers, tuple(refused))
+    widths = {group.layer: (kept[group.layer], group.count) for group in cut}
+    return Pruned(pruned, gone, readers, widths, tuple(refused))
 
 
 def told(refused: Iterable[Refused]) -> str:
@@ -84,23 +87,21 @@ def told(refused: Iterable[Refused]) -> str:
 
 
 def macs_of(model: nn.Module, example: Inputs) -> int:
-    """Multiply-accumulates of one run of ``example``, in convolutions and linear layers."""
+    """Multiply-accumulates of one run of ``example``."""
     return sum(macs_by_layer(model, example).values())
 
 
 def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:
-    """Multiply-accumulates of one run of ``example``, by convolution and linear layer."""
+    """Multiply-accumulates of one run of ``example``, by layer: of convolutions, linear and
+    recurrent layers, and of the projections of torch's own attention.
+    """
     found: dict[str, int] = {}
     hooks = []
     for name, layer in model.named_modules():
-        if isinstance(layer, (*LAYERS, *TRANSPOSED)):
+        if isinstance(layer, (*LAYERS, *TRANSPOSED, nn.RNNBase, nn.MultiheadAttention)):
 
-            def count(module: nn.Module, given: Any, out: torch.Tensor, name: str = name) -> None:
-                weight = module.weight
-                assert isinstance(weight, torch.Tensor)
-                # each output is a sum over a row of the weight; transposed, each input goes to one
-                ends = given[0] if isinstance(module, TRANSPOSED) else out
-                found[name] = found.get(name, 0) + ends.numel() * weight[0].numel()
+            def count(module: nn.Module, given: Any, out: Any, name: str = name) -> None:
+                found[name] = found.get(name, 0) + _macs(module, given, out)
 
             hooks.append(layer.register_forward_hook(count))
     try:
@@ -110,6 +111,20 @@ def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def _macs(layer: nn.Module, given: Any, out: Any) -> int:
+    matrices = sum(w.numel() for w in layer.parameters(recurse=False) if w.dim() > 1)
+    if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
+        if not given or not torch.is_tensor(given[0]):
+            return 0  # packed, or called by keywords
+        if isinstance(layer, nn.MultiheadAttention):
+            matrices += layer.out_proj.weight.numel()
+        return matrices * (given[0].numel() // given[0].shape[-1])
+    # each output is a sum over a row of the weight; transposed, each input goes to one
+    ends, weight = given[0] if isinstance(layer, TRANSPOSED) else out, layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return int(ends.numel() * weight[0].numel())
 
 
 @dataclass
@@ -125,7 +140,11 @@ class _Costs:
         self.macs = macs_by_layer(self.model, self.example)
         layers = dict(self.model.named_modules())
         # of each layer: how many outputs, and how many inputs one output reads
-        shapes = {name: layers[name].weight.shape[:2] for name in self.macs}
+        shapes = {
+            name: layers[name].weight.shape[:2]
+            for name in self.macs
+            if isinstance(layers[name], (*LAYERS, *TRANSPOSED))
+        }
         self.widths = {
             name: shape[::-1] if isinstance(layers[name], TRANSPOSED) else shape
             for name, shape in shapes.items()
@@ -136,7 +155,7 @@ class _Costs:
         return sum(self.macs.values())
 
     def of(self, kept: Mapping[str, int]) -> float:
-        lost = {name: [0.0, 0.0] for name in self.macs}
+        lost = {name: [0.0, 0.0] for name in self.widths}
         for group in self.groups:
             gone = group.count - kept[group.layer]
             for place in group.places:
@@ -145,6 +164,9 @@ class _Costs:
                     lost[place.layer][0 if place.output else 1] += gone * repeat
         left = 0.0
         for name, macs in self.macs.items():
+            if name not in self.widths:
+                left += macs
+                continue
             outs, ins = self.widths[name]
             left += macs * (1 - lost[name][0] / outs) * (1 - lost[name][1] / ins)
         return left

@@ -112,10 +112,13 @@ def train(
     Raises TrainingError: the loss is not finite, there is nothing to train with.
     """
     with progress.stage(job.title) as stage, stoppable() as is_asked:
-        loop = _Loop(job, training, seed, checkpoint, stage, time_limit_s, is_asked)
+        loop = _Loop(job, training, seed, checkpoint, stage, progress.note, time_limit_s, is_asked)
         found = loop.run()
     if found.interrupted:
-        progress.note(f"stopped before its end: the best so far is that of step {found.stop}")
+        progress.note(
+            f"stopped at step {loop.step} of {found.steps}: the best so far, step {found.stop}, is "
+            "taken; the same command again goes on from here"
+        )
     return found
 
 
@@ -126,6 +129,7 @@ class _Loop:
     seed: int
     checkpoint: Checkpoint
     stage: Stage
+    note: Callable[[str], None]
     time_limit_s: float | None
     is_asked_to_stop: Callable[[], bool]
     steps: int = 0
@@ -175,6 +179,8 @@ class _Loop:
         state = self.checkpoint.load()
         if state is not None and self._is_of_this(state):
             self._go_on_from(state)
+            self.note(f"going on from step {self.step} of {self.steps}")
+            self._tell()
         else:
             self._judge()
             self.steps = self._fitting()
@@ -191,13 +197,18 @@ class _Loop:
             return steps
         batches = self._batches_from(0)
         began = time.monotonic()
-        for _ in range(TIMED_STEPS):
+        for timed in range(-1, TIMED_STEPS):
+            if timed == 0:  # the first one takes longer than those to come
+                began = time.monotonic()
             with _own_random_numbers(self.seed):
                 self.job.loss(next(batches), 0.0).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad()
         _copy(self.best, self.job.tensors)  # running statistics moved
         each_s = (time.monotonic() - began) / TIMED_STEPS
-        return max(1, min(steps, int(TRAINING_SHARE * self.time_limit_s / each_s)))
+        fitting = max(1, min(steps, int(TRAINING_SHARE * self.time_limit_s / each_s)))
+        if fitting < steps:
+            self.note(f"{self.time_limit_s:g} s are enough for {fitting} of {steps} steps")
+        return fitting
 
     @property
     def _rate(self) -> float:
@@ -257,12 +268,16 @@ class _Loop:
                 score = self.job.judge()
             is_best = not self.scores or score < min(before for _, before in self.scores)
             self.scores.append((self.step, score if math.isfinite(score) else math.inf))
-            least = min(self.scores, key=lambda pair: pair[1])
-            self.stage.tell(f"loss {score:.4g} on data kept apart, best {least[1]:.4g}")
+            self._tell()
             if not is_best:
                 return
         self.best_step = self.step
         _copy(self.job.tensors, self.best)
+
+    def _tell(self) -> None:
+        if self.scores:
+            least = min(score for _, score in self.scores)
+            self.stage.tell(f"loss {self.scores[-1][1]:.3g}, best {least:.3g}")
 
     def _state(self) -> State:
         tensors = {f"now/{name}": tensor.detach() for name, tensor in self.job.tensors.items()}

@@ -7,6 +7,7 @@ was measured. Layers differ by far more than what is said of them layer by layer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,7 @@ BATCH = 32
 # Of each group so many widths are tried; between them, what is lost is taken as a straight line.
 LEVELS = 8
 TRIFLE = 1e-9
+MOST = 100.0
 
 
 def by_trial(
@@ -38,7 +40,7 @@ def by_trial(
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, in_batches(partial(_outputs, model), data, BATCH))
+        trials = _Trials(model, groups, data)
         found = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
@@ -79,10 +81,14 @@ def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]
 
 class _Trials:
     def __init__(self, model: nn.Module, groups: Sequence[Group], data: Sequence[Inputs]) -> None:
-        self.model, self.data = model, data
+        self.model = model
+        # what was fitted to some inputs is judged by others
+        fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
+        self.data = in_batches(partial(_outputs, model), judged, BATCH)
         names = {place.layer for group in groups for place in group.readers}
         readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
-        self.moments = moments(model, readable, data)
+        fitted = in_batches(partial(_outputs, model), fitted, BATCH)
+        self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
 
     def loss(self, group: Group, gone: Sequence[int]) -> float:
@@ -95,7 +101,8 @@ class _Trials:
                     inputs_of(layer).index_fill_(0, torch.tensor(dead), 0)
                 else:
                     _silence(weights[place.layer], _columns(dead, weights[place.layer]), seen)
-            return divergence(self._all_outputs(), self.floats)
+            # a divergence is bounded: by itself, destroying one layer would be a bargain
+            return math.expm1(min(MOST, divergence(self._all_outputs(), self.floats)))
 
     def _weight(self, name: str) -> torch.Tensor:
         weight = self.model.get_submodule(name).weight

@@ -208,6 +208,8 @@ class _Climb:
             return None
         how = ", ".join((*plan.repairs, *(f"{layer} float" for layer in plan.float_layers)))
         allowed = f"; allowed are {self._limit:.3g}" if candidate.drop is not None else ""
+        if allowed and self.request.lost:
+            allowed += f", as compression cost {self.request.lost:.3g}"
         reason = f"{candidate.said}{allowed}" + (f" ({how})" if how else "")
         tried = _Tried(name, candidate, reason)
         self.tried.append(tried)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
@@ -24,6 +25,7 @@ from edgekit.runtimes.base import Artifact
 
 # Of a compressed file; less is no reason to train with zeros.
 WORTH_PACKING = 0.98
+JUDGED = {"prune": "without channels", "sparsify": "with zeros", "recover": "that was trained"}
 
 
 @dataclass
@@ -42,18 +44,26 @@ class Ledger:
         self.asked = self.precision.precision
 
     def step(
-        self, name: str, model: nn.Module, refused: tuple[dict[str, str], ...] = ()
+        self,
+        name: str,
+        model: nn.Module,
+        refused: tuple[dict[str, str], ...] = (),
+        **told: Any,
     ) -> CompressionStep:
-        """Of ``model``, against the recipe's own."""
+        """Of ``model``, against the recipe's own; ``told``: what else the step has to say."""
         subject, progress = self.subject, self.tools.progress
-        with progress.stage(f"judging what {name} did"):
+        with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
             accuracy = subject.evaluate(run_eager(model))
         before, after = self._pair(model)
         arena = arena_of(self.tools)
         inputs = [to_bytes(tensor) for tensor in subject.example]
         race = arena.race(after, before, inputs, progress)
-        if name == "prune" and race.ratio is not None and race.ratio[1] >= 1:
-            progress.note(f"pruning bought no latency: {race.ratio[0]:.2f} times the original's")
+        if name == "prune" and race.ratio is not None and race.ratio[2] >= 1:
+            middle, low, high = race.ratio
+            progress.note(
+                f"that pruning bought latency could not be shown: {middle:.2f} times the "
+                f"original's ({low:.2f} to {high:.2f})"
+            )
         return CompressionStep(
             name=name,
             accuracy=accuracy,
@@ -70,7 +80,9 @@ class Ledger:
             latency_ratio=race.ratio,
             peak_memory_mb=race.first_memory_mb,
             peak_memory_before_mb=race.second_memory_mb,
+            device=arena.transport.name,
             refused=refused,
+            **told,
         )
 
     def _pair(self, model: nn.Module) -> tuple[Artifact, Artifact]:

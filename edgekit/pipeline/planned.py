@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 import torch
 
-from edgekit.errors import SettingError
+from edgekit.errors import RecipeError, SettingError
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.teacher import teacher_of
 from edgekit.pipeline.training import (
@@ -82,6 +82,11 @@ def base_plan(
     student = options.distill and recipe.has("teacher")
     if options.prune is None and options.sparsity is None and not student:
         return plan
+    if options.prune is not None and not subject.calibration:
+        raise RecipeError(
+            f"{recipe.path} has no calibration(), which tells what a channel is worth",
+            'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
+        )
     training = _recovery(subject, options, progress)
     if options.prune is not None:
         plan = plan.model_copy(update={"prune": Prune(ratio=options.prune)})

@@ -162,7 +162,7 @@ def _job(
         batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)
     zeros = weights_of(model) if plan.sparsity is not None else {}
     return Job(
-        title="training the model" if plan.recover_only else "training what was pruned",
+        title="training the model" if plan.recover_only else "training what is left",
         weights={n: p for n, p in model.named_parameters() if p.is_floating_point()},
         buffers=dict(model.named_buffers()),
         batches=batches,

@@ -45,9 +45,11 @@ from edgekit.recipe import Inputs
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 # How many inputs tell what a channel is worth and what must be made good: fewest, most, and as many
 # as so many multiply-accumulates allow.
-WEIGHED = (32, 128, 10e9)
+WEIGHED = (64, 256, 20e9)
 COMPENSATED = (64, 256, 30e9)
 WEIGHED_BATCHES, BATCH = 16, 16
+# Of the MACs, more than were asked for.
+NOTICED = 0.05
 NO_USE = "zeros are not applied: the file packs no smaller with them, and nothing is faster"
 
 
@@ -72,7 +74,8 @@ def _measured_here(kept: tuple[nn.Module, _Found], ledger: Ledger) -> tuple[nn.M
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
     steps = [step.model_copy(update=unknown) for step in found.steps]
     last = found.steps[-1]
-    steps[-1] = ledger.step(last.name, model, last.refused)
+    told = {"training": last.training, "widths": last.widths}
+    steps[-1] = ledger.step(last.name, model, last.refused, **told)
     return model, found.model_copy(update={"steps": tuple(steps)})
 
 
@@ -217,7 +220,18 @@ class _Work:
         self.model = pruned.model
         self.gone.append(pruned.gone)
         refused = tuple(vars(one) for one in pruned.refused)
-        self.steps.append(self.ledger.step("prune", self.model, refused))
+        self._say_share(wanted)
+        self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
+
+    def _say_share(self, wanted: Prune) -> None:
+        whole = macs_of(self.subject.model, self.subject.example)
+        gone = 1 - macs_of(self.model, self.subject.example) / whole
+        asked = self.plan.prune.ratio if self.plan.prune is not None else wanted.ratio
+        if gone > asked + NOTICED:
+            self.tools.progress.note(
+                f"{asked:.0%} of the MACs were to go, {gone:.0%} went: widths are multiples of "
+                f"{wanted.step}, heads go as a whole"
+            )
 
     def _sparsify(self, wanted: Sparsity) -> None:
         """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
@@ -273,7 +287,12 @@ class _Work:
             to_the_end,
         )
         self.interrupted |= found.interrupted
-        self.steps.append(self.ledger.step("recover", self.model))
+        told = found.training.model_dump() | {"interrupted": found.interrupted}
+        if found.training.stop == 0 and self.steps:  # the model is what it was
+            same = {"name": "recover", "training": told, "refused": (), "widths": {}}
+            self.steps.append(self.steps[-1].model_copy(update=same))
+        else:
+            self.steps.append(self.ledger.step("recover", self.model, training=told))
         return found.training
 
     def _batches(self, wanted: tuple[int, int, float]) -> list[Inputs]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from edgekit.documents import CompressionStep
 
@@ -16,6 +17,17 @@ def steps_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """Title and text of a row for each step."""
     for step, before in zip(steps, [None, *steps], strict=False):
         yield NAMES.get(step.name, step.name), _said(step, before)
+
+
+def widths_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
+    """How wide the layers are that lost channels, at last."""
+    last: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        for layer, (now, before) in step.widths.items():
+            last[layer] = now, last.get(layer, (now, before))[1]
+    if last:
+        lines = (f"{layer} {now} of {before}" for layer, (now, before) in last.items())
+        yield "widths", ", ".join(lines)
 
 
 def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
@@ -35,7 +47,9 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
         if before is not None
         else (step.macs_before, step.parameters_before)
     )
-    parts = []
+    parts = [_training_said(step.training)] if step.training is not None else []
+    if step.training is not None and step.training["stop"] == 0:
+        return parts[0]
     if step.accuracy is not None:
         parts.append(f"{step.accuracy:.2f} in torch")
     if step.macs != macs:
@@ -48,11 +62,26 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     parts.append(_size(step))
     if step.latency_ratio is not None:
         middle, low, high = step.latency_ratio
-        parts.append(f"{middle:.2f} times the latency ({low:.2f} to {high:.2f})")
+        parts.append(f"{middle:.2f} times the latency on {step.device} ({low:.2f} to {high:.2f})")
     if step.peak_memory_mb is not None and step.peak_memory_before_mb is not None:
         peaks_mb = f"{step.peak_memory_mb:.2f} MB of {step.peak_memory_before_mb:.2f}"
         parts.append(f"peak memory {peaks_mb}")
     return ", ".join(parts)
+
+
+OBJECTIVES = {
+    "labels": "by labels",
+    "float_model": "towards the original, without labels",
+    "both": "by labels and towards the teacher",
+}
+
+
+def _training_said(training: Mapping[str, Any]) -> str:
+    by = OBJECTIVES[training["objective"]]
+    if training["stop"] == 0:
+        return f"{training['steps']} steps {by} made nothing better: they are not taken"
+    stopped = ", stopped by hand" if training["interrupted"] else ""
+    return f"step {training['stop']} of {training['steps']} {by}{stopped}"
 
 
 def _size(step: CompressionStep) -> str:

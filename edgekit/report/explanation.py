@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from edgekit.documents import Blame, Rung, VerdictDocument
-from edgekit.report.compression import refused_said, steps_said
+from edgekit.report.compression import refused_said, steps_said, widths_said
 from edgekit.report.terminal import grid, printed
 
 FIXES = {
@@ -17,7 +17,10 @@ FIXES = {
 }
 SMALLER = {"MB": "kB", "ms": "us"}
 NOTHING_LOST = "plain int8 lost too little to look for a culprit (0.5 points or less)"
-NOT_MEASURED = "plain int8 was not built, or --effort quick: nobody looked for a culprit"
+NOT_MEASURED = (
+    "nobody looked for a culprit: plain int8 was not built, or lost little beyond what compression "
+    "cost, or --effort quick"
+)
 
 
 def render_explanation(document: VerdictDocument) -> str:
@@ -25,6 +28,7 @@ def render_explanation(document: VerdictDocument) -> str:
     rows = [
         ("bundle", document.bundle),
         *steps_said(document.compression),
+        *widths_said(document.compression),
         *refused_said(document.compression),
         ("precision", str(plan.get("precision"))),
         ("accuracy", _accuracy(document)),
@@ -32,8 +36,9 @@ def render_explanation(document: VerdictDocument) -> str:
         ("float layers", ", ".join(plan.get("float_layers") or ()) or "none by choice"),
     ]
     if not document.blame:
-        lost = any(rung.precision == "int8" and rung.drop is not None for rung in document.ladder)
-        return grid([*rows, ("blame", NOTHING_LOST if lost else NOT_MEASURED)])
+        drops = [rung.drop for rung in document.ladder if rung.precision == "int8"]
+        little = any(drop is not None and drop <= 0.5 for drop in drops)
+        return grid([*rows, ("blame", NOTHING_LOST if little else NOT_MEASURED)])
     return grid(rows) + "\n" + _blame(document.blame)
 
 

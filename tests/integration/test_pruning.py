@@ -169,14 +169,14 @@ def test_ctrl_c_ends_the_training_and_the_build_goes_on(tmp_path: Path, fresh_ca
         env=dict(os.environ),
     )
     for line in process.stderr:
-        if "training what was pruned:" in line:
+        if "training what is left:" in line:
             break
     assert "left, loss" in line, "how long it takes, and how it stands"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, rest = process.communicate(timeout=120)
     assert process.returncode == 0, rest
-    assert "stopped before its end" in rest
+    assert "stopped at step" in rest
     document = json.loads(out)
     assert 0 < document["plan"]["recover"]["stop"] < document["plan"]["recover"]["steps"] == 2000
 
