@@ -100,6 +100,11 @@ class Prune(BaseModel):
     compensate: bool = True
     between: tuple[Training, ...] = ()
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Calibration inputs tell what a channel is worth."""
+        return self.importance in ("trial", "fisher")
+
 
 class Sparsity(BaseModel):
     """Weights that become zeros, after channels were removed.
@@ -181,6 +186,10 @@ class Plan(BaseModel):
     def recover_only(self) -> bool:
         """The model is trained, and nothing was taken from it."""
         return self.prune is None and self.sparsity is None
+
+    @property
+    def prunes_by_labels(self) -> bool:
+        return self.prune is not None and self.prune.importance == "taylor"
 
     @property
     def trainings(self) -> tuple[Training, ...]:

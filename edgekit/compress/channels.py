@@ -74,7 +74,7 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
     """
     groups: list[Group] = []
     refused = list(_recurrent(model))
-    expected = _outputs(model, example)
+    expected = outputs_of(model, example)
     try:
         graph = _Graph(copy.deepcopy(model), example)
     except Exception as error:
@@ -153,7 +153,7 @@ def inputs_of(layer: nn.Module) -> torch.Tensor:
 
 
 def same_function(one: nn.Module, other: nn.Module, example: Inputs) -> bool:
-    return _is_same(_outputs(one, example), _outputs(other, example))
+    return _is_same(outputs_of(one, example), outputs_of(other, example))
 
 
 class _Graph:
@@ -227,14 +227,14 @@ def _why_not(
     gone = {group.layer: [block * group.unit + index for block in sorted(chosen) for index in unit]}
     try:
         pruned = without_channels(model, example, gone)
-        found = _outputs(pruned, example)
+        found = outputs_of(pruned, example)
     except Exception as error:
         return f"without a channel the model fails: {_said(error)}"
     if parameters_of(pruned) >= parameters_of(model):
         return "nothing is removed: its channels are not seen, or their weights are shared"
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "its channels are outputs of the model"
-    if not _is_same(found, _outputs(silenced(model, [group], gone), example)):
+    if not _is_same(found, outputs_of(silenced(model, [group], gone), example)):
         return "removing a channel changes the others: they are normalized or arranged together"
     return None
 
@@ -251,7 +251,7 @@ def parameters_of(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _outputs(model: nn.Module, example: Inputs) -> list[torch.Tensor]:
+def outputs_of(model: nn.Module, example: Inputs) -> list[torch.Tensor]:
     with torch.no_grad():
         return [t for t in torch.utils._pytree.tree_leaves(model(*example)) if torch.is_tensor(t)]
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from edgekit.compress.batches import in_batches
-from edgekit.compress.channels import Group, inputs_of
+from edgekit.compress.channels import Group, inputs_of, outputs_of
 from edgekit.compress.divergence import divergence
 from edgekit.compress.importance import Importance, by_block, least_first
 from edgekit.compress.moments import can_read, damped, moments
@@ -84,10 +84,10 @@ class _Trials:
         self.model = model
         # what was fitted to some inputs is judged by others
         fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
-        self.data = in_batches(partial(_outputs, model), judged, BATCH)
+        self.data = in_batches(partial(outputs_of, model), judged, BATCH)
         names = {place.layer for group in groups for place in group.readers}
         readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
-        fitted = in_batches(partial(_outputs, model), fitted, BATCH)
+        fitted = in_batches(partial(outputs_of, model), fitted, BATCH)
         self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
 
@@ -110,12 +110,7 @@ class _Trials:
         return weight.detach()
 
     def _all_outputs(self) -> list[Outputs]:
-        return [_outputs(self.model, inputs) for inputs in self.data]
-
-
-def _outputs(model: nn.Module, inputs: Inputs) -> Outputs:
-    with torch.no_grad():
-        return list(torch.utils._pytree.tree_leaves(model(*inputs)))
+        return [outputs_of(self.model, inputs) for inputs in self.data]
 
 
 def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:

@@ -47,8 +47,7 @@ class Fingerprint:
         parts = [*(part.encode() for part in own), *self._parts]
         # int8 that only learns from the float model sees nothing but the calibration data
         others = [t for t in plan.trainings if t is not plan.train or t.objective != "float_model"]
-        by_labels = plan.prune is not None and plan.prune.importance == "taylor"
-        if (others or by_labels) and self._subject.recipe.has("training"):
+        if (others or plan.prunes_by_labels) and self._subject.recipe.has("training"):
             parts.append(self._training_data)
         if others and self._subject.recipe.has("teacher"):
             parts += self._teacher

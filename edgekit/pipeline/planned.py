@@ -57,8 +57,8 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             f"{subject.recipe.path.name} has none",
             "give typical inputs with --calibration FILE.npz",
         )
-    by_labels = plan.prune is not None and plan.prune.importance == "taylor"
-    if by_labels or any(one.objective != "float_model" for one in plan.trainings):
+    _check_worth(subject, plan.prune)
+    if plan.prunes_by_labels or any(one.objective != "float_model" for one in plan.trainings):
         check_training(subject)
     elif plan.trainings and not (subject.calibration or subject.recipe.has("training")):
         raise SettingError(
@@ -82,17 +82,21 @@ def base_plan(
     student = options.distill and recipe.has("teacher")
     if options.prune is None and options.sparsity is None and not student:
         return plan
-    if options.prune is not None and not subject.calibration:
-        raise RecipeError(
-            f"{recipe.path} has no calibration(), which tells what a channel is worth",
-            'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
-        )
+    cut = Prune(ratio=options.prune) if options.prune is not None else None
+    _check_worth(subject, cut)
     training = _recovery(subject, options, progress)
-    if options.prune is not None:
-        plan = plan.model_copy(update={"prune": Prune(ratio=options.prune)})
+    plan = plan.model_copy(update={"prune": cut})
     if options.sparsity is not None:
         plan = plan.model_copy(update={"sparsity": Sparsity(ratio=options.sparsity)})
     return plan.model_copy(update={"recover": training})
+
+
+def _check_worth(subject: Subject, prune: Prune | None) -> None:
+    if prune is not None and prune.needs_inputs and not subject.calibration:
+        raise RecipeError(
+            f"{subject.recipe.path} has no calibration(), which tells what a channel is worth",
+            'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
+        )
 
 
 def _recovery(subject: Subject, options: Options, progress: Progress) -> Training | None:

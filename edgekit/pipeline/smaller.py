@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -32,7 +33,7 @@ from edgekit.compress.prune import macs_of, prune
 from edgekit.compress.sparsity import sparsify, weights_of
 from edgekit.compress.trials import by_trial
 from edgekit.documents import CompressionStep
-from edgekit.errors import RecipeError, SettingError
+from edgekit.errors import SettingError
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage
 from edgekit.pipeline.ledger import WORTH_PACKING, Ledger, arena_of
@@ -184,7 +185,6 @@ class _Work:
         """Round by round, each the same share of what is left."""
         example = self.subject.example
         whole, rounds = macs_of(self.subject.model, example), len(wanted.between) + 1
-        done: list[Training] = []
         for index in range(rounds):
             goal = (1 - wanted.ratio) ** ((index + 1) / rounds) * whole
             ratio = 1 - goal / macs_of(self.model, example)
@@ -201,10 +201,7 @@ class _Work:
                     error.hint,
                 ) from None
             if index < len(wanted.between):
-                done.append(self._train(wanted.between[index], f"pruned {index}", True))
-                between = (*done, *wanted.between[index + 1 :])
-                now = wanted.model_copy(update={"between": between})
-                self.plan = self.plan.model_copy(update={"prune": now})
+                self._train_between("prune", index)
 
     def _remove(self, wanted: Prune) -> None:
         before, progress = self.model, self.tools.progress
@@ -220,31 +217,28 @@ class _Work:
         self.model = pruned.model
         self.gone.append(pruned.gone)
         refused = tuple(vars(one) for one in pruned.refused)
-        self._say_share(wanted)
+        self._say_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
 
-    def _say_share(self, wanted: Prune) -> None:
+    def _say_share(self) -> None:
+        wanted = self.plan.prune
+        assert wanted is not None
         whole = macs_of(self.subject.model, self.subject.example)
         gone = 1 - macs_of(self.model, self.subject.example) / whole
-        asked = self.plan.prune.ratio if self.plan.prune is not None else wanted.ratio
-        if gone > asked + NOTICED:
+        if gone > wanted.ratio + NOTICED:
             self.tools.progress.note(
-                f"{asked:.0%} of the MACs were to go, {gone:.0%} went: widths are multiples of "
-                f"{wanted.step}, heads go as a whole"
+                f"{wanted.ratio:.0%} of the MACs were to go, {gone:.0%} went: widths are multiples "
+                f"of {wanted.step}, heads go as a whole"
             )
 
     def _sparsify(self, wanted: Sparsity) -> None:
         """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
         before, told, rounds = copy.deepcopy(self.model), len(self.steps), len(wanted.between) + 1
-        done: list[Training] = []
         for index in range(rounds):
             ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
             self._zero(wanted.model_copy(update={"ratio": ratio}))
             if index < len(wanted.between):
-                done.append(self._train(wanted.between[index], f"sparse {index}", True))
-                between = (*done, *wanted.between[index + 1 :])
-                now = wanted.model_copy(update={"between": between})
-                self.plan = self.plan.model_copy(update={"sparsity": now})
+                self._train_between("sparsity", index)
         if not self.as_it_stands and not self._pays(told):
             self._leave_out(before, told)
 
@@ -273,6 +267,14 @@ class _Work:
                 data = self._batches(COMPENSATED)
                 compensate(dense, self.model, readers, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
+
+    def _train_between(self, key: Literal["prune", "sparsity"], index: int) -> None:
+        """After a round; what became of it stands in the plan, and so in the keys of the next."""
+        wanted: Prune | Sparsity = getattr(self.plan, key)
+        between = list(wanted.between)
+        between[index] = self._train(between[index], f"{key} {index}", to_the_end=True)
+        done = wanted.model_copy(update={"between": tuple(between)})
+        self.plan = self.plan.model_copy(update={key: done})
 
     def _train(self, training: Training, name: str, to_the_end: bool = False) -> Training:
         """``to_the_end``: the weights of the last step, whatever was better before."""
@@ -318,11 +320,6 @@ def _importance(
         return by_batch_norm
     if kind == "taylor":
         return by_taylor(partial(_losses, subject))
-    if not subject.calibration:
-        raise RecipeError(
-            f"{subject.recipe.path} has no calibration(), which tells what a channel is worth",
-            'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
-        )
     inputs = _some(subject, WEIGHED)
     if kind == "fisher":
         return by_fisher(inputs, seed)
