@@ -112,20 +112,24 @@ class Blame(BaseModel):
 class CompressionStep(BaseModel):
     """What the model is after a step before quantization, against the recipe's own.
 
-    ``accuracy`` in torch, None without ``evaluate``; multiply-accumulates; parameters; ``zeros``,
-    the share of the weights that is zero. The rest is of the artifacts in ``precision``, without
-    repairs: the model's file, the same as gzip packs it, and on the device that was named, else on
-    this host, latency against the original's (median and 95 % interval) and peak memory; None
-    where it was not measured. ``widths``: layers that lost channels, with how many are left, and
-    how many there were. ``training``: how it was trained, ``stop`` the step that was taken (0: none
-    was better) and ``interrupted``. ``refused``: layers that were left as they were, each with
-    ``why``.
+    ``accuracy`` in torch, None without ``evaluate``; ``agreement``: of 100 calibration inputs, how
+    many get the same class, None where outputs are no classes or there are no such inputs;
+    ``sqnr_db`` of the outputs there (of the example without them), None where they are equal;
+    multiply-accumulates; parameters; ``zeros``, the share of the weights that is zero. The rest is
+    of the artifacts in ``precision``, without repairs: the model's file, the same as gzip packs it,
+    and on the device that was named, else on this host, latency against the original's (median and
+    95 % interval) and peak memory; None where it was not measured. ``widths``: layers that lost
+    channels, with how many are left, and how many there were. ``training``: how it was trained,
+    ``stop`` the step that was taken (0: none was better) and ``interrupted``. ``refused``: layers
+    that were left as they were, each with ``why``.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     name: str
     accuracy: float | None
+    agreement: float | None
+    sqnr_db: float | None
     macs: int
     macs_before: int
     parameters: int

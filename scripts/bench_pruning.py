@@ -111,7 +111,7 @@ def mobilenet_v2() -> None:
         if ratio[0] <= 0.7:
             break
     row("MobileNetV2: latency of by trial to unpruned", "<= 0.7", ratio, ratio[0] <= 0.7)
-    taught, steps = training("float_model"), STEPS // 8
+    taught, steps = training("float_model"), STEPS // 2
     taught = taught.model_copy(update={"steps": steps})
     uniform = Prune(ratio=0.2, importance="l1", spread="uniform", compensate=False)
     uniform = uniform.model_copy(update={"ratio": 1 - share_of_macs(cut)})

@@ -123,9 +123,9 @@ class Live:
 
         bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=6),
-            TimeElapsedColumn(),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn(
                 "[dim]{task.fields[said]}",
                 table_column=Column(no_wrap=True, overflow="ellipsis"),

@@ -229,7 +229,7 @@ def _why_not(
         pruned = without_channels(model, example, gone)
         found = outputs_of(pruned, example)
     except Exception as error:
-        return f"without a channel the model fails: {_said(error)}"
+        return f"forward counts on its width (a reshape, a pad, a split?): {_said(error)}"
     if parameters_of(pruned) >= parameters_of(model):
         return "nothing is removed: its channels are not seen, or their weights are shared"
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from edgekit.compress.simulate import Outputs
+from edgekit.measurement.agreement import WORST_SQNR_DB
 
 
 def is_classes(outputs: Outputs) -> bool:
@@ -31,6 +33,25 @@ def divergence(actual: Sequence[Outputs], floats: Sequence[Outputs]) -> float:
         (noise_to_signal([o[i] for o in actual], [o[i] for o in floats]) for i in _real(floats[0])),
         default=0.0,
     )
+
+
+def agreement(actual: Sequence[Outputs], floats: Sequence[Outputs]) -> float | None:
+    """Of 100 inputs, how many get the same class; None where the outputs are no classes."""
+    if not is_classes(floats[0]):
+        return None
+    a, b = (torch.cat([o[0].argmax(1) for o in outputs]) for outputs in (actual, floats))
+    return 100.0 * float((a == b).double().mean())
+
+
+def sqnr_db(actual: Sequence[Outputs], floats: Sequence[Outputs]) -> float | None:
+    """Signal to noise of the worst output; None where they are equal."""
+    worst = max(
+        noise_to_signal([o[i] for o in actual], [o[i] for o in floats])
+        for i in range(len(floats[0]))
+    )
+    if worst == 0:
+        return None
+    return -10 * math.log10(worst) if math.isfinite(worst) else WORST_SQNR_DB
 
 
 def noise_to_signal(actual: Sequence[torch.Tensor], floats: Sequence[torch.Tensor]) -> float:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from edgekit.compress.batches import in_batches
 from edgekit.compress.channels import parameters_of
+from edgekit.compress.divergence import agreement, sqnr_db
 from edgekit.compress.prune import macs_of
+from edgekit.compress.simulate import Outputs
 from edgekit.compress.sparsity import zeros_of
 from edgekit.device.local import LocalTransport
 from edgekit.documents import CompressionStep
@@ -19,12 +23,16 @@ from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import lower
 from edgekit.pipeline.payoff import Arena
 from edgekit.pipeline.predict import run_eager, to_bytes
+from edgekit.pipeline.sample import some_inputs
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
+from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact
 
 # Of a compressed file; less is no reason to train with zeros.
 WORTH_PACKING = 0.98
+# How many calibration inputs a step is held against the original by (sample.some_inputs).
+COMPARED, BATCH = (64, 256, 100e9), 32
 JUDGED = {"prune": "without channels", "sparsify": "with zeros", "recover": "that was trained"}
 
 
@@ -43,6 +51,14 @@ class Ledger:
     def __post_init__(self) -> None:
         self.asked = self.precision.precision
 
+    @cached_property
+    def _compared(self) -> tuple[list[Inputs], list[Outputs]]:
+        """Inputs, and what the original makes of them."""
+        own = run_eager(self.subject.model)
+        data = some_inputs(self.subject, *COMPARED) or [self.subject.example]
+        inputs = in_batches(own, data, BATCH)
+        return inputs, [own(one) for one in inputs]
+
     def step(
         self,
         name: str,
@@ -54,6 +70,8 @@ class Ledger:
         subject, progress = self.subject, self.tools.progress
         with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
             accuracy = subject.evaluate(run_eager(model))
+            compared, floats = self._compared
+            outputs = [run_eager(model)(one) for one in compared]
         before, after = self._pair(model)
         arena = arena_of(self.tools)
         inputs = [to_bytes(tensor) for tensor in subject.example]
@@ -67,6 +85,8 @@ class Ledger:
         return CompressionStep(
             name=name,
             accuracy=accuracy,
+            agreement=agreement(outputs, floats) if subject.calibration else None,
+            sqnr_db=sqnr_db(outputs, floats),
             macs=macs_of(model, subject.example),
             macs_before=macs_of(subject.model, subject.example),
             parameters=parameters_of(model),

@@ -39,6 +39,7 @@ from edgekit.pipeline.kept import Tools, found_stage, keep_stage
 from edgekit.pipeline.ledger import WORTH_PACKING, Ledger, arena_of
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.recovery import recover
+from edgekit.pipeline.sample import some_inputs
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan, Precision, Prune, Sparsity, Training
 from edgekit.recipe import Inputs
@@ -212,7 +213,7 @@ class _Work:
             progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
         if wanted.compensate and self.subject.calibration:
             with progress.stage("making good what was removed") as stage:
-                data = self._batches(COMPENSATED)
+                data = self._batches()
                 compensate(before, pruned.model, pruned.readers, data, stage.advance)
         self.model = pruned.model
         self.gone.append(pruned.gone)
@@ -264,7 +265,7 @@ class _Work:
         if wanted.compensate and self.subject.calibration:
             with progress.stage("making good what became zero") as stage:
                 readers: dict[str, list[int]] = {name: [] for name in weights}
-                data = self._batches(COMPENSATED)
+                data = self._batches()
                 compensate(dense, self.model, readers, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
 
@@ -297,17 +298,8 @@ class _Work:
             self.steps.append(self.ledger.step("recover", self.model, training=told))
         return found.training
 
-    def _batches(self, wanted: tuple[int, int, float]) -> list[Inputs]:
-        return in_batches(run_eager(self.model), _some(self.subject, wanted), BATCH)
-
-
-def _some(subject: Subject, wanted: tuple[int, int, float]) -> list[Inputs]:
-    """Calibration inputs, evenly spread: fewest, most, and multiply-accumulates for all."""
-    fewest, most, macs = wanted
-    data = subject.calibration
-    affordable = int(macs / max(1, macs_of(subject.model, subject.example)))
-    count = min(len(data), max(fewest, min(most, affordable)))
-    return [data[int(index * len(data) / count)] for index in range(count)]
+    def _batches(self) -> list[Inputs]:
+        return in_batches(run_eager(self.model), some_inputs(self.subject, *COMPENSATED), BATCH)
 
 
 def _importance(
@@ -320,7 +312,7 @@ def _importance(
         return by_batch_norm
     if kind == "taylor":
         return by_taylor(partial(_losses, subject))
-    inputs = _some(subject, WEIGHED)
+    inputs = some_inputs(subject, *WEIGHED)
     if kind == "fisher":
         return by_fisher(inputs, seed)
     return by_trial(by_size(1), inputs, wanted.step, advance)

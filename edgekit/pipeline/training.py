@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from edgekit.pipeline.predict import run_eager, structure_of
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.teacher import beside_labels, teacher_of
 from edgekit.plan import Effort, Objective, Plan, Training
+from edgekit.recipe import Inputs
 from edgekit.search.repairs import float_outputs, split
 
 WEIGHTS, FOUND = "weights.safetensors", "found.json"
@@ -36,6 +38,8 @@ KIND = "trained"
 Batches = Callable[[int], Iterator[Batch]]
 Scores = tuple[tuple[int, float], ...]
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
+# So long targets are looked at, before anything else is done.
+CHECKED_S = 5.0
 # Int8 is near where it should be; what was pruned is not, and a student may come from nowhere.
 RATE, RECOVERY_RATE, STUDENT_RATE = 3e-3, 2e-2, 6e-2
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
@@ -69,6 +73,23 @@ def check_training(subject: Subject) -> None:
             f"{recipe.path}: the loss does not depend on the model's outputs by a gradient",
             "compute it from them in torch, without argmax, item() or no_grad()",
         )
+    _check_targets(subject, inputs, leaves)
+
+
+def _check_targets(subject: Subject, first: Inputs, outputs: Outputs) -> None:
+    """That the loss takes the targets to come, as far as they can be had in CHECKED_S: of outputs
+    that are there already. Whether it is finite is not asked: all targets may be ignored.
+    """
+    recipe, shapes = subject.recipe, [tensor.shape for tensor in first]
+    until = time.monotonic() + CHECKED_S
+    for index, (inputs, target) in enumerate(recipe.training(0, subject.example)):
+        if [tensor.shape for tensor in inputs] == shapes:
+            try:
+                recipe.loss(subject.structure.rebuild(outputs), target)
+            except RecipeError as error:
+                raise RecipeError(f"{error.message} (batch {index})", error.hint) from error
+        if time.monotonic() > until:
+            return
 
 
 def train_simulation(

@@ -50,8 +50,7 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     parts = [_training_said(step.training)] if step.training is not None else []
     if step.training is not None and step.training["stop"] == 0:
         return parts[0]
-    if step.accuracy is not None:
-        parts.append(f"{step.accuracy:.2f} in torch")
+    parts.append(_quality(step))
     if step.macs != macs:
         parts.append(f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}")
     if step.parameters != parameters:
@@ -67,6 +66,17 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
         peaks_mb = f"{step.peak_memory_mb:.2f} MB of {step.peak_memory_before_mb:.2f}"
         parts.append(f"peak memory {peaks_mb}")
     return ", ".join(parts)
+
+
+def _quality(step: CompressionStep) -> str:
+    """By the recipe's metric; where it has none, by the original's outputs."""
+    if step.accuracy is not None:
+        return f"{step.accuracy:.2f} in torch"
+    if step.agreement is not None:
+        return f"the original's class for {step.agreement:.1f} % of the calibration inputs"
+    if step.sqnr_db is None:
+        return "outputs equal to the original's"
+    return f"SQNR {step.sqnr_db:.1f} dB against the original's outputs"
 
 
 OBJECTIVES = {

@@ -7,13 +7,10 @@ layers, mending one alone may show little, but never nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from edgekit.compress.divergence import divergence, is_classes, noise_to_signal
+from edgekit.compress.divergence import agreement, divergence, sqnr_db
 from edgekit.compress.graph import within
 from edgekit.compress.simulate import Kind, Outputs, Point, Simulation, everywhere
 from edgekit.documents import Blame
@@ -70,12 +67,13 @@ def _row(
     mended = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
     fix = next(mended, "float")
     outputs = measure.outputs(plain, _only(part))
+    agreeing = agreement(outputs, measure.floats)
     return Blame(
         layer=part.layer,
         kind=part.kind,
-        drop=measure.points_lost(outputs),
+        drop=None if agreeing is None else 100 - agreeing,
         regained=round(regained, 4),
-        sqnr_db=measure.sqnr_db(outputs),
+        sqnr_db=sqnr_db(outputs, measure.floats),
         fix=fix,
         cost_latency_ms=None if fix == "float" else 0.0,
         cost_size_mb=float_cost_mb(plain, part.layer) if fix == "float" else 0.0,
@@ -104,21 +102,6 @@ class _Measure:
 
     def __call__(self, simulation: Simulation, wanted: Wanted) -> float:
         return divergence(self.outputs(simulation, wanted), self.floats)
-
-    def points_lost(self, outputs: Sequence[Outputs]) -> float | None:
-        """100 less the top-1 agreement with the float model; None where there are no classes."""
-        if not is_classes(self.floats[0]):
-            return None
-        pairs = zip(outputs, self.floats, strict=True)
-        same = [bool(torch.equal(a[0].argmax(1), b[0].argmax(1))) for a, b in pairs]
-        return 100.0 * (len(same) - sum(same)) / len(same)
-
-    def sqnr_db(self, outputs: Sequence[Outputs]) -> float | None:
-        worst = max(
-            noise_to_signal([o[i] for o in outputs], [o[i] for o in self.floats])
-            for i in range(len(self.floats[0]))
-        )
-        return -10 * math.log10(worst) if worst > 0 else None
 
     def outputs(self, simulation: Simulation, wanted: Wanted) -> list[Outputs]:
         with simulation.rounding(wanted):

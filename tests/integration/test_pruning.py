@@ -75,6 +75,26 @@ def test_without_labels_the_original_teaches(digits, tmp_path: Path) -> None:
     assert trained.accuracy >= pruned.accuracy
 
 
+def test_without_a_metric_steps_are_held_against_the_original(digits, tmp_path: Path) -> None:
+    document = build(digits(gone="evaluate"), tmp_path / "b", prune=0.3, effort="quick")
+    pruned, trained = document.compression
+    assert pruned.accuracy is None
+    assert 50 < pruned.agreement < trained.agreement <= 100
+    assert "the original's class for" in render_explanation(document)
+
+
+def test_a_label_that_is_wrong_late_is_told_before_anything_runs(digits, tmp_path: Path) -> None:
+    wrong = """
+def training():
+    images, labels = train_part()
+    for number in range(5):
+        yield (images[:64],), labels[:64] + (10 if number == 3 else 0)
+"""
+    with pytest.raises(RecipeError, match=r"labels from 10 to 19.*batch 3"):
+        build(digits(wrong), tmp_path / "b", prune=0.3)
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_student_is_trained_towards_its_teacher(digits, tmp_path: Path) -> None:
     student = """
 _teacher = model

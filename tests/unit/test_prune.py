@@ -116,7 +116,7 @@ def test_the_worth_of_a_channel_predicts_what_the_outputs_lose() -> None:
     [
         ("lstm", "recurrent", "recurrent layers are not pruned"),
         ("grouped", "second", "'grouped' is a grouped convolution"),
-        ("view", "second", "without a channel the model fails"),
+        ("view", "second", "forward counts on its width"),
     ],
 )
 def test_what_cannot_be_pruned_is_told_and_the_rest_goes_on(kind, layer, why) -> None:
