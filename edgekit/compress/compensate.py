@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as Norm
 
 from edgekit.compress.moments import (
     are_enough,
@@ -25,49 +27,95 @@ from edgekit.compress.moments import (
 )
 from edgekit.recipe import Inputs
 
+# Of a layer's largest output: no more than rounding makes.
+SAME_TOLERANCE = 1e-5
+
 
 def compensate(
     original: nn.Module,
     smaller: nn.Module,
-    readers: Mapping[str, Sequence[int]],
+    lost: Mapping[str, Sequence[int]],
     data: Sequence[Inputs],
     advance: Callable[[int, int], None],
     keep_zeros: bool = False,
 ) -> None:
-    """Change the weights of ``readers`` in ``smaller``, those of them that a product tells.
+    """Change the weights of the layers in ``smaller`` that compute something else than in
+    ``original``, also those that lost nothing: what reaches them has changed. Of them, those that a
+    product tells.
 
-    Each reader comes with the outputs that it lost itself. ``keep_zeros``: a weight that is zero
-    stays so, and the others of its output take over what it carried.
+    ``lost``: all layers that may be changed, each with the outputs that it has no more.
+    ``keep_zeros``: a weight that is zero stays so, and the others of its output take over what it
+    carried.
     """
-    names = [name for name in readers if can_read(original.get_submodule(name))]
+    names = [name for name in lost if can_read(original.get_submodule(name))]
     ordered = in_order(original, names, data[0])
+    norms = _norms(smaller, list(ordered), data[0])
     with torch.no_grad():
-        for done, name in enumerate(ordered, 1):
-            _mend(original, smaller, name, readers[name], data, keep_zeros)
+        for done, (name, runs) in enumerate(ordered.items(), 1):
+            layer = smaller.get_submodule(name)
+            count = len(_weight(original.get_submodule(name)))
+            kept = sorted(set(range(count)) - set(lost[name]))
+            pair = _Pair(name, runs, original, smaller, kept)
+            if pair.differs(data[0]):
+                _mend(pair, layer, norms.get(name), data, keep_zeros)
             advance(done, len(ordered))
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A layer in both models, which runs so many times; ``kept``: the outputs of the original that
+    are still there.
+    """
+
+    name: str
+    runs: int
+    original: nn.Module
+    smaller: nn.Module
+    kept: list[int]
+
+    def read(self, inputs: Inputs) -> torch.Tensor:
+        """In the smaller: (places, K)."""
+        layer = self.smaller.get_submodule(self.name)
+        return torch.cat([some(columns(layer, read)) for read, _ in self._at(self.smaller, inputs)])
+
+    def wanted(self, inputs: Inputs) -> torch.Tensor:
+        """What the original computes at these places: (places, O)."""
+        return self._outputs(self.original, inputs)[:, self.kept]
+
+    def differs(self, inputs: Inputs) -> bool:
+        now, wanted = self._outputs(self.smaller, inputs), self.wanted(inputs)
+        return bool((now - wanted).abs().max() > SAME_TOLERANCE * wanted.abs().max())
+
+    def _outputs(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
+        layer = model.get_submodule(self.name)
+        return torch.cat([some(rows(layer, output)) for _, output in self._at(model, inputs)])
+
+    def _at(self, model: nn.Module, inputs: Inputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What it reads and computes, each time that it runs."""
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def watch(_name: str, _layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
+            found.append((read, output))
+            if len(found) == self.runs:
+                raise _Reached
+
+        with watching({self.name: model.get_submodule(self.name)}, watch), suppress(_Reached):
+            model(*inputs)
+        return found
+
+
 def _mend(
-    original: nn.Module,
-    smaller: nn.Module,
-    name: str,
-    lost: Sequence[int],
-    data: Sequence[Inputs],
-    keep_zeros: bool,
+    pair: _Pair, layer: nn.Module, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool
 ) -> None:
-    layer, count = smaller.get_submodule(name), len(_weight(original.get_submodule(name)))
     weight, bias = _weight(layer), layer.bias
-    outputs = sorted(set(range(count)) - set(lost))
     moments = products = torch.zeros(())
     places = 0
     for inputs in data:
-        read, _ = _at(smaller, name, inputs)
-        _, wanted = _at(original, name, inputs)
-        given = some(columns(layer, read)).double()
-        missing = some(rows(layer, wanted))[:, outputs].double()
-        missing -= given @ weight.double().flatten(1).T
+        given = pair.read(inputs).double()
+        missing = pair.wanted(inputs).double() - given @ weight.double().flatten(1).T
         if isinstance(bias, torch.Tensor):
             missing -= bias
+        if isinstance(bias, torch.Tensor) or norm is not None:
             given = nn.functional.pad(given, (0, 1), value=1.0)
         moments = moments + given.T @ given
         products = products + given.T @ missing
@@ -81,8 +129,10 @@ def _mend(
         change = torch.linalg.solve(damped(moments), products)
     if isinstance(bias, torch.Tensor):
         bias += change[-1]
-        change = change[:-1]
-    weight += change.T.reshape(weight.shape)
+    elif norm is not None:
+        assert norm.running_mean is not None
+        norm.running_mean -= change[-1]
+    weight += change[: weight[0].numel()].T.reshape(weight.shape)
 
 
 def _row_by_row(moments: torch.Tensor, products: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
@@ -103,18 +153,26 @@ def _weight(layer: nn.Module) -> torch.Tensor:
     return weight
 
 
+def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
+    """The batch norms that read what one of these layers, without a bias, computes: they subtract
+    a mean, and so can take what a bias would.
+    """
+    found: dict[str, Norm] = {}
+    outputs: dict[str, torch.Tensor] = {}
+    layers = {name: model.get_submodule(name) for name in names}
+    bare = {name for name, layer in layers.items() if layer.bias is None}
+    norms = {n: part for n, part in model.named_modules() if isinstance(part, Norm)}
+
+    def watch(name: str, layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
+        if name in bare:
+            outputs[name] = output
+        elif isinstance(layer, Norm) and layer.running_mean is not None:
+            found.update({one: layer for one, computed in outputs.items() if computed is read})
+
+    with watching(layers | norms, watch), torch.no_grad():
+        model(*inputs)
+    return found
+
+
 class _Reached(Exception):  # noqa: N818
     """What comes after it is not needed."""
-
-
-def _at(model: nn.Module, name: str, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a layer reads and computes, the first time that it runs."""
-    found: list[torch.Tensor] = []
-
-    def watch(_name: str, _layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
-        found.extend((read, output))
-        raise _Reached
-
-    with watching({name: model.get_submodule(name)}, watch), suppress(_Reached):
-        model(*inputs)
-    return found[0], found[1]

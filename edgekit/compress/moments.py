@@ -103,13 +103,17 @@ def damped(moments: torch.Tensor) -> torch.Tensor:
     return moments + damping * torch.eye(len(moments), dtype=moments.dtype)
 
 
-def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[str]:
-    """As they run; a layer that runs several times by its first one."""
-    found: dict[str, None] = {}
+def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, int]:
+    """In the order in which they first run, and how often each does."""
+    found: dict[str, int] = {}
     layers = {name: model.get_submodule(name) for name in names}
-    with watching(layers, lambda name, *_: found.setdefault(name)), torch.no_grad():
+
+    def watch(name: str, _layer: nn.Module, _read: torch.Tensor, _output: torch.Tensor) -> None:
+        found[name] = found.get(name, 0) + 1
+
+    with watching(layers, watch), torch.no_grad():
         model(*inputs)
-    return list(found)
+    return found
 
 
 Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]

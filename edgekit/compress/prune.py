@@ -6,7 +6,8 @@ each multiply-accumulate (MAC) that it saves is least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,14 +32,14 @@ from edgekit.recipe import Inputs
 
 @dataclass(frozen=True)
 class Pruned:
-    """``gone``: which channels of a group went, by its first layer. ``readers``: the layers that
-    read them, each with the outputs that it lost itself. ``widths``: of
+    """``gone``: which channels of a group went, by its first layer. ``lost``: of
+    every layer with weights of its own, the outputs that it has no more. ``widths``: of
     each group, now and before. ``refused``: what may not lose any.
     """
 
     model: nn.Module
     gone: dict[str, list[int]]
-    readers: dict[str, list[int]]
+    lost: dict[str, list[int]]
     widths: dict[str, tuple[int, int]]
     refused: tuple[Refused, ...]
 
@@ -72,13 +73,21 @@ def prune(
     if not same_function(pruned, silenced(model, groups, gone), example):
         raise RuntimeFailure("the pruned model computes something else than the model without them")
     cut = [group for group in groups if group.layer in gone]
-    readers: dict[str, list[int]] = {p.layer: [] for group in cut for p in group.readers}
+    lost: dict[str, list[int]] = {name: [] for name in _with_own_weights(model)}
     for group in cut:
         for place in group.places:
-            if place.output and place.layer in readers:
-                readers[place.layer] += place.of(gone[group.layer])
+            if place.output and place.layer in lost:
+                lost[place.layer] += place.of(gone[group.layer])
     widths = {group.layer: (kept[group.layer], group.count) for group in cut}
-    return Pruned(pruned, gone, readers, widths, tuple(refused))
+    return Pruned(pruned, gone, lost, widths, tuple(refused))
+
+
+def _with_own_weights(model: nn.Module) -> Iterator[str]:
+    """Layers whose weight nobody else has, an embedding for one."""
+    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    for name, module in model.named_modules():
+        if isinstance(module, LAYERS) and owners[id(module.weight)] == 1:
+            yield name
 
 
 def told(refused: Iterable[Refused]) -> str:

@@ -214,7 +214,7 @@ class _Work:
         if wanted.compensate and self.subject.calibration:
             with progress.stage("making good what was removed") as stage:
                 data = self._batches()
-                compensate(before, pruned.model, pruned.readers, data, stage.advance)
+                compensate(before, pruned.model, pruned.lost, data, stage.advance)
         self.model = pruned.model
         self.gone.append(pruned.gone)
         refused = tuple(vars(one) for one in pruned.refused)
@@ -264,9 +264,9 @@ class _Work:
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
             with progress.stage("making good what became zero") as stage:
-                readers: dict[str, list[int]] = {name: [] for name in weights}
+                lost: dict[str, list[int]] = {name: [] for name in weights}
                 data = self._batches()
-                compensate(dense, self.model, readers, data, stage.advance, keep_zeros=True)
+                compensate(dense, self.model, lost, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
 
     def _train_between(self, key: Literal["prune", "sparsity"], index: int) -> None:
