@@ -54,8 +54,8 @@ class Training(BaseModel):
     learning_rate  a step's size against that of the weights it changes
     temperature    what the scores of classes are divided by before they are held against the
                    teacher's; above 1 they are softer
-    features       how much the attention maps of inner layers count, beside the outputs of the
-                   float model (or the teacher); 0: not at all
+    features       how much of what the float model (or the teacher) tells is told by its inner
+                   layers, the rest by its outputs; 1: all of it
     stop           the step whose weights are taken; null: the best on data kept apart, or the last
     """
 
@@ -65,7 +65,7 @@ class Training(BaseModel):
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    features: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    features: float = Field(default=0.0, ge=0, le=1)
     stop: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")

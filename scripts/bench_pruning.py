@@ -32,6 +32,7 @@ import edgekit
 from edgekit.device.local import LocalTransport
 from edgekit.measurement.latency import ratio_interval
 from edgekit.pipeline.stage import installed_at
+from edgekit.pipeline.training import UNLABELLED_RATE
 from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
 from edgekit.runner.client import measure
 
@@ -54,17 +55,22 @@ def main() -> None:
 
 
 def resnet20() -> None:
-    """Half of the MACs, by trial and made good, against uniform L1 at the same MACs."""
+    """Half of the MACs, by trial, against uniform L1 at the same MACs."""
     recipe, labels = RESNET / "resnet20.py", training("labels")
     uniform = Prune(ratio=0.5, importance="l1", spread="uniform", compensate=False)
     whole = [built("resnet20 whole", recipe, seed, recover=labels) for seed in SEEDS]
     rivals = [built("resnet20 l1", recipe, seed, prune=uniform, recover=labels) for seed in SEEDS]
     # widths are multiples of eight: no less is taken here than the rival happened to take
     own = Prune(ratio=1 - share_of_macs(rivals[0]))
-    ours = [built("resnet20 trial", recipe, seed, prune=own, recover=labels) for seed in SEEDS]
+    bare = own.model_copy(update={"compensate": False})
+    ours = [
+        built("resnet20 trial bare", recipe, seed, prune=bare, recover=labels) for seed in SEEDS
+    ]
+    mended = [built("resnet20 trial", recipe, seed, prune=own, recover=labels) for seed in SEEDS]
     name = f"ResNet-20, {STEPS} steps"
     say(f"{name}: unpruned", "", accuracies(whole))
-    for title, found in (("uniform L1", rivals), ("by trial, made good", ours)):
+    arms = {"uniform L1": rivals, "by trial": ours, "by trial, made good before": mended}
+    for title, found in arms.items():
         say(f"{name}: {title}, {share_of_macs(found[0]):.3f} of the MACs", "", accuracies(found))
     lost = gains(whole, ours)
     say(f"{name}: by trial against unpruned loses", "<= 0.5", f"{spread(lost)}", mean(lost) <= 0.5)
@@ -72,7 +78,7 @@ def resnet20() -> None:
     say(f"{name}: by trial against uniform L1", "> 0", f"{spread(better)}", mean(better) > 0)
     latency(f"{name}: latency of by trial to unpruned", "<= 0.6", ours[0], whole[0], 0.6)
     untrained = built("resnet20 untrained", recipe, 0, prune=own)
-    raw = built("resnet20 raw", recipe, 0, prune=own.model_copy(update={"compensate": False}))
+    raw = built("resnet20 raw", recipe, 0, prune=bare)
     say("ResNet-20, by trial, not trained: as it is cut", "", accuracies([raw]))
     say("ResNet-20, by trial, not trained: made good", "", accuracies([untrained]))
 
@@ -83,10 +89,13 @@ def zeros() -> None:
     for ratio in (0.7, 0.9):
         own, bare = Sparsity(ratio=ratio), Sparsity(ratio=ratio, compensate=False)
         arms = {
-            "one-shot, nothing made good": [built(f"zeros {ratio} bare", recipe, 0, sparsity=bare)],
-            "one-shot": [built(f"zeros {ratio} once", recipe, 0, sparsity=own)],
-            f"with {STEPS} steps of training": [
-                built(f"zeros {ratio}", recipe, seed, sparsity=own, recover=labels)
+            "one-shot": [built(f"zeros {ratio} bare", recipe, 0, sparsity=bare)],
+            "one-shot, made good": [built(f"zeros {ratio} once", recipe, 0, sparsity=own)],
+            f"{STEPS} steps of training, made good before": [
+                built(f"zeros {ratio}", recipe, 0, sparsity=own, recover=labels)
+            ],
+            f"{STEPS} steps of training": [
+                built(f"zeros {ratio} nomend", recipe, seed, sparsity=bare, recover=labels)
                 for seed in SEEDS
             ],
         }
@@ -104,26 +113,27 @@ def mobilenet_v2() -> None:
     made = partial(built, observer="mse_after_activation")
     whole = made("mobilenet_v2 whole", recipe, 0)
     say("MobileNetV2: unpruned, int8", "", accuracies([whole]))
-    for percent in range(30, 60, 5):
+    for percent in range(31, 60, 2):
         own = Prune(ratio=percent / 100)
         cut = made(f"mobilenet_v2 {percent}", recipe, 0, prune=own)
         ratio = raced(cut, whole)
         if ratio[0] <= 0.7:
             break
     row("MobileNetV2: latency of by trial to unpruned", "<= 0.7", ratio, ratio[0] <= 0.7)
-    taught, steps = training("float_model"), STEPS // 2
-    taught = taught.model_copy(update={"steps": steps})
-    uniform = Prune(ratio=0.2, importance="l1", spread="uniform", compensate=False)
-    uniform = uniform.model_copy(update={"ratio": 1 - share_of_macs(cut)})
-    gently = taught.model_copy(update={"learning_rate": RATE / 8})
+    outputs = training("float_model").model_copy(update={"learning_rate": UNLABELLED_RATE})
+    inside = outputs.model_copy(update={"features": 1.0})
+    ratio = 1 - share_of_macs(cut)
+    uniform = Prune(ratio=ratio, importance="l1", spread="uniform", compensate=False)
     arms = {
-        "made good, not trained": cut,
-        f"made good, {steps} steps": made("mobilenet_v2 taught", recipe, 0, own, recover=taught),
-        f"made good, {steps} steps at an eighth of the rate": made(
-            "mobilenet_v2 gently", recipe, 0, own, recover=gently
+        "by trial, made good, not trained": cut,
+        f"by trial, made good, {STEPS} steps towards the inner layers": made(
+            "mobilenet_v2 inside", recipe, 0, own, recover=inside
         ),
-        f"uniform L1, {steps} steps at an eighth": made(
-            "mobilenet_v2 l1", recipe, 0, uniform, recover=gently
+        f"uniform L1, {STEPS} steps towards the inner layers": made(
+            "mobilenet_v2 l1", recipe, 0, uniform, recover=inside
+        ),
+        f"by trial, made good, {STEPS} steps towards the outputs": made(
+            "mobilenet_v2 outputs", recipe, 0, own, recover=outputs
         ),
     }
     for title, found in arms.items():

@@ -7,6 +7,7 @@ Accelerating Very Deep Neural Networks" (2017, arXiv:1707.06168). No labels, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,11 +155,12 @@ def _weight(layer: nn.Module) -> torch.Tensor:
 
 
 def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
-    """The batch norms that read what one of these layers, without a bias, computes: they subtract
-    a mean, and so can take what a bias would.
+    """The batch norms that read what one of these layers, without a bias, computes, and nothing
+    else: they subtract a mean, and so can take what a bias would.
     """
-    found: dict[str, Norm] = {}
+    found: list[tuple[str, Norm]] = []
     outputs: dict[str, torch.Tensor] = {}
+    runs: Counter[nn.Module] = Counter()
     layers = {name: model.get_submodule(name) for name in names}
     bare = {name for name, layer in layers.items() if layer.bias is None}
     norms = {n: part for n, part in model.named_modules() if isinstance(part, Norm)}
@@ -167,11 +169,12 @@ def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, 
         if name in bare:
             outputs[name] = output
         elif isinstance(layer, Norm) and layer.running_mean is not None:
-            found.update({one: layer for one, computed in outputs.items() if computed is read})
+            found.extend((one, layer) for one, computed in outputs.items() if computed is read)
+            runs[layer] += 1
 
     with watching(layers | norms, watch), torch.no_grad():
         model(*inputs)
-    return found
+    return {name: norm for name, norm in found if runs[norm] == 1}
 
 
 class _Reached(Exception):  # noqa: N818

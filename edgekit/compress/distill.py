@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from edgekit.compress.batches import joined
+from edgekit.compress.channels import LAYERS
 from edgekit.compress.divergence import is_classes
 from edgekit.compress.moments import watching
 from edgekit.compress.simulate import Outputs
@@ -22,6 +24,7 @@ from edgekit.compress.train import Batch
 from edgekit.recipe import Inputs
 
 BATCH = 16
+TINY = 1e-12
 
 
 def distillation_batches(
@@ -68,16 +71,96 @@ def distance(outputs: Outputs, floats: Outputs, temperature: float = 1.0) -> tor
     total = torch.zeros(())
     for a, b in zip(outputs, floats, strict=True):
         if b.is_floating_point():
-            total = total + (a - b).square().mean() / b.square().mean().clamp(min=1e-12)
+            total = total + relative_noise(a, b)
     return total
 
 
-def attention_pairs(model: nn.Module, teacher: nn.Module, example: Inputs) -> list[tuple[str, str]]:
-    """Layers of the model and of the teacher whose outputs are images of the same size, the last
-    of each size: where their attention can be compared, whatever the channels.
+@dataclass(frozen=True)
+class Features:
+    """What is compared inside of model and teacher: layers of either, and what of them."""
+
+    own: tuple[str, ...]
+    theirs: tuple[str, ...]
+    seen: Callable[[torch.Tensor], torch.Tensor]
+    distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    @contextmanager
+    def watched(
+        self, model: nn.Module, layers: Sequence[str]
+    ) -> Iterator[Callable[[], list[torch.Tensor]]]:
+        """What is seen of these layers; to be asked for after one run."""
+        found: dict[str, torch.Tensor] = {}
+
+        def watch(name: str, _layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            # what follows may add to it in place
+            found[name] = self.seen(output.clone())
+
+        with watching({name: model.get_submodule(name) for name in layers}, watch):
+            yield lambda: [found[name] for name in layers]
+
+    def between(self, own: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean over the layers."""
+        pairs = zip(own, theirs, strict=True)
+        return torch.stack([self.distance(a, b) for a, b in pairs]).mean()
+
+
+def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | None:
+    """Value by value, where a model is compared with what it was cut from (hints without a
+    regressor: A. Romero et al., 2015, arXiv:1412.6550): the blocks whose outputs kept their shape,
+    or the layers where there are no blocks, and what runs last. None where there is nothing to
+    compare.
+    """
+    own, theirs = _shapes(model, example), _shapes(original, example)
+    same = tuple(name for name, shape in own.items() if theirs.get(name) == shape)
+    blocks = tuple(name for name in same if list(model.get_submodule(name).children()))
+    layers = blocks or tuple(n for n in same if isinstance(model.get_submodule(n), LAYERS))
+    if not layers:
+        return None
+    layers = tuple(dict.fromkeys((*layers, same[-1])))
+    return Features(layers, layers, lambda output: output, relative_noise)
+
+
+def _shapes(model: nn.Module, example: Inputs) -> dict[str, torch.Size]:
+    """Of the outputs of all its parts; one that a part gives on as it is counts once."""
+    found: dict[str, torch.Tensor] = {}
+
+    def watch(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
+        if not (torch.is_tensor(output) and output.is_floating_point() and output.numel() > 1):
+            return
+        for inner in [one for one, tensor in found.items() if tensor is output]:
+            del found[inner]  # the outer part stands for it
+        found[name] = output
+
+    parts = {name: part for name, part in model.named_modules() if name}
+    with watching(parts, watch), torch.no_grad():
+        model(*example)
+    return {name: output.shape for name, output in found.items()}
+
+
+def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    return (own - theirs).square().mean() / theirs.square().mean().clamp(min=TINY)
+
+
+def attention(model: nn.Module, teacher: nn.Module, example: Inputs) -> Features | None:
+    """Where layers look, whatever their channels: the sum of the squares over them, of length one
+    (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928), of the last layers whose outputs are
+    images of one size. None where there are none.
     """
     own, theirs = _last_of_each_size(model, example), _last_of_each_size(teacher, example)
-    return [(own[size], theirs[size]) for size in own if size in theirs]
+    sizes = [size for size in own if size in theirs]
+    if not sizes:
+        return None
+    pairs = tuple(own[size] for size in sizes), tuple(theirs[size] for size in sizes)
+    return Features(pairs[0], pairs[1], attention_map, attention_distance)
+
+
+def attention_map(output: torch.Tensor) -> torch.Tensor:
+    """(N, C, ...) to (N, places)."""
+    return nn.functional.normalize(output.square().mean(1).flatten(1))
+
+
+def attention_distance(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    return (own - theirs).square().sum(1).mean()
 
 
 def _last_of_each_size(model: nn.Module, example: Inputs) -> dict[tuple[int, ...], str]:
@@ -91,30 +174,3 @@ def _last_of_each_size(model: nn.Module, example: Inputs) -> dict[tuple[int, ...
     with watching(leaves, watch), torch.no_grad():
         model(*example)
     return found
-
-
-@contextmanager
-def attention_maps(
-    model: nn.Module, layers: Sequence[str]
-) -> Iterator[Callable[[], list[torch.Tensor]]]:
-    """Where these layers look: the sum of the squares over the channels, of length one, (N, H * W)
-    each (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928). To be called after one run.
-    """
-    found: dict[str, torch.Tensor] = {}
-
-    def watch(name: str, _layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        # what follows may add to it in place
-        found[name] = nn.functional.normalize(output.clone().square().mean(1).flatten(1))
-
-    with watching({name: model.get_submodule(name) for name in layers}, watch):
-        yield lambda: [found[name] for name in layers]
-
-
-def attention_distance(
-    maps: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """Squared distances of the maps, the mean over the batch, added up."""
-    total = torch.zeros(())
-    for a, b in zip(maps, wanted, strict=True):
-        total = total + (a - b).square().sum(1).mean()
-    return total

@@ -14,6 +14,7 @@ from edgekit.pipeline.training import (
     RECOVERY_RATE,
     STUDENT_RATE,
     TRAINING_STEPS,
+    UNLABELLED_RATE,
     check_training,
     quantization_aware,
 )
@@ -83,12 +84,14 @@ def base_plan(
     if options.prune is None and options.sparsity is None and not student:
         return plan
     cut = Prune(ratio=options.prune) if options.prune is not None else None
+    zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
     training = _recovery(subject, options, progress)
-    plan = plan.model_copy(update={"prune": cut})
-    if options.sparsity is not None:
-        plan = plan.model_copy(update={"sparsity": Sparsity(ratio=options.sparsity)})
-    return plan.model_copy(update={"recover": training})
+    # what was solved is further from what labels teach than what was only cut (docs/benchmarks.md)
+    if training is not None and training.objective != "float_model":
+        bare = {"compensate": False}
+        cut, zeros = cut and cut.model_copy(update=bare), zeros and zeros.model_copy(update=bare)
+    return plan.model_copy(update={"prune": cut, "sparsity": zeros, "recover": training})
 
 
 def _check_worth(subject: Subject, prune: Prune | None) -> None:
@@ -111,8 +114,12 @@ def _recovery(subject: Subject, options: Options, progress: Progress) -> Trainin
     if objective != "labels":
         teacher_of(subject)
     is_cut = options.prune is not None or options.sparsity is not None
-    rate = RECOVERY_RATE if is_cut else STUDENT_RATE
-    return Training(objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=rate)
+    training = Training(
+        objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=STUDENT_RATE
+    )
+    if is_cut and objective == "float_model" and not recipe.has("teacher"):
+        return training.model_copy(update={"learning_rate": UNLABELLED_RATE, "features": 1.0})
+    return training.model_copy(update={"learning_rate": RECOVERY_RATE}) if is_cut else training
 
 
 def int8_training(subject: Subject, options: Options) -> Training | None:

@@ -14,11 +14,11 @@ from torch.utils import _pytree as pytree
 from edgekit.compress.batches import can_batch
 from edgekit.compress.distill import (
     BATCH,
-    attention_distance,
-    attention_maps,
-    attention_pairs,
+    Features,
+    attention,
     distance,
     distillation_batches,
+    hints,
 )
 from edgekit.compress.divergence import divergence
 from edgekit.compress.simulate import Outputs
@@ -38,7 +38,8 @@ FROZEN_FROM = 2 / 3
 # Of calibration inputs that train, so many judge: every eighth, some tens at most.
 JUDGED_EVERY, MOST_JUDGED = 8, 64
 NO_FEATURES = (
-    "features count nothing: no layers of the teacher and the model give images of one size"
+    "features count nothing: no layers of the teacher and the model give images of one size, or "
+    "the same values of the original"
 )
 
 
@@ -90,22 +91,29 @@ def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
             layer.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
+@dataclass(frozen=True)
 class _Teacher:
-    """Its outputs, and the attention maps of the layers that are held against the model's."""
+    """``features``: what inside of it is held against the model's."""
 
-    def __init__(self, teacher: nn.Module, model: nn.Module, example: Inputs, features: bool):
-        self._teacher = teacher
-        pairs = attention_pairs(model, teacher, example) if features else []
-        self.own_layers = [own for own, _ in pairs]
-        self._layers = [theirs for _, theirs in pairs]
+    net: nn.Module
+    training: Training
+    features: Features | None
 
     def outputs(self, inputs: Inputs) -> Outputs:
-        return run_eager(self._teacher)(inputs)
+        return run_eager(self.net)(inputs)
 
-    def outputs_and_maps(self, inputs: Inputs) -> tuple[Outputs, list[torch.Tensor]]:
-        with torch.no_grad(), attention_maps(self._teacher, self._layers) as maps:
-            outputs = self.outputs(inputs)
-        return outputs, maps()
+    def taught(self, model: nn.Module, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
+        """The model's outputs, and how far it is from its teacher."""
+        training, features = self.training, self.features
+        if features is None:
+            wanted, outputs = self.outputs(inputs), _outputs(model, inputs)
+            return outputs, distance(outputs, wanted, training.temperature)
+        with torch.no_grad(), features.watched(self.net, features.theirs) as theirs:
+            wanted = self.outputs(inputs)
+        with features.watched(model, features.own) as own:
+            outputs = _outputs(model, inputs)
+        outside = distance(outputs, wanted, training.temperature)
+        return outputs, outside.lerp(features.between(own(), theirs()), training.features)
 
 
 def _job(
@@ -122,10 +130,13 @@ def _job(
         asked = teacher_of(subject)
         if device.type != "cpu":
             asked = copy.deepcopy(asked).to(device)
-        example = _on(device, subject.example)
-        teacher = _Teacher(asked, model, example, training.features > 0)
-        if training.features and not teacher.own_layers:
+        compare = attention if subject.recipe.has("teacher") else hints
+        features = (
+            compare(model, asked, _on(device, subject.example)) if training.features else None
+        )
+        if training.features and features is None:
             tools.progress.note(NO_FEATURES)
+        teacher = _Teacher(asked, training, features)
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
@@ -137,12 +148,7 @@ def _job(
         inputs, target = _on(device, batch)
         if teacher is None:
             return labelled(_outputs(model, inputs), target)
-        wanted, wanted_maps = teacher.outputs_and_maps(inputs)
-        with attention_maps(model, teacher.own_layers) as maps:
-            outputs = _outputs(model, inputs)
-        total = distance(outputs, wanted, training.temperature)
-        if wanted_maps:
-            total = total + training.features * attention_distance(maps(), wanted_maps)
+        outputs, total = teacher.taught(model, inputs)
         return beside_labels(labelled(outputs, target), total) if by_labels else total
 
     def judged(batch: Batch) -> torch.Tensor:

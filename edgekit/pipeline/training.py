@@ -40,8 +40,9 @@ Scores = tuple[tuple[int, float], ...]
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
 # So long targets are looked at, before anything else is done.
 CHECKED_S = 5.0
-# Int8 is near where it should be; what was pruned is not, and a student may come from nowhere.
-RATE, RECOVERY_RATE, STUDENT_RATE = 3e-3, 2e-2, 6e-2
+# Int8 is near where it should be; what was pruned is not, and a student may come from nowhere. The
+# few inputs that have no labels are soon learned by heart.
+RATE, RECOVERY_RATE, STUDENT_RATE, UNLABELLED_RATE = 3e-3, 2e-2, 6e-2, 3e-3
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
 
 

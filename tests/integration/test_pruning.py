@@ -58,8 +58,7 @@ def test_half_of_the_macs_go_and_training_recovers(
     assert pruned.model_mb < pruned.model_before_mb
     assert pruned.latency_ratio is not None and pruned.peak_memory_mb is not None
     assert not pruned.refused, "a head's channels are no refusal"
-    assert pruned.accuracy > 50, "the weights that stay took over what went"
-    assert trained.accuracy > pruned.accuracy
+    assert trained.accuracy > 90 > pruned.accuracy, "what labels train is not made good before"
     assert document.accuracy.fp32 > 98, "against the recipe's own model"
     assert "MACs of" in render_explanation(document)
     empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
@@ -71,15 +70,17 @@ def test_half_of_the_macs_go_and_training_recovers(
 def test_without_labels_the_original_teaches(digits, tmp_path: Path) -> None:
     document = build(digits(gone="training"), tmp_path / "b", prune=0.3, effort="quick")
     assert document.plan["recover"]["objective"] == "float_model"
+    assert document.plan["recover"]["features"] == 1
     pruned, trained = document.compression
-    assert trained.accuracy >= pruned.accuracy
+    assert pruned.accuracy > 80, "the weights that stay took over what went"
+    assert trained.accuracy > pruned.accuracy
 
 
 def test_without_a_metric_steps_are_held_against_the_original(digits, tmp_path: Path) -> None:
     document = build(digits(gone="evaluate"), tmp_path / "b", prune=0.3, effort="quick")
     pruned, trained = document.compression
     assert pruned.accuracy is None
-    assert 50 < pruned.agreement < trained.agreement <= 100
+    assert 20 < pruned.agreement < trained.agreement <= 100
     assert "the original's class for" in render_explanation(document)
 
 

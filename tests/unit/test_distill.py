@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekit.compress.distill import attention_distance, attention_maps, attention_pairs
+from edgekit.compress.distill import attention, hints
 
 IMAGE = (torch.randn(2, 3, 16, 16),)
 
@@ -23,39 +23,72 @@ def net(width: int) -> nn.Module:
     )
 
 
+class Blocks(nn.Module):
+    """Two blocks that add to what they read, in place; only the width inside them differs."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        torch.manual_seed(inner)
+        self.first, self.second = (
+            nn.Sequential(nn.Conv2d(3, inner, 1), nn.ReLU(), nn.Conv2d(inner, 3, 1))
+            for _ in range(2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in (self.first, self.second):
+            y = block(x)
+            y += x
+            x = y
+        return x.mean((2, 3))
+
+
+def seen(features, net: nn.Module, layers) -> list[torch.Tensor]:
+    with features.watched(net, layers) as found:
+        net(*IMAGE)
+    return found()
+
+
 def test_layers_pair_where_their_images_are_of_one_size_whatever_the_channels() -> None:
-    assert attention_pairs(net(4), net(12), IMAGE) == [("1", "1"), ("3", "3")]
+    features = attention(net(4), net(12), IMAGE)
+    assert features is not None
+    assert (features.own, features.theirs) == (("1", "3"), ("1", "3"))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
-    assert attention_pairs(linear, net(12), IMAGE) == []
+    assert attention(linear, net(12), IMAGE) is None
 
 
 def test_a_student_that_looks_elsewhere_is_told_so_by_its_gradient() -> None:
     student, teacher = net(4), net(12)
-    with torch.no_grad(), attention_maps(teacher, ["1", "3"]) as wanted:
-        teacher(*IMAGE)
-    with attention_maps(student, ["1", "3"]) as maps:
-        student(*IMAGE)
-    assert [tuple(found.shape) for found in maps()] == [(2, 256), (2, 64)]
-    distance = attention_distance(maps(), wanted())
+    features = attention(student, teacher, IMAGE)
+    assert features is not None
+    with torch.no_grad():
+        wanted = seen(features, teacher, features.theirs)
+    found = seen(features, student, features.own)
+    assert [tuple(one.shape) for one in found] == [(2, 256), (2, 64)]
+    distance = features.between(found, wanted)
     assert 0 < float(distance.detach()) < 4
     distance.backward()
     assert float(student[0].weight.grad.abs().sum()) > 0
-    assert float(attention_distance(wanted(), wanted())) == 0
+    assert float(features.between(wanted, wanted)) == 0
 
 
-def test_a_model_that_adds_in_place_can_be_taught() -> None:
-    class InPlace(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+def test_blocks_that_kept_their_shape_are_compared_value_by_value() -> None:
+    narrow, whole = Blocks(8), Blocks(16)
+    features = hints(narrow, whole, IMAGE)
+    assert features is not None
+    assert features.own == ("first", "second")
+    with torch.no_grad():
+        wanted = seen(features, whole, features.theirs)
+    distance = features.between(seen(features, narrow, features.own), wanted)
+    distance.backward()
+    assert float(distance.detach()) > 0
+    assert narrow.first[0].weight.grad is not None
+    assert float(features.between(wanted, wanted)) == 0
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
-            y += x
-            return y
 
-    model = InPlace()
-    with attention_maps(model, ["conv"]) as maps:
-        model(*IMAGE)
-    maps()[0].sum().backward()
-    assert model.conv.weight.grad is not None
+def test_without_blocks_layers_are_compared_and_without_those_nothing() -> None:
+    whole, narrow = net(12), net(12)
+    narrow[0] = nn.Conv2d(3, 8, 3, padding=1)
+    narrow[2] = nn.Conv2d(8, 24, 3, 2, padding=1)
+    features = hints(narrow, whole, IMAGE)
+    assert features is not None and features.own == ("2", "6")
+    assert hints(nn.ReLU(), nn.ReLU(), IMAGE) is None

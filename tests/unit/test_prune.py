@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import pairwise
+
 import pytest
 import torch
 from attention import HEADS, LENGTH, WIDTH, Block
@@ -194,6 +197,46 @@ def test_the_weights_that_stay_take_over_what_went(gone) -> None:
                 lost[place.layer] += place.of(gone[group.layer])
     compensate(model, pruned, lost, images(48, 8), silent)
     assert moved(model, pruned, images(16, 7)) < 0.6 * before
+
+
+class Deep(nn.Module):
+    """Layers behind those that read what goes, without biases, each normalized; and an embedding
+    whose weight a layer has too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        widths = (3, 16, 12, 12, 12)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
+        self.words, self.tied = nn.Embedding(9, 12), nn.Linear(12, 9, bias=False)
+        self.tied.weight = self.words.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = torch.relu(norm(conv(x)))
+        return self.tied(x.mean((2, 3)))
+
+
+def test_layers_behind_the_readers_are_solved_too_but_not_what_others_share() -> None:
+    model = Deep()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.cat([image for (image,) in images(8, 1)]))
+    pruned = prune(model.eval(), IMAGE, Prune(ratio=0.3, step=4), by_size(1))
+    assert list(pruned.lost) == [f"convs.{index}" for index in range(4)]
+    assert "convs.2" not in pruned.gone, "the last one reads all that it read"
+    net = copy.deepcopy(pruned.model)
+    compensate(model, net, pruned.lost, images(96, 8), silent)
+    assert not torch.equal(net.convs[3].weight, pruned.model.convs[3].weight)
+    assert not torch.equal(net.norms[3].running_mean, pruned.model.norms[3].running_mean)
+    assert torch.equal(net.convs[0].weight, pruned.model.convs[0].weight), "nothing changed there"
+    assert torch.equal(net.tied.weight, model.tied.weight)
+    data = images(16, 7)
+    assert moved(model, net, data) < 0.8 * moved(model, pruned.model, data)
 
 
 def test_a_trial_finds_channels_that_cost_nothing() -> None:
