@@ -128,8 +128,6 @@ class CompressionStep(BaseModel):
 
     name: str
     accuracy: float | None
-    agreement: float | None
-    sqnr_db: float | None
     macs: int
     macs_before: int
     parameters: int
@@ -147,6 +145,8 @@ class CompressionStep(BaseModel):
     widths: dict[str, tuple[int, int]] = Field(default_factory=dict)
     training: dict[str, Any] | None = None
     refused: tuple[dict[str, str], ...] = ()
+    agreement: float | None = None
+    sqnr_db: float | None = None
 
 
 class Advice(BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -245,6 +246,14 @@ def _recurrent(model: nn.Module) -> Iterator[Refused]:
             yield Refused(name, f"{type(module).__name__}: recurrent layers are not pruned")
         elif isinstance(module, nn.MultiheadAttention):
             yield Refused(name, "MultiheadAttention: its projections are one fused weight")
+
+
+def with_own_weights(model: nn.Module) -> Iterator[str]:
+    """Layers whose weight nobody else has, an embedding for one."""
+    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    for name, module in model.named_modules():
+        if isinstance(module, LAYERS) and owners[id(module.weight)] == 1:
+            yield name
 
 
 def parameters_of(model: nn.Module) -> int:

@@ -30,6 +30,7 @@ from edgekit.recipe import Inputs
 
 # Of a layer's largest output: no more than rounding makes.
 SAME_TOLERANCE = 1e-5
+Look = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def compensate(
@@ -76,8 +77,7 @@ class _Pair:
 
     def read(self, inputs: Inputs) -> torch.Tensor:
         """In the smaller: (places, K)."""
-        layer = self.smaller.get_submodule(self.name)
-        return torch.cat([some(columns(layer, read)) for read, _ in self._at(self.smaller, inputs)])
+        return self._at(self.smaller, inputs, lambda layer, read, _: columns(layer, read))
 
     def wanted(self, inputs: Inputs) -> torch.Tensor:
         """What the original computes at these places: (places, O)."""
@@ -88,21 +88,21 @@ class _Pair:
         return bool((now - wanted).abs().max() > SAME_TOLERANCE * wanted.abs().max())
 
     def _outputs(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
-        layer = model.get_submodule(self.name)
-        return torch.cat([some(rows(layer, output)) for _, output in self._at(model, inputs)])
+        return self._at(model, inputs, lambda layer, _, output: rows(layer, output))
 
-    def _at(self, model: nn.Module, inputs: Inputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """What it reads and computes, each time that it runs."""
-        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    def _at(self, model: nn.Module, inputs: Inputs, look: Look) -> torch.Tensor:
+        """Of what it reads and computes, all times that it runs together."""
+        found: list[torch.Tensor] = []
 
-        def watch(_name: str, _layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
-            found.append((read, output))
+        def watch(_name: str, layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
+            # what follows may change it in place
+            found.append(some(look(layer, read, output)).clone())
             if len(found) == self.runs:
                 raise _Reached
 
         with watching({self.name: model.get_submodule(self.name)}, watch), suppress(_Reached):
             model(*inputs)
-        return found
+        return torch.cat(found)
 
 
 def _mend(
@@ -155,26 +155,34 @@ def _weight(layer: nn.Module) -> torch.Tensor:
 
 
 def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
-    """The batch norms that read what one of these layers, without a bias, computes, and nothing
-    else: they subtract a mean, and so can take what a bias would.
+    """The batch norms right behind these layers, where neither runs more than once and the layer
+    has no bias: they subtract a mean, and so can take what a bias would.
     """
-    found: list[tuple[str, Norm]] = []
-    outputs: dict[str, torch.Tensor] = {}
-    runs: Counter[nn.Module] = Counter()
+    found: list[tuple[str, str]] = []
+    computed: dict[str, tuple[torch.Tensor, int]] = {}
+    runs: Counter[str] = Counter()
     layers = {name: model.get_submodule(name) for name in names}
-    bare = {name for name, layer in layers.items() if layer.bias is None}
     norms = {n: part for n, part in model.named_modules() if isinstance(part, Norm)}
 
-    def watch(name: str, layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
-        if name in bare:
-            outputs[name] = output
-        elif isinstance(layer, Norm) and layer.running_mean is not None:
-            found.extend((one, layer) for one, computed in outputs.items() if computed is read)
-            runs[layer] += 1
+    def watch(name: str, _layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
+        runs[name] += 1
+        if name in layers:
+            computed[name] = output, output._version
+            return
+        # of another version, something between them has changed it in place
+        behind = [n for n, (out, version) in computed.items() if out is read]
+        found.extend((n, name) for n in behind if computed[n][1] == read._version)
 
     with watching(layers | norms, watch), torch.no_grad():
         model(*inputs)
-    return {name: norm for name, norm in found if runs[norm] == 1}
+    readers = Counter(layer for layer, _ in found)
+    return {
+        layer: norms[norm]
+        for layer, norm in found
+        if runs[layer] == runs[norm] == readers[layer] == 1
+        and layers[layer].bias is None
+        and norms[norm].running_mean is not None
+    }
 
 
 class _Reached(Exception):  # noqa: N818

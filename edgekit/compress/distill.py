@@ -7,7 +7,7 @@ mixture too (L. Beyer et al., 2022, arXiv:2106.05237).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,8 @@ from edgekit.recipe import Inputs
 
 BATCH = 16
 TINY = 1e-12
+# Of the largest signal of a model's parts: less tells nothing, and divides what is told.
+DEAD = 1e-6
 
 
 def distillation_batches(
@@ -85,10 +87,8 @@ class Features:
     distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
     @contextmanager
-    def watched(
-        self, model: nn.Module, layers: Sequence[str]
-    ) -> Iterator[Callable[[], list[torch.Tensor]]]:
-        """What is seen of these layers; to be asked for after one run."""
+    def watched(self, model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """What is seen of these layers in one run; one that does not run is not there."""
         found: dict[str, torch.Tensor] = {}
 
         def watch(name: str, _layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -96,12 +96,15 @@ class Features:
             found[name] = self.seen(output.clone())
 
         with watching({name: model.get_submodule(name) for name in layers}, watch):
-            yield lambda: [found[name] for name in layers]
+            yield found
 
-    def between(self, own: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The mean over the layers."""
-        pairs = zip(own, theirs, strict=True)
-        return torch.stack([self.distance(a, b) for a, b in pairs]).mean()
+    def between(
+        self, own: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        """The mean over the layers that ran in both (some are left out at random in training)."""
+        pairs = zip(self.own, self.theirs, strict=True)
+        both = [(own[a], theirs[b]) for a, b in pairs if a in own and b in theirs]
+        return torch.stack([self.distance(a, b) for a, b in both]).mean() if both else None
 
 
 def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | None:
@@ -110,31 +113,38 @@ def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | 
     or the layers where there are no blocks, and what runs last. None where there is nothing to
     compare.
     """
-    own, theirs = _shapes(model, example), _shapes(original, example)
-    same = tuple(name for name, shape in own.items() if theirs.get(name) == shape)
-    blocks = tuple(name for name in same if list(model.get_submodule(name).children()))
-    layers = blocks or tuple(n for n in same if isinstance(model.get_submodule(n), LAYERS))
-    if not layers:
-        return None
-    layers = tuple(dict.fromkeys((*layers, same[-1])))
-    return Features(layers, layers, lambda output: output, relative_noise)
+    own, theirs = _outputs(model, example), _outputs(original, example)
+    least = DEAD * max((signal for _, signal in theirs.values()), default=0.0)
+    parts = {name: model.get_submodule(name) for name in own}
+    same = [
+        name
+        for name, (shape, _) in own.items()
+        if name in theirs and shape == theirs[name][0] and theirs[name][1] > least
+    ]
+    blocks = [name for name in same if list(parts[name].children())]
+    layers = [name for name in same if isinstance(parts[name], LAYERS)]
+    last = [name for name in same if name in (*blocks, *layers)][-1:]
+    compared = tuple(dict.fromkeys((*(blocks or layers), *last)))
+    return Features(compared, compared, lambda output: output, relative_noise) if compared else None
 
 
-def _shapes(model: nn.Module, example: Inputs) -> dict[str, torch.Size]:
-    """Of the outputs of all its parts; one that a part gives on as it is counts once."""
+def _outputs(model: nn.Module, example: Inputs) -> dict[str, tuple[torch.Size, float]]:
+    """Shape and signal, of all its parts; what a part gives on of one inside it counts once."""
     found: dict[str, torch.Tensor] = {}
+    signals: dict[str, float] = {}
 
     def watch(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         if not (torch.is_tensor(output) and output.is_floating_point() and output.numel() > 1):
             return
         for inner in [one for one, tensor in found.items() if tensor is output]:
-            del found[inner]  # the outer part stands for it
-        found[name] = output
+            if inner.startswith(f"{name}."):
+                del found[inner]
+        found[name], signals[name] = output, float(output.square().mean())
 
     parts = {name: part for name, part in model.named_modules() if name}
     with watching(parts, watch), torch.no_grad():
         model(*example)
-    return {name: output.shape for name, output in found.items()}
+    return {name: (output.shape, signals[name]) for name, output in found.items()}
 
 
 def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:

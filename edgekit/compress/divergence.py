@@ -45,13 +45,13 @@ def agreement(actual: Sequence[Outputs], floats: Sequence[Outputs]) -> float | N
 
 def sqnr_db(actual: Sequence[Outputs], floats: Sequence[Outputs]) -> float | None:
     """Signal to noise of the worst output; None where they are equal."""
-    worst = max(
+    noises = [
         noise_to_signal([o[i] for o in actual], [o[i] for o in floats])
         for i in range(len(floats[0]))
-    )
-    if worst == 0:
-        return None
-    return -10 * math.log10(worst) if math.isfinite(worst) else WORST_SQNR_DB
+    ]
+    if not all(math.isfinite(noise) for noise in noises):
+        return WORST_SQNR_DB
+    return -10 * math.log10(max(noises)) if max(noises) > 0 else None
 
 
 def noise_to_signal(actual: Sequence[torch.Tensor], floats: Sequence[torch.Tensor]) -> float:

@@ -6,8 +6,7 @@ each multiply-accumulate (MAC) that it saves is least.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from edgekit.compress.channels import (
     find_groups,
     same_function,
     silenced,
+    with_own_weights,
     without_channels,
 )
 from edgekit.compress.importance import Importance, by_block, least_first
@@ -73,21 +73,13 @@ def prune(
     if not same_function(pruned, silenced(model, groups, gone), example):
         raise RuntimeFailure("the pruned model computes something else than the model without them")
     cut = [group for group in groups if group.layer in gone]
-    lost: dict[str, list[int]] = {name: [] for name in _with_own_weights(model)}
+    lost: dict[str, list[int]] = {name: [] for name in with_own_weights(model)}
     for group in cut:
         for place in group.places:
             if place.output and place.layer in lost:
                 lost[place.layer] += place.of(gone[group.layer])
     widths = {group.layer: (kept[group.layer], group.count) for group in cut}
     return Pruned(pruned, gone, lost, widths, tuple(refused))
-
-
-def _with_own_weights(model: nn.Module) -> Iterator[str]:
-    """Layers whose weight nobody else has, an embedding for one."""
-    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    for name, module in model.named_modules():
-        if isinstance(module, LAYERS) and owners[id(module.weight)] == 1:
-            yield name
 
 
 def told(refused: Iterable[Refused]) -> str:

@@ -112,8 +112,13 @@ class _Teacher:
             wanted = self.outputs(inputs)
         with features.watched(model, features.own) as own:
             outputs = _outputs(model, inputs)
+        inside = features.between(own, theirs)
+        if inside is not None and training.features == 1:
+            return outputs, inside
         outside = distance(outputs, wanted, training.temperature)
-        return outputs, outside.lerp(features.between(own(), theirs()), training.features)
+        if inside is None:
+            return outputs, outside
+        return outputs, (1 - training.features) * outside + training.features * inside
 
 
 def _job(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgekit.compress.batches import in_batches
-from edgekit.compress.channels import Group, without_channels
+from edgekit.compress.channels import Group, with_own_weights, without_channels
 from edgekit.compress.compensate import compensate
 from edgekit.compress.importance import (
     Importance,
@@ -264,7 +264,7 @@ class _Work:
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
             with progress.stage("making good what became zero") as stage:
-                lost: dict[str, list[int]] = {name: [] for name in weights}
+                lost: dict[str, list[int]] = {name: [] for name in with_own_weights(dense)}
                 data = self._batches()
                 compensate(dense, self.model, lost, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))

@@ -50,7 +50,7 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     parts = [_training_said(step.training)] if step.training is not None else []
     if step.training is not None and step.training["stop"] == 0:
         return parts[0]
-    parts.append(_quality(step))
+    parts += _quality(step)
     if step.macs != macs:
         parts.append(f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}")
     if step.parameters != parameters:
@@ -68,15 +68,14 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     return ", ".join(parts)
 
 
-def _quality(step: CompressionStep) -> str:
+def _quality(step: CompressionStep) -> Iterator[str]:
     """By the recipe's metric; where it has none, by the original's outputs."""
     if step.accuracy is not None:
-        return f"{step.accuracy:.2f} in torch"
-    if step.agreement is not None:
-        return f"the original's class for {step.agreement:.1f} % of the calibration inputs"
-    if step.sqnr_db is None:
-        return "outputs equal to the original's"
-    return f"SQNR {step.sqnr_db:.1f} dB against the original's outputs"
+        yield f"{step.accuracy:.2f} in torch"
+    elif step.agreement is not None:
+        yield f"the original's class for {step.agreement:.1f} % of the calibration inputs"
+    elif step.sqnr_db is not None:
+        yield f"SQNR {step.sqnr_db:.1f} dB against the original's outputs"
 
 
 OBJECTIVES = {

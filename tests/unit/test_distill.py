@@ -42,10 +42,10 @@ class Blocks(nn.Module):
         return x.mean((2, 3))
 
 
-def seen(features, net: nn.Module, layers) -> list[torch.Tensor]:
+def seen(features, net: nn.Module, layers) -> dict[str, torch.Tensor]:
     with features.watched(net, layers) as found:
         net(*IMAGE)
-    return found()
+    return found
 
 
 def test_layers_pair_where_their_images_are_of_one_size_whatever_the_channels() -> None:
@@ -63,7 +63,7 @@ def test_a_student_that_looks_elsewhere_is_told_so_by_its_gradient() -> None:
     with torch.no_grad():
         wanted = seen(features, teacher, features.theirs)
     found = seen(features, student, features.own)
-    assert [tuple(one.shape) for one in found] == [(2, 256), (2, 64)]
+    assert [tuple(found[name].shape) for name in features.own] == [(2, 256), (2, 64)]
     distance = features.between(found, wanted)
     assert 0 < float(distance.detach()) < 4
     distance.backward()
@@ -78,6 +78,7 @@ def test_blocks_that_kept_their_shape_are_compared_value_by_value() -> None:
     assert features.own == ("first", "second")
     with torch.no_grad():
         wanted = seen(features, whole, features.theirs)
+    assert torch.equal(wanted["first"], whole.first(*IMAGE)), "before it was added to"
     distance = features.between(seen(features, narrow, features.own), wanted)
     distance.backward()
     assert float(distance.detach()) > 0
@@ -92,3 +93,30 @@ def test_without_blocks_layers_are_compared_and_without_those_nothing() -> None:
     features = hints(narrow, whole, IMAGE)
     assert features is not None and features.own == ("2", "6")
     assert hints(nn.ReLU(), nn.ReLU(), IMAGE) is None
+
+
+def test_what_an_activation_changes_in_place_or_dropout_gives_on_is_still_compared() -> None:
+    def flat(width: int) -> nn.Module:
+        parts = nn.Linear(16, 12), nn.ReLU(inplace=True), nn.Linear(12, width)
+        return nn.Sequential(*parts, nn.ReLU(), nn.Linear(width, 12), nn.Dropout()).eval()
+
+    features = hints(flat(4), flat(8), IMAGE)
+    assert features is not None and features.own == ("0", "4")
+
+
+def test_a_block_that_a_training_leaves_out_is_not_compared_then() -> None:
+    whole = Blocks(16)
+    features = hints(Blocks(8), whole, IMAGE)
+    assert features is not None
+    wanted = seen(features, whole, features.theirs)
+    assert features.between({"second": wanted["second"]}, wanted) == 0
+    assert features.between({}, wanted) is None
+
+
+def test_a_layer_without_a_signal_is_not_compared() -> None:
+    whole = Blocks(16)
+    with torch.no_grad():
+        whole.second[2].weight.zero_()
+        whole.second[2].bias.zero_()
+    features = hints(Blocks(8), whole, IMAGE)
+    assert features is not None and features.own == ("first",)

@@ -239,6 +239,46 @@ def test_layers_behind_the_readers_are_solved_too_but_not_what_others_share() ->
     assert moved(model, net, data) < 0.8 * moved(model, pruned.model, data)
 
 
+class Shared(nn.Module):
+    """A head that runs for two sizes, and is changed in place after each; a norm behind an
+    activation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.stem, self.inner = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 1, bias=False)
+        self.norm, self.head = nn.BatchNorm2d(12), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(torch.relu(self.stem(x)))
+        x = self.norm(nn.functional.relu(x, inplace=True))
+        large, small = self.head(x), self.head(nn.functional.avg_pool2d(x, 2))
+        large.mul_(3).add_(5)
+        return large.mean((2, 3)) + small.mean((2, 3))
+
+
+def test_a_layer_that_runs_twice_is_solved_for_both() -> None:
+    model = Shared().eval()
+    smaller = copy.deepcopy(model)
+    with torch.no_grad():
+        smaller.head.weight[:, ::2] *= 0.5
+    data = images(16, 7)
+    before = moved(model, smaller, data)
+    compensate(model, smaller, {"head": []}, images(48, 8), silent)
+    assert moved(model, smaller, data) < 0.1 * before
+
+
+def test_a_norm_behind_an_activation_takes_no_bias() -> None:
+    model = Shared().eval()
+    smaller = copy.deepcopy(model)
+    with torch.no_grad():
+        smaller.inner.weight[:, ::2] = 0
+    compensate(model, smaller, {"inner": []}, images(48, 8), silent)
+    assert not torch.equal(smaller.inner.weight[:, ::2], torch.zeros(12, 6, 1, 1))
+    assert torch.equal(smaller.norm.running_mean, model.norm.running_mean)
+
+
 def test_a_trial_finds_channels_that_cost_nothing() -> None:
     model = Residual().eval()
     with torch.no_grad():
