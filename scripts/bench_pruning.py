@@ -124,8 +124,8 @@ def mobilenet_v2() -> None:
     row("MobileNetV2: latency of by trial to unpruned", "<= 0.7", ratio, ratio[0] <= 0.7)
     outputs = training("float_model").model_copy(update={"learning_rate": UNLABELLED_RATE})
     inside = outputs.model_copy(update={"features": 1.0})
-    ratio = 1 - share_of_macs(cut)
-    uniform = Prune(ratio=ratio, importance="l1", spread="uniform", compensate=False)
+    gone = 1 - share_of_macs(cut)
+    uniform = Prune(ratio=gone, importance="l1", spread="uniform", compensate=False)
     arms = {
         "by trial, made good, not trained": (f"mobilenet_v2 {percent}", own, None),
         f"by trial, made good, {STEPS} steps towards the inner layers": (
@@ -145,7 +145,7 @@ def mobilenet_v2() -> None:
             found = accuracies([made(name, recipe, 0, prune, recover=recover)])
         except ParityError:
             found = "int8 fails the parity gate"
-        said = f"{title}, {1 - ratio:.3f} of the MACs"
+        said = f"{title}, {1 - gone:.3f} of the MACs"
         say(f"MobileNetV2, without labels: {said}", "", found)
 
 

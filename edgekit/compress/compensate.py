@@ -54,12 +54,11 @@ def compensate(
     norms = _norms(smaller, list(ordered), data[0])
     with torch.no_grad():
         for done, (name, runs) in enumerate(ordered.items(), 1):
-            layer = smaller.get_submodule(name)
             count = len(_weight(original.get_submodule(name)))
             kept = sorted(set(range(count)) - set(lost[name]))
             pair = _Pair(name, runs, original, smaller, kept)
             if pair.differs(data[0]):
-                _mend(pair, layer, norms.get(name), data, keep_zeros)
+                _mend(pair, norms.get(name), data, keep_zeros)
             advance(done, len(ordered))
 
 
@@ -105,9 +104,8 @@ class _Pair:
         return torch.cat(found)
 
 
-def _mend(
-    pair: _Pair, layer: nn.Module, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool
-) -> None:
+def _mend(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool) -> None:
+    layer = pair.smaller.get_submodule(pair.name)
     weight, bias = _weight(layer), layer.bias
     moments = products = torch.zeros(())
     places = 0

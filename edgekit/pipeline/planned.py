@@ -114,12 +114,11 @@ def _recovery(subject: Subject, options: Options, progress: Progress) -> Trainin
     if objective != "labels":
         teacher_of(subject)
     is_cut = options.prune is not None or options.sparsity is not None
-    training = Training(
-        objective=objective, steps=TRAINING_STEPS[options.effort], learning_rate=STUDENT_RATE
-    )
+    rate, features = RECOVERY_RATE if is_cut else STUDENT_RATE, 0.0
     if is_cut and objective == "float_model" and not recipe.has("teacher"):
-        return training.model_copy(update={"learning_rate": UNLABELLED_RATE, "features": 1.0})
-    return training.model_copy(update={"learning_rate": RECOVERY_RATE}) if is_cut else training
+        rate, features = UNLABELLED_RATE, 1.0
+    steps = TRAINING_STEPS[options.effort]
+    return Training(objective=objective, steps=steps, learning_rate=rate, features=features)
 
 
 def int8_training(subject: Subject, options: Options) -> Training | None:

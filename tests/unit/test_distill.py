@@ -71,6 +71,24 @@ def test_a_student_that_looks_elsewhere_is_told_so_by_its_gradient() -> None:
     assert float(features.between(wanted, wanted)) == 0
 
 
+def test_a_model_that_adds_in_place_can_be_taught() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            y += x
+            return y
+
+    model = InPlace()
+    features = attention(model, model, IMAGE)
+    assert features is not None and features.own == ("conv",)
+    seen(features, model, features.own)["conv"].sum().backward()
+    assert model.conv.weight.grad is not None
+
+
 def test_blocks_that_kept_their_shape_are_compared_value_by_value() -> None:
     narrow, whole = Blocks(8), Blocks(16)
     features = hints(narrow, whole, IMAGE)
