@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
+import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
 from side_by_side import with_interval
 from torch import nn

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
 from bench_quantization import say
 from bench_training import spread

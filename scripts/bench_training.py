@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
 from bench_quantization import Judge, say
 from side_by_side import print_table

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.waiting import wait_passively
+
+wait_passively()  # before any test imports torch
+
 # Of the tests in ssh/; a conftest.py of theirs would hide this one from `from conftest import`.
 pytest_plugins = ["ssh_fixtures"]
 

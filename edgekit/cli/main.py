@@ -16,12 +16,14 @@ import typer
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError
 from edgekit.interrupt import is_fragile, takes_stop
+from edgekit.waiting import wait_passively
 
 # What a shell gives for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130
 
 
 def main() -> NoReturn:
+    wait_passively()
     sys.unraisablehook = _drop_interrupts
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)

@@ -1,17 +1,19 @@
-"""Progress on stderr: a live line on a terminal, and elsewhere a line every few seconds."""
+"""Progress on stderr: a live line on a terminal, and elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
 from edgekit.cli.output import output
 from edgekit.progress import Progress, Silent, Stage
 
-BEAT_S = 3.0
+# Seconds from a stage's start to its first line of progress, and between lines: with the time
+# that printing takes, no silence is longer than ten seconds.
+FIRST_BEAT_S, BEAT_S = 5.0, 9.9
 
 
 def make_progress(quiet: bool) -> Progress:
@@ -30,7 +32,10 @@ class Quiet(Silent):
 
 
 class Lines:
-    """One line for each stage's start, and one every few seconds of it."""
+    """One line for each stage's start, and one now and then of the innermost stage."""
+
+    def __init__(self) -> None:
+        self._open: list[_Beat] = []
 
     def note(self, text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)
@@ -39,11 +44,16 @@ class Lines:
     def stage(self, title: str) -> Iterator[Stage]:
         beat = _Beat(title)
         print(f"- {title}", file=sys.stderr, flush=True)
+        if self._open:
+            self._open[-1].stop()
+        self._open.append(beat)
         beat.start()
         try:
             yield beat
         finally:
-            beat.stop()
+            self._open.pop().stop()
+            if self._open:
+                self._open[-1].start()
         output.check_interrupted()
 
 
@@ -69,26 +79,42 @@ class _Standing:
 
 
 class _Beat:
+    """Prints how its stage stands, from ``start`` to ``stop``; it may be started again."""
+
     def __init__(self, title: str) -> None:
         self._title, self._standing = title, _Standing()
+        self._since = time.monotonic()
         self._over = Event()
-        self._thread = Thread(target=self._tick, daemon=True)
         self.advance, self.tell = self._standing.advance, self._standing.tell
 
     def start(self) -> None:
+        self._over = Event()
+        self._thread = Thread(target=beat, args=(self._over.wait, self._print), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._over.set()
         self._thread.join()
 
-    def _tick(self) -> None:
-        start = time.monotonic()
-        while not self._over.wait(BEAT_S):
-            said = ", ".join(
-                filter(None, (f"{time.monotonic() - start:.0f} s", str(self._standing)))
-            )
-            print(f"  ... {self._title}: {said}", file=sys.stderr, flush=True)
+    def _print(self) -> None:
+        seconds = f"{time.monotonic() - self._since:.0f} s"
+        text = ", ".join(part for part in (seconds, str(self._standing)) if part)
+        print(f"  ... {self._title}: {text}", file=sys.stderr, flush=True)
+
+
+def beat(
+    over: Callable[[float], bool],
+    act: Callable[[], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Call ``act`` after FIRST_BEAT_S and then every BEAT_S, by the clock, whatever ``act`` takes.
+
+    ``over`` waits so many seconds, and is true where the work ended meanwhile.
+    """
+    due = clock() + FIRST_BEAT_S
+    while not over(max(0.0, due - clock())):
+        act()
+        due = max(due + BEAT_S, clock())
 
 
 def _duration(seconds: float) -> str:

@@ -38,6 +38,7 @@ from edgekit.runtimes.base import RunnerFiles, Runtime
 from edgekit.runtimes.executorch.wheel import host_architecture
 from edgekit.runtimes.registry import choose_runtime
 from edgekit.target import Target, load_target
+from edgekit.waiting import wait_passively
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +111,7 @@ def build(
     OutputError, UsageError, MissingExtraError, and with ``device`` what bench raises; nothing is
     left half-written.
     """
+    wait_passively()
     progress = progress or Silent()
     board = target if isinstance(target, Target) else load_target(target)
     flags = BudgetLimits(

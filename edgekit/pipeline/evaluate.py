@@ -15,6 +15,7 @@ from edgekit.pipeline.deploy import installed_on, peak_of, reaching
 from edgekit.pipeline.installed import require_torch
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Serving
+from edgekit.waiting import wait_passively
 
 if TYPE_CHECKING:
     from edgekit.pipeline.subject import Subject
@@ -37,6 +38,7 @@ def evaluate(
     where it is not the one of the build, ``host_accuracy`` is None.
     Raises RecipeError, MissingExtraError, and all that bench raises but ParityError.
     """
+    wait_passively()
     progress = progress or Silent()
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)

@@ -15,12 +15,12 @@ ROOMS = [
     "cli", "report", "pipeline", "search", "exported", "runtimes", "compress", "data", "metrics",
     "calibration", "recipe", "cost", "store", "measurement", "runner", "bundle", "device", "cache",
     "settings", "target", "budget", "plan", "program", "documents", "progress", "interrupt",
-    "errors", "portable",
+    "waiting", "errors", "portable",
 ]  # fmt: skip
 # Frozen data at the foundations: these may know each other in any direction but a circle.
 LEAVES = {
     "settings", "target", "budget", "plan", "program", "documents", "progress", "interrupt",
-    "errors", "cache",
+    "waiting", "errors", "cache",
 }  # fmt: skip
 NO_TORCH = ["device", "runner", "measurement", "store", "bundle", "cost", "report", "cli", *LEAVES]
 
