@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekit.errors import RecipeError
 from edgekit.recipe import MAX_CALIBRATION, Inputs, check_fit, check_inputs, describe
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Every so many inputs one is kept apart: nothing is fitted to it, and it judges what was fitted to
+# the others. Fewer inputs than MIN_TO_HOLD_OUT do both.
+HELD_OUT_EVERY = 5
+MIN_TO_HOLD_OUT = 10
 # What np.savez calls arrays that were given without a name.
 UNNAMED = re.compile(r"arr_\d+")
 
@@ -55,6 +59,23 @@ def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[
         check_fit(inputs, example, where)
         found.append(inputs)
     return found
+
+
+Item = TypeVar("Item")
+
+
+def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """What ranges and repairs are fitted to, and what they are judged by."""
+    if len(items) < MIN_TO_HOLD_OUT:
+        return list(items), list(items)
+    fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY]
+    return fitted, list(items[::HELD_OUT_EVERY])
+
+
+def spread_over(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly spread."""
+    count = min(len(items), most)
+    return [items[int(index * len(items) / count)] for index in range(count)]
 
 
 def _arrays(path: Path) -> dict[str, Any]:

@@ -60,6 +60,34 @@ class Parity(Agreement):
     float_model: Agreement | None = None
 
 
+class WorstGroup(BaseModel):
+    """The group of an output that is furthest from the float model: one index of an axis."""
+
+    model_config = ConfigDict(frozen=True)
+
+    axis: int
+    index: int
+    sqnr_db: float | None
+
+
+class OutputFidelity(BaseModel):
+    """How near one output is to the float model's, on calibration inputs that nothing was fitted
+    to. ``kind``: what it was judged as; ``assumed``: the recipe does not say so.
+
+    ``agreement``: of 100 inputs, how many get the same class; None for values. ``sqnr_db``: of
+    what varies over inputs, for the output as a whole and for its worst group; None where equal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: Literal["classes", "values"]
+    assumed: bool
+    agreement: float | None
+    sqnr_db: float | None
+    worst_group: WorstGroup | None
+
+
 class Accuracy(BaseModel):
     """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
 
@@ -163,7 +191,9 @@ class Advice(BaseModel):
 
 
 class VerdictDocument(Document):
-    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone."""
+    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone.
+    ``fidelity``: of a quantized artifact whose recipe has no ``evaluate``.
+    """
 
     bundle: str
     target: str
@@ -176,6 +206,7 @@ class VerdictDocument(Document):
     ladder: tuple[Rung, ...] = ()
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
+    fidelity: tuple[OutputFidelity, ...] = ()
     program: dict[str, Any] = {}
     relaxations: tuple[dict[str, Any], ...] = ()
     advice: tuple[Advice, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from edgekit.cache import file_digest
 from edgekit.errors import EdgekitError, RecipeError
@@ -19,11 +19,13 @@ from edgekit.program import ITEM_SIZE
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.measurement.fidelity import OutputKind
+
 # One set of a model's inputs. A string, so that torch is not needed to name it.
 Inputs: TypeAlias = "tuple[torch.Tensor, ...]"
 
 REQUIRED = ("model", "example_inputs")
-OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher")
+OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher", "output_kinds")
 # Enough for every observer; it also ends a calibration() that never ends by itself.
 MAX_CALIBRATION = 1000
 # What cross-entropy in torch takes for no label.
@@ -143,6 +145,19 @@ class Recipe:
             )
         found: torch.Tensor = value
         return found
+
+    def output_kinds(self, names: Sequence[str]) -> tuple[OutputKind, ...] | None:
+        """What the recipe says of each output; None where it says nothing. Raises RecipeError."""
+        if not self.has("output_kinds"):
+            return None
+        found = self.call("output_kinds")
+        kinds = [found] if isinstance(found, str) else list(found)
+        if len(kinds) != len(names) or any(kind not in ("classes", "values") for kind in kinds):
+            raise RecipeError(
+                f"{self.path}: output_kinds() must give 'classes' or 'values' for each output of "
+                f"the model ({', '.join(names)}), not {found!r}"
+            )
+        return tuple(cast("Iterable[OutputKind]", kinds))
 
     @contextmanager
     def _running(self, function: str) -> Iterator[None]:

@@ -139,7 +139,7 @@ def repair_seconds(recipe: Recipe) -> float:
     simulator = Simulator(subject, runtime, data.fitted)
     floats = float_outputs(simulator(plain), data.judged)
     start = time.perf_counter()
-    found = find_repairs(plain, simulator, data.judged, floats, Silent())
+    found = find_repairs(plain, simulator, data.judged, floats, subject.fidelity, Silent())
     Simulator(subject, runtime, subject.calibration)(found.plan)
     return time.perf_counter() - start
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from edgekit.compress.batches import joined
 from edgekit.compress.channels import LAYERS
-from edgekit.compress.divergence import is_classes
 from edgekit.compress.moments import watching
 from edgekit.compress.simulate import Outputs
 from edgekit.compress.train import Batch
@@ -62,12 +61,14 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
     )
 
 
-def distance(outputs: Outputs, floats: Outputs, temperature: float = 1.0) -> torch.Tensor:
-    """What is made smaller: the Kullback-Leibler divergence of classes (nats) whose scores are
-    divided by ``temperature`` (times its square, as gradients fall by that), else the noise to
-    signal of each output, added up.
+def distance(
+    outputs: Outputs, floats: Outputs, by_classes: bool, temperature: float = 1.0
+) -> torch.Tensor:
+    """What training makes smaller. ``by_classes``, for one output of shape (N, classes): the
+    Kullback-Leibler divergence (nats) of scores that are divided by ``temperature``, times its
+    square, as gradients fall by that. Else the noise to signal of each output, added up.
     """
-    if is_classes(floats):
+    if by_classes:
         wanted, found = (torch.log_softmax(s[0] / temperature, 1) for s in (floats, outputs))
         return temperature**2 * (wanted.exp() * (wanted - found)).sum(1).mean()
     total = torch.zeros(())

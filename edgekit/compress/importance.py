@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from edgekit.compress.channels import LAYERS, TRANSPOSED, Group
-from edgekit.compress.divergence import is_classes
 from edgekit.recipe import Inputs
 
 # The importance of each channel, by the group's first layer.
@@ -45,11 +44,13 @@ def by_batch_norm(model: nn.Module, groups: Sequence[Group]) -> Importance:
 
 
 def by_fisher(
-    data: Sequence[Inputs], seed: int
+    data: Sequence[Inputs], seed: int, by_classes: bool
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    """How far the outputs move without a channel, for these inputs; no labels are needed."""
+    """How far the outputs move without a channel, for these inputs; no labels are needed.
 
-    return lambda model, groups: _gates(model, groups, _own_losses(model, data, seed))
+    ``by_classes``: the model's one output is scores of classes, of shape (N, classes).
+    """
+    return lambda model, groups: _gates(model, groups, _own_losses(model, data, seed, by_classes))
 
 
 def by_taylor(
@@ -89,22 +90,24 @@ def _sizes(layers: Mapping[str, nn.Module], group: Group, power: int) -> torch.T
 
 
 def _own_losses(
-    model: nn.Module, data: Sequence[Inputs], seed: int
+    model: nn.Module, data: Sequence[Inputs], seed: int, by_classes: bool
 ) -> list[Callable[[], torch.Tensor]]:
     draw = torch.Generator().manual_seed(seed)
 
     def loss(inputs: Inputs) -> torch.Tensor:
         outputs = torch.utils._pytree.tree_leaves(model(*inputs))
-        return _own_loss([t for t in outputs if t.is_floating_point()], draw)
+        return _own_loss([t for t in outputs if t.is_floating_point()], draw, by_classes)
 
     return [partial(loss, inputs) for inputs in data]
 
 
-def _own_loss(outputs: Sequence[torch.Tensor], draw: torch.Generator) -> torch.Tensor:
+def _own_loss(
+    outputs: Sequence[torch.Tensor], draw: torch.Generator, by_classes: bool
+) -> torch.Tensor:
     """Its squared gradients are Fisher information: labels drawn from the model's own scores, or
     unit noise around the outputs.
     """
-    if is_classes(list(outputs)):
+    if by_classes:
         labels = torch.multinomial(outputs[0].detach().softmax(1), 1, generator=draw)[:, 0]
         return nn.functional.cross_entropy(outputs[0], labels, reduction="sum")
     total = torch.zeros(())

@@ -15,12 +15,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from edgekit.compress.batches import in_batches
+from edgekit.compress.batches import in_batches, rows_of
 from edgekit.compress.channels import Group, inputs_of, outputs_of
-from edgekit.compress.divergence import divergence
+from edgekit.compress.divergence import compared, fidelity_of
 from edgekit.compress.importance import Importance, by_block, least_first
 from edgekit.compress.moments import can_read, damped, moments
 from edgekit.compress.simulate import Outputs
+from edgekit.measurement.fidelity import OutputKind
 from edgekit.recipe import Inputs
 
 BATCH = 32
@@ -35,12 +36,16 @@ def by_trial(
     data: Sequence[Inputs],
     step: int,
     advance: Callable[[int, int], None],
+    kinds: Sequence[OutputKind] | None = None,
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    """An importance whose sum over the least of a group is what the outputs lose without them."""
+    """An importance whose sum over the least of a group is what the outputs lose without them.
+
+    ``kinds`` of the outputs; None: as their values show.
+    """
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, data)
+        trials = _Trials(model, groups, data, kinds)
         found = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
@@ -80,7 +85,13 @@ def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]
 
 
 class _Trials:
-    def __init__(self, model: nn.Module, groups: Sequence[Group], data: Sequence[Inputs]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        data: Sequence[Inputs],
+        kinds: Sequence[OutputKind] | None,
+    ) -> None:
         self.model = model
         # what was fitted to some inputs is judged by others
         fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
@@ -90,6 +101,7 @@ class _Trials:
         fitted = in_batches(partial(outputs_of, model), fitted, BATCH)
         self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
+        self.fidelity = fidelity_of(self.floats, rows_of(self.data[0]), kinds=kinds)
 
     def loss(self, group: Group, gone: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
@@ -102,7 +114,8 @@ class _Trials:
                 else:
                     _silence(weights[place.layer], _columns(dead, weights[place.layer]), seen)
             # a divergence is bounded: by itself, destroying one layer would be a bargain
-            return math.expm1(min(MOST, divergence(self._all_outputs(), self.floats)))
+            lost = compared(self.fidelity, self._all_outputs(), self.floats).divergence
+            return math.expm1(min(MOST, lost))
 
     def _weight(self, name: str) -> torch.Tensor:
         weight = self.model.get_submodule(name).weight

@@ -317,6 +317,7 @@ class _Job:
             ladder=built.ladder,
             blame=built.blame,
             compression=built.compression,
+            fidelity=built.fidelity,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

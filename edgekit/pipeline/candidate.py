@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edgekit.documents import Accuracy, Parity
+from edgekit.documents import Accuracy, OutputFidelity, Parity
 from edgekit.errors import RuntimeFailure
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import Lowered, lower
-from edgekit.pipeline.parity import compare, drop_without_labels, require
+from edgekit.pipeline.parity import compare, judge_without_labels, require
 from edgekit.pipeline.predict import Counted, run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
@@ -21,7 +21,10 @@ EVALUATE = "evaluate"
 
 @dataclass(frozen=True)
 class Candidate:
-    """``drop`` in points, by ``judged_by``; ``inferences`` is how many ``evaluate`` asked for."""
+    """``drop`` in points, by ``judged_by``; ``inferences`` is how many ``evaluate`` asked for.
+
+    ``fidelity`` and ``divergence``: without ``evaluate``, of the outputs against the float model's.
+    """
 
     plan: Plan
     artifact: Artifact
@@ -30,6 +33,8 @@ class Candidate:
     drop: float | None
     judged_by: str | None
     inferences: int
+    fidelity: tuple[OutputFidelity, ...] = ()
+    divergence: float = 0.0
 
     @property
     def accuracy_drop(self) -> float | None:
@@ -43,7 +48,7 @@ class Candidate:
 
     @property
     def said(self) -> str:
-        return f"it loses {self.loss:.2f} points by {self.judged_by}"
+        return f"{self.loss:.2f} points lost by {self.judged_by}"
 
 
 def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
@@ -67,9 +72,19 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
-            if drop is None and plan.is_quantized:
-                drop, judged_by = drop_without_labels(subject, run, parity)
-    return Candidate(plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count)
+            found = Candidate(
+                plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count
+            )
+            if drop is not None or not plan.is_quantized:
+                return found
+            judged = judge_without_labels(subject, run)
+    return replace(
+        found,
+        drop=judged.loss,
+        judged_by=judged.judged_by,
+        fidelity=judged.outputs,
+        divergence=judged.divergence,
+    )
 
 
 def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:

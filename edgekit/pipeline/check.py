@@ -73,6 +73,7 @@ def verdict_document(
         ladder=record.ladder,
         blame=record.blame,
         compression=record.compression,
+        fidelity=record.fidelity,
         program=manifest.program.summary(),
         seconds=record.seconds,
     )

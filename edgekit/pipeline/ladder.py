@@ -134,7 +134,7 @@ class _Climb:
         """Of all that was tried: what is preferred, else the first with the least loss."""
         made = [tried for tried in self.tried if tried.candidate is not None]
         preferred = [tried for tried in made if tried.preferred]
-        return min(preferred or made, key=_loss, default=None)
+        return min(preferred or made, key=_loss_and_divergence, default=None)
 
     def _try_int8(self) -> None:
         plain = self._try(self._plan("int8"), "int8")
@@ -301,6 +301,11 @@ class _Climb:
 def _loss(tried: _Tried) -> float:
     assert tried.candidate is not None
     return tried.candidate.loss
+
+
+def _loss_and_divergence(tried: _Tried) -> tuple[float, float]:
+    assert tried.candidate is not None
+    return tried.candidate.loss, tried.candidate.divergence
 
 
 def _lowest(scores: tuple[tuple[int, float], ...]) -> float:

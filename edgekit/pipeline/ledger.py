@@ -11,7 +11,7 @@ from torch import nn
 
 from edgekit.compress.batches import in_batches
 from edgekit.compress.channels import parameters_of
-from edgekit.compress.divergence import agreement, sqnr_db
+from edgekit.compress.divergence import compared
 from edgekit.compress.prune import macs_of
 from edgekit.compress.simulate import Outputs
 from edgekit.compress.sparsity import zeros_of
@@ -55,7 +55,7 @@ class Ledger:
     def _compared(self) -> tuple[list[Inputs], list[Outputs]]:
         """Inputs, and what the original makes of them."""
         own = run_eager(self.subject.model)
-        data = some_inputs(self.subject, *COMPARED) or [self.subject.example]
+        data = some_inputs(self.subject, self.subject.judged, *COMPARED) or [self.subject.example]
         inputs = in_batches(own, data, BATCH)
         return inputs, [own(one) for one in inputs]
 
@@ -70,12 +70,13 @@ class Ledger:
         subject, progress = self.subject, self.tools.progress
         with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
             accuracy = subject.evaluate(run_eager(model))
-            compared, floats = self._compared
-            outputs = [run_eager(model)(one) for one in compared]
+            inputs, floats = self._compared
+            outputs = [run_eager(model)(one) for one in inputs]
+            near = compared(subject.fidelity, outputs, floats)
         before, after = self._pair(model)
         arena = arena_of(self.tools)
-        inputs = [to_bytes(tensor) for tensor in subject.example]
-        race = arena.race(after, before, inputs, progress)
+        example = [to_bytes(tensor) for tensor in subject.example]
+        race = arena.race(after, before, example, progress)
         if name == "prune" and race.ratio is not None and race.ratio[2] >= 1:
             middle, low, high = race.ratio
             progress.note(
@@ -85,8 +86,8 @@ class Ledger:
         return CompressionStep(
             name=name,
             accuracy=accuracy,
-            agreement=agreement(outputs, floats) if subject.calibration else None,
-            sqnr_db=sqnr_db(outputs, floats),
+            agreement=near.agreement if subject.calibration else None,
+            sqnr_db=near.sqnr_db,
             macs=macs_of(model, subject.example),
             macs_before=macs_of(subject.model, subject.example),
             parameters=parameters_of(model),

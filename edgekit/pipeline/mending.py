@@ -98,6 +98,7 @@ class Mending:
             simulation,
             judged,
             float_outputs(self._simulate(self._plain), judged),
+            self._subject.fidelity,
             model_mb,
             self._tools.progress,
         )
@@ -105,7 +106,12 @@ class Mending:
     def _search(self) -> _Kept:
         progress = self._tools.progress
         found = find_repairs(
-            self._plain, self._simulate, self._split.judged, self._floats, progress
+            self._plain,
+            self._simulate,
+            self._split.judged,
+            self._floats,
+            self._subject.fidelity,
+            progress,
         )
         return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence)
 
@@ -119,6 +125,7 @@ class Mending:
                 [(name, self._simulate(plan)) for name, plan in fixes],
                 self._split.judged,
                 self._floats,
+                self._subject.fidelity,
             )
 
     @cached_property

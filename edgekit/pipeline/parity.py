@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from edgekit.compress.divergence import is_classes
-from edgekit.documents import Parity
+from dataclasses import dataclass
+
+from edgekit.calibration import MIN_TO_HOLD_OUT, spread_over
+from edgekit.documents import OutputFidelity, Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
     OutputsAgreement,
+    QuantizedAgreement,
     float_passes,
-    int8_passes,
-    top1_agreement,
 )
+from edgekit.measurement.fidelity import MIN_GROUP_DB, MIN_WHOLE_DB
 from edgekit.pipeline.lowered import Lowered
-from edgekit.pipeline.predict import Run, run_eager, to_array, to_arrays
+from edgekit.pipeline.predict import Run, run_eager, to_array
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Precision
 
-# Without classes to agree on, an artifact this near the float model is taken (in dB).
-MIN_FLOAT_SQNR_DB = 20.0
+# Of the calibration inputs that were kept apart, how many judge an artifact.
+MAX_JUDGED = 200
+INT8_RULE = "SQNR >= 20 dB, or as near to the float model"
+FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
 
 
 def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) -> Parity:
     """Compare on the example and on calibration inputs, as the contract says."""
-    near = OutputsAgreement(len(subject.structure.names))
-    far = OutputsAgreement(len(subject.structure.names))
+    batched = [output.batched for output in subject.fidelity.outputs]
+    quantized = QuantizedAgreement(batched)
+    near, far = OutputsAgreement(len(batched)), OutputsAgreement(len(batched))
     rows = zip(subject.parity_inputs, lowered.reference, lowered.floats, strict=True)
     for inputs, reference, floats in rows:
-        actual = to_arrays(run(inputs))
-        near.add(actual, to_arrays(reference))
-        far.add(actual, to_arrays(floats))
+        three = [[to_array(t) for t in outputs] for outputs in (run(inputs), reference, floats)]
+        quantized.add(*three)
+        near.add(three[0], three[1])
+        far.add(three[0], three[2])
     int8 = precision in ("int8", "mixed")
     return Parity(
         **near.worst().model_dump(),
-        passed=int8_passes(near) if int8 else float_passes(near),
+        passed=quantized.passes if int8 else float_passes(near),
         reference="the quantized model in torch" if int8 else "the eager model in torch",
-        rule="SQNR >= 20 dB" if int8 else "max|a-b| / max|b| <= 1e-3",
+        rule=INT8_RULE if int8 else FLOAT_RULE,
         compared=near.compared,
         float_model=far.worst(),
     )
@@ -54,23 +60,46 @@ def require(parity: Parity) -> Parity:
     )
 
 
-def drop_without_labels(subject: Subject, run: Run, parity: Parity) -> tuple[float, str]:
-    """How much ``auto`` believes was lost where the recipe has no ``evaluate``.
-
-    With classes: 100 minus the top-1 agreement with the float model on the calibration data.
-    Without: 0 where the outputs are within MIN_FLOAT_SQNR_DB of the float model's, else 100.
+@dataclass(frozen=True)
+class Judgement:
+    """What is lost without labels: ``loss`` in points (fidelity.Comparison), ``divergence`` tells
+    losses apart that are equal, ``judged_by`` in words.
     """
-    if is_classes(subject.example_outputs):
-        floats = run_eager(subject.model)
-        pairs = [
-            (to_array(run(inputs)[0]), to_array(floats(inputs)[0]))
-            for inputs in subject.calibration
-        ]
-        agreement = top1_agreement([a for a, _ in pairs], [b for _, b in pairs])
-        return 100.0 - agreement, "top-1 agreement with the float model on the calibration data"
-    level = parity.float_model.sqnr_db if parity.float_model else None
-    near = level is None or level >= MIN_FLOAT_SQNR_DB
-    said = "bit-equal" if level is None else f"{level:.1f} dB"
-    return (0.0 if near else 100.0), (
-        f"SQNR against the float model ({said}; {MIN_FLOAT_SQNR_DB:.0f} dB wanted)"
+
+    loss: float
+    divergence: float
+    judged_by: str
+    outputs: tuple[OutputFidelity, ...]
+
+
+def judge_without_labels(subject: Subject, run: Run) -> Judgement:
+    """Hold an artifact against the float model on calibration inputs that were kept apart."""
+    floats, comparison = run_eager(subject.model), subject.fidelity.start()
+    judged = spread_over(subject.judged, MAX_JUDGED)
+    for inputs in judged:
+        pair = [[to_array(t) for t in outputs] for outputs in (run(inputs), floats(inputs))]
+        comparison.add(*pair)
+    found = comparison.findings
+    apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"
+    kinds = "; ".join(_said(output) for output in found)
+    return Judgement(
+        loss=comparison.loss,
+        divergence=comparison.divergence,
+        judged_by=f"{kinds}, on {len(judged)} calibration inputs {apart}",
+        outputs=found,
     )
+
+
+def _said(output: OutputFidelity) -> str:
+    assumed = " (assumed)" if output.assumed else ""
+    if output.agreement is not None:
+        return f"{output.name} as classes{assumed}: top-1 agreement {output.agreement:.2f} %"
+    said = f"{output.name} as values{assumed}: SQNR {_db(output.sqnr_db)}"
+    if output.worst_group is not None:
+        worst = output.worst_group
+        said += f", worst group (axis {worst.axis}, index {worst.index}) {_db(worst.sqnr_db)}"
+    return f"{said}; {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB required"
+
+
+def _db(value: float | None) -> str:
+    return "bit-equal" if value is None else f"{value:.1f} dB"

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
-from edgekit.measurement.agreement import Array
+from edgekit.measurement.groups import Array
 from edgekit.progress import Stage
 from edgekit.recipe import Inputs, describe_all, dtype_name
 from edgekit.runner.client import Serving

@@ -28,13 +28,13 @@ def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.Export
     with quiet():
         prepared = _prepared(subject, tools, plan)
         if plan.is_plain and plan.train is None:
-            tools.runtime.calibrate(prepared, subject.calibration, tools.progress)
+            tools.runtime.calibrate(prepared, subject.fitted, tools.progress)
         else:
             simulation = _simulated(prepared, subject, tools, plan)
             if plan.train is not None:
                 train_simulation(subject, tools, plan, simulation)
             # an observer that saw nothing cannot be converted, whatever it would answer
-            tools.runtime.calibrate(prepared, subject.calibration[:1], Silent())
+            tools.runtime.calibrate(prepared, subject.fitted[:1], Silent())
             impose(simulation, prepared)
         with tools.progress.stage(f"converting to {plan.precision}"):
             return tools.runtime.convert(prepared, subject.example)
@@ -64,8 +64,8 @@ def _simulated(
 ) -> Simulation:
     """The simulation of what ``plan`` says beside training; ``prepared`` stays as it is."""
     if not plan.is_plain:
-        return repaired(prepared, subject.calibration, plan, tools.progress)
-    return _plain(prepared, tools.runtime, subject.calibration, tools.progress)
+        return repaired(prepared, subject.fitted, plan, tools.progress)
+    return _plain(prepared, tools.runtime, subject.fitted, tools.progress)
 
 
 def _plain(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from edgekit.calibration import MIN_TO_HOLD_OUT
 from edgekit.compress.batches import can_batch
 from edgekit.compress.distill import (
     BATCH,
@@ -20,7 +21,7 @@ from edgekit.compress.distill import (
     distillation_batches,
     hints,
 )
-from edgekit.compress.divergence import divergence
+from edgekit.compress.divergence import compared
 from edgekit.compress.simulate import Outputs
 from edgekit.compress.sparsity import keeping_zeros, weights_of
 from edgekit.compress.train import Batch, Job, freeze_norms, train
@@ -31,7 +32,6 @@ from edgekit.pipeline.teacher import beside_labels, teacher_of
 from edgekit.pipeline.training import Batches, Checkpoint, by_training
 from edgekit.plan import Plan, Training
 from edgekit.recipe import Inputs
-from edgekit.search.repairs import MIN_TO_SPLIT
 
 # From this share of the steps on batch norms keep their statistics.
 FROZEN_FROM = 2 / 3
@@ -97,6 +97,7 @@ class _Teacher:
 
     net: nn.Module
     training: Training
+    by_classes: bool
     features: Features | None
 
     def outputs(self, inputs: Inputs) -> Outputs:
@@ -107,7 +108,7 @@ class _Teacher:
         training, features = self.training, self.features
         if features is None:
             wanted, outputs = self.outputs(inputs), _outputs(model, inputs)
-            return outputs, distance(outputs, wanted, training.temperature)
+            return outputs, distance(outputs, wanted, self.by_classes, training.temperature)
         with torch.no_grad(), features.watched(self.net, features.theirs) as theirs:
             wanted = self.outputs(inputs)
         with features.watched(model, features.own) as own:
@@ -115,7 +116,7 @@ class _Teacher:
         inside = features.between(own, theirs)
         if inside is not None and training.features == 1:
             return outputs, inside
-        outside = distance(outputs, wanted, training.temperature)
+        outside = distance(outputs, wanted, self.by_classes, training.temperature)
         if inside is None:
             return outputs, outside
         return outputs, (1 - training.features) * outside + training.features * inside
@@ -141,7 +142,7 @@ def _job(
         )
         if training.features and features is None:
             tools.progress.note(NO_FEATURES)
-        teacher = _Teacher(asked, training, features)
+        teacher = _Teacher(asked, training, subject.fidelity.by_classes, features)
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
@@ -164,7 +165,7 @@ def _job(
         if by_labels:
             return labelled(outputs, target)
         assert teacher is not None
-        return distance(outputs, teacher.outputs(inputs))
+        return distance(outputs, teacher.outputs(inputs), teacher.by_classes)
 
     if subject.recipe.has("training"):
         batches, judge = by_training(subject, tools, judged)
@@ -197,8 +198,8 @@ def _by_calibration(
     model: nn.Module, subject: Subject, seed: int, ask: Run, device: torch.device
 ) -> tuple[Batches, Callable[[], float]]:
     """The calibration inputs, mixed pairwise; too few to keep some apart are both."""
-    data = subject.calibration
-    few = len(data) < MIN_TO_SPLIT
+    data = subject.fitted
+    few = len(data) < MIN_TO_HOLD_OUT
     apart = set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
     fitted = [inputs for index, inputs in enumerate(data) if index not in apart]
     judged = [_on(device, data[index]) for index in sorted(apart) or range(len(data))]
@@ -207,7 +208,8 @@ def _by_calibration(
 
     def judge() -> float:
         model.eval()
-        return divergence([run_eager(model)(inputs) for inputs in judged], floats)
+        outputs = [run_eager(model)(inputs) for inputs in judged]
+        return compared(subject.fidelity, outputs, floats).divergence
 
     def batches(epoch: int) -> Iterator[Batch]:
         return distillation_batches(fitted, seed, epoch, size)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from edgekit.calibration import spread_over
 from edgekit.compress.prune import macs_of
 from edgekit.pipeline.subject import Subject
 from edgekit.recipe import Inputs
 
 
-def some_inputs(subject: Subject, fewest: int, most: int, macs: float) -> list[Inputs]:
-    """Evenly spread over all: as many as ``macs`` multiply-accumulates allow, within bounds."""
-    data = subject.calibration
+def some_inputs(
+    subject: Subject, data: Sequence[Inputs], fewest: int, most: int, macs: float
+) -> list[Inputs]:
+    """Of ``data``, evenly spread: as many as ``macs`` multiply-accumulates allow, within bounds."""
     affordable = int(macs / max(1, macs_of(subject.model, subject.example)))
-    count = min(len(data), max(fewest, min(most, affordable)))
-    return [data[int(index * len(data) / count)] for index in range(count)]
+    return spread_over(data, max(fewest, min(most, affordable)))

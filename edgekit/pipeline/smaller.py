@@ -299,7 +299,11 @@ class _Work:
         return found.training
 
     def _batches(self) -> list[Inputs]:
-        return in_batches(run_eager(self.model), some_inputs(self.subject, *COMPENSATED), BATCH)
+        return in_batches(
+            run_eager(self.model),
+            some_inputs(self.subject, self.subject.fitted, *COMPENSATED),
+            BATCH,
+        )
 
 
 def _importance(
@@ -312,10 +316,10 @@ def _importance(
         return by_batch_norm
     if kind == "taylor":
         return by_taylor(partial(_losses, subject))
-    inputs = some_inputs(subject, *WEIGHED)
+    inputs = some_inputs(subject, subject.fitted, *WEIGHED)
     if kind == "fisher":
-        return by_fisher(inputs, seed)
-    return by_trial(by_size(1), inputs, wanted.step, advance)
+        return by_fisher(inputs, seed, subject.fidelity.by_classes)
+    return by_trial(by_size(1), inputs, wanted.step, advance, subject.fidelity.kinds)
 
 
 def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.Tensor]]:

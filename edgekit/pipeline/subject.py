@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgekit.cache import content_key
-from edgekit.calibration import read_calibration
+from edgekit.calibration import hold_out, read_calibration, spread_over
+from edgekit.compress.batches import rows_of
+from edgekit.compress.divergence import fidelity_of
 from edgekit.errors import RecipeError
+from edgekit.measurement.fidelity import Fidelity, OutputKind
 from edgekit.pipeline.predict import (
     Outputs,
     Run,
@@ -26,6 +30,32 @@ from edgekit.recipe import Inputs, Recipe, blaming, describe_all
 
 # How many calibration inputs parity looks at, beside the example.
 PARITY_INPUTS = 8
+# From how many calibration inputs it is seen what varies in the outputs.
+PROFILED_INPUTS = 64
+
+
+class OutputsOfFloat:
+    """The float model's outputs, profiled when they are first asked for; later versions of the
+    subject (pruned, trained) are held against the same ones.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        names: Sequence[str],
+        kinds: Sequence[OutputKind] | None,
+    ) -> None:
+        self._model, self._names, self._kinds = model, names, kinds
+        self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
+        self._rows = rows_of(example)
+
+    @cached_property
+    def fidelity(self) -> Fidelity:
+        eager = run_eager(self._model)
+        floats = [eager(inputs) for inputs in self._inputs]
+        return fidelity_of(floats, self._rows, self._names, self._kinds)
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,25 @@ class Subject:
     structure: Structure
     calibration: tuple[Inputs, ...]
     fp32_accuracy: float | None
+    outputs_of_float: OutputsOfFloat
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.outputs_of_float.fidelity
+
+    @cached_property
+    def _held_out(self) -> tuple[list[Inputs], list[Inputs]]:
+        return hold_out(self.calibration)
+
+    @property
+    def fitted(self) -> list[Inputs]:
+        """Calibration inputs that ranges and repairs are fitted to."""
+        return self._held_out[0]
+
+    @property
+    def judged(self) -> list[Inputs]:
+        """Calibration inputs that nothing is fitted to, if there are enough of them."""
+        return self._held_out[1]
 
     def evaluate(self, run: Run) -> float | None:
         if not self.recipe.has("evaluate"):
@@ -98,7 +147,19 @@ def read_subject(
         structure=structure,
         calibration=tuple(calibration),
         fp32_accuracy=None,
+        outputs_of_float=OutputsOfFloat(
+            model, example, calibration, structure.names, _output_kinds(recipe, structure)
+        ),
     )
+
+
+def _output_kinds(recipe: Recipe, structure: Structure) -> Sequence[OutputKind] | None:
+    """As the recipe says, or as its training tells: cross-entropy is a loss of classes."""
+    said = recipe.output_kinds(structure.names)
+    by_labels = recipe.has("training") and not recipe.has("loss")
+    if said is None and by_labels:
+        return ["classes" for _ in structure.names]
+    return said
 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save, save_file
 from edgekit.cache import load_stage, stage_draft, store_stage, write_whole
 from edgekit.compress.batches import rows_of
 from edgekit.compress.distill import BATCH, distance, distillation_batches
-from edgekit.compress.divergence import divergence
+from edgekit.compress.divergence import compared
 from edgekit.compress.held_out import hold_out
 from edgekit.compress.simulate import Outputs, Simulation, everywhere
 from edgekit.compress.sparsity import keeping_zeros
@@ -203,7 +203,8 @@ def _labels(
         outputs = simulation.forward(batch[0], rows)
         if ask is None:
             return labelled(outputs, batch)
-        taught = distance(outputs, ask(batch[0]), training.temperature)
+        by_classes = subject.fidelity.by_classes
+        taught = distance(outputs, ask(batch[0]), by_classes, training.temperature)
         return beside_labels(labelled(outputs, batch), taught)
 
     def judged(batch: Batch) -> torch.Tensor:
@@ -250,12 +251,13 @@ def _distillation(
     floats = float_outputs(teacher, parts.judged)
 
     def judge() -> float:
-        return divergence(simulation.run(parts.judged), floats)
+        return compared(subject.fidelity, simulation.run(parts.judged), floats).divergence
 
     def loss(batch: Batch, _share: float) -> torch.Tensor:
         with torch.no_grad():
             wanted = teacher.forward(batch[0], rows)
-        return distance(simulation.forward(batch[0], rows), wanted)
+        outputs = simulation.forward(batch[0], rows)
+        return distance(outputs, wanted, subject.fidelity.by_classes)
 
     return Job(
         title="distilling from the float model",

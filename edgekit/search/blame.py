@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import agreement, divergence, sqnr_db
+from edgekit.compress.divergence import compared
 from edgekit.compress.graph import within
 from edgekit.compress.simulate import Kind, Outputs, Point, Simulation, everywhere
 from edgekit.documents import Blame
+from edgekit.measurement.fidelity import Comparison, Fidelity
 from edgekit.recipe import Inputs
 
 LOOKED_AT = 12
@@ -37,11 +38,12 @@ def blame(
     fixes: Sequence[tuple[str, Simulation]],
     judged: Sequence[Inputs],
     floats: Sequence[Outputs],
+    fidelity: Fidelity,
 ) -> tuple[Blame, ...]:
     """The guilty parts, most guilty first. ``fixes``: the model mended in one way each, cheapest
     first, all without cost on the target; what none of them mends must stay float.
     """
-    measure = _Measure(judged, floats)
+    measure = _Measure(judged, floats, fidelity)
     total = measure(plain, everywhere)
     if total <= 0:  # outputs that tell nothing of what was lost on the way to them
         return ()
@@ -66,14 +68,13 @@ def _row(
 ) -> Blame:
     mended = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
     fix = next(mended, "float")
-    outputs = measure.outputs(plain, _only(part))
-    agreeing = agreement(outputs, measure.floats)
+    found = measure.compared(plain, _only(part))
     return Blame(
         layer=part.layer,
         kind=part.kind,
-        drop=None if agreeing is None else 100 - agreeing,
+        drop=None if found.agreement is None else 100 - found.agreement,
         regained=round(regained, 4),
-        sqnr_db=sqnr_db(outputs, measure.floats),
+        sqnr_db=found.sqnr_db,
         fix=fix,
         cost_latency_ms=None if fix == "float" else 0.0,
         cost_size_mb=float_cost_mb(plain, part.layer) if fix == "float" else 0.0,
@@ -97,15 +98,17 @@ Wanted = Callable[[Point], bool]
 class _Measure:
     """How far a simulation is from the float model, rounding at some points only."""
 
-    def __init__(self, judged: Sequence[Inputs], floats: Sequence[Outputs]) -> None:
-        self.judged, self.floats = judged, floats
+    def __init__(
+        self, judged: Sequence[Inputs], floats: Sequence[Outputs], fidelity: Fidelity
+    ) -> None:
+        self.judged, self.floats, self.fidelity = judged, floats, fidelity
 
     def __call__(self, simulation: Simulation, wanted: Wanted) -> float:
-        return divergence(self.outputs(simulation, wanted), self.floats)
+        return self.compared(simulation, wanted).divergence
 
-    def outputs(self, simulation: Simulation, wanted: Wanted) -> list[Outputs]:
+    def compared(self, simulation: Simulation, wanted: Wanted) -> Comparison:
         with simulation.rounding(wanted):
-            return simulation.run(self.judged)
+            return compared(self.fidelity, simulation.run(self.judged), self.floats)
 
 
 def _order(part: Part) -> tuple[str, str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import divergence
+from edgekit.compress.divergence import compared
 from edgekit.compress.graph import within
 from edgekit.compress.simulate import Outputs, Simulation, everywhere
+from edgekit.measurement.fidelity import Fidelity
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
 from edgekit.search.blame import float_cost_mb, without_layers
@@ -46,6 +47,7 @@ def purchases(
     simulation: Simulation,
     judged: Sequence[Inputs],
     floats: Sequence[Outputs],
+    fidelity: Fidelity,
     model_mb: float,
     progress: Progress,
 ) -> Purchase:
@@ -56,10 +58,10 @@ def purchases(
 
     def left(layers: Iterable[str]) -> float:
         with simulation.rounding(without_layers(frozenset(layers))):
-            return divergence(simulation.run(judged), floats)
+            return compared(fidelity, simulation.run(judged), floats).divergence
 
     with simulation.rounding(everywhere):
-        before = now = divergence(simulation.run(judged), floats)
+        before = now = compared(fidelity, simulation.run(judged), floats).divergence
     offers = _offers(simulation)
     least_mb = FREE_SHARE * max(model_mb, 1e-6)
     price = {

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import divergence
+from edgekit.calibration import hold_out, spread_over
+from edgekit.compress.divergence import compared
 from edgekit.compress.simulate import Outputs, Simulation, everywhere, nowhere
+from edgekit.measurement.fidelity import Fidelity
 from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
 
 Simulate = Callable[[Plan], Simulation]
-# What is fitted to some inputs is judged by others, or it would judge itself.
-JUDGED_EVERY = 4
-MIN_TO_SPLIT = 8
-MAX_INPUTS = 100
+# Of the inputs that may be fitted to, and of those that judge, at most so many are used.
+MAX_FITTED, MAX_JUDGED = 80, 20
 # A step that brings less is not worth being explained.
 LEAST_GAIN = 0.02
 LEAST_INPUTS, VALUES = 24, 100_000_000
@@ -41,13 +41,9 @@ class Split:
 
 
 def split(calibration: Sequence[Inputs]) -> Split:
-    """At most MAX_INPUTS, evenly spread; too few to split are both."""
-    step = max(1.0, len(calibration) / MAX_INPUTS)
-    data = [calibration[int(index * step)] for index in range(min(len(calibration), MAX_INPUTS))]
-    if len(data) < MIN_TO_SPLIT:
-        return Split(data, data)
-    judged = data[::JUDGED_EVERY]
-    return Split([item for i, item in enumerate(data) if i % JUDGED_EVERY], judged)
+    """Some of either, evenly spread (calibration.hold_out)."""
+    fitted, judged = hold_out(calibration)
+    return Split(spread_over(fitted, MAX_FITTED), spread_over(judged, MAX_JUDGED))
 
 
 def find_repairs(
@@ -55,6 +51,7 @@ def find_repairs(
     simulate: Simulate,
     judged: Sequence[Inputs],
     floats: Sequence[Outputs],
+    fidelity: Fidelity,
     progress: Progress,
 ) -> Found:
     """The best plan with the same layers in int8. ``simulate`` does what a plan says; ``judged``
@@ -70,7 +67,8 @@ def find_repairs(
         if key not in found:
             simulation = simulate(plan)
             with simulation.rounding(everywhere):
-                found[key] = divergence(simulation.run(judged), floats), plan
+                outputs = simulation.run(judged)
+            found[key] = compared(fidelity, outputs, floats).divergence, plan
         return found[key][0]
 
     before = measure(plain)

@@ -83,7 +83,7 @@ def test_addition_depthwise_concatenation_and_flatten_lose_channels_together() -
 def test_so_much_of_the_macs_goes_and_widths_are_multiples(spread) -> None:
     model = Residual().eval()
     wanted = Prune(ratio=0.5, spread=spread)
-    pruned = prune(model, IMAGE, wanted, by_fisher([IMAGE] * 4, 0)).model
+    pruned = prune(model, IMAGE, wanted, by_fisher([IMAGE] * 4, 0, True)).model
     share = macs_of(pruned, IMAGE) / macs_of(model, IMAGE)
     assert 0.3 < share <= 0.5
     for layer in (pruned.stem, pruned.inner, pruned.side):
@@ -95,7 +95,7 @@ def test_channels_that_nobody_reads_go_first() -> None:
     unread = {3, 4, 11, 12, 20, 21, 30, 40}
     with torch.no_grad():
         model.outer.weight[:, sorted(unread)] = 0
-    scores = by_fisher([IMAGE] * 4, 0)(model, find_groups(model, IMAGE)[0])["inner"]
+    scores = by_fisher([IMAGE] * 4, 0, True)(model, find_groups(model, IMAGE)[0])["inner"]
     assert float(scores[sorted(unread)].max()) == 0 < float(scores.max())
 
 
@@ -103,7 +103,7 @@ def test_the_worth_of_a_channel_predicts_what_the_outputs_lose() -> None:
     model = Residual().eval()
     data = [(torch.randn(1, 3, 16, 16),) for _ in range(24)]
     groups, _ = find_groups(model, IMAGE)
-    scores = by_fisher(data, 0)(model, groups)["inner"]
+    scores = by_fisher(data, 0, True)(model, groups)["inner"]
     order = torch.argsort(scores).tolist()
 
     def moved(channels: list[int]) -> float:
@@ -341,7 +341,7 @@ def test_a_transposed_convolution_may_read_what_goes(outputs) -> None:
     ).eval()
     for order in (
         by_size(1),
-        by_fisher([IMAGE] * 2, 0),
+        by_fisher([IMAGE] * 2, 0, False),
         by_trial(by_size(1), [IMAGE] * 4, 8, silent),
     ):
         pruned = prune(model, IMAGE, Prune(ratio=0.3), order).model
