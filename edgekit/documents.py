@@ -100,6 +100,7 @@ class Accuracy(BaseModel):
 class Rung(BaseModel):
     """One step of the precision ladder: tried or not, taken or not, and why. ``payoff``: what
     quantizing brings against fp32 in latency on the device that was named, under ``auto``.
+    ``fidelity``: of the outputs, where ``evaluate`` cannot judge a quantized artifact.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,6 +111,7 @@ class Rung(BaseModel):
     drop: float | None = None
     judged_by: str | None = None
     payoff: str | None = None
+    fidelity: tuple[OutputFidelity, ...] = ()
 
 
 class Blame(BaseModel):
@@ -191,9 +193,7 @@ class Advice(BaseModel):
 
 
 class VerdictDocument(Document):
-    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone.
-    ``fidelity``: of a quantized artifact whose recipe has no ``evaluate``.
-    """
+    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone."""
 
     bundle: str
     target: str
@@ -206,7 +206,6 @@ class VerdictDocument(Document):
     ladder: tuple[Rung, ...] = ()
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
-    fidelity: tuple[OutputFidelity, ...] = ()
     program: dict[str, Any] = {}
     relaxations: tuple[dict[str, Any], ...] = ()
     advice: tuple[Advice, ...] = ()

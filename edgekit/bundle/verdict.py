@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.budget import BudgetName, Figures, Limits
 from edgekit.bundle.manifest import VERDICT, seal, unseal
-from edgekit.documents import Accuracy, Blame, CompressionStep, OutputFidelity, Parity, Rung
+from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
 from edgekit.errors import BundleError
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
@@ -40,7 +40,6 @@ class Record(BaseModel):
     ladder: tuple[Rung, ...]
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
-    fidelity: tuple[OutputFidelity, ...] = ()
     environment: dict[str, Any]
     seconds: dict[str, float]
 

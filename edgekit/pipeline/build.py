@@ -317,7 +317,6 @@ class _Job:
             ladder=built.ladder,
             blame=built.blame,
             compression=built.compression,
-            fidelity=built.fidelity,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

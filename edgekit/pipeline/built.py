@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.documents import Accuracy, Blame, CompressionStep, OutputFidelity, Parity, Rung
+from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
 from edgekit.pipeline.ladder import Climbed
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
@@ -31,7 +31,6 @@ class Built:
     inferences: int = 0
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
-    fidelity: tuple[OutputFidelity, ...] = ()
 
 
 def built(
@@ -52,7 +51,6 @@ def built(
         parity=candidate.parity,
         accuracy_drop=candidate.accuracy_drop,
         inferences=candidate.inferences,
-        fidelity=candidate.fidelity,
     )
 
 

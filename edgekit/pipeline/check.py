@@ -73,7 +73,6 @@ def verdict_document(
         ladder=record.ladder,
         blame=record.blame,
         compression=record.compression,
-        fidelity=record.fidelity,
         program=manifest.program.summary(),
         seconds=record.seconds,
     )

@@ -321,4 +321,5 @@ def _rung(tried: _Tried, taken: bool) -> Rung:
         drop=candidate.drop if candidate else None,
         judged_by=candidate.judged_by if candidate else None,
         payoff=tried.payoff,
+        fidelity=candidate.fidelity if candidate else (),
     )

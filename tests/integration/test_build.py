@@ -170,7 +170,7 @@ def test_without_evaluate_auto_says_what_it_went_by(write_recipe, build) -> None
     assert document.accuracy.fp32 is None
     assert document.accuracy.artifact is None
     assert "on 9 calibration inputs" in document.ladder[0].judged_by
-    (output,) = document.fidelity
+    (output,) = document.ladder[0].fidelity
     assert (output.kind, output.assumed) == ("values", True)
     drop = next(line for line in document.budgets if line.name == "accuracy_drop")
     assert (drop.value, drop.status) == (None, "unknown")
