@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from edgekit.compress.reference import fast_reference
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage, load_outputs
-from edgekit.pipeline.predict import Outputs, run_eager
+from edgekit.pipeline.predict import Counted, Outputs, Run, run_eager
 from edgekit.pipeline.quantized import quantized
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
@@ -38,8 +39,7 @@ class Lowered:
 
 def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     """Raises ExportError, RuntimeFailure."""
-    eager = run_eager(subject.model)
-    floats = [eager(inputs) for inputs in subject.parity_inputs]
+    floats = outputs_of(run_eager(subject.model), subject, tools, "running the float model")
     key = tools.fingerprint.key(tools.runtime, plan.of_this_model)
     kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
     if kept is not None:
@@ -50,11 +50,19 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
         artifact = tools.runtime.lower(exported)
     reference = floats
     if plan.is_quantized:
-        quantized = run_eager(exported.module())
-        reference = [quantized(inputs) for inputs in subject.parity_inputs]
+        with quiet():
+            run = run_eager(fast_reference(exported))
+        reference = outputs_of(run, subject, tools, f"running {plan.precision} in torch")
     lowered = Lowered(artifact, reference, floats)
     keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
+
+
+def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Outputs]:
+    """What ``run`` gives for each of the parity inputs."""
+    inputs = subject.parity_inputs
+    with tools.progress.stage(title) as stage:
+        return list(map(Counted(run, stage, len(inputs)), inputs))
 
 
 def _exported(
