@@ -30,6 +30,34 @@ def module_of(node: Node) -> str | None:
     return str(names[-1]) if names else None
 
 
+def operator_of(node: Node) -> str:
+    """An operator's name in a plan: ``head:cat`` for the node ``cat`` of the forward of module
+    ``head``, ``:cat`` for one of the model's own forward.
+    """
+    return f"{module_of(node) or ''}:{node.name}"
+
+
+def containers(graph: torch.fx.Graph) -> frozenset[str]:
+    """Modules that hold others; the model itself is one."""
+    found = {""}
+    for node in graph.nodes:
+        stack = (node.meta.get("nn_module_stack") or {}).values()
+        found.update(str(value[0]) for value in list(stack)[:-1])
+    return frozenset(found)
+
+
+def layer_of(node: Node, holding: frozenset[str]) -> str:
+    """The layer that a node belongs to: its module, or the operator itself where the module only
+    holds others (``holding``, from ``containers``).
+    """
+    module = module_of(node) or ""
+    return operator_of(node) if module in holding else module
+
+
+def operator_names(graph: torch.fx.Graph) -> list[str]:
+    return [operator_of(node) for node in graph.nodes if node.op == "call_function"]
+
+
 def is_elementwise(node: Node) -> bool:
     return operator_name(node) in ELEMENTWISE and len(node.all_input_nodes) == 1
 
@@ -76,11 +104,10 @@ def float_nodes(graph: torch.fx.Graph, layers: frozenset[str]) -> set[str]:
 
 
 def in_layers(node: Node, layers: frozenset[str]) -> bool:
-    """Is the node of one of these modules, or of one inside them?"""
-    name = module_of(node)
-    return name is not None and any(within(name, layer) for layer in layers)
+    """Is the node one of these operators, of one of these modules, or of one inside them?"""
+    return any(within(operator_of(node), layer) for layer in layers)
 
 
 def within(name: str, module: str) -> bool:
-    """Is a module this one, or inside it?"""
-    return name == module or name.startswith(f"{module}.")
+    """Is a module or an operator this one, or inside it?"""
+    return name == module or (bool(module) and name.startswith((f"{module}.", f"{module}:")))

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from edgekit.compress.affine import Grid, Steps
 from edgekit.compress.batches import can_batch, joined, rows_of
-from edgekit.compress.graph import is_elementwise, module_of, tensor_at
+from edgekit.compress.graph import containers, is_elementwise, layer_of, tensor_at
 from edgekit.compress.straight import straight_through
 from edgekit.recipe import Inputs
 
@@ -33,8 +33,9 @@ BATCH = 4
 class Point:
     """A place where a value is rounded.
 
-    ``name`` is that of the observer's node. ``owners`` are the layers that want the value as
-    integers: it stays float only where all of them do. Points of one ``group`` share their steps.
+    ``name`` is that of the observer's node. ``owners`` are the layers (``graph.layer_of``) that
+    want the value as integers: it stays float only where all of them do. Points of one ``group``
+    share their steps.
     """
 
     name: str
@@ -175,6 +176,7 @@ def _leave_out(node: Node) -> None:
 def read_points(prepared: GraphModule) -> dict[str, Point]:
     """Where a prepared graph rounds, by the observers' nodes, in order."""
     modules = dict(prepared.named_modules(remove_duplicate=False))
+    holding = containers(prepared.graph)
     found: dict[str, Point] = {}
     for node in prepared.graph.nodes:
         observer: Any = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -182,12 +184,12 @@ def read_points(prepared: GraphModule) -> dict[str, Point]:
             continue
         behind = node.all_input_nodes[0]
         kind: Kind = "weights" if behind.op == "get_attr" else "activations"
-        users = list(node.users)
+        owners = list(_owners(behind, list(node.users), holding))
         found[node.name] = Point(
             name=node.name,
             kind=kind,
-            layer=_layer(behind, users),
-            owners=frozenset(_owners(behind, users)),
+            layer=owners[0] if owners else "",  # its maker, else the first that takes it
+            owners=frozenset(owners),
             group=id(observer),
             grid=_grid(observer),
             axis=observer.ch_axis if "channel" in str(observer.qscheme) else None,
@@ -199,19 +201,15 @@ def read_points(prepared: GraphModule) -> dict[str, Point]:
     }
 
 
-def _layer(behind: Node, users: Iterable[Node]) -> str:
-    """The layer that wants the value rounded: its maker, else the first that takes it."""
-    return next(iter(_owners(behind, users)), "")
-
-
-def _owners(behind: Node, users: Iterable[Node]) -> Iterator[str]:
+def _owners(behind: Node, users: Iterable[Node], holding: frozenset[str]) -> Iterator[str]:
+    """The layers that want a value as integers: its maker first, then those that take it."""
     annotation = behind.meta.get(ANNOTATION)
     if annotation is not None and annotation.output_qspec is not None:
-        yield module_of(_computing(behind)) or ""
+        yield layer_of(_computing(behind), holding)
     for user in users:
         wants = getattr(user.meta.get(ANNOTATION), "input_qspec_map", {})
         if any(value is behind or getattr(value, "name", "") == behind.name for value in wants):
-            yield module_of(_computing(user)) or ""
+            yield layer_of(_computing(user), holding)
 
 
 def _computing(node: Node) -> Node:

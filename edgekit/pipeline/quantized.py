@@ -56,7 +56,7 @@ def trained(
 
 def _prepared(subject: Subject, tools: Tools, plan: Plan) -> torch.fx.GraphModule:
     with tools.progress.stage(f"preparing {plan.precision}"):
-        return tools.runtime.prepare(subject.model, subject.example, plan)
+        return tools.runtime.prepare(subject.model, subject.example, plan, subject.calibration)
 
 
 def _simulated(
@@ -101,6 +101,6 @@ class Simulator:
         key = (plan.float_layers, plan.per_channel, plan.linear)
         if key not in self._prepared:
             self._prepared[key] = self._runtime.prepare(
-                self._subject.model, self._subject.example, plan
+                self._subject.model, self._subject.example, plan, self._subject.calibration
             )
         return self._prepared[key]

@@ -246,7 +246,9 @@ def _distillation(
     rows, parts = rows_of(subject.example), split(subject.calibration)
     # its roundings are off, and every layer is as the recipe has it
     exact = plan.model_copy(update={"linear": "static", "float_layers": ()})
-    teacher = Simulation(tools.runtime.prepare(subject.model, subject.example, exact))
+    teacher = Simulation(
+        tools.runtime.prepare(subject.model, subject.example, exact, subject.calibration)
+    )
     size = BATCH if teacher.batches(subject.calibration) else 1
     floats = float_outputs(teacher, parts.judged)
 

@@ -48,9 +48,17 @@ class Runtime(Protocol):
     name: str
     version: str
 
-    def prepare(self, model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
+    def prepare(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        plan: Plan,
+        calibration: Sequence[Inputs] = (),
+    ) -> torch.fx.GraphModule:
         """The model as a graph with an observer wherever the runtime will round (PT2E).
 
+        ``calibration``: a change of the graph is made only where the float outputs for these
+        inputs stay what they are.
         Raises ExportError (the model's own code), RuntimeFailure (the runtime's).
         """
         ...

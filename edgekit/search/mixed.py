@@ -98,8 +98,10 @@ def _offers(simulation: Simulation) -> dict[str, frozenset[str]]:
     owners = {owner for point in simulation.points.values() for owner in point.owners if owner}
     names = set(owners)
     for owner in owners:
-        parts = owner.split(".")
-        names |= {".".join(parts[:count]) for count in range(1, len(parts))}
+        module, _, operator = owner.partition(":")
+        parts = module.split(".") if module else []
+        depth = len(parts) + bool(operator)
+        names |= {".".join(parts[:count]) for count in range(1, depth)}
     found = {
         name: frozenset(owner for owner in owners if within(owner, name)) for name in sorted(names)
     }

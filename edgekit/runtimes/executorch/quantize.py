@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgekit.compress.graph import float_nodes, operator_name, within
+from edgekit.compress.masks import clamp_masks
+from edgekit.compress.simulate import ANNOTATION
 from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 INT4_GROUP = 32
 
 
-def prepare(model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
-    """Export a model, fold its batch norms and put an observer wherever int8 will round.
+def prepare(
+    model: torch.nn.Module, example: Inputs, plan: Plan, calibration: Sequence[Inputs] = ()
+) -> torch.fx.GraphModule:
+    """Export a model, clamp its attention masks, fold its batch norms and put an observer wherever
+    int8 will round.
 
     Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
-    get none. Raises ExportError, RuntimeFailure.
+    get no observer. Raises ExportError, RuntimeFailure.
     """
     with quiet(), _blaming_the_quantizer():
         import torch
@@ -37,6 +42,8 @@ def prepare(model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.Gra
             model = _with_int4_weights(model, plan)
         graph = export(model, example).module()
         with own_defaults():
+            endless = clamp_masks(graph, calibration)
+            _leave_float(graph, plan, endless)
             prepared = prepare_pt2e(graph, _quantizer(graph, plan))
             _keep_integers(prepared)
             _observe_as_clamped(prepared)
@@ -53,19 +60,38 @@ def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
 
     config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
     quantizer = XNNPACKQuantizer().set_global(config)
-    kept = float_nodes(graph.graph, frozenset(plan.float_layers))
     if plan.linear == "dynamic":
         dynamic = get_symmetric_quantization_config(plan.per_channel, is_dynamic=True)
         quantizer.set_operator_type(torch.ops.aten.linear.default, dynamic)
-    elif plan.linear == "dynamic_int4":
-        kept |= {node.name for node in graph.graph.nodes if _is_int4(node)}
     if plan.linear != "static" and not any(_is_linear(node) for node in graph.graph.nodes):
         raise RuntimeFailure(
             f"the plan quantizes linear layers as {plan.linear}, and this model has none",
             'remove "linear" from the plan',
         )
-    quantizer.set_filter_function(lambda node: node.name not in kept)
     return quantizer
+
+
+def _leave_float(graph: torch.fx.GraphModule, plan: Plan, endless: set[str]) -> None:
+    """Mark what stays float as annotated, with nothing to round: the quantizer's own filter does
+    not hold for concatenations, nor for what follows a rounded value (views, pooling).
+    """
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+
+    kept = endless | float_nodes(graph.graph, frozenset(plan.float_layers))
+    for node in graph.graph.nodes:
+        int4 = plan.linear == "dynamic_int4" and _is_int4(node)
+        if node.name in kept or int4 or _has_scalar(node):
+            node.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
+
+
+def _has_scalar(node: torch.fx.Node) -> bool:
+    """Does an operator compute or take a 0-dim tensor, other than a constant? The delegate's
+    passes index the first dimension of every rounded value.
+    """
+    if node.op != "call_function":
+        return False
+    values = [value for value in (node, *node.all_input_nodes) if value.op != "get_attr"]
+    return any(getattr(value.meta.get("val"), "shape", None) == () for value in values)
 
 
 def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:

@@ -31,10 +31,16 @@ class ExecuTorch:
             except PackageNotFoundError:
                 raise MissingExtraError("building for ExecuTorch", "executorch") from None
 
-    def prepare(self, model: torch.nn.Module, example: Inputs, plan: Plan) -> torch.fx.GraphModule:
+    def prepare(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        plan: Plan,
+        calibration: Sequence[Inputs] = (),
+    ) -> torch.fx.GraphModule:
         from edgekit.runtimes.executorch.quantize import prepare
 
-        return prepare(model, example, plan)
+        return prepare(model, example, plan, calibration)
 
     def calibrate(
         self, prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
