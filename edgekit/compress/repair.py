@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from edgekit.compress.affine import Steps
 from edgekit.compress.correct import correct
 from edgekit.compress.equalize import equalize
+from edgekit.compress.limits import StepLimits, keep_within
 from edgekit.compress.lockstep import Layer, walk
 from edgekit.compress.observe import set_activation_steps, set_weight_steps, watch
 from edgekit.compress.rounding import round_weights
@@ -21,10 +22,15 @@ from edgekit.recipe import Inputs
 
 
 def repaired(
-    prepared: GraphModule, data: Sequence[Inputs], plan: Plan, progress: Progress
+    prepared: GraphModule,
+    data: Sequence[Inputs],
+    plan: Plan,
+    limits: StepLimits,
+    progress: Progress,
 ) -> Simulation:
-    """Do what the plan says, on ``data``; ``prepared`` stays as it is. Equal plans and data give
-    equal weights and steps. Raises RecipeError: a value is NaN or infinite.
+    """Do what the plan says, on ``data``, inside the runtime's limits; ``prepared`` stays as it is.
+    Equal plans and data give equal weights and steps. Raises RecipeError: a value is NaN or
+    infinite.
     """
     simulation = Simulation(prepared)
     with progress.stage("choosing ranges"):
@@ -33,8 +39,10 @@ def repaired(
             seen = watch(simulation, data)
         set_weight_steps(simulation)
         set_activation_steps(simulation, seen, plan.observer)
+        keep_within(simulation, limits)
     if plan.round or plan.correct:
         _mend(simulation, data, plan, progress)
+        keep_within(simulation, limits)
     return simulation
 
 
@@ -78,7 +86,12 @@ def impose(simulation: Simulation, prepared: GraphModule) -> None:
                 found = getattr(found, part, None)
             if isinstance(found, torch.Tensor) and found.shape == tensor.shape:
                 tensor.copy_(found)
-    for name in simulation.points:
+    impose_steps(simulation, prepared, simulation.points)
+
+
+def impose_steps(simulation: Simulation, prepared: GraphModule, names: Iterable[str]) -> None:
+    """Give some of the prepared graph's observers the simulation's steps."""
+    for name in names:
         steps = simulation.roundings[name].steps
         if steps is not None:
             observer: Any = getattr(prepared, name)

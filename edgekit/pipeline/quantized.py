@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from edgekit.compress.repair import as_calibrated, impose, repaired
+from edgekit.compress.limits import keep_within
+from edgekit.compress.repair import as_calibrated, impose, impose_steps, repaired
 from edgekit.compress.simulate import Simulation
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.subject import Subject
@@ -29,10 +30,14 @@ def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.Export
         prepared = _prepared(subject, tools, plan)
         if plan.is_plain and plan.train is None:
             tools.runtime.calibrate(prepared, subject.fitted, tools.progress)
+            simulation = as_calibrated(prepared)
+            widened = keep_within(simulation, tools.runtime.step_limits)
+            impose_steps(simulation, prepared, widened)
         else:
             simulation = _simulated(prepared, subject, tools, plan)
             if plan.train is not None:
                 train_simulation(subject, tools, plan, simulation)
+                keep_within(simulation, tools.runtime.step_limits)
             # an observer that saw nothing cannot be converted, whatever it would answer
             tools.runtime.calibrate(prepared, subject.fitted[:1], Silent())
             impose(simulation, prepared)
@@ -64,7 +69,8 @@ def _simulated(
 ) -> Simulation:
     """The simulation of what ``plan`` says beside training; ``prepared`` stays as it is."""
     if not plan.is_plain:
-        return repaired(prepared, subject.fitted, plan, tools.progress)
+        limits = tools.runtime.step_limits
+        return repaired(prepared, subject.fitted, plan, limits, tools.progress)
     return _plain(prepared, tools.runtime, subject.fitted, tools.progress)
 
 
@@ -73,7 +79,9 @@ def _plain(
 ) -> Simulation:
     calibrated = copy.deepcopy(prepared)
     runtime.calibrate(calibrated, data, progress)
-    return as_calibrated(calibrated)
+    simulation = as_calibrated(calibrated)
+    keep_within(simulation, runtime.step_limits)
+    return simulation
 
 
 class Simulator:
@@ -94,7 +102,7 @@ class Simulator:
     def _simulation(self, plan: Plan) -> Simulation:
         prepared = self._prepare(plan)
         if not plan.is_plain:
-            return repaired(prepared, self._data, plan, Silent())
+            return repaired(prepared, self._data, plan, self._runtime.step_limits, Silent())
         return _plain(prepared, self._runtime, self._data, Silent())
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:

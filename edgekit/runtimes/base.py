@@ -17,6 +17,8 @@ from edgekit.target import Architecture
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.compress.limits import StepLimits
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -45,8 +47,15 @@ class Located(NamedTuple):
 
 
 class Runtime(Protocol):
+    """``name`` and ``version``: the runtime's own."""
+
     name: str
     version: str
+
+    @property
+    def step_limits(self) -> StepLimits:
+        """What its integer kernels take of the steps of operands and results."""
+        ...
 
     def prepare(
         self,

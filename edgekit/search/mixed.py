@@ -23,7 +23,7 @@ LARGEST_BLOCK = 8
 # Bytes that are nothing beside the model's: below this share two offers cost alike.
 FREE_SHARE = 0.01
 # Int8 as near as this, against where it began, needs no further layer.
-NEAR_SHARE = 0.05
+NEAR_SHARE = 0.01
 
 
 @dataclass(frozen=True)

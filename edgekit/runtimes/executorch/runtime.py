@@ -19,6 +19,8 @@ from edgekit.target import Architecture
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.compress.limits import StepLimits
+
 
 class ExecuTorch:
     name = "executorch"
@@ -30,6 +32,12 @@ class ExecuTorch:
                 installed_version(package)
             except PackageNotFoundError:
                 raise MissingExtraError("building for ExecuTorch", "executorch") from None
+
+    @property
+    def step_limits(self) -> StepLimits:
+        from edgekit.runtimes.executorch.limits import STEP_LIMITS
+
+        return STEP_LIMITS
 
     def prepare(
         self,
