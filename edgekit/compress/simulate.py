@@ -8,9 +8,9 @@ is fast enough to try many quantizations of a model, which lowering is not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from edgekit.compress.affine import Grid, Steps
 from edgekit.compress.batches import can_batch, joined, rows_of
-from edgekit.compress.graph import containers, is_elementwise, layer_of, tensor_at
+from edgekit.compress.graph import containers, is_elementwise, layer_of, operator_name, tensor_at
 from edgekit.compress.straight import straight_through
 from edgekit.recipe import Inputs
 
@@ -34,8 +34,8 @@ class Point:
     """A place where a value is rounded.
 
     ``name`` is that of the observer's node. ``owners`` are the layers (``graph.layer_of``) that
-    want the value as integers: it stays float only where all of them do. Points of one ``group``
-    share their steps.
+    want the value as integers: it stays float only where all of them do. ``layer`` is the one
+    that the step is for. Points of one ``group`` share their steps.
     """
 
     name: str
@@ -195,9 +195,27 @@ def read_points(prepared: GraphModule) -> dict[str, Point]:
             axis=observer.ch_axis if "channel" in str(observer.qscheme) else None,
         )
     numbers = {group: number for number, group in enumerate({p.group: 0 for p in found.values()})}
+    joined = _joined(prepared, found, holding)
     return {
-        name: Point(**{**vars(point), "group": numbers[point.group]})
+        name: replace(
+            point,
+            group=numbers[point.group],
+            layer=joined.get(point.group, point.layer),
+        )
         for name, point in found.items()
+    }
+
+
+def _joined(
+    prepared: GraphModule, points: Mapping[str, Point], holding: frozenset[str]
+) -> dict[int, str]:
+    """By group: the concatenation that makes its parts share one step, and so is to blame."""
+    return {
+        points[value.name].group: layer_of(node, holding)
+        for node in prepared.graph.nodes
+        if operator_name(node) == "cat"
+        for value in node.all_input_nodes
+        if value.name in points
     }
 
 

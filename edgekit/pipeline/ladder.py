@@ -1,6 +1,7 @@
 """The precision ladder: which rung is taken, judged on the artifact, and why.
 
 int8             as the runtime's quantizer does it
+mixed            operators without weights float, where they lose most (search/operators.py)
 int8 repaired    what mending without labels makes of it (search/repairs.py)
 int8 distilled   the best of these, trained towards the float model (--effort thorough)
 int8 trained     the best of these, trained by the recipe's training() (--qat)
@@ -96,6 +97,7 @@ class _Climb:
     tried: list[_Tried] = field(default_factory=list)
     failure: RuntimeFailure | None = None
     mending: Mending | None = None
+    start: Mending | None = None
     blames: bool = False
 
     def run(self) -> Climbed:
@@ -141,9 +143,11 @@ class _Climb:
         quick = self.request.effort == "quick"
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
             self.blames = plain is None or _loss(plain) - self.request.lost > NOTICEABLE_DROP
-            self.mending = Mending(self.subject, self.tools, self._plan("int8"))
+            self.mending = self.start = Mending(self.subject, self.tools, self._plan("int8"))
             if not self._is_good(plain):
-                self._try_repaired(self.mending)
+                self._try_operators(self.mending)
+            if not self._is_good(self._best()):
+                self._try_repaired(self.start)
         start = self._best()
         if start is None or start.candidate is None:
             return
@@ -152,12 +156,27 @@ class _Climb:
         elif self.request.effort == "thorough" and not self._is_good(start):
             self._try_trained(start, start.candidate, DISTILLATION, "int8 distilled")
 
+    def _try_operators(self, mending: Mending) -> None:
+        """Operators without weights in float, where rounding them loses most: no bytes, and far
+        quicker than repairs, which then start from there.
+        """
+        if self.request.choice == "int8":
+            return
+        found = mending.float_operators
+        if not found.worth:
+            return
+        plan = self._plan("mixed").model_copy(update={"float_layers": found.layers})
+        self.start = Mending(self.subject, self.tools, plan)
+        if found.enough:
+            self._try(plan, "mixed")
+
     def _try_repaired(self, mending: Mending) -> None:
         plan = mending.repairs.plan
+        name = "mixed repaired" if plan.float_layers else "int8 repaired"
         if plan.is_plain:
-            self._fail("int8 repaired", "no repair brings it nearer to the float model")
+            self._fail(name, "no repair brings it nearer to the float model")
         else:
-            self._try(plan, "int8 repaired")
+            self._try(plan, name)
 
     def _try_trained(self, start: _Tried, int8: Candidate, training: Training, name: str) -> None:
         try:
@@ -180,17 +199,16 @@ class _Climb:
 
     def _try_mixed(self, start: _Tried | None) -> None:
         """As few layers as are expected to do; twice as many where that was not enough."""
-        assert self.mending is not None
-        bought = self.mending.purchases
+        assert self.start is not None
+        bought, repaired = self.start.purchases, self.start.repairs.plan
         if not bought.layers:
             self._fail("mixed", "no layer that is kept float brings it nearer to the float model")
             return
         loss = _loss(start) if start is not None else 100.0
         count = bought.enough(self._limit / loss if loss > 0 else 1.0)
         while True:
-            plan = self.mending.repairs.plan.model_copy(
-                update={"precision": "mixed", "float_layers": bought.layers[count - 1]}
-            )
+            kept = tuple(sorted({*repaired.float_layers, *bought.layers[count - 1]}))
+            plan = repaired.model_copy(update={"precision": "mixed", "float_layers": kept})
             found = self._try(plan, "mixed")
             if found is None or self._is_good(found) or count == len(bought.layers):
                 return
@@ -239,7 +257,10 @@ class _Climb:
         weights = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
         if arena is None and len(candidate.artifact.data) < weights:
             return Payoff(smaller=True)
-        floating = lower(self.subject, self.tools, self._plan("fp32")).artifact
+        try:
+            floating = lower(self.subject, self.tools, self._plan("fp32")).artifact
+        except RuntimeFailure as failure:
+            return Payoff(smaller=True, why_not=f"not compared with fp32: {failure.message}")
         if arena is None:
             return Payoff(smaller=len(candidate.artifact.data) < len(floating.data))
         return arena.compare(candidate.artifact, floating, self._example_bytes, self.tools.progress)
@@ -281,7 +302,11 @@ class _Climb:
         if arena is None or not any(row.fix == "float" for row in rows):
             return rows
         pair = [self._plan("int8"), self._plan("fp32")]
-        int8, floating = (lower(self.subject, self.tools, plan).artifact for plan in pair)
+        try:
+            int8, floating = (lower(self.subject, self.tools, plan).artifact for plan in pair)
+        except RuntimeFailure as failure:
+            self.tools.progress.note(f"layers are not priced: {failure.message}")
+            return rows
         prices = arena.layer_prices_ms(int8, floating, self._example_bytes, self.tools.progress)
         return tuple(
             row.model_copy(update={"cost_latency_ms": prices.get(row.layer)})

@@ -19,6 +19,7 @@ from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
 from edgekit.search.blame import blame
 from edgekit.search.mixed import Purchase, purchases
+from edgekit.search.operators import FloatOperators, float_operators
 from edgekit.search.repairs import Found, affordable, find_repairs, float_outputs, split
 
 FILE = "found.json"
@@ -59,6 +60,11 @@ class Mending:
         return self._once("purchases", TypeAdapter(Purchase), self._purchases)
 
     @cached_property
+    def float_operators(self) -> FloatOperators:
+        """Operators without weights to keep float, before anything is repaired."""
+        return self._once("operators", TypeAdapter(FloatOperators), self._float_operators)
+
+    @cached_property
     def _kept(self) -> _Kept:
         return self._once("repairs", TypeAdapter(_Kept), self._search)
 
@@ -86,6 +92,17 @@ class Mending:
     def _parity_floats(self) -> list[Outputs]:
         eager = run_eager(self._subject.model)
         return [eager(inputs) for inputs in self._subject.parity_inputs]
+
+    def _float_operators(self) -> FloatOperators:
+        return float_operators(
+            self._plain,
+            self._simulate,
+            self._split.fitted,
+            self._split.judged,
+            self._floats,
+            self._subject.fidelity,
+            self._tools.progress,
+        )
 
     def _purchases(self) -> Purchase:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
