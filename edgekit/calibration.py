@@ -55,8 +55,8 @@ def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[
     found = []
     for index, row in enumerate(zip(*columns, strict=True)):
         where = f"{path}: input {index}"
-        inputs = check_inputs(row, where)
-        check_fit(inputs, example, where)
+        inputs = check_inputs(row, names, where)
+        check_fit(inputs, example, names, where)
         found.append(inputs)
     return found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from edgekit.arguments import Arguments, Nested, read_arguments
 from edgekit.cache import file_digest
 from edgekit.errors import EdgekitError, RecipeError
 from edgekit.interrupt import fragile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgekit.measurement.fidelity import OutputKind
 
-# One set of a model's inputs. A string, so that torch is not needed to name it.
+# One set of a model's inputs, flat. A string, so that torch is not needed to name it.
 Inputs: TypeAlias = "tuple[torch.Tensor, ...]"
 
 REQUIRED = ("model", "example_inputs")
@@ -30,6 +31,8 @@ OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher", "output_ki
 MAX_CALIBRATION = 1000
 # What cross-entropy in torch takes for no label.
 IGNORED = -100
+# Types of weights and inputs that are computed in float32: few kernels of devices have them.
+AS_FLOAT32 = ("bfloat16", "float64")
 FOREIGN_PACKAGES = ("torch", "executorch", "torchao")
 
 
@@ -71,15 +74,21 @@ class Recipe:
             )
         return model.cpu().eval()
 
-    def example_inputs(self) -> Inputs:
-        """One set of inputs, contiguous: strides of another memory format would be exported too."""
-        where = f"{self.path}: example_inputs()"
-        inputs = check_inputs(self.call("example_inputs"), where)
-        if not inputs:
-            raise RecipeError(f"{where} returned an empty tuple: a model needs at least one input")
-        return inputs
+    def example_inputs(self, parameters: Sequence[str]) -> tuple[Arguments, Inputs]:
+        """One set of inputs, and how they are arranged for a forward with these ``parameters``.
 
-    def calibration(self, like: Inputs) -> list[Inputs]:
+        Contiguous: strides of another memory format would be exported too. Raises RecipeError.
+        """
+        where = f"{self.path}: example_inputs()"
+        value = self.call("example_inputs")
+        arguments = read_arguments(value, parameters, where)
+        leaves = arguments.flatten(value, where)
+        if not leaves:
+            raise RecipeError(f"{where} returned no tensors: a model needs at least one input")
+        refuse_constants(arguments, leaves, where)
+        return arguments, check_inputs(leaves, arguments.names, where)
+
+    def calibration(self, arguments: Arguments, like: Inputs) -> list[Inputs]:
         """All calibration inputs (at most MAX_CALIBRATION), each of the example's shapes.
 
         Raises RecipeError: none at all, or one of another count, shape or type, or with NaN.
@@ -88,13 +97,14 @@ class Recipe:
         for index, item in enumerate(self._iterate("calibration")):
             if index == MAX_CALIBRATION:
                 break
-            inputs = check_inputs(item, f"{self.path}: calibration() item {index}")
-            check_fit(inputs, like, f"{self.path}: calibration() item {index}")
+            where = f"{self.path}: calibration() item {index}"
+            inputs = _flat(item, arguments, where)
+            check_fit(inputs, like, arguments.names, where)
             found.append(inputs)
         if not found:
             raise RecipeError(
                 f"{self.path}: calibration() yielded nothing",
-                "yield some tens of typical inputs, each a tuple shaped like example_inputs()",
+                "yield some tens of typical inputs, each shaped like example_inputs()",
             )
         return found
 
@@ -116,7 +126,9 @@ class Recipe:
             raise RecipeError(f"{self.path}: evaluate() returned {metric}, which is no metric")
         return metric
 
-    def training(self, epoch: int, like: Inputs) -> Iterator[tuple[Inputs, Any]]:
+    def training(
+        self, epoch: int, arguments: Arguments, like: Inputs
+    ) -> Iterator[tuple[Inputs, Any]]:
         """One epoch of (inputs, target); inputs are batches of what ``like`` is.
 
         Random numbers start at the seed and the epoch, so that an epoch can be had again.
@@ -130,7 +142,7 @@ class Recipe:
                     f"{where} must be a pair (inputs, target), not {_type_name(item)}",
                     "a batch of one input tensor and its labels is ((images,), labels)",
                 )
-            inputs = check_inputs(item[0], where)
+            inputs = _flat(item[0], arguments, where)
             check_batch(inputs, like, where)
             yield inputs, item[1]
 
@@ -263,41 +275,70 @@ def user_line(error: BaseException) -> str | None:
     return None
 
 
-def check_inputs(value: Any, where: str) -> Inputs:
-    """Validate that ``value`` is a tuple (or list) of dense CPU tensors; make them contiguous."""
+def refuse_constants(arguments: Arguments, leaves: Sequence[Any], where: str) -> None:
+    """Raises RecipeError where a leaf is a number, a flag, a text or None, with what to do."""
+    constants = {
+        name: leaf
+        for name, leaf in zip(arguments.names, leaves, strict=True)
+        if leaf is None or isinstance(leaf, (bool, int, float, complex, str, bytes))
+    }
+    if not constants:
+        return
+    said = ", ".join(f"{name} ({type(value).__name__})" for name, value in constants.items())
+    bound = ", ".join(f"{name}={value!r}" for name, value in constants.items())
+    left = [name for name in arguments.tree if name not in constants]
+    hint = (
+        f"bind it in model(): net.forward = functools.partial(net.forward, {bound}); then "
+        "example_inputs() gives {" + ", ".join(f'"{name}": ...' for name in left) + "}"
+        if constants.keys() <= arguments.tree.keys()
+        else "leave it out, and add it in a small module around the model that model() returns"
+    )
+    raise RecipeError(f"{where}: the inputs of a device are tensors, not {said}", hint)
+
+
+def check_inputs(leaves: Sequence[Any], names: Sequence[str], where: str) -> Inputs:
+    """Validate that all are dense tensors with values; copy them, contiguous, to the CPU."""
     import torch
 
-    if not isinstance(value, (tuple, list)):
-        hint = "a single input is a tuple of one: (x,)" if torch.is_tensor(value) else None
-        raise RecipeError(f"{where} must be a tuple of tensors, not {_type_name(value)}", hint)
-    for index, tensor in enumerate(value):
-        if not torch.is_tensor(tensor):
-            raise RecipeError(f"{where}: element {index} is {_type_name(tensor)}, not a tensor")
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise RecipeError(f"{where}: element {index} is not a plain dense tensor")
-        if tensor.is_meta:
-            raise RecipeError(f"{where}: element {index} is on the 'meta' device: it has no values")
-        if dtype_name(tensor) not in ITEM_SIZE:
-            raise RecipeError(
-                f"{where}: element {index} is {dtype_name(tensor)}: no runtime has it"
-            )
-        if bool(torch.isnan(tensor).any()):
-            raise RecipeError(f"{where}: element {index} holds NaN")
+    for name, leaf in zip(names, leaves, strict=True):
+        _check_input(leaf, f"{where}: input '{name}'")
     return tuple(
-        tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in value
+        tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for tensor in leaves
     )
 
 
-def check_fit(inputs: Inputs, like: Inputs, where: str) -> None:
-    """Check count, shapes and types against the example's."""
-    if len(inputs) != len(like):
-        raise RecipeError(
-            f"{where} has {len(inputs)} tensors, but example_inputs() has {len(like)}"
-        )
-    for index, (tensor, example) in enumerate(zip(inputs, like, strict=True)):
+def as_float32(tensors: Iterable[torch.Tensor]) -> Inputs:
+    """The tensors, those of a type that is computed in float32 as such."""
+    return tuple(t.float() if dtype_name(t) in AS_FLOAT32 else t for t in tensors)
+
+
+def _flat(value: Nested, arguments: Arguments, where: str) -> Inputs:
+    return as_float32(check_inputs(arguments.flatten(value, where), arguments.names, where))
+
+
+def _check_input(leaf: Any, where: str) -> None:
+    import torch
+
+    if not torch.is_tensor(leaf):
+        is_array = type(leaf).__module__ == "numpy" and hasattr(leaf, "shape")
+        hint = "torch.from_numpy(array) makes one of it" if is_array else None
+        raise RecipeError(f"{where} is {_type_name(leaf)}, not a tensor", hint)
+    if leaf.layout != torch.strided or leaf.is_quantized:
+        raise RecipeError(f"{where} is not a plain dense tensor")
+    if leaf.is_meta:
+        raise RecipeError(f"{where} is on the 'meta' device: it has no values")
+    if dtype_name(leaf) not in ITEM_SIZE:
+        raise RecipeError(f"{where} is {dtype_name(leaf)}: no runtime has it")
+    if bool(torch.isnan(leaf).any()):
+        raise RecipeError(f"{where} holds NaN")
+
+
+def check_fit(inputs: Inputs, like: Inputs, names: Sequence[str], where: str) -> None:
+    """Check shapes and types against the example's."""
+    for name, tensor, example in zip(names, inputs, like, strict=True):
         if tensor.shape != example.shape or tensor.dtype != example.dtype:
             raise RecipeError(
-                f"{where}: element {index} is {describe(tensor)}, "
+                f"{where}: input '{name}' is {describe(tensor)}, "
                 f"but example_inputs() has {describe(example)} there"
             )
 

@@ -58,7 +58,7 @@ def _named(artifact: Artifact, subject: Subject) -> Artifact:
     """With the recipe's own names for the program's inputs and outputs."""
     program = artifact.program
     names = {
-        "inputs": _renamed(program.inputs, subject.input_names),
+        "inputs": _renamed(program.inputs, subject.arguments.names),
         "outputs": _renamed(program.outputs, subject.structure.names),
     }
     return replace(artifact, program=program.model_copy(update=names))

@@ -60,12 +60,13 @@ class Fingerprint:
 
     @cached_property
     def _training_data(self) -> bytes:
-        return digest_of(self._subject.recipe.training(0, self._subject.example))
+        return digest_of(self._subject.training(0))
 
 
 def _parts(subject: Subject) -> Iterator[bytes]:
     for inputs in (subject.example, *subject.calibration):
         yield from _of_inputs(inputs)
+    yield repr(subject.arguments).encode()
     yield from _of_model(subject.model)
     for path in sorted({subject.recipe.path, *_sources(subject.model)}):
         yield str(path).encode()

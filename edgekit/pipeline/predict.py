@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from edgekit.arguments import Arguments
 from edgekit.errors import RecipeError
 from edgekit.measurement.groups import Array
 from edgekit.progress import Stage
-from edgekit.recipe import Inputs, describe_all, dtype_name
+from edgekit.recipe import Inputs, as_float32, describe_all, dtype_name
 from edgekit.runner.client import Serving
 
 Outputs = list[torch.Tensor]
@@ -104,47 +105,63 @@ class Counted:
         return outputs
 
 
-def predictor(run: Run, example: Inputs, structure: Structure) -> Callable[..., Any]:
+def predictor(
+    run: Run, example: Inputs, arguments: Arguments, structure: Structure
+) -> Callable[..., Any]:
+    """Wrap ``run``: called as the model is, with batches too."""
+    whole = batched(run, example, structure)
+
+    def predict(*inputs: Any, **keywords: Any) -> Any:
+        leaves = arguments.flatten_call(inputs, keywords, "predict")
+        return structure.rebuild(whole(as_exported(leaves, example, arguments.names)))
+
+    return predict
+
+
+def batched(run: Run, example: Inputs, structure: Structure) -> Run:
     """Wrap ``run``: batches are split to the example's shapes and joined again."""
 
-    def predict(*inputs: torch.Tensor) -> Any:
+    def run_batch(inputs: Inputs) -> Outputs:
         parts = [run(part) for part in split(inputs, example)]
         if len(parts) == 1:
-            return structure.rebuild(parts[0])
+            return parts[0]
         for name, tensor in zip(structure.names, parts[0], strict=True):
             if tensor.dim() == 0:
                 raise RecipeError(
                     f"predict: the output {name} has no dimension to join the parts of a batch by",
                     f"call predict with the example's exact shapes: {describe_all(example)}",
                 )
-        return structure.rebuild([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+        return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
-    return predict
+    return run_batch
 
 
-def split(inputs: tuple[torch.Tensor, ...], example: Inputs) -> list[Inputs]:
-    """Split inputs whose first dimensions are all the same multiple of the example's.
-
-    Raises RecipeError: another count, another type, or any other shape.
-    """
-    given = tuple(torch.as_tensor(value) for value in inputs)
-    if len(given) != len(example):
-        raise RecipeError(f"predict takes {len(example)} inputs, not {len(given)}")
-    for index, (tensor, like) in enumerate(zip(given, example, strict=True)):
+def as_exported(leaves: Sequence[Any], example: Inputs, names: Sequence[str]) -> Inputs:
+    """The inputs as tensors of the example's types. Raises RecipeError: another type."""
+    given = as_float32(torch.as_tensor(leaf) for leaf in leaves)
+    for name, tensor, like in zip(names, given, example, strict=True):
         if tensor.dtype != like.dtype:
             raise RecipeError(
-                f"predict: input {index} is {dtype_name(tensor)}, but the model was exported for "
-                f"{dtype_name(like)}"
+                f"predict: input '{name}' is {dtype_name(tensor)}, but the model was exported "
+                f"for {dtype_name(like)}"
             )
-    multiples = {_multiple(tensor, like) for tensor, like in zip(given, example, strict=True)}
+    return given
+
+
+def split(inputs: Inputs, example: Inputs) -> list[Inputs]:
+    """Split inputs whose first dimensions are all the same multiple of the example's.
+
+    Raises RecipeError: any other shape.
+    """
+    multiples = {_multiple(tensor, like) for tensor, like in zip(inputs, example, strict=True)}
     if len(multiples) != 1 or None in multiples:
         raise RecipeError(
-            f"predict: the inputs are {describe_all(given)}, but the model was exported for "
+            f"predict: the inputs are {describe_all(inputs)}, but the model was exported for "
             f"{describe_all(example)}",
             "give exactly these shapes, or the same multiple of every first dimension",
         )
     count = multiples.pop() or 1
-    chunks = [tensor.chunk(count) if count > 1 else (tensor,) for tensor in given]
+    chunks = [tensor.chunk(count) if count > 1 else (tensor,) for tensor in inputs]
     return [tuple(part) for part in zip(*chunks, strict=True)]
 
 

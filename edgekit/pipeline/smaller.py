@@ -323,7 +323,7 @@ def _importance(
 
 
 def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.Tensor]]:
-    batches = subject.recipe.training(0, subject.example)
+    batches = subject.training(0)
     for _, (inputs, target) in zip(range(WEIGHED_BATCHES), batches, strict=False):
         yield lambda i=inputs, t=target: subject.recipe.loss(model(*i), t)  # type: ignore[misc]
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
+from edgekit.arguments import Arguments, parameters_of
 from edgekit.cache import content_key
 from edgekit.calibration import hold_out, read_calibration, spread_over
 from edgekit.compress.batches import rows_of
 from edgekit.compress.divergence import fidelity_of
 from edgekit.errors import RecipeError
 from edgekit.measurement.fidelity import Fidelity, OutputKind
+from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.predict import (
     Outputs,
     Run,
@@ -66,7 +68,7 @@ class Subject:
     model: torch.nn.Module
     example: Inputs
     example_outputs: Outputs
-    input_names: tuple[str, ...]
+    arguments: Arguments
     structure: Structure
     calibration: tuple[Inputs, ...]
     fp32_accuracy: float | None
@@ -96,7 +98,11 @@ class Subject:
         return self.recipe.evaluate(self.predictor(run))
 
     def predictor(self, run: Run) -> Callable[..., Any]:
-        return predictor(run, self.example, self.structure)
+        return predictor(run, self.example, self.arguments, self.structure)
+
+    def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
+        """One epoch of the recipe's training()."""
+        return self.recipe.training(epoch, self.arguments, self.example)
 
     @property
     def structure_digest(self) -> str:
@@ -123,32 +129,29 @@ def read_subject(
     ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
     """
     with progress.stage("loading the model and its data"):
-        model = recipe.model()
-        _check_weights(recipe, model)
-        example = recipe.example_inputs()
-        what = f"the model on example_inputs() ({describe_all(example)})"
-        with blaming(recipe.path, what), torch.no_grad():
-            result = model(*example)
-        outputs, structure = structure_of(result)
+        arguments, form = _read_model(recipe)
+        outputs, structure = structure_of(form.outputs)
         _check_finite(recipe, outputs, structure)
-        names = _input_names(model, len(example))
         calibration: list[Inputs] = []
         if wants_calibration and calibration_file is not None:
-            calibration = read_calibration(calibration_file, example, names)
+            calibration = read_calibration(calibration_file, form.example, arguments.names)
         elif wants_calibration and recipe.has("calibration"):
-            calibration = recipe.calibration(example)
+            calibration = recipe.calibration(arguments, form.example)
         _check_variety(calibration, calibration_file or recipe.path)
+    if form.types:
+        types = " and ".join(form.types)
+        progress.note(f"weights or inputs are {types}: computed in float32")
     return Subject(
         recipe=recipe,
-        model=model,
-        example=example,
+        model=form.model,
+        example=form.example,
         example_outputs=outputs,
-        input_names=names,
+        arguments=arguments,
         structure=structure,
         calibration=tuple(calibration),
         fp32_accuracy=None,
         outputs_of_float=OutputsOfFloat(
-            model, example, calibration, structure.names, _output_kinds(recipe, structure)
+            form.model, form.example, calibration, structure.names, _output_kinds(recipe, structure)
         ),
     )
 
@@ -168,9 +171,17 @@ def with_accuracy(subject: Subject, progress: Progress) -> Subject:
         return replace(subject, fp32_accuracy=subject.evaluate(run_eager(subject.model)))
 
 
+def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
+    model = recipe.model()
+    _check_weights(recipe, model)
+    arguments, example = recipe.example_inputs(parameters_of(model.forward))
+    with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
+        return arguments, normal_form(model, arguments, example)
+
+
 def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+        if not is_lazy(tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise RecipeError(
                 f"{recipe.path}: the model's {name} holds NaN",
                 "the training that made it did not converge, or the file is damaged",
@@ -198,14 +209,3 @@ def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> Non
                 f"{recipe.path}: the model gives NaN in its output {name} for example_inputs()",
                 "are its weights loaded, and are the inputs normalised as it expects?",
             )
-
-
-def _input_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
-    """forward's own parameter names, as far as they reach."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        parameters = ()  # type: ignore[assignment]
-    names = [parameter.name for parameter in parameters if parameter.kind in kinds][:count]
-    return tuple(names + [f"input_{index}" for index in range(len(names), count)])

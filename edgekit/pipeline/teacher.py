@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from edgekit.errors import RecipeError
+from edgekit.pipeline.normal_form import normal_form
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.subject import Subject
+from edgekit.recipe import blaming
 
 # Of the loss where there are labels too (G. Hinton et al., 2015).
 TEACHER_SHARE = 0.5
@@ -23,7 +25,8 @@ def teacher_of(subject: Subject) -> nn.Module:
         raise RecipeError(
             f"{recipe.path}: teacher() must return a torch.nn.Module, not {type(found).__name__}"
         )
-    teacher = found.cpu().eval()
+    with blaming(recipe.path, "the teacher on example_inputs()"):
+        teacher = normal_form(found.cpu().eval(), subject.arguments, subject.example).model
     told, wanted = (
         [list(tensor.shape) for tensor in run_eager(net)(subject.example)]
         for net in (teacher, subject.model)

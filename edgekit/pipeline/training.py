@@ -25,7 +25,7 @@ from edgekit.compress.sparsity import keeping_zeros
 from edgekit.compress.train import Batch, Job, State, train
 from edgekit.errors import RecipeError, TrainingError
 from edgekit.pipeline.kept import Tools
-from edgekit.pipeline.predict import run_eager, structure_of
+from edgekit.pipeline.predict import batched, run_eager
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.teacher import beside_labels, teacher_of
 from edgekit.plan import Effort, Objective, Plan, Training
@@ -63,9 +63,9 @@ def check_training(subject: Subject) -> None:
             "add training() (edgekit init shows one), or train without labels, or not at all",
         )
     inputs, target = _first_batch(subject)
-    flat, structure = structure_of(subject.predictor(run_eager(subject.model))(*inputs))
+    flat = batched(run_eager(subject.model), subject.example, subject.structure)(inputs)
     leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in flat]
-    loss = recipe.loss(structure.rebuild(leaves), target)
+    loss = recipe.loss(subject.structure.rebuild(leaves), target)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise RecipeError(f"{recipe.path}: the loss of the first training batch is {value}")
@@ -83,7 +83,7 @@ def _check_targets(subject: Subject, first: Inputs, outputs: Outputs) -> None:
     """
     recipe, shapes = subject.recipe, [tensor.shape for tensor in first]
     until = time.monotonic() + CHECKED_S
-    for index, (inputs, target) in enumerate(recipe.training(0, subject.example)):
+    for index, (inputs, target) in enumerate(subject.training(0)):
         if [tensor.shape for tensor in inputs] == shapes:
             try:
                 recipe.loss(subject.structure.rebuild(outputs), target)
@@ -224,14 +224,14 @@ def by_training(
     subject: Subject, tools: Tools, loss: Callable[[Batch], torch.Tensor]
 ) -> tuple[Batches, Callable[[], float] | None]:
     """The recipe's training() by epoch, and the mean of ``loss`` on what is kept apart of it."""
-    recipe, rows = subject.recipe, rows_of(subject.example)
+    rows = rows_of(subject.example)
     with tools.progress.stage("keeping training data apart"):
-        apart = hold_out(recipe.training(0, subject.example), rows)
+        apart = hold_out(subject.training(0), rows)
     if not apart.batches:
         tools.progress.note("no training data could be kept apart: the last step is taken")
 
     def batches(epoch: int) -> Iterator[Batch]:
-        return apart.without(recipe.training(epoch, subject.example), rows)
+        return apart.without(subject.training(epoch), rows)
 
     return batches, partial(apart.mean, loss, rows) if apart.batches else None
 
@@ -271,11 +271,11 @@ def _distillation(
 
 
 def _first_batch(subject: Subject) -> Batch:
-    batch = next(subject.recipe.training(0, subject.example), None)
+    batch = next(subject.training(0), None)
     if batch is None:
         raise RecipeError(
             f"{subject.recipe.path}: training() yielded nothing",
-            "yield batches of (inputs, target), inputs a tuple shaped like example_inputs()",
+            "yield batches of (inputs, target), inputs shaped like example_inputs()",
         )
     return batch
 

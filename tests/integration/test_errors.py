@@ -58,13 +58,17 @@ CASES = {
     "not a module": (INPUTS + "\ndef model():\n    return 3\n", ["torch.nn.Module, not int"]),
     "a bare tensor": (
         MODEL + "\ndef example_inputs():\n    return torch.rand(1, 4)\n",
-        ["must be a tuple of tensors, not Tensor"],
+        ["must be a tuple of tensors", "not Tensor"],
     ),
-    "not tensors": (MODEL + "\ndef example_inputs():\n    return (1,)\n", ["element 0 is int"]),
-    "no inputs at all": (MODEL + "\ndef example_inputs():\n    return ()\n", ["empty tuple"]),
+    "not tensors": (MODEL + "\ndef example_inputs():\n    return (1,)\n", ["not input (int)"]),
+    "an array": (
+        MODEL + "\ndef example_inputs():\n    return (torch.rand(1, 4).numpy(),)\n",
+        ["input 'input' is ndarray"],
+    ),
+    "no inputs at all": (MODEL + "\ndef example_inputs():\n    return ()\n", ["no tensors"]),
     "NaN in the example": (
         MODEL + "\ndef example_inputs():\n    return (torch.full((1, 4), torch.nan),)\n",
-        ["element 0 holds NaN"],
+        ["input 'input' holds NaN"],
     ),
     "weights missing": (
         INPUTS + "\ndef model():\n    return torch.load('gone.pt', weights_only=True)\n",
@@ -85,7 +89,7 @@ CASES = {
     ),
     "calibration of another count": (
         calibration("return [(torch.rand(1, 4), torch.rand(1, 4))]"),
-        ["has 2 tensors"],
+        ["has input, input_1, but example_inputs() has input"],
     ),
     "calibration not iterable": (calibration("return 3"), ["not int"]),
     "calibration that raises late": (
@@ -101,9 +105,9 @@ CASES = {
     ),
     "predict with another type": (
         evaluate("predict(torch.zeros(1, 4, dtype=torch.int64))"),
-        ["predict: input 0 is int64"],
+        ["predict: input 'input' is int64"],
     ),
-    "predict with another count": (evaluate("predict()"), ["takes 1 inputs, not 0"]),
+    "predict with another count": (evaluate("predict()"), ["has nothing", "has input"]),
     "an output that is no tensor": (
         INPUTS
         + "\nclass Net(nn.Module):\n    def forward(self, x):\n        return x, 3\n"

@@ -104,7 +104,7 @@ def test_a_model_without_values_is_refused(write_recipe, build) -> None:
 
 def test_inputs_without_values_are_refused(write_recipe, build) -> None:
     source = NET.replace('torch.rand(1, 6, device="cpu"', 'torch.rand(1, 6, device="meta"', 1)
-    with pytest.raises(RecipeError, match=r"example_inputs\(\): element 0 is on the 'meta'"):
+    with pytest.raises(RecipeError, match=r"example_inputs\(\): input 'x' is on the 'meta'"):
         build(write_recipe(source))
 
 

@@ -13,9 +13,9 @@ PACKAGE = Path(edgekit.__file__).parent
 # From the top of the house to its foundations; a room imports itself and what is below it.
 ROOMS = [
     "cli", "report", "pipeline", "search", "exported", "runtimes", "compress", "data", "metrics",
-    "calibration", "recipe", "cost", "store", "measurement", "runner", "bundle", "device", "cache",
-    "settings", "target", "budget", "plan", "program", "documents", "progress", "interrupt",
-    "waiting", "errors", "portable",
+    "calibration", "recipe", "arguments", "cost", "store", "measurement", "runner", "bundle",
+    "device", "cache", "settings", "target", "budget", "plan", "program", "documents", "progress",
+    "interrupt", "waiting", "errors", "portable",
 ]  # fmt: skip
 # Frozen data at the foundations: these may know each other in any direction but a circle.
 LEAVES = {

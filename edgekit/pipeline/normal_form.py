@@ -1,0 +1,155 @@
+"""The one form of a model that all later steps work on.
+
+Its forward takes the flat tensors of Arguments one after another and leaves them as they are; its
+weights are plain parameters that have values; nothing in it is bfloat16 or float64. Layers and
+weights have the names that they had. The recipe's own model stays as it is, but that lazy modules
+are initialised.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
+
+from edgekit.arguments import Arguments
+from edgekit.errors import RecipeError
+from edgekit.pipeline.flat import FlatForward, with_forward
+from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
+from edgekit.pipeline.plain_weights import computes_weights, fold_weights, refresh_weights
+from edgekit.recipe import Inputs, as_float32
+
+# Of the largest output: what folding weights may change, and float32 in the place of float64.
+FOLDED_TOLERANCE, FLOAT32_TOLERANCE = 1e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class NormalForm:
+    """``outputs`` are what the model gives for ``example``, nested as it gives them; ``types`` are
+    those of the recipe's tensors that are computed in float32.
+    """
+
+    model: nn.Module
+    example: Inputs
+    outputs: Any
+    types: tuple[str, ...]
+
+
+def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> NormalForm:
+    """Raises RecipeError, and whatever the model raises when it is run on ``example``."""
+    types = other_types((*_tensors(model), *example))
+    if any(tensor.is_inference() for tensor in _tensors(model)):
+        model = _copy(model)
+    if types:
+        model = _in_float32(model, arguments, example, types)
+        example = as_float32(example)
+    if any(is_lazy(tensor) for tensor in _tensors(model)):
+        _run(model, arguments, example)
+    ran = _run(model, arguments, example)
+    if computes_weights(model):
+        model, ran = _with_plain_weights(model, arguments, example, ran.outputs)
+    if ran.changed or not arguments.are_plain:
+        model = with_forward(model, lambda own: FlatForward(own, arguments, ran.changed))
+    return NormalForm(model, example, ran.outputs, tuple(types))
+
+
+def _in_float32(
+    model: nn.Module, arguments: Arguments, example: Inputs, types: Sequence[str]
+) -> nn.Module:
+    """Raises RecipeError where the model needs float64."""
+    exact = None
+    if "float64" in types:
+        with suppress(Exception):  # of mixed types torch computes nothing; float32 will do
+            exact = _run(model, arguments, example).outputs
+    made = _copy(model)
+    to_float32(made)
+    if not isinstance(made, torch.fx.GraphModule):  # which was rewritten
+        made = with_forward(made, Float32Forward)
+    difference = _difference(exact, _run(made, arguments, as_float32(example)).outputs)
+    if exact is not None and difference > FLOAT32_TOLERANCE:
+        raise RecipeError(
+            f"the model needs float64, which devices have no fast kernels for: in float32 its "
+            f"outputs for example_inputs() differ by {difference:.2g} of the largest",
+            "compute what needs it before the model (differences of large numbers: times, "
+            "coordinates), and give the model float32",
+        )
+    return made
+
+
+def _with_plain_weights(
+    model: nn.Module, arguments: Arguments, example: Inputs, before: Any
+) -> tuple[nn.Module, _Ran]:
+    made = _copy(model)
+    fold_weights(made)
+    ran = _run(made, arguments, example)
+    difference = _difference(before, ran.outputs)
+    if difference > FOLDED_TOLERANCE:
+        raise RecipeError(
+            "the model computes some of its weights anew in every inference, and not always the "
+            f"same ones: with fixed weights its outputs differ by {difference:.2g} of the largest",
+            "remove the parametrization in model(): torch.nn.utils.parametrize."
+            "remove_parametrizations, or write weights that depend on nothing but parameters",
+        )
+    return made, ran
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """``changed`` are the places of the inputs that the model changed."""
+
+    outputs: Any
+    changed: frozenset[int]
+
+
+def _run(model: nn.Module, arguments: Arguments, example: Inputs) -> _Ran:
+    given = [tensor.clone() for tensor in example]
+    args, keywords = arguments.rebuild(given)
+    with torch.no_grad(), _buffers_restored(model):
+        outputs = model(*args, **keywords)
+    pairs = enumerate(zip(given, example, strict=True))
+    changed = {i for i, (own, like) in pairs if own._version or not torch.equal(own, like)}
+    return _Ran(outputs, frozenset(changed))
+
+
+@contextmanager
+def _buffers_restored(model: nn.Module) -> Iterator[None]:
+    """A model that keeps something from one run to the next starts as the recipe made it."""
+    before = [
+        (module, name, buffer, None if is_lazy(buffer) else buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    yield
+    for module, name, buffer, value in before:
+        if value is not None and name in module._buffers:
+            buffer.copy_(value)
+            module._buffers[name] = buffer
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    refresh_weights(model)
+    return copy.deepcopy(model)
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _difference(before: Any, after: Any) -> float:
+    """The largest difference of outputs, as a share of the largest value of each."""
+    pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after), strict=True)
+    worst = 0.0
+    for one, other in pairs:
+        if torch.is_tensor(one) and one.is_floating_point() and one.numel():
+            error = float((one.double() - other.double()).abs().max())
+            worst = max(worst, error / max(float(one.double().abs().max()), 1e-30))
+    return worst

@@ -1,0 +1,68 @@
+"""Weights that a model computes anew in every inference, folded into plain ones.
+
+What weight_norm, spectral_norm, orthogonal, a user's own parametrization or torch's pruning make of
+other weights is a constant once a model is trained: a device would compute it in every inference,
+and no quantizer takes it for a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+Removal = Callable[[nn.Module, str], object]
+# The older ones compute a weight in a hook before forward, and have a function that ends that.
+HOOKS: dict[type, Removal] = {
+    WeightNorm: remove_weight_norm,
+    SpectralNorm: remove_spectral_norm,
+    prune.BasePruningMethod: prune.remove,
+}
+
+
+def computes_weights(model: nn.Module) -> bool:
+    return any(parametrize.is_parametrized(m) or any(_hooks(m)) for m in model.modules())
+
+
+def refresh_weights(model: nn.Module) -> None:
+    """Compute the weights of hooks without gradients: with them they could not be copied."""
+    with torch.no_grad():
+        for module in model.modules():
+            for hook, _, _ in list(_hooks(module)):
+                hook(module, None)
+
+
+def fold_weights(model: nn.Module) -> None:
+    """Make every computed weight a plain one of the same name, in place."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            _fold_parametrizations(module)
+        for _, name, remove in list(_hooks(module)):
+            remove(module, name)
+
+
+def _fold_parametrizations(module: nn.Module) -> None:
+    """As remove_parametrizations, which would change the class that copies of a module share."""
+    lists = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        values = {name: getattr(module, name).detach().clone() for name in lists}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        trained = [p.requires_grad for p in lists[name].parameters(recurse=False)]
+        if trained:
+            module.register_parameter(name, nn.Parameter(value, any(trained)))
+        else:
+            module.register_buffer(name, value)
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[Callable[..., object], str, Removal]]:
+    """Each hook that computes a weight, the weight's name, and what removes it."""
+    for hook in module._forward_pre_hooks.values():
+        for kind, remove in HOOKS.items():
+            if isinstance(hook, kind):
+                yield hook, getattr(hook, "name", None) or hook._tensor_name, remove  # type: ignore[attr-defined]
