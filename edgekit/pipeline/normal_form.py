@@ -45,7 +45,7 @@ class NormalForm:
 def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> NormalForm:
     """Raises RecipeError, and whatever the model raises when it is run on ``example``."""
     types = other_types((*_tensors(model), *example))
-    if any(tensor.is_inference() for tensor in _tensors(model)):
+    if any(not is_lazy(t) and t.is_inference() for t in _tensors(model)):
         model = _copy(model)
     if types:
         model = _in_float32(model, arguments, example, types)
