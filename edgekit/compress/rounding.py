@@ -9,10 +9,11 @@ back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import unfold
+from torch.nn.functional import pad, unfold
 
 from edgekit.compress.graph import groups_of, operator_name
 from edgekit.compress.lockstep import Layer
@@ -55,11 +56,28 @@ def _columns(layer: Layer, inputs: torch.Tensor, groups: int) -> torch.Tensor:
     if operator_name(layer.node) == "linear":
         return inputs.reshape(1, -1, inputs.shape[-1])
     arguments = [*layer.node.args[3:6], *([1, 1], [0, 0], [1, 1])[len(layer.node.args[3:6]) :]]
-    stride, padding, dilation = (_pair(value) for value in arguments)
-    columns = unfold(inputs, layer.weight.shape[2:], dilation, padding, stride)
+    stride, dilation = _pair(arguments[0]), _pair(arguments[2])
+    padding = arguments[1]
+    if isinstance(padding, str):
+        inputs = _padded(inputs, layer.weight.shape[2:], dilation, padding)
+        padding = 0
+    columns = unfold(inputs, layer.weight.shape[2:], dilation, _pair(padding), stride)
     batch, _, places = columns.shape
     parts = columns.reshape(batch, groups, -1, places)
     return parts.permute(1, 0, 3, 2).reshape(groups, batch * places, -1)
+
+
+def _padded(
+    inputs: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: str
+) -> torch.Tensor:
+    """As a convolution pads by name: 'same' gives an odd zero to the right and below."""
+    if padding != "same":  # 'valid'
+        return inputs
+    sizes = []
+    for size, step in zip(reversed(kernel), reversed(dilation), strict=True):
+        total = step * (size - 1)
+        sizes += [total // 2, total - total // 2]
+    return pad(inputs, sizes)
 
 
 def _pair(value: Any) -> tuple[int, int]:
