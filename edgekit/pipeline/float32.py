@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from edgekit.recipe import AS_FLOAT32, dtype_name, own_defaults
 
 OTHERS = tuple(getattr(torch, name) for name in AS_FLOAT32)
+# What every module has.
+OWN = vars(nn.Module()).keys()
 CASTS = {torch.Tensor.double: torch.Tensor.float, torch.Tensor.bfloat16: torch.Tensor.float}
 
 
@@ -23,9 +25,12 @@ def other_types(tensors: Iterable[torch.Tensor]) -> list[str]:
 
 
 def to_float32(model: nn.Module) -> None:
-    """Make its weights and buffers float32, in place, where they are of another type."""
+    """Make all its tensors float32, in place, where they are of another type."""
     model._apply(_float32)  # type: ignore[no-untyped-call]
     for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in OWN and isinstance(value, (torch.Tensor, tuple, list, dict)):
+                vars(module)[name] = pytree.tree_map_only(torch.Tensor, _float32, value)
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.args = map_aggregate(node.args, _float32)
