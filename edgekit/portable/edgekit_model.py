@@ -82,9 +82,10 @@ class Model:
         self._turn = threading.RLock()
         self._runner = self._open()
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run it once. Gives its output, or a tuple where it has several.
 
+        Inputs go by position, in the order of `inputs`, by name as keywords, or all in one dict.
         An input is raw bytes, a buffer of the input's dtype (numpy, array.array), or numbers in
         lists. What has one dimension is taken in C order; else it must have the input's shape,
         dimensions of 1 aside. bfloat16 goes in as raw bytes only.
@@ -94,7 +95,8 @@ class Model:
         it has ended, all further calls fail too, until reload().
         """
         with self._turn:
-            outputs, self.last_latency_ms = self._runner.run(inputs)
+            ordered = _in_order(self._runner.inputs, inputs, named)
+            outputs, self.last_latency_ms = self._runner.run(ordered)
         return outputs[0] if len(outputs) == 1 else outputs
 
     @property
@@ -183,9 +185,6 @@ class _Runner:
             raise ModelError("the model belongs to another process: open it after the fork")
         if self._ended:
             raise ModelError(f"the model is closed: {self._ended}")
-        if len(inputs) != len(self.inputs):
-            wanted = ", ".join(map(str, self.inputs)) or "none"
-            raise TypeError(f"{len(inputs)} inputs were given; the model takes {wanted}")
         data = b"".join(map(_encode, self.inputs, inputs))
         kind, answer = self._exchange(HEADER.pack(b"EKF1", RUN, len(data)) + data)
         if kind == ERROR:
@@ -319,6 +318,21 @@ def _start(folder: Path, manifest: dict[str, Any], threads: int | None) -> subpr
 
 def _tensor(named: dict[str, Any], told: dict[str, Any]) -> Tensor:
     return Tensor(named["name"], told["dtype"], tuple(told["shape"]))
+
+
+def _in_order(
+    tensors: tuple[Tensor, ...], inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, ...]:
+    if len(inputs) == 1 and isinstance(inputs[0], dict) and not named:
+        inputs, named = (), inputs[0]
+    names = [tensor.name for tensor in tensors]
+    wrong = [str(name) for name in named if name not in names[len(inputs) :]]
+    if len(inputs) + len(named) != len(tensors) or wrong:
+        what = f" ({', '.join(wrong)} is not one to be named)" if wrong else ""
+        wanted = ", ".join(map(str, tensors)) or "none"
+        count = len(inputs) + len(named)
+        raise TypeError(f"{count} inputs were given{what}; the model takes {wanted}")
+    return (*inputs, *(named[name] for name in names[len(inputs) :]))
 
 
 def _encode(tensor: Tensor, value: Any) -> bytes:

@@ -13,8 +13,7 @@ from edgekit.errors import RecipeError
 Pair = namedtuple("Pair", "left right")
 
 
-def forward(image, state=None, *rest, scale=1.0):  # noqa: ARG001
-    ...
+def forward(image, state=None, *rest, scale=1.0): ...
 
 
 @pytest.mark.parametrize(

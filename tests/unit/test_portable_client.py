@@ -171,6 +171,36 @@ def test_as_many_inputs_as_the_model_has(tiny) -> None:
         tiny()
 
 
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [
+        ([b"abc", [1.5]], {}), ([b"abc"], {"in1": [1.5]}), ([], {"in1": [1.5], "in0": b"abc"}),
+        ([{"in1": [1.5], "in0": b"abc"}], {}),
+    ],
+)  # fmt: skip
+def test_inputs_by_position_and_by_name(tmp_path, inputs, named) -> None:
+    io = [tensor("uint8", 3), tensor("float32", 1)]
+    with Model(make(tmp_path / "tiny", io, io)) as model:
+        assert [o.tolist() for o in model(*inputs, **named)] == [[97, 98, 99], [1.5]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "named", "part"),
+    [
+        ([b"abc"], {"in0": b"abc"}, r"2 inputs were given \(in0 is not"),
+        ([b"abc"], {"other": [1.5]}, r"\(other is not"),
+        ([{"in0": b"abc"}], {}, "1 inputs were given; the model takes in0"),
+        ([{"in0": b"abc", "in1": [1.5]}], {"in1": [1.5]}, "not dict"),
+    ],
+)
+def test_names_that_do_not_fit(tmp_path, inputs, named, part) -> None:
+    io = [tensor("uint8", 3), tensor("float32", 1)]
+    with Model(make(tmp_path / "tiny", io, io)) as model:
+        with pytest.raises(TypeError, match=part):
+            model(*inputs, **named)
+        assert model(b"abc", [2.0])[1].tolist() == [2.0]
+
+
 @pytest.mark.parametrize("dtype", ITEM_SIZE)
 def test_every_dtype_there_and_back(tmp_path, dtype) -> None:
     io = [tensor(dtype, 2, 2)]
