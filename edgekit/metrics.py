@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RecipeError
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 def top1(
     predict: Callable[..., Any],
-    inputs: Iterable[Inputs | torch.Tensor],
+    inputs: Iterable[Inputs | Mapping[str, Any] | torch.Tensor],
     labels: Sequence[int] | torch.Tensor | None,
 ) -> float:
     """How often the class with the highest score is the label's, in points (0-100).
 
     ``predict`` gives scores of shape (N, classes); ``inputs`` yields one batch after another,
-    each what ``predict`` takes (a tuple of tensors, or one tensor), of any N; ``labels`` has one
-    class index for each of all N. Only one batch is held at a time.
+    each what ``predict`` takes (a tuple of tensors, a dict of keywords, or one tensor), of any N;
+    ``labels`` has one class index for each of all N. Only one batch is held at a time.
 
     Raises RecipeError: no labels, another number of them than of inputs, a label that is no
     class of the model, or outputs of another shape.
@@ -36,7 +36,7 @@ def top1(
     wanted = torch.as_tensor(labels)
     seen = hits = 0
     for item in inputs:
-        scores = _scores(predict(*item) if isinstance(item, (tuple, list)) else predict(item))
+        scores = _scores(_predicted(predict, item))
         part = wanted[seen : seen + len(scores)]
         if len(part) < len(scores):
             raise RecipeError(f"top1() got {len(wanted)} labels, but more inputs than that")
@@ -46,6 +46,12 @@ def top1(
     if seen < len(wanted) or seen == 0:
         raise RecipeError(f"top1() got {len(wanted)} labels, but {seen} inputs")
     return 100.0 * hits / seen
+
+
+def _predicted(predict: Callable[..., Any], item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return predict(**item)
+    return predict(*item) if isinstance(item, (tuple, list)) else predict(item)
 
 
 def _scores(outputs: Any) -> torch.Tensor:

@@ -138,7 +138,11 @@ def run(
     device: Device,
     inputs: Annotated[
         list[Path] | None,
-        typer.Option("--input", metavar="X.npy", help="One for each input, in the bundle's order."),
+        typer.Option(
+            "--input",
+            metavar="[NAME=]X.npy",
+            help="One for each input, in the bundle's order or by name.",
+        ),
     ] = None,
     outputs: Annotated[
         list[Path] | None,

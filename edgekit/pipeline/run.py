@@ -35,6 +35,7 @@ def run(
     progress: Progress | None = None,
 ) -> RunDocument:
     """Run a bundle once on a device: ``inputs`` and ``outputs`` are .npy files, in its order.
+    Inputs may be named instead: NAME=FILE for all of them.
 
     Each input has exactly the shape and type that the bundle's manifest tells; bfloat16 comes
     and goes as float32. Raises EdgekitError: an input that does not fit or cannot be read, and
@@ -46,7 +47,8 @@ def run(
     paths = [Path(path) for path in outputs]
     _check_counts(manifest, inputs, paths)
     specs = manifest.program.inputs
-    data = [read_input(Path(path), spec) for path, spec in zip(inputs, specs, strict=True)]
+    files = _in_order([str(path) for path in inputs], [spec.name for spec in specs])
+    data = [read_input(Path(path), spec) for path, spec in zip(files, specs, strict=True)]
     with reaching(device, accept_new_host_key, progress) as transport:
         installed = installed_on(transport, folder, manifest, peak_of(record), progress)
         with progress.stage("running"), Serving(installed, manifest.threads) as serving:
@@ -96,6 +98,12 @@ def _to_bfloat16(array: NDArray[Any]) -> bytes:
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     rounded = np.where(np.isnan(array), (bits >> 16) | 0x40, rounded)
     return rounded.astype("<u2").tobytes()
+
+
+def _in_order(files: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """The files in the order of ``names``, where each is given as NAME=FILE."""
+    named = dict(file.split("=", 1) for file in files if "=" in file)
+    return [named[name] for name in names] if named.keys() == set(names) else files
 
 
 def _check_counts(

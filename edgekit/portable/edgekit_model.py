@@ -324,7 +324,7 @@ def _in_order(
     tensors: tuple[Tensor, ...], inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[Any, ...]:
     if len(inputs) == 1 and isinstance(inputs[0], dict) and not named:
-        inputs, named = (), inputs[0]
+        return _in_order(tensors, (), inputs[0])
     names = [tensor.name for tensor in tensors]
     wrong = [str(name) for name in named if name not in names[len(inputs) :]]
     if len(inputs) + len(named) != len(tensors) or wrong:
