@@ -145,7 +145,8 @@ class Plan(BaseModel):
     correct        gain and bias correction
     round          rounding of the weights learned layer by layer
     train          training of int8, with the rounding in place, after all of these; null: none
-    float_layers   modules of the recipe's model that stay float, with what is inside them
+    float_layers   modules of the recipe's model that stay float, with what is inside them, and
+                   single operators of a module's own forward: ``head:cat``, ``:cat`` of the model's
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
 

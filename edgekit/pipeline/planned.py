@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 
+from edgekit.compress.graph import operator_names
 from edgekit.errors import RecipeError, SettingError
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.teacher import teacher_of
@@ -29,6 +31,8 @@ from edgekit.plan import (
     Training,
 )
 from edgekit.progress import Progress
+from edgekit.runtimes.export import export
+from edgekit.runtimes.quiet import quiet
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:
@@ -44,14 +48,7 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             "of their weights, are others",
             'build without --plan, or remove "structure" from the plan to use it all the same',
         )
-    known = layer_names(subject.model)
-    for layer in plan.float_layers:
-        if layer not in known:
-            near = get_close_matches(layer, known, n=1, cutoff=0.0)
-            raise SettingError(
-                f"the plan keeps the layer '{layer}' float, but the model has none of that name",
-                f"did you mean '{near[0]}'?" if near else None,
-            )
+    _check_names(plan, subject)
     if plan.is_quantized and not subject.calibration:
         raise SettingError(
             f"the plan is {plan.precision}, which needs calibration data, and "
@@ -68,6 +65,28 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             "add calibration() or training(), or give --calibration FILE.npz",
         )
     return plan.model_copy(update={"structure": own})
+
+
+def _check_names(plan: Plan, subject: Subject) -> None:
+    """Raises SettingError: a layer or an operator that the model has not."""
+    known = layer_names(subject.model)
+    if any(":" in name for name in plan.float_layers):
+        known += _operator_names(subject)
+    for layer in plan.float_layers:
+        if layer not in known:
+            near = get_close_matches(layer, known, n=1, cutoff=0.0)
+            what = "operator" if ":" in layer else "layer"
+            raise SettingError(
+                f"the plan keeps the {what} '{layer}' float, but the model has none of that name",
+                f"did you mean '{near[0]}'?" if near else None,
+            )
+
+
+def _operator_names(subject: Subject) -> list[str]:
+    """Those of the graph that is quantized."""
+    with quiet():
+        graph: Any = export(subject.model, subject.example).module()
+    return operator_names(graph.graph)
 
 
 def base_plan(
