@@ -33,8 +33,17 @@ ARITHMETIC = frozenset(
     )
 ) | {"math.ceil", "math.floor", "math.trunc"}  # fmt: skip
 GROWS = {"_operator.pow", "_operator.lshift"}
-SYMBOLIC = re.compile(r"torch\.(sym_(float|int|ite|max|min|not|sum)|_sym_\w+)")
+SYMBOLIC = re.compile(r"torch\.(sym_(float|int|ite|max|min|not|sqrt|sum)|_sym_\w+)")
 REGISTERED = re.compile(r"torch\.ops\.(aten|prims|quantized_decomposed|torchao)\.(\w+)\.(\w+)")
+# Python's & | ^ << >> on tensors, and the forms in place; no other name between underscores.
+DUNDER = re.compile(r"__(i?(and|or|xor|lshift|rshift))__")
+# What torch.vmap leaves in a graph: a level is opened, tensors enter and leave it, it is closed.
+VMAP = "torch._functorch.predispatch."
+OPENS, CLOSES = f"{VMAP}_vmap_increment_nesting", f"{VMAP}_vmap_decrement_nesting"
+BATCHING = frozenset(
+    (OPENS, CLOSES, f"{VMAP}_add_batch_dim", f"{VMAP}_remove_batch_dim",
+     f"{VMAP}lazy_load_decompositions")
+)  # fmt: skip
 CONTROL = frozenset(
     f"torch.ops.higher_order.{name}"
     for name in (
@@ -106,6 +115,8 @@ def _clean_record(record: dict[str, Any], kind: Any) -> dict[str, Any]:
         known[key] = _clean(record[key], hints[key], place)
     if name == "Node":
         _check_growth(known)
+    if name == "Graph":
+        _check_nesting(known["nodes"])
     if name == "ModuleCallSignature":
         known |= {key: _plain_tree(known[key]) for key in ("in_spec", "out_spec") if key in known}
     return known
@@ -156,6 +167,17 @@ def _check_growth(node: dict[str, Any]) -> None:
         raise RefusedError(f"its {node['target']} can grow without bound")
 
 
+def _check_nesting(nodes: list[dict[str, Any]]) -> None:
+    """A level of vmap that stays open would change what this process computes afterwards."""
+    depth = 0
+    for node in nodes:
+        depth += (node["target"] == OPENS) - (node["target"] == CLOSES)
+        if depth < 0:
+            break
+    if depth:
+        raise RefusedError("it opens a level of vmap and does not close it, or the other way")
+
+
 def _number(argument: Any) -> Any:
     value = next(iter(argument.values())) if argument else None
     if isinstance(value, dict):
@@ -172,18 +194,22 @@ def is_name(text: str) -> bool:
 
 
 def _is_operator(target: str) -> bool:
-    if target in ARITHMETIC or target in CONTROL or SYMBOLIC.fullmatch(target):
+    if target in ARITHMETIC | CONTROL | BATCHING or SYMBOLIC.fullmatch(target):
         return True
     found = REGISTERED.fullmatch(target)
-    return found is not None and "__" not in target and _takes_no_file(*found.groups())
+    return found is not None and _takes_no_file(*found.groups())
 
 
 def _takes_no_file(space: str, name: str, overload: str) -> bool:
+    """Is it a registered operator (no attribute of one), and none that opens files?"""
     import torch
 
+    if "__" in overload or ("__" in name and not DUNDER.fullmatch(name)):
+        return False
     operator = getattr(getattr(getattr(torch.ops, space), name, None), overload, None)
-    schema = getattr(operator, "_schema", None)
-    return schema is not None and not any("file" in given.name for given in schema.arguments)
+    if not isinstance(operator, torch._ops.OpOverload):
+        return False
+    return not any("file" in given.name for given in operator._schema.arguments)
 
 
 def _plain_tree(text: str) -> str:

@@ -36,10 +36,18 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
 
     try:
         with torch.no_grad(), _without_graphs():
-            exported = torch.export.export(_own_copy(module), example)
+            exported = _without_vmap(torch.export.export(_own_copy(module), example))
     except Exception as error:
         raise _explain(error) from error
     _refuse_data_dependent(exported)
+    return exported
+
+
+def _without_vmap(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """torch.vmap stays in a graph as calls of its inner functions, which a lowering gets wrong."""
+    targets = (getattr(node.target, "__module__", "") for node in exported.graph.nodes)
+    if "torch._functorch.predispatch" in targets:
+        return exported.run_decompositions({})
     return exported
 
 

@@ -188,6 +188,45 @@ def renamed(graph, old: str, new: str) -> None:
     graph.update(json.loads(text))
 
 
+def bits(keep, valid, ids):
+    """Python's operators on tensors: each keeps a name of its own in the program."""
+    mixed = ((ids & 3) ^ 2) << 1
+    mixed |= 5
+    mixed >>= 1
+    return keep & valid | ~keep ^ valid, mixed + (6 >> ids) + (ids.__iand__(6))
+
+
+def batched(keep, valid, ids):
+    import torch
+
+    return torch.vmap(lambda a, b: torch.vmap(torch.logical_and)(a, b))(keep, valid)
+
+
+def regions(keep, valid, ids):
+    import torch
+
+    with torch.no_grad():
+        x = ids * 2.0
+    with torch.autocast("cpu", enabled=False):
+        y = torch.sin(x)
+    return torch.cond(keep.any(), lambda t: t * 2, lambda t: t + 1, (y,))
+
+
+@pytest.mark.parametrize("forward", [bits, batched, regions])
+def test_what_torch_writes_is_taken(tmp_path, forward) -> None:
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, keep, valid, ids):
+            return forward(keep, valid, ids)
+
+    inputs = (torch.ones(1, 6).bool(), torch.arange(6)[None] > 2, torch.arange(6)[None])
+    expected = torch.utils._pytree.tree_leaves(Net()(*(x.clone() for x in inputs)))
+    torch.export.save(torch.export.export(Net().eval(), inputs), tmp_path / "made.pt2")
+    found = torch.utils._pytree.tree_leaves(opened(tmp_path / "made.pt2"))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def expression(graph, text: str) -> None:
     graph["graph_module"]["graph"]["sym_int_values"]["s"] = {"as_expr": {"expr_str": text}}
     for meta in graph["graph_module"]["graph"]["tensor_values"].values():
@@ -209,6 +248,7 @@ def tree(graph, kind: str, context) -> None:
 
 
 WRAP = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+PREDISPATCH = "torch._functorch.predispatch"
 FACTORY = {"default_factory_module": "evil_module", "default_factory_name": "D", "dict_context": []}
 ENUM = json.dumps({"__enum__": 1, "fqn": "evil_module:D", "name": "a"})
 ATTACKS = {
@@ -253,6 +293,16 @@ ATTACKS = {
         lambda g, _: extra_call(g, "torch.ops.inductor._reinterpret_tensor.default"),
         "no operator",
     ),
+    "dunder": (lambda g, _: extra_call(g, "torch.ops.aten.__class__.mro"), "no operator"),
+    "method": (lambda g, _: extra_call(g, "torch.ops.aten.add.__call__"), "no operator"),
+    "opened": (
+        lambda g, _: extra_call(
+            g, f"{PREDISPATCH}._vmap_increment_nesting", {"as_int": 2}, {"as_string": "error"}
+        ),
+        "a level of vmap",
+    ),
+    "closed": (lambda g, _: extra_call(g, f"{PREDISPATCH}._vmap_decrement_nesting"), "of vmap"),
+    "inner": (lambda g, _: extra_call(g, f"{PREDISPATCH}._enter_dual_level"), "no operator"),
     "extension": (lambda g, _: extra_call(g, "#evil:run"), "no operator"),
     "factorial": (lambda g, _: extra_call(g, "math.factorial", {"as_int": 10**9}), "no operator"),
     "power": (

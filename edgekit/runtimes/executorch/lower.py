@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
 from edgekit.runtimes.base import Artifact
+from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.quiet import first_line, quiet
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
 
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
 
+        exported = rewrite(exported)
         steps = boundary_quantization(exported)
         try:
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])

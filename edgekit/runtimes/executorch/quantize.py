@@ -15,6 +15,7 @@ from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs, own_defaults
+from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -40,7 +41,7 @@ def prepare(
 
         if plan.linear == "dynamic_int4":
             model = _with_int4_weights(model, plan)
-        graph = export(model, example).module()
+        graph = rewrite(export(model, example)).module()
         with own_defaults():
             endless = clamp_masks(graph, calibration)
             _leave_float(graph, plan, endless)

@@ -1,0 +1,81 @@
+"""Rewrites what XNNPACK refuses as something equal that it takes, before anything is lowered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# What a new node takes over from the one that it replaces, so that reports name its layer.
+KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
+
+
+def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program, changed in place.
+
+    PReLU on anything but images becomes two rectifiers: XNNPACK's takes four dimensions, its
+    partitioner takes any, and the lowering then fails. A convolution of the general kind becomes
+    the one of its dimensions, which the quantizer knows.
+    """
+    for node in list(exported.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if str(node.target) == "aten.prelu.default" and node.args[0].meta["val"].dim() != 4:
+            _replace_prelu(node)
+        elif str(node.target) == "aten.convolution.default":
+            _replace_convolution(node)
+    return exported
+
+
+def _replace_prelu(node: torch.fx.Node) -> None:
+    """relu(x) - weight * relu(-x): equal to the last bit."""
+    import torch
+
+    aten = torch.ops.aten
+    given: tuple[Any, ...] = node.args
+    x, weight = given
+    with node.graph.inserting_before(node):
+        if x.meta["val"].dim() > 2 and weight.meta["val"].numel() > 1:  # channels come second
+            shape = [-1] + [1] * (x.meta["val"].dim() - 2)
+            weight = _call(node, aten.view.default, weight, shape)
+        positive = _call(node, aten.relu.default, x)
+        negative = _call(node, aten.relu.default, _call(node, aten.neg.default, x))
+        scaled = _call(node, aten.mul.Tensor, negative, weight)
+        result = _call(node, aten.sub.Tensor, positive, scaled)
+    _put_in_place(node, result)
+
+
+def _replace_convolution(node: torch.fx.Node) -> None:
+    import torch
+
+    aten = torch.ops.aten
+    plain = (None, aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+    turned = (
+        None, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+    )  # fmt: skip
+    given: tuple[Any, ...] = node.args
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = given
+    rest = [stride, padding, dilation, groups]
+    if transposed:
+        rest = [stride, padding, output_padding, groups, dilation]
+    operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
+    with node.graph.inserting_before(node):
+        _put_in_place(node, _call(node, operator, x, weight, bias, *rest))
+
+
+def _put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
+    node.replace_all_uses_with(other, propagate_meta=False)
+    node.graph.erase_node(node)
+
+
+def _call(like: torch.fx.Node, operator: Any, *arguments: Any) -> torch.fx.Node:
+    """A call in the place and the layer of ``like``."""
+    import torch
+
+    node = like.graph.call_function(operator, arguments)
+    values = torch.fx.node.map_arg(arguments, lambda given: given.meta["val"])
+    node.meta = {key: like.meta[key] for key in KEPT_META if key in like.meta}
+    node.meta["val"] = operator(*values)
+    return node

@@ -1,0 +1,65 @@
+"""What the rewrites before lowering compute, in torch; integration tests lower them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgekit.runtimes.executorch.rewrite import rewrite
+from edgekit.runtimes.quiet import quiet
+
+
+def prelu(count: int) -> nn.PReLU:
+    module = nn.PReLU(count)
+    nn.init.uniform_(module.weight, -0.3, 0.6)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Sequential(nn.Linear(8, 6), prelu(6)), (2, 8)),
+        (nn.Sequential(nn.Linear(8, 6), prelu(1)), (2, 8)),
+        (nn.Sequential(nn.Conv1d(3, 6, 3), prelu(6)), (2, 3, 9)),
+        (nn.Sequential(nn.Linear(9, 9), prelu(1)), (2, 3, 9)),
+        (nn.Sequential(nn.Conv3d(3, 6, 2), prelu(6)), (1, 3, 4, 4, 4)),
+        (nn.Sequential(nn.Identity(), prelu(1)), (5,)),
+    ],
+)
+def test_prelu_without_height_and_width_is_written_out(module, shape) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exported = rewrite(torch.export.export(module.eval(), (x,)))
+    assert "aten.prelu.default" not in {str(node.target) for node in exported.graph.nodes}
+    assert torch.equal(exported.module()(x), module(x))
+    named = [node for node in exported.graph.nodes if str(node.target) == "aten.sub.Tensor"]
+    assert [list(node.meta["nn_module_stack"].values())[-1][0] for node in named] == ["1"]
+
+
+def test_prelu_on_images_stays() -> None:
+    x = torch.randn(1, 3, 4, 4)
+    exported = rewrite(torch.export.export(prelu(3).eval(), (x,)))
+    assert "aten.prelu.default" in {str(node.target) for node in exported.graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "name"),
+    [
+        (nn.Conv1d(4, 6, 3, 2, 1, 1, 2), (1, 4, 9), "aten.conv1d.default"),
+        (nn.Conv2d(4, 6, 3, 2, 1, 1, 2, False), (1, 4, 9, 9), "aten.conv2d.default"),
+        (nn.Conv3d(4, 6, 3), (1, 4, 5, 5, 5), "aten.conv3d.default"),
+        (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1), (1, 4, 5, 5), "aten.conv_transpose2d.input"),
+        (nn.ConvTranspose1d(4, 6, 3, 2), (1, 4, 5), "aten.conv_transpose1d.default"),
+    ],
+)
+def test_the_general_convolution_becomes_the_one_that_the_quantizer_knows(
+    module, shape, name
+) -> None:
+    """Programs that were TorchScript, or that were decomposed, hold only aten.convolution."""
+    x = torch.randn(shape)
+    with quiet():
+        exported = torch.export.export(module.eval(), (x,)).run_decompositions()
+    assert "aten.convolution.default" in {str(node.target) for node in exported.graph.nodes}
+    exported = rewrite(exported)
+    assert name in {str(node.target) for node in exported.graph.nodes}
+    assert torch.equal(exported.module()(x), module(x))
