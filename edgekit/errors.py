@@ -21,6 +21,9 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -110,3 +113,24 @@ class DeviceError(EdgekitError):
 
 class HostKeyError(DeviceError):
     pass
+
+
+# Texts that report an error of somewhere else; what they were raised in is the cause.
+WRAPPERS = re.compile(
+    r"An error occurred when running|Failed (converting|to lower)|While executing"
+)
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on to the deepest cause.
+
+    What an error was raised beside (its context) counts only for one that says itself to be a
+    wrapper: elsewhere it is a lookup that failed on the way to something better to say.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        beside = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or (beside if WRAPPERS.match(str(current)) else None)

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from edgekit.cli.output import output
-from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError
+from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
 from edgekit.interrupt import is_fragile, takes_stop
 from edgekit.waiting import wait_passively
 
@@ -82,7 +82,8 @@ def _leave(code: int) -> NoReturn:
 
 def _fail(error: EdgekitError) -> int:
     if output.verbose:
-        traceback.print_exception(error, file=sys.stderr)
+        *_, cause = chain_of(error)
+        traceback.print_exception(cause, chain=False, file=sys.stderr)
     if output.json:
         from edgekit.documents import error_document
 

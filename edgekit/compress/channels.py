@@ -7,7 +7,6 @@ may be removed, and the function must stay what it was. What fails that is told,
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgekit.compress.copying import copy_of
 from edgekit.recipe import Inputs
 
 # Between the pruned copy and one that reads zeros there: sums of fewer terms.
@@ -77,7 +77,7 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
     refused = list(_recurrent(model))
     expected = outputs_of(model, example)
     try:
-        graph = _Graph(copy.deepcopy(model), example)
+        graph = _Graph(copy_of(model), example)
     except Exception as error:
         return [], [*refused, Refused("", f"torch-pruning cannot follow it: {_said(error)}")]
     for found in _groups(graph):
@@ -123,7 +123,7 @@ def without_channels(
     model: nn.Module, example: Inputs, gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy of the model without these channels of the groups that the layers are the first of."""
-    pruned = copy.deepcopy(model)
+    pruned = copy_of(model)
     graph = _Graph(pruned, example)
     for layer, channels in gone.items():
         graph.group(layer, list(channels)).prune()
@@ -136,7 +136,7 @@ def silenced(
     model: nn.Module, groups: Sequence[Group], gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy in which nobody reads these channels: what removing them must be equal to."""
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     layers = dict(copied.named_modules())
     with torch.no_grad():
         for group in groups:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from edgekit.documents import Accuracy, OutputFidelity, Parity
-from edgekit.errors import RuntimeFailure
+from edgekit.errors import RunnerError, RuntimeFailure
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import Lowered, lower
 from edgekit.pipeline.parity import compare, judge_without_labels, require
@@ -64,7 +66,11 @@ def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
 
 def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
     """Parity first, then the recipe's metric."""
-    with staged(lowered.artifact, tools.host_files) as here, Serving(here) as serving:
+    with (
+        _explaining(tools, lowered.artifact),
+        staged(lowered.artifact, tools.host_files) as here,
+        Serving(here) as serving,
+    ):
         run = run_serving(serving)
         with tools.progress.stage(f"checking parity of {plan.precision}"):
             parity = require(compare(subject, lowered, run, plan.precision))
@@ -85,6 +91,14 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
         fidelity=judged.outputs,
         divergence=judged.divergence,
     )
+
+
+@contextmanager
+def _explaining(tools: Tools, artifact: Artifact) -> Iterator[None]:
+    try:
+        yield
+    except RunnerError as error:
+        raise tools.runtime.explain(error, artifact.program) from error
 
 
 def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:

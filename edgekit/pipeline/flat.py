@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from edgekit.arguments import Arguments
+from edgekit.compress.copying import copy_of
 
 Forward = Callable[..., Any]
 
@@ -35,7 +35,7 @@ def with_forward(model: nn.Module, wrap: Callable[[Forward], Forward]) -> nn.Mod
     An attribute of the module, so that its class and the names of its layers stay; it is copied
     with the module. Only a module that cannot have one becomes the part ``model`` of another.
     """
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     if not _may_have_another(model):
         model = _Around(model).eval()
     wrapped = wrap(model.forward)

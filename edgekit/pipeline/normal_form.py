@@ -8,7 +8,6 @@ are initialised.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from edgekit.arguments import Arguments
+from edgekit.compress.copying import copy_of
 from edgekit.errors import RecipeError
 from edgekit.pipeline.flat import FlatForward, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
@@ -138,7 +138,7 @@ def _buffers_restored(model: nn.Module) -> Iterator[None]:
 
 def _copy(model: nn.Module) -> nn.Module:
     refresh_weights(model)
-    return copy.deepcopy(model)
+    return copy_of(model)
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from edgekit.calibration import MIN_TO_HOLD_OUT
 from edgekit.compress.batches import can_batch
+from edgekit.compress.copying import copy_of
 from edgekit.compress.distill import (
     BATCH,
     Features,
@@ -135,7 +135,7 @@ def _job(
     if training.objective != "labels":
         asked = teacher_of(subject)
         if device.type != "cpu":
-            asked = copy.deepcopy(asked).to(device)
+            asked = copy_of(asked).to(device)
         compare = attention if subject.recipe.has("teacher") else hints
         features = (
             compare(model, asked, _on(device, subject.example)) if training.features else None

@@ -6,7 +6,6 @@ held against the recipe's own.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from torch import nn
 from edgekit.compress.batches import in_batches
 from edgekit.compress.channels import Group, with_own_weights, without_channels
 from edgekit.compress.compensate import compensate
+from edgekit.compress.copying import copy_of
 from edgekit.compress.importance import (
     Importance,
     by_batch_norm,
@@ -162,7 +162,7 @@ class _Work:
     interrupted: bool = False
 
     def run(self) -> tuple[nn.Module, _Found]:
-        self.model: nn.Module = copy.deepcopy(self.subject.model)
+        self.model: nn.Module = copy_of(self.subject.model)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
         if self.plan.sparsity is not None:
@@ -234,7 +234,7 @@ class _Work:
 
     def _sparsify(self, wanted: Sparsity) -> None:
         """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
-        before, told, rounds = copy.deepcopy(self.model), len(self.steps), len(wanted.between) + 1
+        before, told, rounds = copy_of(self.model), len(self.steps), len(wanted.between) + 1
         for index in range(rounds):
             ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
             self._zero(wanted.model_copy(update={"ratio": ratio}))
@@ -259,7 +259,7 @@ class _Work:
         self.steps[told:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
     def _zero(self, wanted: Sparsity) -> None:
-        progress, dense = self.tools.progress, copy.deepcopy(self.model)
+        progress, dense = self.tools.progress, copy_of(self.model)
         weights = weights_of(self.model)
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
@@ -330,7 +330,7 @@ def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.T
 
 def _read(subject: Subject, folder: Path) -> tuple[nn.Module, _Found]:
     found = _Found.model_validate_json((folder / FOUND).read_bytes())
-    model = copy.deepcopy(subject.model)
+    model = copy_of(subject.model)
     for gone in found.gone:
         model = without_channels(model, subject.example, dict(gone))
     _load(model, load_file(folder / WEIGHTS))

@@ -19,6 +19,7 @@ from edgekit.compress.divergence import fidelity_of
 from edgekit.errors import RecipeError
 from edgekit.measurement.fidelity import Fidelity, OutputKind
 from edgekit.pipeline.normal_form import NormalForm, normal_form
+from edgekit.pipeline.plain import plain, unwrapped
 from edgekit.pipeline.predict import (
     Outputs,
     Run,
@@ -129,7 +130,7 @@ def read_subject(
     ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
     """
     with progress.stage("loading the model and its data"):
-        arguments, form = _read_model(recipe)
+        arguments, form = _read_model(recipe, progress)
         outputs, structure = structure_of(form.outputs)
         _check_finite(recipe, outputs, structure)
         calibration: list[Inputs] = []
@@ -171,11 +172,13 @@ def with_accuracy(subject: Subject, progress: Progress) -> Subject:
         return replace(subject, fp32_accuracy=subject.evaluate(run_eager(subject.model)))
 
 
-def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
-    model = recipe.model()
+def _read_model(recipe: Recipe, progress: Progress) -> tuple[Arguments, NormalForm]:
+    model = unwrapped(recipe.model(), progress)
     _check_weights(recipe, model)
     arguments, example = recipe.example_inputs(parameters_of(model.forward))
     with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
+        args, keywords = arguments.rebuild(example)
+        model = plain(model, tuple(args), keywords, progress)
         return arguments, normal_form(model, arguments, example)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgekit.documents import Advice
+from edgekit.errors import RunnerError
 from edgekit.plan import Plan
 from edgekit.program import Program
 from edgekit.progress import Progress
@@ -104,6 +105,10 @@ class Runtime(Protocol):
         """What to write instead of the operators (operator, layer, count) that no delegate took;
         ``classes``: the name of each layer's class.
         """
+        ...
+
+    def explain(self, error: RunnerError, program: Program) -> RunnerError:
+        """Why a lowered program does not run on this host, in the terms of the user's model."""
         ...
 
     def good_until(self) -> str:

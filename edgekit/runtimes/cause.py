@@ -1,9 +1,8 @@
-"""What an error inside torch or a runtime is about: its deepest cause, the operator, the layer and
-the user's line.
+"""The cause of an error inside torch or a runtime: the operator, the layer and the user's line.
 
 torch and the runtimes wrap an error several times, and the outermost text ("An error occurred when
-running the ... pass") says least. The operator stands in the frames of the traceback, as the graph's
-node that was being worked on, with the layer and the line that it came from.
+running the ... pass") says least. The frames of the traceback hold the node of the graph that was
+worked on, and the node knows the layer and the line that it came from.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+
+from edgekit.compress.graph import module_of
+from edgekit.errors import chain_of
 
 MOST_CHARACTERS = 300
-# Texts that report an error of somewhere else; what they were raised in is the cause.
-WRAPPERS = re.compile(
-    r"An error occurred when running|Failed (converting|to lower)|While executing"
-)
 # What torch and fx append to a message: the graph, the node, traces.
 APPENDED = re.compile(
     r"\n\s*(While executing |GraphModule: |Original traceback|User Stack|def forward\(|"
@@ -71,22 +68,8 @@ def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cau
     if node is None and operator is not None:
         node = next((found for found in _graphs(chain, graph) if name_of(found) == operator), None)
     line = line_of(node) if node is not None else _last_line(str(deepest))
-    return Cause(deepest, said(deepest), operator, layer_of(node), line)
-
-
-def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on to the deepest cause.
-
-    What an error was raised beside (its context) counts only for one that says itself to be a
-    wrapper: elsewhere it is a lookup that failed on the way to something better to say.
-    """
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        beside = None if current.__suppress_context__ else current.__context__
-        current = current.__cause__ or (beside if WRAPPERS.match(str(current)) else None)
+    layer = module_of(node) if node is not None else None
+    return Cause(deepest, said(deepest), operator, layer, line)
 
 
 def said(error: BaseException) -> str:
@@ -111,11 +94,9 @@ def said(error: BaseException) -> str:
 
 def place(operator: str | None, layer: str | None, line: str | None) -> str:
     """Operator, layer and line as a part of a sentence that begins with a space, or ''."""
-    parts = [f" in {operator}" if operator else ""]
-    if layer is not None:
-        parts.append(f" of layer {layer}" if layer else " of the model itself")
-    parts.append(f" ({line})" if line else "")
-    return "".join(parts)
+    names = [operator, f"layer {layer}" if layer else None]
+    within = " of ".join(name for name in names if name)
+    return (f" in {within}" if within else "") + (f" ({line})" if line else "")
 
 
 def name_of(node: torch.fx.Node) -> str:
@@ -125,13 +106,6 @@ def name_of(node: torch.fx.Node) -> str:
     if schema is not None:
         return str(schema.name).replace("::", ".")
     return str(getattr(target, "__name__", target))
-
-
-def layer_of(node: torch.fx.Node | None) -> str | None:
-    """The module's name in the user's model, '' for the model itself, None where unknown."""
-    stack = node.meta.get("nn_module_stack") if node is not None else None
-    names = [str(value[0]) for value in (stack or {}).values()]
-    return names[-1] if names else None
 
 
 def line_of(node: torch.fx.Node) -> str | None:
@@ -155,9 +129,7 @@ def _raised_at(error: BaseException) -> str | None:
 
 def _node(error: BaseException) -> torch.fx.Node | None:
     """The operator that was being worked on, from the deepest frame that has one."""
-    import torch
-
-    for frame in _frames(error):
+    for frame in frames_of(error):
         for name in ("node", "n"):
             value = frame.f_locals.get(name)
             if isinstance(value, torch.fx.Node) and value.op == "call_function":
@@ -165,7 +137,8 @@ def _node(error: BaseException) -> torch.fx.Node | None:
     return None
 
 
-def _frames(error: BaseException) -> list[FrameType]:
+def frames_of(error: BaseException) -> list[FrameType]:
+    """Of its traceback, the deepest first."""
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
 
 
@@ -179,12 +152,10 @@ def _named(chain: list[BaseException]) -> str | None:
 
 def _graphs(chain: list[BaseException], graph: torch.fx.Graph | None) -> Iterator[torch.fx.Node]:
     """The operators of the user's graph, then of every graph that was at work."""
-    import torch
-
     if graph is not None:
         yield from (node for node in graph.nodes if node.op == "call_function")
     for error in reversed(chain):
-        for frame in _frames(error):
+        for frame in frames_of(error):
             for value in frame.f_locals.values():
                 if isinstance(value, torch.fx.GraphModule):
                     yield from (n for n in value.graph.nodes if n.op == "call_function")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from edgekit.errors import ExportError
+from edgekit.compress.copying import copy_of
+from edgekit.compress.graph import module_of
+from edgekit.errors import ExportError, chain_of
 from edgekit.recipe import Inputs, user_line
-from edgekit.runtimes.quiet import first_line
+from edgekit.runtimes.cause import find_cause, frames_of, line_of, name_of, place
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,23 @@ FIXED_SHAPES = (
     "a device plans its memory before it runs: multiply by a mask or use torch.where instead of "
     "x[x > 0], nonzero or unique, and topk with a fixed k instead of a slice up to .item()"
 )
-FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
+# What the deepest cause says, and what to do about it; the first that is found in it counts.
+HINTS = {
+    r"numpy\(\)|data pointer|data_ptr|__array__": "NumPy cannot be traced: compute with torch's "
+    "own functions in forward, or do it before the model",
+    r"fake tensor in the exported program|functorch|does not require grad": "gradients and "
+    "torch.func inside forward cannot be exported: write the derivative out, or leave it out",
+    r"__obj_flatten__|PackedParams": "the model is quantized already in torch: give the float "
+    "model and calibration(), and edgekit quantizes it",
+    r"_apply\(\): Couldn't swap": "move .half(), .bfloat16() and .to() of layers from forward to "
+    "model()",
+    r"ScriptModule|State dict entry": "give the model as the torch.nn.Module that the TorchScript "
+    "was made of, or convert it by itself with torch._export.converter.TS2EPConverter",
+}
+TRY_ALONE = (
+    "torch.export.export(model.eval(), inputs) must pass: write that line in another form, or move "
+    "it before or after the model"
+)
 
 
 def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedProgram:
@@ -34,11 +51,12 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
     """
     import torch
 
+    own = _own_copy(module)
     try:
         with torch.no_grad(), _without_graphs():
-            exported = _without_vmap(torch.export.export(_own_copy(module), example))
+            exported = _without_vmap(torch.export.export(own, example))
     except Exception as error:
-        raise _explain(error) from error
+        raise _explain(error, own) from error
     _refuse_data_dependent(exported)
     return exported
 
@@ -46,9 +64,8 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
 def _without_vmap(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """torch.vmap stays in a graph as calls of its inner functions, which a lowering gets wrong."""
     targets = (getattr(node.target, "__module__", "") for node in exported.graph.nodes)
-    if "torch._functorch.predispatch" in targets:
-        return exported.run_decompositions({})
-    return exported
+    has_vmap = "torch._functorch.predispatch" in targets
+    return exported.run_decompositions({}) if has_vmap else exported
 
 
 def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:
@@ -60,15 +77,9 @@ def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:
         if shape is not None and free_unbacked_symbols(shape):
             raise ExportError(
                 "the shape of a tensor depends on the values of the model's data"
-                + _place(str(node.meta.get("stack_trace"))),
+                + place(name_of(node), module_of(node), line_of(node)),
                 FIXED_SHAPES,
             )
-
-
-def _place(stack_trace: str) -> str:
-    """The last line of the trace that is not torch's own."""
-    own = [match for match in FRAME.finditer(stack_trace) if "/torch/" not in match["file"]]
-    return f" at {own[-1]['file']}:{own[-1]['line']}: {own[-1]['code']}" if own else ""
 
 
 class _WithoutGraphs:
@@ -98,21 +109,33 @@ def _own_copy(model: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    duplicate = copy.deepcopy(model)
+    duplicate = copy_of(model)
     for tensor in (*duplicate.parameters(), *duplicate.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
         tensor.requires_grad_(False)
     return duplicate
 
 
-def _explain(error: Exception) -> ExportError:
-    place = user_line(error)
-    at = f" at {place}" if place else ""
-    if "data-dependent" in str(error) or type(error).__name__ == "DataDependentOutputException":
+def _explain(error: Exception, model: torch.nn.Module) -> ExportError:
+    cause = find_cause(error)
+    layer = cause.layer if cause.layer is not None else _layer(cause.error, model)
+    line = user_line(cause.error) or user_line(error) or cause.line
+    text = "\n".join(str(each) for each in chain_of(error))
+    if "data-dependent" in text or type(cause.error).__name__ == "DataDependentOutputException":
         return ExportError(
-            f"the model's control flow depends on the values of its data{at}", ONE_GRAPH
+            "the model's control flow depends on the values of its data" + place(None, layer, line),
+            ONE_GRAPH,
         )
-    return ExportError(
-        f"torch.export cannot export the model{at}: {first_line(error)}",
-        "edgekit build -v shows torch's whole message",
-    )
+    hint = next((hint for said, hint in HINTS.items() if re.search(said, text)), TRY_ALONE)
+    where = place(cause.operator, layer, line)
+    return ExportError(f"torch.export cannot export the model{where}: {cause.said}", hint)
+
+
+def _layer(error: BaseException, model: torch.nn.Module) -> str | None:
+    """The innermost module that was running, by its name in the model."""
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    for frame in frames_of(error):
+        name = names.get(id(frame.f_locals.get("self")))
+        if name is not None:
+            return name
+    return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
 from edgekit.runtimes.base import Artifact
+from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse
 from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -26,18 +27,14 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
 
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
 
+        refuse(exported)
         exported = rewrite(exported)
         steps = boundary_quantization(exported)
-        try:
+        with blaming("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
             edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
             emitted = edge.to_executorch()
             layers = layers_of_program(emitted.exported_program())
             data = bytes(emitted.buffer)
-        except Exception as error:
-            raise RuntimeFailure(
-                f"ExecuTorch could not lower the model: {first_line(error)}",
-                "edgekit build -v shows the whole message",
-            ) from error
         return Artifact(data, FILE_NAME, describe(data, layers, steps))
 
 

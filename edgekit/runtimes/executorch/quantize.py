@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgekit.compress.copying import copy_of
 from edgekit.compress.graph import float_nodes, operator_name, within
 from edgekit.compress.masks import clamp_masks
 from edgekit.compress.simulate import ANNOTATION
-from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
+from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs, own_defaults
+from edgekit.runtimes.executorch.refuse import blaming, refuse
 from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.export import export
-from edgekit.runtimes.quiet import first_line, quiet
+from edgekit.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
 
 # Weights that share a scale: what XNNPACK's 4-bit kernels want a multiple of.
 INT4_GROUP = 32
+FLOAT = "build it with --precision fp32"
 
 
 def prepare(
@@ -35,13 +36,15 @@ def prepare(
     Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
     get no observer. Raises ExportError, RuntimeFailure.
     """
-    with quiet(), _blaming_the_quantizer():
+    with quiet(), blaming("the quantizer failed on this model", FLOAT):
         import torch
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         if plan.linear == "dynamic_int4":
             model = _with_int4_weights(model, plan)
-        graph = rewrite(export(model, example)).module()
+        exported = export(model, example)
+        refuse(exported)
+        graph = rewrite(exported).module()
         with own_defaults():
             endless = clamp_masks(graph, calibration)
             _leave_float(graph, plan, endless)
@@ -114,7 +117,7 @@ def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
             f"whose inputs are a multiple of {INT4_GROUP}",
             'use "linear": "dynamic" in the plan',
         )
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     int4: torch.dtype = getattr(torch, "int4")  # noqa: B009 - torch's own types do not tell it
     config = Int8DynamicActivationIntxWeightConfig(
         weight_dtype=int4, weight_granularity=PerGroup(INT4_GROUP)
@@ -141,7 +144,7 @@ def calibrate(
     """
     with (
         quiet(),
-        _blaming_the_quantizer(),
+        blaming("the quantizer failed on this model", FLOAT),
         own_defaults(),
         progress.stage("calibrating") as stage,
     ):
@@ -150,26 +153,13 @@ def calibrate(
 
 def convert(prepared: torch.fx.GraphModule, example: Inputs) -> torch.export.ExportedProgram:
     """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
-    with quiet(), _blaming_the_quantizer(), own_defaults():
+    with quiet(), blaming("the quantizer failed on this model", FLOAT), own_defaults():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         try:
             return export(convert_pt2e(prepared), example)
         except ExportError as error:  # the quantizer's graph, not the user's model
             raise RuntimeError(error.message) from error
-
-
-@contextmanager
-def _blaming_the_quantizer() -> Iterator[None]:
-    try:
-        yield
-    except EdgekitError:
-        raise
-    except Exception as error:
-        raise RuntimeFailure(
-            f"the quantizer failed on this model: {first_line(error)}",
-            "build it with --precision fp32",
-        ) from error
 
 
 def _keep_integers(prepared: torch.fx.GraphModule) -> None:

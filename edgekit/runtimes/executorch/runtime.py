@@ -8,8 +8,9 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
 from edgekit.documents import Advice
-from edgekit.errors import MissingExtraError
+from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
+from edgekit.program import Program
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Artifact, RunnerFiles
@@ -85,6 +86,11 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.advice import advise
 
         return advise(outside, classes)
+
+    def explain(self, error: RunnerError, program: Program) -> RunnerError:
+        from edgekit.runtimes.executorch.refuse import explain_run
+
+        return explain_run(error, program)
 
     def good_until(self) -> str:
         major, minor, _ = VERSION.split(".")

@@ -1,0 +1,167 @@
+"""The recipe's model as one that torch.export takes: wrappers off, TorchScript converted."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from edgekit.errors import RecipeError
+from edgekit.progress import Progress
+from edgekit.runtimes.cause import said
+from edgekit.runtimes.quiet import quiet
+
+# Modules that only hold another one, and where.
+WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+FROM_PYTHON = (
+    "give model() the torch.nn.Module that the TorchScript was made of, with its weights: "
+    "net.load_state_dict(torch.jit.load(file).state_dict())"
+)
+
+
+def unwrapped(model: nn.Module, progress: Progress) -> nn.Module:
+    """The module inside torch.compile and DataParallel, and the same for those inside it."""
+    model = _inside(model, "the model", progress)
+    for name, module in list(model.named_modules()):
+        if name and type(module).__name__ in WRAPPERS:
+            model.set_submodule(name, _inside(module, name, progress))
+    return model
+
+
+def plain(
+    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], progress: Progress
+) -> nn.Module:
+    """The model with TorchScript as torch's graphs, and without tensors that wait for a gradient.
+
+    Changed in place where that is possible. Raises RecipeError: TorchScript that torch cannot
+    convert, and what the model raises when it is run.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        model = _converted(model, "the model", _Call(args, keywords))
+        progress.note("the model is TorchScript: converted to a graph that gives the same outputs")
+    else:
+        _convert_inner(model, _Call(args, keywords), progress)
+    _detach(model)
+    return model
+
+
+class _Call(NamedTuple):
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+def _inside(module: nn.Module, name: str, progress: Progress) -> nn.Module:
+    while type(module).__name__ in WRAPPERS:
+        progress.note(f"{name} is wrapped in {type(module).__name__}: built without that")
+        module = getattr(module, WRAPPERS[type(module).__name__])
+    return module
+
+
+def _convert_inner(model: nn.Module, example: _Call, progress: Progress) -> None:
+    """Replace scripted and traced modules, each converted with the inputs that it gets here."""
+    scripted = _outermost_scripted(model)
+    if not scripted:
+        return
+    for name, calls in _calls_of(scripted, model, example).items():
+        if not calls:
+            continue  # it is no part of the graph
+        if len({_shapes(call) for call in calls}) > 1:
+            raise RecipeError(
+                f"the model's {name} is TorchScript and is called with inputs of different shapes",
+                FROM_PYTHON,
+            )
+        converted = _converted(scripted[name], f"the model's {name}", calls[0])
+        model.set_submodule(name, converted)
+        progress.note(f"{name} is TorchScript: converted to a graph that gives the same outputs")
+
+
+def _outermost_scripted(model: nn.Module) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, torch.jit.ScriptModule) and not inside:
+            found[name] = module
+    return found
+
+
+def _calls_of(
+    modules: dict[str, nn.Module], model: nn.Module, example: _Call
+) -> dict[str, list[_Call]]:
+    """What each of them is called with; scripted modules take no hooks."""
+    recorders = {name: _Recorder(module) for name, module in modules.items()}
+    for name, recorder in recorders.items():
+        model.set_submodule(name, recorder)
+    try:
+        with torch.no_grad():
+            model(*_own(example.args), **_own(example.keywords))
+    finally:
+        for name, module in modules.items():
+            model.set_submodule(name, module)
+    return {name: recorder.calls for name, recorder in recorders.items()}
+
+
+class _Recorder(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.calls: list[_Call] = []
+
+    def forward(self, *args: Any, **keywords: Any) -> Any:
+        self.calls.append(_Call(_own(args), _own(keywords)))
+        return self.inner(*args, **keywords)
+
+
+def _own(values: Any) -> Any:
+    """Copies: a model may change its inputs in place."""
+    return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, values)
+
+
+def _shapes(call: _Call) -> tuple[Any, ...]:
+    leaves = pytree.tree_leaves(call)
+    return tuple((leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves)
+
+
+def _converted(module: Any, what: str, call: _Call) -> nn.Module:
+    """A module of torch's own graphs that computes the same. Raises RecipeError."""
+    from torch._export.converter import TS2EPConverter
+
+    try:
+        with quiet(), torch.no_grad():
+            expected = module(*_own(call.args), **_own(call.keywords))
+            program = TS2EPConverter(module, _own(call.args), _own(call.keywords)).convert()
+            converted = program.module(check_guards=False)
+            found = converted(*_own(call.args), **_own(call.keywords))
+    except Exception as error:
+        raise RecipeError(
+            f"{what} is TorchScript that torch cannot convert: {said(error)}", FROM_PYTHON
+        ) from error
+    if not _are_close(found, expected):
+        raise RecipeError(f"{what} is TorchScript that torch converts wrongly", FROM_PYTHON)
+    for fixed in ("train", "eval"):  # torch makes them raise; here they only set a flag
+        converted.__dict__.pop(fixed, None)
+    return converted
+
+
+def _are_close(one: Any, other: Any) -> bool:
+    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs)
+
+
+def _detach(model: nn.Module) -> None:
+    """Tensors that a computation made wait for a gradient, and no copy of them can be made."""
+    for module in model.modules():
+        held = vars(module)
+        for name, value in held.items():
+            if name not in ("_modules", "_parameters") and _waits(value):
+                held[name] = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, value)
+
+
+def _waits(value: Any) -> bool:
+    tensors = (leaf for leaf in pytree.tree_leaves(value) if torch.is_tensor(leaf))
+    return any(not tensor.is_leaf for tensor in tensors)

@@ -1,0 +1,154 @@
+"""What ExecuTorch cannot do: refused before lowering where it is known, else explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgekit.compress.graph import module_of, operator_name
+from edgekit.errors import EdgekitError, RunnerError, RuntimeFailure
+from edgekit.program import Program
+from edgekit.runtimes.cause import Cause, find_cause, line_of, name_of, place
+
+if TYPE_CHECKING:
+    import torch
+
+FEATURES = (
+    "compute features such as spectra before the model, with torch or NumPy in the program that "
+    "feeds it, and let the model begin with real numbers"
+)
+OUTSIDE = "compute it before or after the model, in the program that calls it"
+OTHER_FORM = "write that line in another form, or compute it before or after the model"
+OWN_OPERATOR = (
+    "a device has ExecuTorch's kernels alone: write the operator as a function of torch's own"
+)
+TOP_K = "torch.topk(x, k) with a fixed k; of all values it is a sort"
+POOLING = "torch.max_pool2d with the size that gives the same output (the whole of it for 1)"
+# By the operator's name, for what has no kernel on a device.
+INSTEAD = {
+    "adaptive_max_pool1d": POOLING,
+    "adaptive_max_pool2d": POOLING,
+    "fractional_max_pool2d": POOLING,
+    "max_pool3d_with_indices": "two pooling layers in two dimensions, reshaped in between",
+    "sort": TOP_K,
+    "kthvalue": TOP_K,
+    "median": TOP_K,
+    "searchsorted": "(x[..., None] > edges).sum(-1)",
+    "bucketize": "(x[..., None] > edges).sum(-1)",
+    "erfinv": OUTSIDE,
+}
+# What the runner reports, and what to do about it.
+MISSING = re.compile(r"OperatorMissing \(0x14\): ([\w:.]+)")
+TEMPORARY = re.compile(r"\S*/edgekit-\w+/model\.\w+: ")
+RUN_HINTS = {
+    "xnn_status_unsupported_parameter": "XNNPACK takes no such shape or step: build it with "
+    "--precision fp32 to see whether the steps of int8 are the reason",
+    "resize a static tensor": "a delegate gives out a tensor in another order of dimensions: use "
+    "nn.SiLU or nn.Hardswish instead of softplus or mish between convolutions",
+    "Unhandled dtype": "convert to float32 or int32 instead",
+    "signal": "its kernels crashed: build it with --precision fp32, and report the model",
+}
+# Of these an artifact can be lowered, and then fails on the device.
+MOST_DIMENSIONS = 6
+DTYPES = frozenset(
+    (
+        "float32",
+        "float16",
+        "bfloat16",
+        "float64",
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+    )
+)
+
+
+def refuse(exported: torch.export.ExportedProgram) -> None:
+    """Refuse what no kernel takes, with its place. Raises RuntimeFailure."""
+    import torch
+
+    for node in exported.graph.nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if isinstance(value, torch.Tensor) and (found := _trouble(node, value)):
+                what, hint = found
+                raise RuntimeFailure(f"ExecuTorch has no {what}{_place(node)}", hint)
+
+
+def _trouble(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None:
+    import torch
+
+    if value.is_complex():
+        return "complex tensors", FEATURES
+    if value.layout != torch.strided:
+        return "sparse tensors", "make them dense: tensor.to_dense() in model()"
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        return f"kernels for {dtype} tensors", "convert to float32 or int32 instead"
+    if operator_name(node).startswith("conv") and value.dim() == 5:
+        return "three-dimensional convolution", (
+            "two-dimensional convolutions: over height and width for each depth, then over depth"
+        )
+    if node.op == "call_function" and value.dim() > MOST_DIMENSIONS:
+        return f"tensors of {value.dim()} dimensions", (
+            f"reshape to at most {MOST_DIMENSIONS}: merge neighbours that stay together"
+        )
+    return None
+
+
+def _place(node: torch.fx.Node) -> str:
+    """Of an input or a constant: where it is used first."""
+    user = node if node.op == "call_function" else next(iter(node.users), node)
+    operator = name_of(user) if user.op == "call_function" else None
+    return place(operator, module_of(user), line_of(user))
+
+
+@contextmanager
+def blaming(what: str, hint: str, graph: torch.fx.Graph | None = None) -> Iterator[None]:
+    """Turn whatever fails in a runtime's library into one error with its cause and its place."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except Exception as error:
+        raise _explain(what, find_cause(error, graph), hint) from error
+
+
+def _explain(what: str, cause: Cause, hint: str) -> RuntimeFailure:
+    text = str(cause.error)
+    if cause.operator and "is not in Core ATen opset" in text:
+        return no_kernel(cause.operator, cause.layer, cause.line)
+    if cause.operator and "Missing out variant" in text:
+        return no_kernel(cause.operator, cause.layer, cause.line)
+    return RuntimeFailure(f"{what}{cause.where}: {cause.said}", hint)
+
+
+def explain_run(error: RunnerError, program: Program) -> RunnerError:
+    """Why a lowered program does not run: the runner names files, the user knows layers."""
+    text = TEMPORARY.sub("", error.message)
+    if missing := MISSING.search(text):
+        rows = program.summary()["outside"]
+        layers = [row["layer"] for row in rows if row["operator"] == missing[1]]
+        found = no_kernel(missing[1], layers[0] if layers else None)
+        return RunnerError(found.message, found.hint, error.runner_code)
+    hint = next((hint for said, hint in RUN_HINTS.items() if said in text), OTHER_FORM)
+    return RunnerError(
+        f"the model was lowered and does not run on this host: {text}", hint, error.runner_code
+    )
+
+
+def no_kernel(operator: str, layer: str | None, line: str | None = None) -> RuntimeFailure:
+    """The error for an operator (aten.sort, mine.double) that no kernel on a device computes."""
+    space, _, name = operator.replace("::", ".").partition(".")
+    name = name.split(".")[0]
+    hint = INSTEAD.get(name, OUTSIDE if "linalg_" in name else OTHER_FORM)
+    if space not in ("aten", "prims"):
+        hint = OWN_OPERATOR
+    return RuntimeFailure(
+        f"ExecuTorch has no kernel for {space}.{name}{place(None, layer, line)}", hint
+    )
