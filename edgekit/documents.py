@@ -50,7 +50,8 @@ class Parity(Agreement):
     """The comparison that a build or a bench stands or falls by.
 
     ``reference`` and ``rule`` say in words what was compared with what; ``float_model`` is
-    reported beside it and never fails anything.
+    reported beside it and never fails anything. So is ``sequence``, of a model with state: its
+    outputs along the calibration inputs, states fed back, against the float model's.
     """
 
     passed: bool
@@ -58,6 +59,7 @@ class Parity(Agreement):
     rule: str = ""
     compared: int = 0
     float_model: Agreement | None = None
+    sequence: Agreement | None = None
 
 
 class WorstGroup(BaseModel):

@@ -265,8 +265,13 @@ def blaming(path: Path, what: str) -> Iterator[None]:
 
 def user_line(error: BaseException) -> str | None:
     """The deepest line of the traceback that is not torch's, Python's or edgekit's own."""
+    return line_of_user(traceback.extract_tb(error.__traceback__))
+
+
+def line_of_user(frames: Sequence[traceback.FrameSummary]) -> str | None:
+    """The same of frames, the outermost first."""
     own = ("<", str(Path(__file__).parent), sysconfig.get_path("stdlib"))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    for frame in reversed(frames):
         installed = "site-packages" in frame.filename
         if installed and any(f"/{name}/" in frame.filename for name in FOREIGN_PACKAGES):
             continue

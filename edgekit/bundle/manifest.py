@@ -8,15 +8,15 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.cache import file_digest
 from edgekit.documents import canonical_json
 from edgekit.errors import BundleError, UsageError
 from edgekit.plan import Plan
-from edgekit.program import Program
+from edgekit.program import Program, TensorSpec
 from edgekit.target import Architecture, RuntimeName
 
 MANIFEST = "manifest.json"
@@ -24,13 +24,14 @@ VERDICT = "verdict.json"
 RUNNER = "runner"
 CLIENT = "edgekit_model.py"
 LIBRARY_FOLDER = "lib"
+STATE_FOLDER = "state"
 BUNDLE_SCHEMA: Literal["edgekit.bundle/2"] = "edgekit.bundle/2"
 # What an unpacked manifest may be at most: a damaged one shall not fill the memory.
 MAX_JSON_BYTES = 64_000_000
 
-Role = Literal["model", "runner", "library", "golden", "client"]
+Role = Literal["model", "runner", "library", "golden", "client", "state"]
 # What the device needs to run the model: what size_mb counts, with the manifest.
-COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library")
+COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library", "state")
 
 
 # What a deployment may be called: it becomes a folder on the device.
@@ -94,6 +95,18 @@ class Golden(BaseModel):
     output_strides: tuple[int, ...]
 
 
+class StateTensor(BaseModel):
+    """What a model keeps from call to call: the program's ``input`` is the last call's
+    ``output``, and in the first call of a sequence the file ``initial`` (raw, in C order).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str
+    output: str
+    initial: str
+
+
 class Manifest(BaseModel):
     """``root``: the store's folder on the device, where the target names one."""
 
@@ -112,15 +125,40 @@ class Manifest(BaseModel):
     plan: Plan
     program: Program
     golden: Golden
+    state: tuple[StateTensor, ...] = ()
     files: tuple[File, ...]
+
+    @model_validator(mode="after")
+    def _states_are_inputs_and_outputs(self) -> Self:
+        """They are the last inputs and the last outputs, in order."""
+        count, listed = len(self.state), {file.path for file in self.files if file.role == "state"}
+        inputs = self.program.inputs[len(self.program.inputs) - count :]
+        outputs = self.program.outputs[len(self.program.outputs) - count :]
+        rows = [(spec.name, then.name) for spec, then in zip(inputs, outputs, strict=False)]
+        if rows != [(one.input, one.output) for one in self.state]:
+            raise ValueError("its state is not what its program ends with")
+        if not {one.initial for one in self.state} <= listed:
+            raise ValueError("the first value of a state is not among its files")
+        return self
+
+    @property
+    def own_inputs(self) -> tuple[TensorSpec, ...]:
+        """Without state."""
+        return self.program.inputs[: len(self.program.inputs) - len(self.state)]
+
+    @property
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
+        return self.program.outputs[: len(self.program.outputs) - len(self.state)]
 
     @property
     def model(self) -> str:
         return next(file.path for file in self.files if file.role == "model")
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON with a digest over all the rest of it."""
-        return seal(self.model_dump(mode="json"))
+        """Canonical JSON with a digest over all the rest of it. A model without state has no key
+        for it, as before there was one.
+        """
+        return seal(self.model_dump(mode="json", exclude=None if self.state else {"state"}))
 
     @property
     def digest(self) -> str:

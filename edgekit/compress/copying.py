@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -10,12 +11,15 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def copy_of(module: Module) -> Module:
-    """A deep copy. What no copy can be made of (locks, generators, open files) is shared."""
+def copy_of(module: Module, memo: Mapping[int, Any] | None = None) -> Module:
+    """A deep copy. What no copy can be made of (locks, generators, open files) is shared.
+    ``memo``: copies that are there already, as deepcopy takes them.
+    """
+    known = dict(memo or {})
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, dict(known))
     except Exception:  # of any kind: it comes from the attribute's own class
-        return copy.deepcopy(module, _shared(module))
+        return copy.deepcopy(module, _shared(module) | known)
 
 
 def _shared(module: nn.Module) -> dict[int, Any]:

@@ -32,20 +32,20 @@ def fidelity_of(
     floats: Sequence[Outputs],
     rows: int = 1,
     names: Sequence[str] | None = None,
-    kinds: Sequence[OutputKind] | None = None,
+    kinds: Sequence[OutputKind | None] | None = None,
 ) -> Fidelity:
     """What the float model's outputs are. ``floats``: of several inputs of ``rows`` rows each.
 
-    Without ``kinds`` an output counts as classes where that is evident, else as values.
+    Without a kind an output counts as classes where that is evident, else as values.
     """
     columns = list(zip(*[arrays(outputs) for outputs in floats], strict=True))
     names = names or [f"output_{index}" for index in range(len(columns))]
     profiles = []
     for index, (name, column) in enumerate(zip(names, columns, strict=True)):
         evident: OutputKind = "classes" if looks_like_classes(column) else "values"
-        kind = evident if kinds is None else kinds[index]
+        known = kinds[index] if kinds is not None else None
         batched = column[0].ndim > 0 and len(column[0]) == rows
-        profiles.append(profile(name, kind, kinds is None, batched, column))
+        profiles.append(profile(name, known or evident, known is None, batched, column))
     return Fidelity(tuple(profiles))
 
 

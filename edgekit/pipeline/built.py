@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
+from edgekit.pipeline.carried import State
 from edgekit.pipeline.ladder import Climbed
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Plan
@@ -31,6 +32,7 @@ class Built:
     inferences: int = 0
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
+    states: tuple[State, ...] = ()
 
 
 def built(
@@ -51,6 +53,7 @@ def built(
         parity=candidate.parity,
         accuracy_drop=candidate.accuracy_drop,
         inferences=candidate.inferences,
+        states=subject.states,
     )
 
 
@@ -58,7 +61,7 @@ def _named(artifact: Artifact, subject: Subject) -> Artifact:
     """With the recipe's own names for the program's inputs and outputs."""
     program = artifact.program
     names = {
-        "inputs": _renamed(program.inputs, subject.arguments.names),
+        "inputs": _renamed(program.inputs, subject.input_names),
         "outputs": _renamed(program.outputs, subject.structure.names),
     }
     return replace(artifact, program=program.model_copy(update=names))

@@ -10,7 +10,7 @@ from edgekit.documents import Accuracy, OutputFidelity, Parity
 from edgekit.errors import RunnerError, RuntimeFailure
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import Lowered, lower
-from edgekit.pipeline.parity import compare, judge_without_labels, require
+from edgekit.pipeline.parity import compare, in_sequence, judge_without_labels, require
 from edgekit.pipeline.predict import Counted, run_serving
 from edgekit.pipeline.stage import staged
 from edgekit.pipeline.subject import Subject
@@ -74,6 +74,7 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
         run = run_serving(serving)
         with tools.progress.stage(f"checking parity of {plan.precision}"):
             parity = require(compare(subject, lowered, run, plan.precision))
+            parity = parity.model_copy(update={"sequence": in_sequence(subject, run)})
         with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))

@@ -36,11 +36,21 @@ def with_forward(model: nn.Module, wrap: Callable[[Forward], Forward]) -> nn.Mod
     with the module. Only a module that cannot have one becomes the part ``model`` of another.
     """
     model = copy_of(model)
-    if not _may_have_another(model):
-        model = _Around(model).eval()
-    wrapped = wrap(model.forward)
+    if not may_have_another(model):
+        model = Around(model).eval()
+    own = vars(model).get("_wrapped_forward", model.forward)  # what was wrapped before
+    wrapped = wrap(own)
     vars(model).update(_wrapped_forward=wrapped, forward=MethodType(_wrapped_forward, model))
     return model
+
+
+def owner_of(forward: Forward) -> nn.Module:
+    """The module whose forward this is, or wraps."""
+    while not isinstance(forward, MethodType):
+        forward = forward.forward  # type: ignore[attr-defined]
+    owner = forward.__self__
+    assert isinstance(owner, nn.Module)
+    return owner
 
 
 def _wrapped_forward(model: nn.Module, *args: Any, **keywords: Any) -> Any:
@@ -48,7 +58,7 @@ def _wrapped_forward(model: nn.Module, *args: Any, **keywords: Any) -> Any:
     return vars(model)["_wrapped_forward"](*args, **keywords)
 
 
-class _Around(nn.Module):
+class Around(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -57,7 +67,7 @@ class _Around(nn.Module):
         return self.model(*args, **keywords)
 
 
-def _may_have_another(model: nn.Module) -> bool:
+def may_have_another(model: nn.Module) -> bool:
     """Not a generated module; nor one whose hooks or __call__ see the arguments before forward."""
     generated = isinstance(model, (torch.fx.GraphModule, torch.jit.ScriptModule))
     hooks = (*model._forward_pre_hooks, *model._forward_hooks)

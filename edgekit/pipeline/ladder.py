@@ -153,8 +153,13 @@ class _Climb:
             return
         if self.request.training is not None:
             self._try_trained(start, start.candidate, self.request.training, "int8 trained")
-        elif self.request.effort == "thorough" and not self._is_good(start):
+        elif self._may_distill and not self._is_good(start):
             self._try_trained(start, start.candidate, DISTILLATION, "int8 distilled")
+
+    @property
+    def _may_distill(self) -> bool:
+        """Training mixes inputs, and with them the states of unlike moments."""
+        return self.request.effort == "thorough" and not self.subject.states
 
     def _try_operators(self, mending: Mending) -> None:
         """Operators without weights in float, where rounding them loses most: no bytes, and far

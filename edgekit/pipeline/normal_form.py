@@ -24,6 +24,7 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.flat import FlatForward, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
 from edgekit.pipeline.plain_weights import computes_weights, fold_weights, refresh_weights
+from edgekit.pipeline.slots import own_copy
 from edgekit.recipe import Inputs, as_float32
 
 # Of the largest output: what folding weights may change, and float32 in the place of float64.
@@ -51,7 +52,7 @@ def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> Norm
         model = _in_float32(model, arguments, example, types)
         example = as_float32(example)
     if any(is_lazy(tensor) for tensor in _tensors(model)):
-        _run(model, arguments, example)
+        _initialise(model, arguments, example)
     ran = _run(model, arguments, example)
     if computes_weights(model):
         model, ran = _with_plain_weights(model, arguments, example, ran.outputs)
@@ -111,13 +112,21 @@ class _Ran:
 
 
 def _run(model: nn.Module, arguments: Arguments, example: Inputs) -> _Ran:
+    """A copy is run: a model may keep something from one run to the next."""
     given = [tensor.clone() for tensor in example]
     args, keywords = arguments.rebuild(given)
-    with torch.no_grad(), _buffers_restored(model):
-        outputs = model(*args, **keywords)
+    with torch.no_grad():
+        outputs = own_copy(model)(*args, **keywords)
     pairs = enumerate(zip(given, example, strict=True))
     changed = {i for i, (own, like) in pairs if own._version or not torch.equal(own, like)}
     return _Ran(outputs, frozenset(changed))
+
+
+def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None:
+    """Lazy modules learn their shapes in a first run."""
+    args, keywords = arguments.rebuild([tensor.clone() for tensor in example])
+    with torch.no_grad(), _buffers_restored(model):
+        model(*args, **keywords)
 
 
 @contextmanager

@@ -14,15 +14,18 @@ from edgekit.bundle.manifest import (
     LIBRARY_FOLDER,
     MANIFEST,
     RUNNER,
+    STATE_FOLDER,
     File,
     Golden,
     Manifest,
     Needs,
     Role,
     RuntimeInfo,
+    StateTensor,
 )
 from edgekit.cache import file_digest
 from edgekit.pipeline.built import Built
+from edgekit.pipeline.carried import State
 from edgekit.pipeline.predict import Run, from_bytes, to_bytes
 from edgekit.program import Program
 from edgekit.recipe import Inputs
@@ -61,6 +64,8 @@ def package(
     roles[CLIENT] = "client"
     golden = write_golden(draft, program, built.example, host_run)
     roles |= dict.fromkeys((*golden.inputs, *golden.outputs), "golden")
+    state = write_initial(draft, program, built.states)
+    roles |= dict.fromkeys((one.initial for one in state), "state")
     binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
     manifest = Manifest(
         edgekit=edgekit.__version__,
@@ -83,6 +88,7 @@ def package(
         plan=built.plan,
         program=program,
         golden=golden,
+        state=state,
         files=tuple(_file(draft, path, role) for path, role in sorted(roles.items())),
     )
     (draft / MANIFEST).write_bytes(manifest.to_bytes())
@@ -115,6 +121,22 @@ def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) 
         inputs=_write_all(draft, "golden/input", kept),
         outputs=_write_all(draft, "golden/output", thinned),
         output_strides=strides,
+    )
+
+
+def write_initial(
+    draft: Path, program: Program, states: Sequence[State]
+) -> tuple[StateTensor, ...]:
+    """Store what a sequence begins with. States are the program's last inputs and outputs."""
+    if not states:
+        return ()
+    (draft / STATE_FOLDER).mkdir()
+    initial = [to_bytes(state.initial) for state in states]
+    paths = _write_all(draft, f"{STATE_FOLDER}/initial", initial)
+    pairs = zip(program.inputs[-len(states) :], program.outputs[-len(states) :], strict=True)
+    return tuple(
+        StateTensor(input=given.name, output=found.name, initial=path)
+        for (given, found), path in zip(pairs, paths, strict=True)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.calibration import MIN_TO_HOLD_OUT, spread_over
-from edgekit.documents import OutputFidelity, Parity
+from edgekit.documents import Agreement, OutputFidelity, Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
     OutputsAgreement,
@@ -46,6 +46,24 @@ def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) 
     )
 
 
+def in_sequence(subject: Subject, run: Run) -> Agreement | None:
+    """The artifact's outputs along the calibration inputs, its own states fed back, against the
+    float model's; None of a model without state.
+    """
+    steps = subject.calibration[:MAX_JUDGED]
+    if not subject.states or not steps:
+        return None
+    count = len(subject.structure.names) - len(subject.states)
+    follow, eager, found = (
+        subject.in_sequence(run),
+        run_eager(subject.model),
+        OutputsAgreement(count),
+    )
+    for inputs in steps:
+        found.add(*([to_array(t) for t in ask(inputs)[:count]] for ask in (follow, eager)))
+    return found.worst()
+
+
 def require(parity: Parity) -> Parity:
     """Raise ParityError, saying what was compared, unless it passed."""
     if parity.passed:
@@ -74,18 +92,23 @@ class Judgement:
 
 def judge_without_labels(subject: Subject, run: Run) -> Judgement:
     """Hold an artifact against the float model on calibration inputs that were kept apart."""
-    floats, comparison = run_eager(subject.model), subject.fidelity.start()
+    floats, comparison = run_eager(subject.model), subject.own_fidelity.start()
+    run, count = subject.in_sequence(run), len(comparison.outputs)
     judged = spread_over(subject.judged, MAX_JUDGED)
     for inputs in judged:
-        pair = [[to_array(t) for t in outputs] for outputs in (run(inputs), floats(inputs))]
+        pair = [
+            [to_array(t) for t in outputs]
+            for outputs in (run(inputs)[:count], floats(inputs)[:count])
+        ]
         comparison.add(*pair)
     found = comparison.findings
     apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"
     kinds = "; ".join(_said(output) for output in found)
+    fed_back = ", states fed back" if subject.states else ""
     return Judgement(
         loss=comparison.loss,
         divergence=comparison.divergence,
-        judged_by=f"{kinds}, on {len(judged)} calibration inputs {apart}",
+        judged_by=f"{kinds}, on {len(judged)} calibration inputs {apart}{fed_back}",
         outputs=found,
     )
 

@@ -41,6 +41,7 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
     Raises SettingError: it is of a model of another structure, or names a layer that is not there;
     RecipeError: it trains, and the recipe's training() cannot.
     """
+    check_stateless(subject, plan.changes_the_model or bool(plan.trainings))
     own = subject.structure_digest
     if plan.structure not in (None, own):
         raise SettingError(
@@ -96,6 +97,7 @@ def base_plan(
 
     Raises RecipeError: its training() does not work.
     """
+    check_stateless(subject, options.qat or options.changes_the_model or options.distill)
     recipe = subject.recipe
     precision: Precision = "int8" if choice != "fp32" and subject.calibration else "fp32"
     plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
@@ -111,6 +113,17 @@ def base_plan(
         bare = {"compensate": False}
         cut, zeros = cut and cut.model_copy(update=bare), zeros and zeros.model_copy(update=bare)
     return plan.model_copy(update={"prune": cut, "sparsity": zeros, "recover": training})
+
+
+def check_stateless(subject: Subject, changes: bool) -> None:
+    """Raises SettingError: what changes or trains the model is for one without state."""
+    if subject.states and changes:
+        names = ", ".join(state.name for state in subject.states)
+        raise SettingError(
+            f"{subject.recipe.path}: a model with state ({names}) cannot be pruned, sparsified or "
+            "trained",
+            "leave --prune, --sparsity, --distill and --qat out",
+        )
 
 
 def _check_worth(subject: Subject, prune: Prune | None) -> None:

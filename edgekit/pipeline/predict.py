@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from edgekit.arguments import Arguments
 from edgekit.errors import RecipeError
 from edgekit.measurement.groups import Array
+from edgekit.pipeline.sequence import Carried
 from edgekit.progress import Stage
 from edgekit.recipe import Inputs, as_float32, describe_all, dtype_name
 from edgekit.runner.client import Serving
@@ -23,13 +24,15 @@ Run = Callable[[Inputs], Outputs]
 
 @dataclass(frozen=True)
 class Structure:
-    """How a model's outputs are arranged: names of the flat tensors, and the way back."""
+    """How a model's outputs are arranged: names of the flat tensors, and the way back. New states
+    come after the outputs, and have names only.
+    """
 
     names: tuple[str, ...]
     spec: pytree.TreeSpec
 
     def rebuild(self, outputs: Outputs) -> Any:
-        return pytree.tree_unflatten(outputs, self.spec)
+        return pytree.tree_unflatten(outputs[: self.spec.num_leaves], self.spec)
 
 
 def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
@@ -105,17 +108,43 @@ class Counted:
         return outputs
 
 
-def predictor(
-    run: Run, example: Inputs, arguments: Arguments, structure: Structure
-) -> Callable[..., Any]:
-    """Wrap ``run``: called as the model is, with batches too."""
-    whole = batched(run, example, structure)
+class Predictor:
+    """``predict``: wraps ``run``, called as the model is, with batches too. ``carried`` in its
+    place keeps states: then it takes one step of a sequence at a time.
+    """
 
-    def predict(*inputs: Any, **keywords: Any) -> Any:
-        leaves = arguments.flatten_call(inputs, keywords, "predict")
-        return structure.rebuild(whole(as_exported(leaves, example, arguments.names)))
+    def __init__(
+        self, run: Run | Carried, example: Inputs, arguments: Arguments, structure: Structure
+    ) -> None:
+        self._example, self._arguments, self._structure = example, arguments, structure
+        self._run = run
+        is_step = isinstance(run, Carried)
+        self._whole = step_by_step(run, example) if is_step else batched(run, example, structure)
 
-    return predict
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        leaves = self._arguments.flatten_call(inputs, keywords, "predict")
+        given = as_exported(leaves, self._example, self._arguments.names)
+        return self._structure.rebuild(self._whole(given))
+
+    def reset(self) -> None:
+        """Start a new sequence; without state this does nothing."""
+        if isinstance(self._run, Carried):
+            self._run.reset()
+
+
+def step_by_step(run: Run, example: Inputs) -> Run:
+    """Wrap ``run``, which keeps states: a batch could be steps, or sequences of their own."""
+
+    def run_step(inputs: Inputs) -> Outputs:
+        if any(a.shape != b.shape for a, b in zip(inputs, example, strict=True)):
+            raise RecipeError(
+                f"predict: the model has state and takes one step of a sequence at a time, "
+                f"{describe_all(example)}, not {describe_all(inputs)}",
+                "call predict for each step, in order; predict.reset() starts a new sequence",
+            )
+        return run(inputs)
+
+    return run_step
 
 
 def batched(run: Run, example: Inputs, structure: Structure) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,19 @@ from edgekit.compress.batches import rows_of
 from edgekit.compress.divergence import fidelity_of
 from edgekit.errors import RecipeError
 from edgekit.measurement.fidelity import Fidelity, OutputKind
+from edgekit.pipeline.carried import State
 from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.plain import plain, unwrapped
 from edgekit.pipeline.predict import (
     Outputs,
+    Predictor,
     Run,
     Structure,
-    predictor,
     run_eager,
     structure_of,
 )
+from edgekit.pipeline.sequence import Carried, Following, along
+from edgekit.pipeline.state import find_state, try_twice
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs, Recipe, blaming, describe_all
 
@@ -48,7 +51,7 @@ class OutputsOfFloat:
         example: Inputs,
         calibration: Sequence[Inputs],
         names: Sequence[str],
-        kinds: Sequence[OutputKind] | None,
+        kinds: Sequence[OutputKind | None] | None,
     ) -> None:
         self._model, self._names, self._kinds = model, names, kinds
         self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
@@ -74,6 +77,25 @@ class Subject:
     calibration: tuple[Inputs, ...]
     fp32_accuracy: float | None
     outputs_of_float: OutputsOfFloat
+    states: tuple[State, ...] = ()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return (*self.arguments.names, *(state.name for state in self.states))
+
+    @property
+    def own_example(self) -> Inputs:
+        """Without states."""
+        return self.example[: len(self.arguments.names)]
+
+    @property
+    def initial_states(self) -> Inputs:
+        return tuple(state.initial for state in self.states)
+
+    @property
+    def own_fidelity(self) -> Fidelity:
+        """Without states, which matter by what they do to later outputs."""
+        return Fidelity(self.fidelity.outputs[: len(self.structure.names) - len(self.states)])
 
     @property
     def fidelity(self) -> Fidelity:
@@ -98,12 +120,18 @@ class Subject:
             return None
         return self.recipe.evaluate(self.predictor(run))
 
-    def predictor(self, run: Run) -> Callable[..., Any]:
-        return predictor(run, self.example, self.arguments, self.structure)
+    def predictor(self, run: Run) -> Predictor:
+        """A new sequence."""
+        carried = Carried(run, self.initial_states) if self.states else run
+        return Predictor(carried, self.own_example, self.arguments, self.structure)
+
+    def in_sequence(self, run: Run) -> Run:
+        """``run`` for calibration inputs; its own states are fed back, if it has any."""
+        return Following(run, self.calibration, self.initial_states) if self.states else run
 
     def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
         """One epoch of the recipe's training()."""
-        return self.recipe.training(epoch, self.arguments, self.example)
+        return self.recipe.training(epoch, self.arguments, self.own_example)
 
     @property
     def structure_digest(self) -> str:
@@ -133,18 +161,23 @@ def read_subject(
         arguments, form = _read_model(recipe, progress)
         outputs, structure = structure_of(form.outputs)
         _check_finite(recipe, outputs, structure)
+        with blaming(recipe.path, "the model, run twice on example_inputs(),"):
+            trial = try_twice(recipe.path, form.model, form.example)
         calibration: list[Inputs] = []
         if wants_calibration and calibration_file is not None:
             calibration = read_calibration(calibration_file, form.example, arguments.names)
         elif wants_calibration and recipe.has("calibration"):
             calibration = recipe.calibration(arguments, form.example)
         _check_variety(calibration, calibration_file or recipe.path)
+        with blaming(recipe.path, "the model, run on one input after the other,"):
+            found = find_state(recipe.path, form, arguments.names, calibration, trial)
     if form.types:
         types = " and ".join(form.types)
         progress.note(f"weights or inputs are {types}: computed in float32")
-    return Subject(
+    kinds = _output_kinds(recipe, structure)
+    subject = Subject(
         recipe=recipe,
-        model=form.model,
+        model=found.model,
         example=form.example,
         example_outputs=outputs,
         arguments=arguments,
@@ -152,8 +185,42 @@ def read_subject(
         calibration=tuple(calibration),
         fp32_accuracy=None,
         outputs_of_float=OutputsOfFloat(
-            form.model, form.example, calibration, structure.names, _output_kinds(recipe, structure)
+            found.model, form.example, calibration, structure.names, kinds
         ),
+    )
+    return _with_states(subject, found.states, kinds, progress) if found.states else subject
+
+
+def _with_states(
+    subject: Subject,
+    states: tuple[State, ...],
+    kinds: Sequence[OutputKind] | None,
+    progress: Progress,
+) -> Subject:
+    """The subject of a model that takes states after its inputs: calibration inputs, the steps of
+    one sequence, get those that the float model has there.
+    """
+    names = [state.name for state in states]
+    initial = tuple(state.initial for state in states)
+    progress.note(f"the model has state, which becomes inputs and outputs: {', '.join(names)}")
+    eager, example = run_eager(subject.model), (*subject.example, *initial)
+    with progress.stage("running the calibration inputs in sequence"):
+        calibration = along(eager, subject.calibration, initial)
+    own = subject.structure.names
+    structure = replace(subject.structure, names=(*own, *(f"{name}_next" for name in names)))
+    unknown: list[OutputKind | None] = [None] * len(own)
+    values: list[OutputKind | None] = ["values"] * len(names)
+    all_kinds = [*(unknown if kinds is None else kinds), *values]
+    return replace(
+        subject,
+        example=example,
+        example_outputs=eager(example),
+        structure=structure,
+        calibration=tuple(calibration),
+        outputs_of_float=OutputsOfFloat(
+            subject.model, example, calibration, structure.names, all_kinds
+        ),
+        states=states,
     )
 
 

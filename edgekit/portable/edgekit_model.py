@@ -70,6 +70,7 @@ class Model:
     ``folder``: `<root>/NAME/current` on a device, or any bundle. ``threads``: by default what it
     was built for. ``timeout_s``: what opening it or one request may take; by default any time.
     Threads may share a Model, their requests take turns. Processes may not: open it after a fork.
+    A model with state keeps it from call to call: `reset()` before each new sequence.
     Raises ModelError.
     """
 
@@ -96,7 +97,7 @@ class Model:
         """
         with self._turn:
             ordered = _in_order(self._runner.inputs, inputs, named)
-            outputs, self.last_latency_ms = self._runner.run(ordered)
+            outputs, self.last_latency_ms = self._runner.step(ordered)
         return outputs[0] if len(outputs) == 1 else outputs
 
     @property
@@ -106,6 +107,23 @@ class Model:
     @property
     def outputs(self) -> tuple[Tensor, ...]:
         return self._runner.outputs
+
+    @property
+    def state(self) -> tuple[bytes, ...]:
+        """What a model with state keeps from call to call, as raw bytes; else empty. Set it to go
+        on with a sequence that was interrupted by another.
+        """
+        return self._runner.state
+
+    @state.setter
+    def state(self, value: tuple[bytes, ...]) -> None:
+        with self._turn:
+            self._runner.set_state(value)
+
+    def reset(self) -> None:
+        """Start a new sequence: the state is again what it was at first."""
+        with self._turn:
+            self._runner.state = self._runner.initial
 
     @property
     def release(self) -> str:
@@ -119,7 +137,8 @@ class Model:
     def reload(self) -> None:
         """Open what the folder leads to now, then end what was open. Works after an error, too.
 
-        For a moment both are in memory. Raises ModelError: nothing has changed.
+        For a moment both are in memory; a new sequence starts. Raises ModelError: nothing has
+        changed.
         """
         with self._turn:
             old, self._runner = self._runner, self._open()
@@ -163,6 +182,7 @@ class _Runner:
 
     def __init__(self, folder: Path, threads: int | None, timeout_s: float | None) -> None:
         self.folder, self.manifest = folder, _read_manifest(folder)
+        self.initial = self.state = _read_state(folder, self.manifest)
         self._owner, self._timeout_s, self._deadline = os.getpid(), timeout_s, math.inf
         self._ended = ""  # why it has ended
         self._said = b""  # the end of its stderr
@@ -176,27 +196,42 @@ class _Runner:
             self.close()
             raise ModelError(f"{folder}/runner opened with kind {kind}: is it edgekit's?")
         told, program = json.loads(hello), self.manifest["program"]
-        self.inputs = tuple(map(_tensor, program["inputs"], told["inputs"]))
-        self.outputs = tuple(map(_tensor, program["outputs"], told["outputs"]))
+        self.all_inputs = tuple(map(_tensor, program["inputs"], told["inputs"]))
+        self.all_outputs = tuple(map(_tensor, program["outputs"], told["outputs"]))
+        # states are the last of both
+        self.inputs = self.all_inputs[: len(self.all_inputs) - len(self.initial)]
+        self.outputs = self.all_outputs[: len(self.all_outputs) - len(self.initial)]
 
-    def run(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
-        """The outputs, and the latency in ms."""
+    def step(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
+        """The outputs, and the latency in ms. The state goes on."""
+        found, latency_ms = self.run((*map(_encode, self.inputs, inputs), *self.state))
+        count = len(self.outputs)
+        self.state = tuple(map(bytes, found[count:]))
+        return tuple(map(_decode, self.outputs, found[:count])), latency_ms
+
+    def set_state(self, value: tuple[bytes, ...]) -> None:
+        if [len(part) for part in value] != [len(part) for part in self.initial]:
+            raise ValueError("the state is not one of this model")
+        self.state = tuple(map(bytes, value))
+
+    def run(self, inputs: tuple[bytes, ...]) -> tuple[list[Any], float]:
+        """All outputs of all inputs, states among them, raw; and the latency in ms."""
         if self._owner != os.getpid():
             raise ModelError("the model belongs to another process: open it after the fork")
         if self._ended:
             raise ModelError(f"the model is closed: {self._ended}")
-        data = b"".join(map(_encode, self.inputs, inputs))
+        data = b"".join(inputs)
         kind, answer = self._exchange(HEADER.pack(b"EKF1", RUN, len(data)) + data)
         if kind == ERROR:
             raise ModelError(f"the model failed: {json.loads(answer)['message']}")
-        expected = 8 + sum(tensor.byte_count for tensor in self.outputs)
+        expected = 8 + sum(tensor.byte_count for tensor in self.all_outputs)
         if kind != RESULT or len(answer) != expected:
             raise ModelError(f"the runner answered with kind {kind} and {len(answer)} bytes")
-        rest, outputs = memoryview(answer)[8:], []
-        for tensor in self.outputs:
-            outputs.append(_decode(tensor, rest[: tensor.byte_count]))
+        rest, found = memoryview(answer)[8:], []
+        for tensor in self.all_outputs:
+            found.append(rest[: tensor.byte_count])
             rest = rest[tensor.byte_count :]
-        return tuple(outputs), int.from_bytes(answer[:8], "little") / 1e6
+        return found, int.from_bytes(answer[:8], "little") / 1e6
 
     def kill(self, why: str) -> None:
         if self._owner == os.getpid():  # a fork's copy leaves its parent's runner alone
@@ -299,6 +334,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("schema") != "edgekit.bundle/2":
         raise ModelError(f"{path} is of another version: take the edgekit_model.py beside it")
     return manifest
+
+
+def _read_state(folder: Path, manifest: dict[str, Any]) -> tuple[bytes, ...]:
+    """What a sequence starts from: empty of a model without state."""
+    try:
+        return tuple((folder / one["initial"]).read_bytes() for one in manifest.get("state", ()))
+    except OSError as error:
+        raise ModelError(f"{error.filename}: {error.strerror}") from None
 
 
 def _start(folder: Path, manifest: dict[str, Any], threads: int | None) -> subprocess.Popen[bytes]:
@@ -416,12 +459,13 @@ def _check(runner: _Runner) -> list[str]:
     """
     manifest, inputs, problems = runner.manifest, [], []
     golden, quantized = manifest["golden"], manifest["plan"]["precision"] != "fp32"
-    for index, tensor in enumerate(runner.inputs):
+    for index, tensor in enumerate(runner.all_inputs):
         data = (runner.folder / golden["inputs"][index]).read_bytes()  # the beginning of a pattern
         repeats = -(-tensor.byte_count // len(data)) if data else 0
         inputs.append((data * repeats)[: tensor.byte_count])
-    for index, output in enumerate(runner.run(tuple(inputs))[0]):
-        tensor, stride = runner.outputs[index], golden["output_strides"][index]
+    for index, raw in enumerate(runner.run(tuple(inputs))[0]):
+        tensor, stride = runner.all_outputs[index], golden["output_strides"][index]
+        output = _decode(tensor, raw)
         data = (runner.folder / golden["outputs"][index]).read_bytes()  # every stride-th number
         found = _flatten(tensor, output.tolist())[0][::stride]
         expected = _decode(tensor._replace(shape=(len(found),)), memoryview(data)).tolist()

@@ -11,6 +11,7 @@ from rich.table import Table
 from edgekit.budget import BudgetLine
 from edgekit.documents import (
     Advice,
+    Agreement,
     BenchDocument,
     CheckDocument,
     DeployDocument,
@@ -163,7 +164,10 @@ def _parity(parity: Parity | None) -> str:
         return "not checked: there is no reference"
     verb = "passed" if parity.passed else "failed"
     inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
-    return f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
+    said = f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
+    if parity.sequence is None:
+        return said
+    return f"{said}; states fed back, against the float model: {_level(parity.sequence)}"
 
 
 def _cpu(found: Emulation) -> str:
@@ -174,7 +178,7 @@ def _cpu(found: Emulation) -> str:
     return f"passed on {where}: {_level(found.parity)}"
 
 
-def _level(parity: Parity) -> str:
+def _level(parity: Agreement) -> str:
     if parity.sqnr_db is None:
         return "bit-equal"
     return f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"

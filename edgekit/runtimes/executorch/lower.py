@@ -25,13 +25,15 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
+        from edgekit.runtimes.executorch.copies import WithoutCopies, has_copies
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
 
         refuse(exported)
         exported = rewrite(exported)
         steps = boundary_quantization(exported)
+        passes = [WithoutCopies()] if has_copies(exported) else None
         with blaming("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
-            edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            edge = to_edge_transform_and_lower(exported, passes, [XnnpackPartitioner()])
             emitted = edge.to_executorch()
             layers = layers_of_program(emitted.exported_program())
             data = bytes(emitted.buffer)

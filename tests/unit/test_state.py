@@ -1,0 +1,495 @@
+"""What a model remembers, and what in it is random: decided by running copies of it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils import _pytree as pytree
+
+from edgekit.errors import RecipeError
+from edgekit.pipeline.normal_form import NormalForm
+from edgekit.pipeline.sequence import Carried, Following, along
+from edgekit.pipeline.state import find_state, try_twice
+
+PATH = Path("recipe.py")
+X = (torch.linspace(-1, 1, 16).reshape(1, 8, 2),)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.build()
+        self.eval()
+
+    def build(self) -> None:
+        pass
+
+
+class Streaming(Model):
+    def build(self) -> None:
+        self.register_buffer("past", torch.full((1, 8, 4), 0.5))
+        self.conv = nn.Conv1d(8, 3, 5)
+
+    def forward(self, frame):
+        x = torch.cat([self.past, frame], 2)
+        self.past.copy_(x[:, :, -4:])
+        return self.conv(x)
+
+
+class RunningMean(Model):
+    def build(self) -> None:
+        self.register_buffer("mean", torch.zeros(1, 8, 1))
+
+    def forward(self, x):
+        self.mean.mul_(0.9).add_(0.1 * x.mean(2, keepdim=True))
+        return x - self.mean
+
+
+class Recurrent(Model):
+    """Two states, reassigned, in a layer."""
+
+    def build(self) -> None:
+        self.cell = nn.Module()
+        self.cell.register_buffer("h", torch.full((1, 6), 0.3))
+        self.cell.register_buffer("c", torch.zeros(1, 6))
+        self.lstm = nn.LSTMCell(16, 6)
+
+    def forward(self, x):
+        self.cell.h, self.cell.c = self.lstm(x.flatten(1), (self.cell.h, self.cell.c))
+        return self.cell.h
+
+
+class HiddenTuple(Model):
+    """Plain attributes, as many write them."""
+
+    def build(self) -> None:
+        self.hidden = (torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
+        self.lstm = nn.LSTM(16, 6, batch_first=True)
+
+    def forward(self, x):
+        y, self.hidden = self.lstm(x.flatten(1)[:, None], self.hidden)
+        return y
+
+
+class RingBuffer(Model):
+    """The last 16 steps; what is written now is read 15 calls later."""
+
+    def build(self) -> None:
+        self.register_buffer("ring", torch.zeros(1, 8, 16))
+        self.register_buffer("place", torch.zeros(1, dtype=torch.long))
+
+    def forward(self, x):
+        self.ring.index_copy_(2, self.place, x.mean(2, keepdim=True))
+        self.place.copy_((self.place + 1) % 16)
+        return self.ring.index_select(2, self.place)
+
+
+class Attention(Model):
+    """Keys and values of up to 20 steps, the later ones masked."""
+
+    def build(self) -> None:
+        self.register_buffer("keys", torch.zeros(1, 20, 16))
+        self.register_buffer("values", torch.zeros(1, 20, 16))
+        self.register_buffer("step", torch.zeros(1, dtype=torch.long))
+        self.project = nn.Linear(16, 48)
+
+    def forward(self, x):
+        query, key, value = self.project(x.flatten(1)).chunk(3, 1)
+        self.keys.index_copy_(1, self.step, key[:, None])
+        self.values.index_copy_(1, self.step, value[:, None])
+        scores = (self.keys @ query[:, :, None])[:, :, 0]
+        scores = scores.masked_fill(torch.arange(20) > self.step, -1e9)
+        self.step += 1
+        return (scores.softmax(1)[:, None] @ self.values)[:, 0]
+
+
+class WrittenByData(Model):
+    def build(self) -> None:
+        self.past = nn.Parameter(torch.zeros(1, 8, 2), requires_grad=False)
+
+    def forward(self, x):
+        y = x + self.past
+        self.past.data.copy_(0.5 * y)
+        return y
+
+
+class Containers(Model):
+    def build(self) -> None:
+        self.caches = {"a": torch.zeros(1, 8, 2), "b": [torch.zeros(1, 8, 2)]}
+        self.frames = deque([torch.zeros(1, 8, 2)] * 2, maxlen=2)
+
+    def forward(self, x):
+        y = x + self.caches["a"] - self.caches["b"][0] + self.frames[0]
+        self.caches["a"], self.caches["b"][0] = x, 0.5 * y
+        self.frames.append(x)
+        return y
+
+
+class Shared(Model):
+    """One tensor under two names."""
+
+    def build(self) -> None:
+        past = torch.zeros(1, 8, 2)
+        self.one, self.other = nn.Module(), nn.Module()
+        self.one.register_buffer("past", past)
+        self.other.register_buffer("past", past)
+
+    def forward(self, x):
+        y = x + self.other.past
+        self.one.past.copy_(x)
+        return y
+
+
+class LastInput(Model):
+    """The state is called as an input is, and is the input itself."""
+
+    def build(self) -> None:
+        self.x = torch.zeros(1, 8, 2)
+
+    def forward(self, x):
+        y = x - self.x
+        self.x = x
+        return y
+
+
+WITH_STATE = {
+    Streaming: ["past"],
+    RunningMean: ["mean"],
+    Recurrent: ["cell_h", "cell_c"],
+    HiddenTuple: ["hidden_0", "hidden_1"],
+    RingBuffer: ["ring", "place"],
+    Attention: ["keys", "values", "step"],
+    WrittenByData: ["past"],
+    Containers: ["caches_a", "caches_b_0", "frames_0", "frames_1"],
+    Shared: ["one_past"],
+    LastInput: ["x_state"],
+}
+
+
+def remember(model, others=(), example=X):
+    trial = try_twice(PATH, model, example)
+    return find_state(PATH, NormalForm(model, example, trial.result, ()), ("x",), others, trial)
+
+
+def steps(count: int):
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(1, 8, 2, generator=generator),) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", WITH_STATE)
+@pytest.mark.parametrize("others", [[], steps(3)], ids=["example", "calibration"])
+def test_state_goes_in_and_out(kind, others) -> None:
+    model = kind()
+    before = copy.deepcopy(model)
+    found = remember(model, others)
+    assert [state.name for state in found.states] == WITH_STATE[kind]
+    carried = Carried(lambda inputs: flat(found.model(*inputs)), [s.initial for s in found.states])
+    with torch.no_grad():
+        for _ in range(2):
+            untouched = copy.deepcopy(before)
+            for step in steps(20):
+                wanted = flat(untouched(*[tensor.clone() for tensor in step]))
+                assert all(map(torch.equal, carried(step), wanted))
+            carried.reset()
+
+
+def flat(result):
+    return [tensor.clone() for tensor in pytree.tree_leaves(result)]
+
+
+def test_state_that_stays_zero_on_the_example_is_found() -> None:
+    model = Streaming()
+    model.past.zero_()
+    found = remember(model, [], (torch.zeros(1, 8, 2),))
+    assert [state.name for state in found.states] == ["past"]
+
+
+def test_copies_of_the_made_model_are_apart() -> None:
+    found = remember(Streaming())
+    other = copy.deepcopy(found.model)
+    first = flat(found.model(*X, found.states[0].initial))
+    flat(other(*X, torch.zeros(1, 8, 4)))
+    assert all(map(torch.equal, first, flat(found.model(*X, found.states[0].initial))))
+
+
+class Counter(Model):
+    def build(self) -> None:
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        self.calls, self.seen = 0, []
+
+    def forward(self, x):
+        self.batches += 1
+        self.calls += 1
+        self.seen.append(x.mean())
+        return 2 * x
+
+
+class Shown(Model):
+    def build(self) -> None:
+        self.attention = None
+
+    def forward(self, x):
+        self.attention = x.softmax(1)
+        return 2 * self.attention
+
+
+class Anchors(Model):
+    def build(self) -> None:
+        self.anchors = None
+        self.register_buffer("strides", torch.zeros(2))
+        self.ready = False
+
+    def forward(self, x):
+        if not self.ready:
+            self.strides.copy_(torch.arange(2))
+            self.ready = True
+        if self.anchors is None:
+            self.anchors = torch.arange(x.shape[2]).float()
+        return x + self.anchors + self.strides
+
+
+class Scratch(Model):
+    def build(self) -> None:
+        self.register_buffer("work", torch.zeros(1, 8, 2))
+
+    def forward(self, x):
+        self.work.copy_(x)
+        return 2 * self.work
+
+
+class NormInTraining(Model):
+    def build(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        self.norm.train()
+        return self.norm(x)
+
+
+class NoiseWithoutEffect(Model):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training) + 0 * torch.randn_like(x)
+
+
+class SelfAttention(Model):
+    """Attention counts as random by its kind."""
+
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Counter, Shown, Anchors, Scratch, NormInTraining, NoiseWithoutEffect, SelfAttention],
+)
+def test_what_outputs_do_not_depend_on_is_no_state(kind) -> None:
+    found = remember(kind())
+    assert not found.states
+    for step in steps(3):
+        with torch.no_grad():
+            assert all(map(torch.equal, flat(found.model(*step)), flat(kind()(*step))))
+
+
+def test_a_model_that_writes_nothing_is_run_twice() -> None:
+    runs = []
+
+    class Counted(Model):
+        def forward(self, x):
+            runs.append(x)
+            return 2 * x
+
+    remember(Counted(), steps(3))
+    assert len(runs) == 2
+
+
+class NoneAtFirst(Model):
+    def build(self) -> None:
+        self.h, self.cell = None, nn.GRUCell(16, 6)
+
+    def forward(self, x):
+        self.h = x.new_zeros(1, 6) if self.h is None else self.h
+        self.h = self.cell(x.flatten(1), self.h)
+        return self.h
+
+
+class Growing(Model):
+    def build(self) -> None:
+        self.register_buffer("cache", torch.zeros(1, 8, 0))
+
+    def forward(self, x):
+        self.cache = torch.cat([self.cache, x], 2)
+        return self.cache.mean(2)
+
+
+class Position(Model):
+    def build(self) -> None:
+        self.register_buffer("ring", torch.zeros(1, 8, 4))
+        self.place = 0
+
+    def forward(self, x):
+        self.ring[:, :, self.place] = x.mean(2)
+        self.place = (self.place + 1) % 4
+        return self.ring.sum(2)
+
+
+class Threshold(Model):
+    """Nothing changes in the calls that are tried."""
+
+    def build(self) -> None:
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x if self.calls < 100 else 2 * x
+
+
+class Listed(Model):
+    def build(self) -> None:
+        self.frames: list[torch.Tensor] = []
+
+    def forward(self, x):
+        self.frames.append(x)
+        return torch.stack(self.frames).mean(0)
+
+
+class Record:
+    def __init__(self) -> None:
+        self.keys = None
+
+
+class InObject(Model):
+    def build(self) -> None:
+        self.cache = Record()
+
+    def forward(self, x):
+        keys = self.cache.keys
+        self.cache.keys = x if keys is None else torch.cat([keys, x], 2)
+        return self.cache.keys.mean(2)
+
+
+class FirstFrame(Model):
+    def build(self) -> None:
+        self.reference = None
+
+    def forward(self, x):
+        self.reference = x if self.reference is None else self.reference
+        return x - self.reference
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (NoneAtFirst, "h"),
+        (Growing, "cache"),
+        (Position, "place"),
+        (Threshold, "calls"),
+        (Listed, "frames"),
+        (InObject, "cache"),
+        (FirstFrame, "reference"),
+    ],
+)
+def test_what_cannot_be_an_input_is_refused_by_its_name(kind, name) -> None:
+    with pytest.raises(RecipeError, match=rf"\b{name}\b"):
+        remember(kind())
+
+
+class Dropout(Model):
+    def forward(self, x):
+        return F.dropout(x, 0.2)  # drawn
+
+
+class DropPath(Model):
+    """Changes an output once in a thousand calls."""
+
+    def forward(self, x):
+        return x * x.new_empty(1, 1, 1).bernoulli_(0.999)  # drawn
+
+
+class Noise(Model):
+    def forward(self, x):
+        return x + torch.rand_like(x)  # drawn
+
+
+class Sampling(Model):
+    def forward(self, x):
+        return torch.multinomial(torch.ones(1000), 10)  # drawn
+
+
+class Rrelu(Model):
+    def forward(self, x):
+        return F.rrelu(x, training=True)  # drawn
+
+
+class NumpyNoise(Model):
+    def forward(self, x):
+        return x + float(np.random.randn())  # drawn
+
+
+class PythonNoise(Model):
+    def forward(self, x):
+        return x + random.gauss(0, 1)  # drawn
+
+
+class NoiseInState(Model):
+    def build(self) -> None:
+        self.register_buffer("h", torch.zeros(1, 8, 2))
+
+    def forward(self, x):
+        y = x + self.h
+        self.h.copy_(torch.randn(1, 8, 2))  # drawn
+        return y
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Dropout, DropPath, Noise, Sampling, Rrelu, NumpyNoise, PythonNoise, NoiseInState],
+)
+def test_random_outputs_are_refused_with_the_line(kind) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(RecipeError, match=r"same input.*# drawn"):
+        remember(kind())
+
+
+def test_random_numbers_go_on_as_if_nothing_had_run() -> None:
+    class Unused(Model):
+        def forward(self, x):
+            torch.randn(3)
+            np.random.randn()
+            random.random()
+            return 2 * x
+
+    def draw():
+        return float(torch.rand(())), np.random.rand(), random.random()
+
+    def seed():
+        torch.manual_seed(3)
+        np.random.seed(3)
+        random.seed(3)
+
+    model = Unused()
+    seed()
+    wanted = draw()
+    seed()
+    remember(model)
+    assert draw() == wanted
+
+
+def test_errors_of_states_add_up_along_a_sequence() -> None:
+    def run(inputs):
+        x, state = inputs
+        return [x + state, state + 1]
+
+    data = along(run, [(torch.tensor([float(i)]),) for i in range(4)], [torch.zeros(1)])
+    assert [float(states) for _, states in data] == [0, 1, 2, 3]
+    off = Following(lambda i: [i[0] + i[1], i[1] + 1.5], data, [torch.zeros(1)])
+    assert [float(off(step)[0]) for step in data] == [0, 2.5, 5, 7.5]
+    assert float(off(data[2])[0]) == 5
