@@ -41,16 +41,23 @@ def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs
         both = None
         with suppress(Exception):
             both = run(joined(pair))
-    if both is None:
-        return False
-    return all(_is_joined(*three) for three in zip(*alone, both, strict=True))
+    return both is not None and same_when_joined(alone, both)
 
 
-def _is_joined(a: torch.Tensor, b: torch.Tensor, together: torch.Tensor) -> bool:
-    if a.dim() == 0 or len(together) != 2 * len(a):
+def same_when_joined(
+    alone: Sequence[Sequence[torch.Tensor]], together: Sequence[torch.Tensor]
+) -> bool:
+    """Are these the outputs of several inputs, one after the other in each tensor?"""
+    return all(_is_joined(*pair) for pair in zip(zip(*alone, strict=True), together, strict=True))
+
+
+def _is_joined(parts: Sequence[torch.Tensor], together: torch.Tensor) -> bool:
+    if any(part.dim() == 0 for part in parts):
         return False
-    expected = torch.cat([a, b]).float()
-    if expected.numel() == 0:
-        return True
-    error = (together.float() - expected).abs().max()
-    return bool(error <= SAME_TOLERANCE * expected.abs().max())
+    expected = torch.cat(list(parts))
+    if together.shape != expected.shape or together.dtype != expected.dtype:
+        return False
+    if expected.numel() == 0 or not expected.is_floating_point():
+        return torch.equal(together, expected)
+    error = (together - expected).float().abs().max()
+    return bool(error <= SAME_TOLERANCE * expected.float().abs().max())

@@ -18,6 +18,7 @@ from edgekit.compress.sparsity import zeros_of
 from edgekit.device.local import LocalTransport
 from edgekit.documents import CompressionStep
 from edgekit.errors import ExportError, RuntimeFailure
+from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.fingerprint import Fingerprint
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import lower
@@ -69,7 +70,7 @@ class Ledger:
         """Of ``model``, against the recipe's own; ``told``: what else the step has to say."""
         subject, progress = self.subject, self.tools.progress
         with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
-            accuracy = subject.evaluate(run_eager(model))
+            accuracy = subject.evaluate(Batched(model))
             inputs, floats = self._compared
             outputs = [run_eager(model)(one) for one in inputs]
             near = compared(subject.fidelity, outputs, floats)

@@ -13,8 +13,9 @@ from edgekit.measurement.agreement import (
     float_passes,
 )
 from edgekit.measurement.fidelity import MIN_GROUP_DB, MIN_WHOLE_DB
+from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.lowered import Lowered
-from edgekit.pipeline.predict import Run, run_eager, to_array
+from edgekit.pipeline.predict import Run, run_all, run_eager, to_array
 from edgekit.pipeline.subject import Subject
 from edgekit.plan import Precision
 
@@ -92,14 +93,11 @@ class Judgement:
 
 def judge_without_labels(subject: Subject, run: Run) -> Judgement:
     """Hold an artifact against the float model on calibration inputs that were kept apart."""
-    floats, comparison = run_eager(subject.model), subject.own_fidelity.start()
-    run, count = subject.in_sequence(run), len(comparison.outputs)
     judged = spread_over(subject.judged, MAX_JUDGED)
-    for inputs in judged:
-        pair = [
-            [to_array(t) for t in outputs]
-            for outputs in (run(inputs)[:count], floats(inputs)[:count])
-        ]
+    floats, comparison = run_all(Batched(subject.model), judged), subject.own_fidelity.start()
+    run, count = subject.in_sequence(run), len(comparison.outputs)
+    for inputs, wanted in zip(judged, floats, strict=True):
+        pair = [[to_array(t) for t in outputs[:count]] for outputs in (run(inputs), wanted)]
         comparison.add(*pair)
     found = comparison.findings
     apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"

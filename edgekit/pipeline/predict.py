@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from edgekit.runner.client import Serving
 
 Outputs = list[torch.Tensor]
 Run = Callable[[Inputs], Outputs]
+# Of many inputs at once, after how many progress is shown.
+COUNTED = 64
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ def run_serving(serving: Serving) -> Run:
     return run
 
 
+@runtime_checkable
+class Many(Protocol):
+    """A ``Run`` that takes many inputs at once faster than one by one (pipeline/batched.py)."""
+
+    def many(self, parts: Sequence[Inputs]) -> list[Outputs]: ...
+
+
+def run_all(run: Run, parts: Sequence[Inputs]) -> list[Outputs]:
+    return run.many(parts) if isinstance(run, Many) else [run(part) for part in parts]
+
+
 @dataclass
 class Counted:
     """``run``, with its inferences counted and shown. ``expected``: how many there will be, 0
@@ -103,9 +116,21 @@ class Counted:
 
     def __call__(self, inputs: Inputs) -> Outputs:
         outputs = self.run(inputs)
-        self.count += 1
-        self.stage.advance(self.count, self.expected)
+        self._add(1)
         return outputs
+
+    def many(self, parts: Sequence[Inputs]) -> list[Outputs]:
+        if not isinstance(self.run, Many):
+            return [self(part) for part in parts]
+        found: list[Outputs] = []
+        for start in range(0, len(parts), COUNTED):
+            found += self.run.many(parts[start : start + COUNTED])
+            self._add(len(parts[start : start + COUNTED]))
+        return found
+
+    def _add(self, count: int) -> None:
+        self.count += count
+        self.stage.advance(self.count, self.expected)
 
 
 class Predictor:
@@ -151,7 +176,7 @@ def batched(run: Run, example: Inputs, structure: Structure) -> Run:
     """Wrap ``run``: batches are split to the example's shapes and joined again."""
 
     def run_batch(inputs: Inputs) -> Outputs:
-        parts = [run(part) for part in split(inputs, example)]
+        parts = run_all(run, split(inputs, example))
         if len(parts) == 1:
             return parts[0]
         for name, tensor in zip(structure.names, parts[0], strict=True):

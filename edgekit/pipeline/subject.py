@@ -18,14 +18,17 @@ from edgekit.compress.batches import rows_of
 from edgekit.compress.divergence import fidelity_of
 from edgekit.errors import RecipeError
 from edgekit.measurement.fidelity import Fidelity, OutputKind
+from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.carried import State
 from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.plain import plain, unwrapped
 from edgekit.pipeline.predict import (
+    Counted,
     Outputs,
     Predictor,
     Run,
     Structure,
+    run_all,
     run_eager,
     structure_of,
 )
@@ -59,8 +62,7 @@ class OutputsOfFloat:
 
     @cached_property
     def fidelity(self) -> Fidelity:
-        eager = run_eager(self._model)
-        floats = [eager(inputs) for inputs in self._inputs]
+        floats = run_all(Batched(self._model), self._inputs)
         return fidelity_of(floats, self._rows, self._names, self._kinds)
 
 
@@ -235,8 +237,9 @@ def _output_kinds(recipe: Recipe, structure: Structure) -> Sequence[OutputKind] 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:
     """The subject with what its float model reaches by ``evaluate``."""
-    with progress.stage("evaluating the float model"):
-        return replace(subject, fp32_accuracy=subject.evaluate(run_eager(subject.model)))
+    with progress.stage("evaluating the float model") as stage:
+        counted = Counted(Batched(subject.model), stage)
+        return replace(subject, fp32_accuracy=subject.evaluate(counted))
 
 
 def _read_model(recipe: Recipe, progress: Progress) -> tuple[Arguments, NormalForm]:

@@ -13,6 +13,7 @@ from edgekit.compress.graph import module_of
 from edgekit.errors import ExportError, chain_of
 from edgekit.recipe import Inputs, user_line
 from edgekit.runtimes.cause import find_cause, frames_of, line_of, name_of, place
+from edgekit.runtimes.provenance import sharing_provenance
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
 
     own = _own_copy(module)
     try:
-        with torch.no_grad(), _without_graphs():
+        with torch.no_grad(), _without_graphs(), sharing_provenance():
             exported = _without_vmap(torch.export.export(own, example))
     except Exception as error:
         raise _explain(error, own) from error

@@ -9,6 +9,7 @@ from edgekit.program import Quantization
 from edgekit.runtimes.base import Artifact
 from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse
 from edgekit.runtimes.executorch.rewrite import rewrite
+from edgekit.runtimes.provenance import sharing_provenance
 from edgekit.runtimes.quiet import first_line, quiet
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
 def lower(exported: torch.export.ExportedProgram) -> Artifact:
     """Raises RuntimeFailure."""
-    with quiet():
+    with quiet(), sharing_provenance():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 

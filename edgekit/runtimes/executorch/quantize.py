@@ -64,6 +64,10 @@ def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
 
     config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
     quantizer = XNNPACKQuantizer().set_global(config)
+    if not any(_is_training(node) for node in graph.graph.nodes):
+        # these match batch norms in training alone; each traces twelve small models first
+        static = [one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if not one.is_qat]
+        quantizer.SUPPORTED_PATTERNS = static
     if plan.linear == "dynamic":
         dynamic = get_symmetric_quantization_config(plan.per_channel, is_dynamic=True)
         quantizer.set_operator_type(torch.ops.aten.linear.default, dynamic)
@@ -124,6 +128,12 @@ def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
     )
     quantize_(copied, config, filter_fn=fits)
     return copied
+
+
+def _is_training(node: torch.fx.Node) -> bool:
+    """A batch norm by its batch's own statistics."""
+    training: Any = node.args[5] if operator_name(node) == "batch_norm" else False
+    return bool(training)
 
 
 def _is_linear(node: torch.fx.Node) -> bool:
