@@ -72,6 +72,8 @@ class Recipe:
                 f"{self.path}: model() returned weights without values (on the 'meta' device)",
                 "load the weights in model(), on the CPU",
             )
+        for fixed in ("train", "eval"):  # in what torch.export gives they raise
+            vars(model).pop(fixed, None)
         return model.cpu().eval()
 
     def example_inputs(self, parameters: Sequence[str]) -> tuple[Arguments, Inputs]:

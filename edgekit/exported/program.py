@@ -69,8 +69,6 @@ def positional(exported: torch.export.ExportedProgram) -> torch.nn.Module:
     codegen.pytree_info = codegen.pytree_info._replace(orig_args=names, in_spec=flat)
     module.recompile()
     module._forward_pre_hooks.clear()  # they check the signature that it had
-    for fixed in ("train", "eval"):  # torch makes them raise; here they only set a flag
-        module.__dict__.pop(fixed, None)
     return module
 
 

@@ -15,10 +15,17 @@ from edgekit.compress.copying import copy_of
 Forward = Callable[..., Any]
 
 
-class FlatForward:
-    """Puts flat tensors in the order of ``arguments`` back into the structure that ``forward``
-    takes. Of the inputs at the places ``changed`` it is given a copy: it computes in place there.
+def flat_model(model: nn.Module, arguments: Arguments, changed: frozenset[int]) -> nn.Module:
+    """A copy of ``model`` that takes the flat tensors of ``arguments``, and computes on copies of
+    those at the places ``changed``, which it would change.
     """
+    if isinstance(model, torch.fx.GraphModule) and arguments.are_plain:
+        return _with_copies(model, changed)
+    return with_forward(model, lambda own: FlatForward(own, arguments, changed))
+
+
+class FlatForward:
+    """Puts flat tensors back into the structure that ``forward`` takes."""
 
     def __init__(self, forward: Forward, arguments: Arguments, changed: frozenset[int]) -> None:
         self.forward, self.arguments, self.changed = forward, arguments, changed
@@ -56,6 +63,19 @@ def owner_of(forward: Forward) -> nn.Module:
 def _wrapped_forward(model: nn.Module, *args: Any, **keywords: Any) -> Any:
     """torch.export wants a function; what it does lies in the module, to be copied with it."""
     return vars(model)["_wrapped_forward"](*args, **keywords)
+
+
+def _with_copies(model: torch.fx.GraphModule, changed: frozenset[int]) -> nn.Module:
+    """As with_forward, in the graph: so its layers keep their names."""
+    model = copy_of(model)
+    graph = model.graph
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    with graph.inserting_after(inputs[-1]):
+        for node in (inputs[index] for index in changed):
+            own = graph.call_function(torch.ops.aten.clone.default, (node,))
+            node.replace_all_uses_with(own, lambda user, own=own: user is not own)
+    model.recompile()
+    return model
 
 
 class Around(nn.Module):

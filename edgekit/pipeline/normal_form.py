@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from edgekit.arguments import Arguments
 from edgekit.compress.copying import copy_of
 from edgekit.errors import RecipeError
-from edgekit.pipeline.flat import FlatForward, with_forward
+from edgekit.pipeline.flat import flat_model, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
 from edgekit.pipeline.plain_weights import computes_weights, fold_weights, refresh_weights
 from edgekit.pipeline.slots import own_copy
@@ -57,7 +57,7 @@ def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> Norm
     if computes_weights(model):
         model, ran = _with_plain_weights(model, arguments, example, ran.outputs)
     if ran.changed or not arguments.are_plain:
-        model = with_forward(model, lambda own: FlatForward(own, arguments, ran.changed))
+        model = flat_model(model, arguments, ran.changed)
     return NormalForm(model, example, ran.outputs, tuple(types))
 
 
