@@ -195,7 +195,9 @@ class Advice(BaseModel):
 
 
 class VerdictDocument(Document):
-    """What ``build`` prints, and most of what ``check`` does. ``advice``: build's alone."""
+    """What ``build`` prints, and most of what ``check`` does. ``advice`` and ``notes`` (what was
+    changed in the recipe's model before all else): build's alone.
+    """
 
     bundle: str
     target: str
@@ -211,6 +213,7 @@ class VerdictDocument(Document):
     program: dict[str, Any] = {}
     relaxations: tuple[dict[str, Any], ...] = ()
     advice: tuple[Advice, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: dict[str, float] = {}
 
     @property

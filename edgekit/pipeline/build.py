@@ -225,6 +225,7 @@ class _Job:
                 asked = Request(wanted, most, options.effort, training, limit_s, base, lost)
                 climbed = climb(subject, tools, asked)
         document = self._bundle(built(subject, climbed, steps), host, name, folder)
+        document = document.model_copy(update={"notes": subject.notes})
         return self._advised(document, subject.model)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:

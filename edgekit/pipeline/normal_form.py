@@ -19,11 +19,10 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from edgekit.arguments import Arguments
-from edgekit.compress.copying import copy_of
 from edgekit.errors import RecipeError
 from edgekit.pipeline.flat import flat_model, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
-from edgekit.pipeline.plain_weights import computes_weights, fold_weights, refresh_weights
+from edgekit.pipeline.plain_weights import computes_weights, fold_weights
 from edgekit.pipeline.slots import own_copy
 from edgekit.recipe import Inputs, as_float32
 
@@ -33,21 +32,21 @@ FOLDED_TOLERANCE, FLOAT32_TOLERANCE = 1e-4, 1e-3
 
 @dataclass(frozen=True)
 class NormalForm:
-    """``outputs`` are what the model gives for ``example``, nested as it gives them; ``types`` are
-    those of the recipe's tensors that are computed in float32.
+    """``outputs`` are what the model gives for ``example``, nested as it gives them; ``notes`` say
+    what the user should know of it.
     """
 
     model: nn.Module
     example: Inputs
     outputs: Any
-    types: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> NormalForm:
     """Raises RecipeError, and whatever the model raises when it is run on ``example``."""
     types = other_types((*_tensors(model), *example))
     if any(not is_lazy(t) and t.is_inference() for t in _tensors(model)):
-        model = _copy(model)
+        model = own_copy(model)
     if types:
         model = _in_float32(model, arguments, example, types)
         example = as_float32(example)
@@ -58,7 +57,8 @@ def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> Norm
         model, ran = _with_plain_weights(model, arguments, example, ran.outputs)
     if ran.changed or not arguments.are_plain:
         model = flat_model(model, arguments, ran.changed)
-    return NormalForm(model, example, ran.outputs, tuple(types))
+    notes = [f"computed in float32: weights or inputs are {' and '.join(types)}"] if types else []
+    return NormalForm(model, example, ran.outputs, tuple(notes))
 
 
 def _in_float32(
@@ -69,7 +69,7 @@ def _in_float32(
     if types == ["float64"]:  # bfloat16 is less exact than float32
         with suppress(Exception):  # of mixed types torch computes nothing
             exact = _run(model, arguments, example).outputs
-    made = _copy(model)
+    made = own_copy(model)
     to_float32(made)
     if not isinstance(made, torch.fx.GraphModule):  # which was rewritten
         made = with_forward(made, Float32Forward)
@@ -89,7 +89,7 @@ def _in_float32(
 def _with_plain_weights(
     model: nn.Module, arguments: Arguments, example: Inputs, before: Any
 ) -> tuple[nn.Module, _Ran]:
-    made = _copy(model)
+    made = own_copy(model)
     fold_weights(made)
     ran = _run(made, arguments, example)
     difference = _difference(before, ran.outputs)
@@ -143,11 +143,6 @@ def _buffers_restored(model: nn.Module) -> Iterator[None]:
         if value is not None and name in module._buffers:
             buffer.copy_(value)
             module._buffers[name] = buffer
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    refresh_weights(model)
-    return copy_of(model)
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -28,20 +28,12 @@ def computes_weights(model: nn.Module) -> bool:
     return any(parametrize.is_parametrized(m) or any(_hooks(m)) for m in model.modules())
 
 
-def refresh_weights(model: nn.Module) -> None:
-    """Compute the weights of hooks without gradients: with them they could not be copied."""
-    with torch.no_grad():
-        for module in model.modules():
-            for hook, _, _ in list(_hooks(module)):
-                hook(module, None)
-
-
 def fold_weights(model: nn.Module) -> None:
     """Make every computed weight a plain one of the same name, in place."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             _fold_parametrizations(module)
-        for _, name, remove in list(_hooks(module)):
+        for name, remove in list(_hooks(module)):
             remove(module, name)
 
 
@@ -60,9 +52,9 @@ def _fold_parametrizations(module: nn.Module) -> None:
             module.register_buffer(name, value)
 
 
-def _hooks(module: nn.Module) -> Iterator[tuple[Callable[..., object], str, Removal]]:
-    """Each hook that computes a weight, the weight's name, and what removes it."""
+def _hooks(module: nn.Module) -> Iterator[tuple[str, Removal]]:
+    """For each hook that computes a weight the weight's name, and what removes it."""
     for hook in module._forward_pre_hooks.values():
         for kind, remove in HOOKS.items():
             if isinstance(hook, kind):
-                yield hook, getattr(hook, "name", None) or hook._tensor_name, remove  # type: ignore[attr-defined]
+                yield getattr(hook, "name", None) or hook._tensor_name, remove  # type: ignore[attr-defined]

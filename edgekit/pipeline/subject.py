@@ -68,7 +68,10 @@ class OutputsOfFloat:
 
 @dataclass(frozen=True)
 class Subject:
-    """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None."""
+    """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None.
+
+    ``notes`` say what was changed in the recipe's model before all else.
+    """
 
     recipe: Recipe
     model: torch.nn.Module
@@ -78,6 +81,7 @@ class Subject:
     structure: Structure
     calibration: tuple[Inputs, ...]
     fp32_accuracy: float | None
+    notes: tuple[str, ...]
     outputs_of_float: OutputsOfFloat
     states: tuple[State, ...] = ()
 
@@ -173,9 +177,8 @@ def read_subject(
         _check_variety(calibration, calibration_file or recipe.path)
         with blaming(recipe.path, "the model, run on one input after the other,"):
             found = find_state(recipe.path, form, arguments.names, calibration, trial)
-    if form.types:
-        types = " and ".join(form.types)
-        progress.note(f"weights or inputs are {types}: computed in float32")
+    for note in form.notes:
+        progress.note(note)
     kinds = _output_kinds(recipe, structure)
     subject = Subject(
         recipe=recipe,
@@ -186,6 +189,7 @@ def read_subject(
         structure=structure,
         calibration=tuple(calibration),
         fp32_accuracy=None,
+        notes=form.notes,
         outputs_of_float=OutputsOfFloat(
             found.model, form.example, calibration, structure.names, kinds
         ),

@@ -37,6 +37,7 @@ def render_verdict(document: VerdictDocument) -> str:
     program = document.program
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
+        *[("note", note) for note in document.notes],
         *steps_said(document.compression),
         ("precision", _precision(document)),
         *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],

@@ -55,18 +55,38 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
     own = _own_copy(module)
     try:
         with torch.no_grad(), _without_graphs(), sharing_provenance():
-            exported = _without_vmap(torch.export.export(own, example))
+            exported = _functional(torch.export.export(own, example))
     except Exception as error:
         raise _explain(error, own) from error
     _refuse_data_dependent(exported)
     return exported
 
 
-def _without_vmap(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """torch.vmap stays in a graph as calls of its inner functions, which a lowering gets wrong."""
-    targets = (getattr(node.target, "__module__", "") for node in exported.graph.nodes)
-    has_vmap = "torch._functorch.predispatch" in targets
-    return exported.run_decompositions({}) if has_vmap else exported
+def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without what is not a plain call of an operator: torch.vmap stays in a graph as
+    calls of its inner functions, which a lowering gets wrong; and x[:, 0] *= 2 as a change of a
+    view, which reaches x no more once something (an observer, a rounding) stands between.
+    """
+    nodes = exported.graph.nodes
+    has_vmap = any(
+        getattr(node.target, "__module__", "") == "torch._functorch.predispatch" for node in nodes
+    )
+    plain = not has_vmap and not any(_changes_by_a_view(node) for node in nodes)
+    return exported if plain else exported.run_decompositions({})
+
+
+def _changes_by_a_view(node: torch.fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return False
+    changed = node.all_input_nodes[0]
+    return any(_is_view(other) for other in (changed, *changed.users))
+
+
+def _is_view(node: torch.fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    aliases = [one.alias_info for one in schema.returns] if schema is not None else []
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:

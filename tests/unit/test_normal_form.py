@@ -17,7 +17,16 @@ from edgekit.pipeline.normal_form import normal_form
 from edgekit.recipe import as_float32
 from edgekit.runtimes.export import export
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
 X = torch.linspace(-1, 1, 8).reshape(1, 8)
+
+
+class Observed(torch.fx.Interpreter):
+    """Runs a graph with a copy after every operator, as an observer or a rounding is."""
+
+    def run_node(self, n):
+        result = super().run_node(n)
+        return result.clone() if torch.is_tensor(result) else result
 
 
 def read(model, example):
@@ -30,7 +39,8 @@ def read(model, example):
     exported = export(form.model, form.example)
     signature = exported.graph_signature
     assert not signature.user_inputs_to_mutate
-    for run in (form.model, exported.module(), copy.deepcopy(form.model)):
+    observed = Observed(exported.module(check_guards=False)).run
+    for run in (form.model, exported.module(), copy.deepcopy(form.model), observed):
         with torch.no_grad():
             outputs = pytree.tree_leaves(run(*form.example))
         for got, wanted in zip(outputs, pytree.tree_leaves(form.outputs), strict=True):
@@ -99,6 +109,12 @@ def by_slices(self, x):
     return self.a(nn.functional.relu_(x)), x
 
 
+def under_a_view(self, x):
+    view = x[:, :4] * 1, x[:, 4:]
+    x.add_(1)
+    return self.a(x), view[1] + view[0]
+
+
 @torch.inference_mode()
 def in_inference_mode(self, x):
     return self.a(x.sub_(0.5).div_(0.25))
@@ -108,7 +124,7 @@ def in_inference_mode(self, x):
     ("forward", "example"),
     [
         (clamped, (X,)), (in_a_dict, ({"x": X},)), (in_a_list, ([X, X + 1],)), (by_a_mask, (X,)),
-        (by_slices, (X,)), (in_inference_mode, (X,)),
+        (by_slices, (X,)), (in_inference_mode, (X,)), (under_a_view, (X,)),
     ],
 )  # fmt: skip
 def test_inputs_changed_in_place(forward, example) -> None:
@@ -117,6 +133,19 @@ def test_inputs_changed_in_place(forward, example) -> None:
         wanted = pytree.tree_leaves(net(*copy.deepcopy(example)))
     got = pytree.tree_leaves(read(net, example).outputs)
     assert all(map(torch.equal, got, wanted))
+
+
+def test_an_exported_program_that_changes_its_inputs() -> None:
+    from edgekit.exported.program import positional
+
+    example = (X.bfloat16(), [X.bfloat16()])
+    net = module(lambda self, x, ys: self.a(x.mul_(2) + ys[0][:, :8].add_(1).to(torch.bfloat16)))
+    exported = torch.export.export(net.bfloat16().eval(), example)
+    program = positional(exported)
+    vars(program).pop("train"), vars(program).pop("eval")  # as Recipe.model() does
+    form = read(program, (example[0], example[1][0]))
+    assert [name for name, _ in form.model.named_parameters()] == ["a.weight", "a.bias"]
+    assert form.outputs.dtype == torch.float32
 
 
 def test_the_recipes_own_model_is_called_as_ever() -> None:
@@ -257,7 +286,7 @@ class Casting(nn.Module):
 def test_other_types_are_computed_in_float32(dtype, given) -> None:
     for net in (nn.Sequential(nn.Linear(8, 8), nn.ReLU()).to(dtype), Casting(dtype)):
         form = read(net, (X.to(given),))
-        assert str(dtype).removeprefix("torch.") in form.types
+        assert str(dtype).removeprefix("torch.") in form.notes[0]
         tensors = (*form.model.parameters(), *pytree.tree_leaves(form.outputs), *form.example)
         assert {tensor.dtype for tensor in tensors} == {torch.float32}
         exported = export(form.model, form.example)
@@ -267,7 +296,7 @@ def test_other_types_are_computed_in_float32(dtype, given) -> None:
 
 def test_float64_inputs_of_a_float32_model() -> None:
     form = read(nn.Sequential(nn.Linear(8, 4)), (X.double(),))
-    assert form.types == ("float64",)
+    assert "float64" in form.notes[0]
     assert form.outputs.dtype == torch.float32
 
 
@@ -275,7 +304,7 @@ def test_half_precision_stays() -> None:
     net = nn.Sequential(nn.Linear(8, 4)).half()
     form = read(net, (X.half(),))
     assert form.model is net
-    assert form.types == ()
+    assert form.notes == ()
 
 
 def test_a_model_that_needs_float64_is_refused() -> None:
