@@ -34,6 +34,11 @@ def golden_inputs(folder: Path, manifest: Manifest) -> list[bytes]:
     ]
 
 
+def initial_state(folder: Path, manifest: Manifest) -> list[bytes]:
+    """What a sequence starts from; empty of a model without state."""
+    return [(folder / one.initial).read_bytes() for one in manifest.state]
+
+
 def require_golden(
     folder: Path, manifest: Manifest, installed: Installed, inputs: list[bytes], load: Load
 ) -> Parity:
