@@ -1,7 +1,8 @@
 """A stand-in for a native runner that speaks docs/runner.md: y = 2 x, three float32 values.
 
 DOUBLE_MODEL, as JSON, makes it another: `factor` for the 2, or lists of tensors, `inputs` and
-`outputs`; all inputs' bytes are then given back as the outputs. DOUBLE_FAULT is what goes wrong.
+`outputs`; all inputs' bytes are then given back as the outputs, the last `rotate` of them first.
+DOUBLE_FAULT is what goes wrong.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def serve(fault: str) -> None:
             message = f"the input has {length} bytes, not {wanted}"
             send(102, json.dumps({"code": 6, "message": message}).encode())
         elif MODEL["inputs"] != [TENSOR]:
-            send(101, struct.pack("<Q", 1000) + payload)
+            first = length - MODEL.get("rotate", 0)
+            send(101, struct.pack("<Q", 1000) + payload[first:] + payload[:first])
         else:
             values = [MODEL["factor"] * value for value in struct.unpack("<3f", payload)]
             send(101, struct.pack("<Q3f", 1000, *values))

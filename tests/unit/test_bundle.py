@@ -196,3 +196,18 @@ def test_time_is_not_in_the_manifest(tiny) -> None:
     before = (tiny / "manifest.json").read_bytes()
     time.sleep(0.01)
     assert read_manifest(tiny).to_bytes() == before
+
+
+def test_a_manifest_from_before_there_was_state_is_read_as_it_was(tiny) -> None:
+    data = json.loads((tiny / "manifest.json").read_bytes())
+    assert "state" not in data
+    assert read_manifest(tiny).digest == data["digest"]
+
+
+def test_a_state_is_what_the_program_ends_with(tiny) -> None:
+    data = json.loads((tiny / "manifest.json").read_bytes())
+    del data["digest"]
+    data["state"] = [{"input": "past", "output": "past_next", "initial": "model.pte"}]
+    (tiny / "manifest.json").write_bytes(seal(data))
+    with pytest.raises(BundleError, match="state"):
+        read_manifest(tiny)

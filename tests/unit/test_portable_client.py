@@ -258,6 +258,55 @@ def test_several_inputs_and_outputs_in_order(tmp_path) -> None:
         assert np.asarray(outputs[1]).tolist() == [[1.5, -2]]
 
 
+@pytest.fixture
+def delay(tmp_path):
+    """Gives what it was given two calls before; in bfloat16, so that bits must stay bits."""
+    tensors = [tensor("bfloat16", 1)] * 3
+    folder = make(tmp_path / "delay", tensors, tensors, rotate=2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "state").mkdir()
+    for index in (1, 2):
+        (folder / f"state/{index}").write_bytes(bytes([index, index]))
+    manifest["state"] = [
+        {"input": f"in{index}", "output": f"out{index}", "initial": f"state/{index}"}
+        for index in (1, 2)
+    ]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with Model(folder) as model:
+        yield model
+
+
+def bits(value: memoryview) -> bytes:
+    return bytes(value)[2:]  # the upper half of a float32
+
+
+def test_state_goes_from_call_to_call(delay) -> None:
+    assert [t.name for t in (*delay.inputs, *delay.outputs)] == ["in0", "out0"]
+    for _ in range(2):
+        found = [bits(delay(given)) for given in (b"aa", b"bb", b"cc", b"dd")]
+        assert found == [b"\2\2", b"\1\1", b"aa", b"bb"]
+        delay.reset()
+
+
+def test_sequences_may_take_turns(delay) -> None:
+    delay(b"aa")
+    kept = delay.state
+    delay.reset()
+    delay(b"bb")
+    delay.state = kept
+    assert delay.state == (b"aa", b"\1\1")
+    delay(b"cc")
+    assert bits(delay(b"dd")) == b"aa"
+    with pytest.raises(ValueError, match="state"):
+        delay.state = (b"a", b"b")
+
+
+def test_a_call_that_fails_leaves_the_state(delay) -> None:
+    with pytest.raises(ValueError, match="in0"):
+        delay(b"aaa")
+    assert delay.state == (b"\1\1", b"\2\2")
+
+
 def test_a_transposed_image_is_refused_and_a_flat_one_taken(tmp_path) -> None:
     io = [tensor("float32", 1, 3, 4, 5)]
     with Model(make(tmp_path / "tiny", io, io)) as model:
