@@ -21,6 +21,7 @@ from edgekit.errors import (
     RuntimeFailure,
     TrainingError,
 )
+from edgekit.measurement.fidelity import WHOLE_LIMIT
 from edgekit.pipeline.candidate import EVALUATE, Candidate, make
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import lower
@@ -35,6 +36,8 @@ from edgekit.plan import Effort, Plan, Precision, PrecisionChoice, Training
 DEFAULT_MAX_DROP = 1.0
 # Plain int8 that loses more is mended also where nobody named a limit, and its layers blamed.
 NOTICEABLE_DROP = 0.5
+# What is chosen on a simulation is judged on the artifact: of what passes, this much.
+NEARLY_PASSING = 0.7
 
 
 @dataclass(frozen=True)
@@ -210,14 +213,25 @@ class _Climb:
             self._fail("mixed", "no layer that is kept float brings it nearer to the float model")
             return
         loss = _loss(start) if start is not None else 100.0
-        count = bought.enough(self._limit / loss if loss > 0 else 1.0)
+        count = bought.enough(self._limit / loss if loss > 0 else 1.0, self._passing)
         while True:
             kept = tuple(sorted({*repaired.float_layers, *bought.layers[count - 1]}))
             plan = repaired.model_copy(update={"precision": "mixed", "float_layers": kept})
             found = self._try(plan, "mixed")
-            if found is None or self._is_good(found) or count == len(bought.layers):
+            if found is None or self._is_good(found):
                 return
+            if count == len(bought.layers):
+                break
             count = min(2 * count, len(bought.layers))
+        # repairs were chosen beside the layers that are float now: without them it may be nearer
+        if not repaired.is_plain:
+            self._try(self._plan("mixed").model_copy(update={"float_layers": kept}), "mixed")
+
+    @property
+    def _passing(self) -> float:
+        """The divergence that is good enough by itself; 0 where points decide."""
+        points = self.subject.recipe.has("evaluate") or "classes" in self.subject.fidelity.kinds
+        return 0.0 if points else NEARLY_PASSING * WHOLE_LIMIT
 
     def _try(self, plan: Plan, name: str) -> _Tried | None:
         """Build and judge one rung; what fails is told, and remembered if it is the first."""

@@ -23,7 +23,7 @@ LARGEST_BLOCK = 8
 # Bytes that are nothing beside the model's: below this share two offers cost alike.
 FREE_SHARE = 0.01
 # Int8 as near as this, against where it began, needs no further layer.
-NEAR_SHARE = 0.01
+NEAR_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Purchase:
     divergences: tuple[float, ...]
     before: float
 
-    def enough(self, share: float) -> int:
+    def enough(self, share: float, passing: float = 0.0) -> int:
         """How many purchases should leave no more than ``share`` of the divergence: what is lost
-        goes with it, roughly. All of them where none would.
+        goes with it, roughly. Or no more than ``passing``. All of them where none would.
         """
-        limit = share * self.before
+        limit = max(share * self.before, passing)
         near = (count for count, left in enumerate(self.divergences, 1) if left <= limit)
         return next(near, len(self.layers))
 
@@ -63,6 +63,7 @@ def purchases(
     with simulation.rounding(everywhere):
         before = now = compared(fidelity, simulation.run(judged), floats).divergence
     offers = _offers(simulation)
+    owners = {owner for point in simulation.points.values() for owner in point.owners}
     least_mb = FREE_SHARE * max(model_mb, 1e-6)
     price = {
         name: sum(float_cost_mb(simulation, owner) for owner in inside) + least_mb
@@ -85,6 +86,8 @@ def purchases(
             best = max(tried, key=lambda name: (now - tried[name]) / price[name])
             if tried[best] >= now:
                 break
+            if all(any(within(owner, own) for own in (*bought, best)) for owner in owners):
+                break  # nothing would be left in int8
             now = tried[best]
             bought = [own for own in bought if not within(own, best)] + [best]
             layers.append(tuple(sorted(bought)))
