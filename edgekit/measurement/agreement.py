@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.documents import Agreement
 from edgekit.measurement.fidelity import CONSTANT_ERROR
-from edgekit.measurement.groups import Array, Floats, Noise, Spread
+from edgekit.measurement.groups import MAX_GROUPS, Array, Floats, Noise, Spread
 
 FLOAT_TOLERANCE = 1e-3
 MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
@@ -18,6 +18,7 @@ MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
 NEARLY_DB, GROUP_SCATTER_DB = 1.0, 30.0
 DEVICE_FLOAT_TOLERANCE = 1e-4
 DEVICE_STEPS = 2
+MIN_GROUP_ELEMENTS = 32
 # JSON knows no infinity: what stands for "no number agrees".
 WORST_DIFF = 3.4e38
 WORST_SQNR_DB = -300.0
@@ -164,13 +165,41 @@ def float_passes(agreement: OutputsAgreement) -> bool:
     return agreement.worst_relative_diff <= FLOAT_TOLERANCE
 
 
-def device_passes(agreement: OutputsAgreement, steps: Sequence[float | None]) -> bool:
-    """On a device against the golden outputs: int8 within two steps of the output's scale,
-    float within 1e-4 relative.
+def device_passes(
+    actual: Sequence[Array], golden: Sequence[Array], steps: Sequence[Floats | float | None]
+) -> bool:
+    """On a device against the golden outputs: int8 within two steps, float (step None) within 1e-4
+    of the largest. ``steps``: of the output's scale, or one for each element (``group_steps``).
     """
-    return all(
-        output.relative_diff <= DEVICE_FLOAT_TOLERANCE
-        if step is None
-        else output.max_abs_diff <= DEVICE_STEPS * step * (1 + 1e-6)
-        for output, step in zip(agreement.outputs, steps, strict=True)
-    )
+    return all(output_passes(a, b, step) for a, b, step in zip(actual, golden, steps, strict=True))
+
+
+def output_passes(actual: Array, golden: Array, step: Floats | float | None) -> bool:
+    if actual.size != golden.size:
+        return False
+    a, b = actual.astype(np.float64).ravel(), golden.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore"):
+        difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    if step is not None:
+        allowed = DEVICE_STEPS * np.asarray(step).ravel() * (1 + 1e-6)
+    else:
+        largest = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+        allowed = np.asarray(DEVICE_FLOAT_TOLERANCE * largest)
+    return bool((difference <= allowed).all())
+
+
+def group_steps(golden: Array, shape: Sequence[int]) -> Floats:
+    """What stands for one int8 step of each element, where an output's last operator is float: a
+    255th of the range of the output, or of the narrowest of its groups that the element is in, and
+    never less than float artifacts may differ by. Groups of few elements have no range.
+    """
+    values = golden.astype(np.float64).reshape(shape)
+    values = np.where(np.isfinite(values), values, 0.0)
+    steps = np.full(values.shape, (values.max() - values.min()) / 255 if values.size else 0.0)
+    for axis, length in enumerate(values.shape):
+        if 1 < length <= MAX_GROUPS and values.size >= length * MIN_GROUP_ELEMENTS:
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            high, low = (f(values, axis=others, keepdims=True) for f in (np.max, np.min))
+            least = DEVICE_FLOAT_TOLERANCE / DEVICE_STEPS * np.maximum(high, -low)
+            steps = np.minimum(steps, np.maximum((high - low) / 255, least))
+    return steps

@@ -13,6 +13,7 @@ from edgekit.measurement.agreement import (
     QuantizedAgreement,
     device_passes,
     float_passes,
+    group_steps,
 )
 from edgekit.measurement.latency import median_interval, summarize
 
@@ -90,10 +91,37 @@ def test_zero_reference_with_noise_fails() -> None:
 
 
 def test_device_rule_counts_steps() -> None:
-    agreement = compare([1.0, 0.0], [1.0, 0.2])
-    assert device_passes(agreement, [0.1])
-    assert not device_passes(agreement, [0.09])
-    assert not device_passes(agreement, [None])
+    pair = [np.array([1.0, 0.0])], [np.array([1.0, 0.2])]
+    assert device_passes(*pair, [0.1])
+    assert not device_passes(*pair, [0.09])
+    assert not device_passes(*pair, [None])
+    assert device_passes(pair[1], pair[1], [None])
+
+
+def test_device_rule_of_float_ends_counts_steps_of_each_group() -> None:
+    """Scores of 0 to 1 beside boxes of 0 to 640: a step of the boxes is no step of the scores."""
+    (golden,) = detections(1, 1)
+    steps = [group_steps(golden.ravel(), golden.shape)]
+    wrong = golden.copy()
+    wrong[:, 4:] += 0.1
+    near = golden + 0.5 * steps[0]
+    assert device_passes([near], [golden], steps)
+    assert not device_passes([wrong], [golden], steps)
+
+
+def test_a_group_that_is_constant_may_differ_in_its_last_bits() -> None:
+    golden = np.concatenate([np.full((1, 1, 64), 3.0), np.linspace(0, 1, 64)[None, None]], 1)
+    steps = [group_steps(golden, golden.shape)]
+    assert device_passes([golden * (1 + 1e-6)], [golden], steps)
+    moved = golden + np.array([[[0.01], [0]]])
+    assert not device_passes([moved], [golden], steps)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_device_that_gives_no_number_fails(value) -> None:
+    golden = np.arange(8.0)
+    for step in (0.5, None, group_steps(golden, (1, 8))):
+        assert not device_passes([np.where(golden == 3, value, golden)], [golden], [step])
 
 
 def detections(seed: int, count: int = 9) -> list[np.ndarray]:
