@@ -73,7 +73,8 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
     ):
         run = run_serving(serving)
         with tools.progress.stage(f"checking parity of {plan.precision}"):
-            parity = require(compare(subject, lowered, run, plan.precision))
+            found_parity = compare(subject, lowered, run, plan.precision)
+            parity = require(found_parity, subject, plan.precision)
             parity = parity.model_copy(update={"sequence": in_sequence(subject, run)})
         with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)

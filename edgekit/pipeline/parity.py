@@ -17,6 +17,7 @@ from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.lowered import Lowered
 from edgekit.pipeline.predict import Run, run_all, run_eager, to_array
 from edgekit.pipeline.subject import Subject
+from edgekit.pipeline.unequal import why_unequal
 from edgekit.plan import Precision
 
 # Of the calibration inputs that were kept apart, how many judge an artifact.
@@ -65,8 +66,8 @@ def in_sequence(subject: Subject, run: Run) -> Agreement | None:
     return found.worst()
 
 
-def require(parity: Parity) -> Parity:
-    """Raise ParityError, saying what was compared, unless it passed."""
+def require(parity: Parity, subject: Subject, precision: Precision) -> Parity:
+    """Raise ParityError, with what was compared and what to do, unless it passed."""
     if parity.passed:
         return parity
     sqnr = "bit-equal" if parity.sqnr_db is None else f"SQNR {parity.sqnr_db:.1f} dB"
@@ -74,8 +75,7 @@ def require(parity: Parity) -> Parity:
         f"the artifact does not compute what the model does: on {parity.compared} inputs (the "
         f"example and calibration) its outputs differ from {parity.reference} by up to "
         f"{parity.max_abs_diff:.3g} ({sqnr}); required is {parity.rule}",
-        "the runtime has a wrong kernel for this model (half precision and large normalised "
-        "dimensions are known cases): try the model in float32, or --precision fp32",
+        why_unequal(subject.model, subject.example, precision),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,12 +12,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.arguments import Arguments
-from edgekit.errors import RecipeError
+from edgekit.errors import EdgekitError, RecipeError
 from edgekit.measurement.groups import Array
 from edgekit.pipeline.sequence import Carried
 from edgekit.progress import Stage
-from edgekit.recipe import Inputs, as_float32, describe_all, dtype_name
+from edgekit.recipe import Inputs, as_float32, describe_all, dtype_name, user_line
 from edgekit.runner.client import Serving
+from edgekit.runtimes.cause import said
 
 Outputs = list[torch.Tensor]
 Run = Callable[[Inputs], Outputs]
@@ -72,10 +74,27 @@ def run_eager(model: torch.nn.Module) -> Run:
     """A model in torch as a function from one set of inputs to flat outputs."""
 
     def run(inputs: Inputs) -> Outputs:
-        with torch.no_grad():
+        with _blaming_the_model(inputs), torch.no_grad():
             return list(pytree.tree_leaves(model(*inputs)))
 
     return run
+
+
+@contextmanager
+def _blaming_the_model(inputs: Inputs) -> Iterator[None]:
+    """It ran on the example: other inputs hold something that it does not take."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except Exception as error:
+        line = user_line(error)
+        raise RecipeError(
+            f"the model failed on inputs other than the example ({describe_all(inputs)}): "
+            f"{said(error)}" + (f" ({line})" if line else ""),
+            "calibration and evaluation must give what the model takes: indices within their "
+            "tables, and no empty or infinite values",
+        ) from error
 
 
 def run_serving(serving: Serving) -> Run:
