@@ -168,6 +168,19 @@ def operator_that_is_none(graph: dict, _code: str, module: str) -> dict:
     return graph
 
 
+def attribute_of_an_operator(graph: dict, _code: str, _module: str) -> dict:
+    graph["graph_module"]["graph"]["nodes"][0]["target"] = "torch.ops.aten.__class__.mro"
+    return graph
+
+
+def level_left_open(graph: dict, _code: str, _module: str) -> dict:
+    node = graph["graph_module"]["graph"]["nodes"][0]
+    node["target"] = "torch._functorch.predispatch._vmap_increment_nesting"
+    given = ({"as_int": 2}, {"as_string": "error"})
+    node["inputs"] = [{"name": "", "arg": value, "kind": 1} for value in given]
+    return graph
+
+
 def memory_that_is_not_its_own(graph: dict, _code: str, _module: str) -> dict:
     node = graph["graph_module"]["graph"]["nodes"][-1]
     shape = [("size", [1]), ("stride", [1])]
@@ -214,7 +227,8 @@ def _with_spec(graph: dict, spec: dict, hidden: tuple[str, str] = ("", "")) -> d
 
 GRAPHS = [
     code_in_input_name, code_in_node_name, code_in_keyword, code_in_expression,
-    power_without_end, factorial_without_end, operator_that_is_none,
+    power_without_end, factorial_without_end, operator_that_is_none, attribute_of_an_operator,
+    level_left_open,
     memory_that_is_not_its_own, module_in_defaultdict, module_in_enumeration,
 ]  # fmt: skip
 PLACES = [

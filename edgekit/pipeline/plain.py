@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
-from edgekit.progress import Progress
 from edgekit.runtimes.cause import said
 from edgekit.runtimes.quiet import quiet
 
@@ -25,17 +24,20 @@ FROM_PYTHON = (
 )
 
 
-def unwrapped(model: nn.Module, progress: Progress) -> nn.Module:
-    """The module inside torch.compile and DataParallel, and the same for those inside it."""
-    model = _inside(model, "the model", progress)
+def unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
+    """The module inside torch.compile and DataParallel, and the same for those inside it.
+
+    ``notes`` gets what the user should know of it.
+    """
+    model = _inside(model, "the model", notes)
     for name, module in list(model.named_modules()):
         if name and type(module).__name__ in WRAPPERS:
-            model.set_submodule(name, _inside(module, name, progress))
+            model.set_submodule(name, _inside(module, name, notes))
     return model
 
 
 def plain(
-    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], progress: Progress
+    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], notes: list[str]
 ) -> nn.Module:
     """The model with TorchScript as torch's graphs, and without tensors that wait for a gradient.
 
@@ -44,9 +46,9 @@ def plain(
     """
     if isinstance(model, torch.jit.ScriptModule):
         model = _converted(model, "the model", _Call(args, keywords))
-        progress.note("the model is TorchScript: converted to a graph that gives the same outputs")
+        notes.append("the model is TorchScript: converted to a graph that gives the same outputs")
     else:
-        _convert_inner(model, _Call(args, keywords), progress)
+        _convert_inner(model, _Call(args, keywords), notes)
     _detach(model)
     return model
 
@@ -56,14 +58,14 @@ class _Call(NamedTuple):
     keywords: dict[str, Any]
 
 
-def _inside(module: nn.Module, name: str, progress: Progress) -> nn.Module:
+def _inside(module: nn.Module, name: str, notes: list[str]) -> nn.Module:
     while type(module).__name__ in WRAPPERS:
-        progress.note(f"{name} is wrapped in {type(module).__name__}: built without that")
+        notes.append(f"{name} is wrapped in {type(module).__name__}: built without that")
         module = getattr(module, WRAPPERS[type(module).__name__])
     return module
 
 
-def _convert_inner(model: nn.Module, example: _Call, progress: Progress) -> None:
+def _convert_inner(model: nn.Module, example: _Call, notes: list[str]) -> None:
     """Replace scripted and traced modules, each converted with the inputs that it gets here."""
     scripted = _outermost_scripted(model)
     if not scripted:
@@ -78,7 +80,7 @@ def _convert_inner(model: nn.Module, example: _Call, progress: Progress) -> None
             )
         converted = _converted(scripted[name], f"the model's {name}", calls[0])
         model.set_submodule(name, converted)
-        progress.note(f"{name} is TorchScript: converted to a graph that gives the same outputs")
+        notes.append(f"{name} is TorchScript: converted to a graph that gives the same outputs")
 
 
 def _outermost_scripted(model: nn.Module) -> dict[str, nn.Module]:

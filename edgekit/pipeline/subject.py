@@ -164,7 +164,7 @@ def read_subject(
     ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
     """
     with progress.stage("loading the model and its data"):
-        arguments, form = _read_model(recipe, progress)
+        arguments, form = _read_model(recipe)
         outputs, structure = structure_of(form.outputs)
         _check_finite(recipe, outputs, structure)
         with blaming(recipe.path, "the model, run twice on example_inputs(),"):
@@ -246,14 +246,16 @@ def with_accuracy(subject: Subject, progress: Progress) -> Subject:
         return replace(subject, fp32_accuracy=subject.evaluate(counted))
 
 
-def _read_model(recipe: Recipe, progress: Progress) -> tuple[Arguments, NormalForm]:
-    model = unwrapped(recipe.model(), progress)
+def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
+    notes: list[str] = []
+    model = unwrapped(recipe.model(), notes)
     _check_weights(recipe, model)
     arguments, example = recipe.example_inputs(parameters_of(model.forward))
     with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
         args, keywords = arguments.rebuild(example)
-        model = plain(model, tuple(args), keywords, progress)
-        return arguments, normal_form(model, arguments, example)
+        model = plain(model, tuple(args), keywords, notes)
+        form = normal_form(model, arguments, example)
+    return arguments, replace(form, notes=(*notes, *form.notes))
 
 
 def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:

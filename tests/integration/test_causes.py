@@ -91,17 +91,18 @@ def test_what_only_hides_a_model_is_taken_off(tmp_path, line, init, model) -> No
     import torch
 
     from edgekit.pipeline.plain import plain, unwrapped
-    from edgekit.progress import Silent
     from edgekit.runtimes.export import export
 
     names = {"torch": torch, "nn": torch.nn}
     exec(NET.format(init=init, line=line, model=model), names)
     module, example = names["model"]().eval(), names["example_inputs"]()
+    notes: list[str] = []
     with torch.no_grad():
         expected = module(*example)
-        found = plain(unwrapped(module, Silent()), example, {}, Silent())
+        found = plain(unwrapped(module, notes), example, {}, notes)
         found = export(found, example).module()(*example)
     assert torch.allclose(found, expected, atol=1e-6)
+    assert bool(notes) is ("lock" not in init)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

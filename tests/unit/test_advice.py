@@ -34,6 +34,22 @@ def test_a_layers_class_goes_before_its_operators() -> None:
     assert advice.operators == ("aten::split_with_sizes_copy.out", "aten::full.out")
 
 
+def test_padding_and_instance_norm_are_told_by_what_they_become() -> None:
+    reflect = [outside(f"aten::{name}.out", "conv") for name in ("arange", "abs", "sub", "index")]
+    replicate = [outside(f"aten::{name}.out", "pad") for name in ("arange", "clamp", "index")]
+    norm = [
+        outside("aten::repeat.out", "norm", 2),
+        outside("aten::_native_batch_norm_legit.no_stats_out", "norm"),
+    ]
+    found = {advice.layers: advice for advice in advise([*reflect, *replicate, *norm], {})}
+    assert found[("conv",)].instead == INSTEAD["reflection"]
+    assert found[("pad",)].instead == INSTEAD["replication"]
+    assert found[("norm",)].instead == INSTEAD["_native_batch_norm_legit"]
+    assert found[("norm",)].count == 3
+    (alone,) = advise([outside("aten::index.Tensor_out", "pick")], {})
+    assert alone.instead is None
+
+
 def test_what_is_not_known_is_named_and_comes_last() -> None:
     rows = [outside("aten::cumsum.out", "odd", 5), outside("aten::mean.out", "", 1)]
     known, unknown = advise(rows, {})

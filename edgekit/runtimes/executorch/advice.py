@@ -33,6 +33,18 @@ POOLING = (
     "two-dimensional pooling: x.reshape(1, channels, 1, n), torch.max_pool2d with (1, k), and "
     "reshape back"
 )
+MOMENTS = (
+    "written out for images, batch 1: d = x - x.mean((2, 3), keepdim=True); "
+    "d * torch.rsqrt((d * d).mean((2, 3), keepdim=True) + eps), then weight and bias"
+)
+MIRROR = (
+    "slices: torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2), and the same over the last "
+    "dimension, pads by 1"
+)
+REPEAT = (
+    "slices: torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2), and the same over the last dimension, "
+    "pads by 1"
+)
 CELLS = (
     "the cell written out: slices x[:, t:t + 1] of the input, one nn.Linear for each gate (or "
     "slices of one), the first state a buffer of zeros"
@@ -58,6 +70,9 @@ INSTEAD: dict[str, str] = {
     "select_copy": "a slice instead of an index: x[:, :, i:i + 1], then reshape",
     "squeeze_copy": "reshape instead of squeeze",
     "unsqueeze_copy": "reshape instead of unsqueeze",
+    "_native_batch_norm_legit": MOMENTS,
+    "reflection": MIRROR,
+    "replication": REPEAT,
 }
 # What one of them brings along in the same layer: explained by it.
 BRINGS: dict[str, tuple[str, ...]] = {
@@ -65,6 +80,12 @@ BRINGS: dict[str, tuple[str, ...]] = {
     "log1p": ("gt", "where", "exp"),
     "max_pool2d_with_indices": ("squeeze_copy", "unsqueeze_copy"),
     "index_select": ("arange", "add", "fmod"),
+    "_native_batch_norm_legit": ("repeat",),
+}
+# What is lowered to several operators, none of which says it alone.
+TOGETHER: dict[str, frozenset[str]] = {
+    "reflection": frozenset(("arange", "abs", "sub", "index")),
+    "replication": frozenset(("arange", "clamp", "index")),
 }
 # By the class of the layer: one cause of many operators.
 INSTEAD_OF_LAYER: dict[str, str] = {
@@ -92,13 +113,16 @@ def advise(outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]) -> 
 
 
 def _cause(row: Mapping[str, Any], beside: set[str], classes: Mapping[str, str]) -> str:
-    """The layer's class where that is the cause, else the operator that brought this one along,
-    else its own.
+    """The layer's class where that is the cause, else what became several operators, else the
+    operator that brought this one along, else its own.
     """
     of_class = classes.get(row["layer"], "")
     if of_class in INSTEAD_OF_LAYER:
         return of_class
     name = _name(row)
+    for cause, parts in TOGETHER.items():
+        if parts <= beside and name in parts:
+            return cause
     return next((c for c, brought in BRINGS.items() if c in beside and name in brought), name)
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 FEATURES = (
-    "compute features such as spectra before the model, with torch or NumPy in the program that "
-    "feeds it, and let the model begin with real numbers"
+    "compute features such as spectra before the model, in the program that feeds it (torch, "
+    "NumPy or a package), or in the model as products with fixed cosines and sines (F.linear)"
 )
 OUTSIDE = "compute it before or after the model, in the program that calls it"
 OTHER_FORM = "write that line in another form, or compute it before or after the model"
