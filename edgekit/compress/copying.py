@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -16,6 +17,12 @@ def copy_of(module: Module, memo: Mapping[int, Any] | None = None) -> Module:
     ``memo``: copies that are there already, as deepcopy takes them.
     """
     known = dict(memo or {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's own pytrees, in exported models
+        return _copy(module, known)
+
+
+def _copy(module: Module, known: dict[int, Any]) -> Module:
     try:
         return copy.deepcopy(module, dict(known))
     except Exception:  # of any kind: it comes from the attribute's own class

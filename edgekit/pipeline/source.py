@@ -12,7 +12,8 @@ from edgekit.recipe import Recipe, open_recipe, own_defaults
 
 # What people name instead of a recipe, and what to do with it.
 FOREIGN = {
-    ".pt": "weights alone are no model: write a recipe that loads them (edgekit init)",
+    ".pt": "write a recipe (edgekit init): its model() loads the weights into a torch.nn.Module, "
+    "or returns torch.jit.load of a TorchScript file",
     ".pth": "weights alone are no model: write a recipe that loads them (edgekit init)",
     ".ckpt": "weights alone are no model: write a recipe that loads them (edgekit init)",
     ".safetensors": "weights alone are no model: write a recipe that loads them (edgekit init)",

@@ -71,6 +71,7 @@ INSTEAD: dict[str, str] = {
     "squeeze_copy": "reshape instead of squeeze",
     "unsqueeze_copy": "reshape instead of unsqueeze",
     "_native_batch_norm_legit": MOMENTS,
+    "native_group_norm": "nn.BatchNorm2d, which is folded into the convolution before it",
     "reflection": MIRROR,
     "replication": REPEAT,
 }
