@@ -9,12 +9,13 @@ are initialised.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -23,7 +24,7 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.flat import flat_model, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
 from edgekit.pipeline.plain_weights import computes_weights, fold_weights
-from edgekit.pipeline.slots import own_copy
+from edgekit.pipeline.slots import Marks, duplicate, own_copy, slots_of, write
 from edgekit.recipe import Inputs, as_float32
 
 # Of the largest output: what folding weights may change, and float32 in the place of float64.
@@ -123,26 +124,15 @@ def _run(model: nn.Module, arguments: Arguments, example: Inputs) -> _Ran:
 
 
 def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None:
-    """Lazy modules learn their shapes in a first run."""
+    """Lazy modules learn their shapes in a first run; what else that run writes is put back."""
+    lazy = {name for name, each in model.named_modules() if isinstance(each, LazyModuleMixin)}
+    others = {slot: v for slot, v in slots_of(model).items() if slot.module not in lazy}
+    before, marks = {slot: duplicate(value) for slot, value in others.items()}, Marks.of(model)
     args, keywords = arguments.rebuild([tensor.clone() for tensor in example])
-    with torch.no_grad(), _buffers_restored(model):
+    with torch.no_grad():
         model(*args, **keywords)
-
-
-@contextmanager
-def _buffers_restored(model: nn.Module) -> Iterator[None]:
-    """A model that keeps something from one run to the next starts as the recipe made it."""
-    before = [
-        (module, name, buffer, None if is_lazy(buffer) else buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    yield
-    for module, name, buffer, value in before:
-        if value is not None and name in module._buffers:
-            buffer.copy_(value)
-            module._buffers[name] = buffer
+    for slot in marks.written(model) & before.keys():
+        write(model, slot, before[slot])
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -32,6 +32,11 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.name: str | None = None
         self.line: str | None = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else the first operator imports torch's compiler, which takes over a second."""
+        return False
+
     def __enter__(self) -> Draws:
         self._depth = len(traceback.extract_stack())
         super().__enter__()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from edgekit.compress.copying import copy_of
 
@@ -223,4 +224,4 @@ def _holding(model: nn.Module, slot: Slot) -> tuple[dict[str, Any], Any] | None:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    return 0 if is_lazy(tensor) or tensor.is_inference() else tensor._version

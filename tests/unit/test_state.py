@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils import _pytree as pytree
 
+from edgekit.arguments import read_arguments
 from edgekit.errors import RecipeError
-from edgekit.pipeline.normal_form import NormalForm
+from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.sequence import Carried, Following, along
 from edgekit.pipeline.state import find_state, try_twice
 
@@ -493,3 +494,49 @@ def test_errors_of_states_add_up_along_a_sequence() -> None:
     off = Following(lambda i: [i[0] + i[1], i[1] + 1.5], data, [torch.zeros(1)])
     assert [float(off(step)[0]) for step in data] == [0, 2.5, 5, 7.5]
     assert float(off(data[2])[0]) == 5
+
+
+class Nested(Model):
+    """Its inputs are nested, it computes in place, the state lies in a layer."""
+
+    def build(self) -> None:
+        self.layer = nn.Module()
+        self.layer.past = torch.full((1, 8, 4), 0.5)
+        self.conv = nn.Conv1d(8, 3, 5)
+
+    def forward(self, frame, extra):
+        frame.mul_(2)
+        x = torch.cat([self.layer.past, frame], 2)
+        self.layer.past = x[:, :, -4:]
+        return {"y": self.conv(x) * extra["gain"][0]}
+
+
+class Lazy(Nested):
+    def build(self) -> None:
+        super().build()
+        self.conv = nn.LazyConv1d(3, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "hooked"), [(Nested, False), (Nested, True), (Lazy, False)])
+def test_a_model_in_its_normal_form_keeps_its_state(dtype, kind, hooked) -> None:
+    example = {"frame": X[0].to(dtype), "extra": {"gain": (torch.ones(1, dtype=dtype),)}}
+    arguments = read_arguments(example, ("frame", "extra"), "here")
+    flat_example = tuple(arguments.flatten(example, "here"))
+    model = kind().to(dtype)
+    model.layer.past = model.layer.past.to(dtype)
+    if hooked:
+        model.register_forward_hook(lambda module, inputs, outputs: outputs)
+    form = normal_form(model, arguments, flat_example)
+    trial = try_twice(PATH, form.model, form.example)
+    found = find_state(PATH, form, arguments.names, [], trial)
+    assert [state.name for state in found.states] == ["layer_past"]
+    assert (found.states[0].initial == 0.5).all()
+    run = Carried(lambda inputs: flat(found.model(*inputs)), [found.states[0].initial])
+    net = copy.deepcopy(model).float()
+    net.layer.past = net.layer.past.float()
+    net.conv = found.model.get_submodule("model.conv" if hooked else "conv")
+    for (frame,) in steps(4):
+        with torch.no_grad():
+            wanted = net(frame=frame.clone(), extra={"gain": (torch.ones(1),)})["y"]
+            assert torch.allclose(run((frame, torch.ones(1)))[0], wanted, atol=1e-6)
