@@ -36,6 +36,7 @@ from edgekit.recipe import Recipe, open_recipe
 from edgekit.runner.client import Serving
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.search.repairs import find_repairs, float_outputs, split
+from edgekit.search.work import REPAIRING, TIMES_PLAIN, work_of_plain
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
@@ -139,7 +140,9 @@ def repair_seconds(recipe: Recipe) -> float:
     simulator = Simulator(subject, runtime, data.fitted)
     floats = float_outputs(simulator(plain), data.judged)
     start = time.perf_counter()
-    found = find_repairs(plain, simulator, data.judged, floats, subject.fidelity, Silent())
+    work = REPAIRING * TIMES_PLAIN["normal"]
+    work *= work_of_plain(simulator(plain), len(subject.calibration))
+    found = find_repairs(plain, simulator, data, floats, subject.fidelity, work, Silent())
     Simulator(subject, runtime, subject.calibration)(found.plan)
     return time.perf_counter() - start
 

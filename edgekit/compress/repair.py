@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +15,20 @@ from edgekit.compress.correct import correct
 from edgekit.compress.equalize import equalize
 from edgekit.compress.limits import StepLimits, keep_within
 from edgekit.compress.lockstep import Layer, walk
-from edgekit.compress.observe import set_activation_steps, set_weight_steps, watch
+from edgekit.compress.observe import Seen, set_activation_steps, set_weight_steps, watch
 from edgekit.compress.rounding import round_weights
 from edgekit.compress.simulate import Simulation, everywhere
-from edgekit.plan import Plan
+from edgekit.plan import Observer, Plan
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A float model, its channels equalized or not, and what its values were seen to be."""
+
+    simulation: Simulation
+    seen: dict[str, Seen]
 
 
 def repaired(
@@ -32,14 +42,44 @@ def repaired(
     Equal plans and data give equal weights and steps. Raises RecipeError: a value is NaN or
     infinite.
     """
-    simulation = Simulation(prepared)
     with progress.stage("choosing ranges"):
-        seen = watch(simulation, data)
-        if plan.equalize is not None and equalize(simulation, seen, plan.equalize):
-            seen = watch(simulation, data)
-        set_weight_steps(simulation)
-        set_activation_steps(simulation, seen, plan.observer)
-        keep_within(simulation, limits)
+        found = observed(prepared, data)
+        if plan.equalize is not None:
+            found = equalized(found, data, plan.equalize)
+        simulation = ranged(found, plan.observer, limits)
+    return corrected(simulation, data, plan, limits, progress)
+
+
+def observed(prepared: GraphModule, data: Sequence[Inputs]) -> Observed:
+    simulation = Simulation(prepared)
+    return Observed(simulation, watch(simulation, data))
+
+
+def equalized(found: Observed, data: Sequence[Inputs], share: float) -> Observed:
+    """``found`` stays as it is."""
+    simulation = copy.deepcopy(found.simulation)
+    if not equalize(simulation, found.seen, share):
+        return found
+    return Observed(simulation, watch(simulation, data))
+
+
+def ranged(found: Observed, observer: Observer, limits: StepLimits) -> Simulation:
+    """With steps for weights and activations; ``found`` stays as it is."""
+    simulation = copy.deepcopy(found.simulation)
+    set_weight_steps(simulation)
+    set_activation_steps(simulation, found.seen, observer)
+    keep_within(simulation, limits)
+    return simulation
+
+
+def corrected(
+    simulation: Simulation,
+    data: Sequence[Inputs],
+    plan: Plan,
+    limits: StepLimits,
+    progress: Progress,
+) -> Simulation:
+    """Learned rounding and corrections, in place, where the plan has them."""
     if plan.round or plan.correct:
         _mend(simulation, data, plan, progress)
         keep_within(simulation, limits)

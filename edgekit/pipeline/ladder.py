@@ -11,6 +11,7 @@ fp32             the model as it is
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from edgekit.documents import Blame, Rung
@@ -102,6 +103,7 @@ class _Climb:
     mending: Mending | None = None
     start: Mending | None = None
     blames: bool = False
+    build_s: float = 0.0
 
     def run(self) -> Climbed:
         choice = self.request.choice
@@ -142,11 +144,13 @@ class _Climb:
         return min(preferred or made, key=_loss_and_divergence, default=None)
 
     def _try_int8(self) -> None:
+        start_s = time.perf_counter()
         plain = self._try(self._plan("int8"), "int8")
+        self.build_s = time.perf_counter() - start_s
         quick = self.request.effort == "quick"
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
             self.blames = plain is None or _loss(plain) - self.request.lost > NOTICEABLE_DROP
-            self.mending = self.start = Mending(self.subject, self.tools, self._plan("int8"))
+            self.mending = self.start = self._mending(self._plan("int8"))
             if not self._is_good(plain):
                 self._try_operators(self.mending)
             if not self._is_good(self._best()):
@@ -158,6 +162,9 @@ class _Climb:
             self._try_trained(start, start.candidate, self.request.training, "int8 trained")
         elif self._may_distill and not self._is_good(start):
             self._try_trained(start, start.candidate, DISTILLATION, "int8 distilled")
+
+    def _mending(self, plan: Plan) -> Mending:
+        return Mending(self.subject, self.tools, plan, self.request.effort, self.build_s)
 
     @property
     def _may_distill(self) -> bool:
@@ -174,7 +181,7 @@ class _Climb:
         if not found.worth:
             return
         plan = self._plan("mixed").model_copy(update={"float_layers": found.layers})
-        self.start = Mending(self.subject, self.tools, plan)
+        self.start = self._mending(plan)
         if found.enough:
             self._try(plan, "mixed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from edgekit.pipeline.kept import Tools, found_stage, keep_stage
 from edgekit.pipeline.predict import run_eager
 from edgekit.pipeline.quantized import Simulator
 from edgekit.pipeline.subject import Subject
-from edgekit.plan import Plan
+from edgekit.plan import Effort, Plan
 from edgekit.search.blame import blame
 from edgekit.search.mixed import Purchase, purchases
 from edgekit.search.operators import FloatOperators, float_operators
-from edgekit.search.repairs import Found, affordable, find_repairs, float_outputs, split
+from edgekit.search.repairs import Found, find_repairs, float_outputs, split
+from edgekit.search.work import BLAMING, BUYING, REPAIRING, TIMES_PLAIN, values_of, work_of_plain
 
 FILE = "found.json"
 
@@ -40,8 +42,17 @@ class _Kept(BaseModel):
 class Mending:
     """The searches of one subject. Nothing runs before it is asked for, and nothing twice."""
 
-    def __init__(self, subject: Subject, tools: Tools, plain: Plan) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        tools: Tools,
+        plain: Plan,
+        effort: Effort = "normal",
+        build_s: float | None = None,
+    ) -> None:
+        """``build_s``: the seconds that plain int8 took, where that is known."""
         self._subject, self._tools, self._plain = subject, tools, plain
+        self._effort, self._build_s = effort, build_s
         self._split = split(subject.calibration)
         self._simulate = Simulator(subject, tools.runtime, self._split.fitted)
 
@@ -73,6 +84,7 @@ class Mending:
     ) -> Result:
         """What a search found, taken from the cache where this very model was searched before."""
         key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
+        kind = kind if self._effort == "normal" else f"{kind}-{self._effort}"
 
         def read(folder: Path) -> Result:
             return adapter.validate_json((folder / FILE).read_bytes())
@@ -108,32 +120,37 @@ class Mending:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
         # corrections answer for the very layers that may go: they are made anew for what stays
         bare = {"correct": False, "round": False}
-        simulation = self._simulate(self.repairs.plan.model_copy(update=bare))
+        plan = self.repairs.plan.model_copy(update=bare)
+        with self._tools.progress.stage("choosing ranges"):
+            simulation = self._simulate(plan)
         # nothing was fitted to choose layers, so every input may judge
-        judged = affordable(simulation, [*self._split.fitted, *self._split.judged])
+        judged = [*self._split.fitted, *self._split.judged]
         return purchases(
             simulation,
             judged,
             float_outputs(self._simulate(self._plain), judged),
             self._subject.fidelity,
             model_mb,
+            BUYING * self._work,
             self._tools.progress,
         )
 
     def _search(self) -> _Kept:
         progress = self._tools.progress
+        progress.note(f"repairing int8 takes at most {self._said()}")
         found = find_repairs(
             self._plain,
             self._simulate,
-            self._split.judged,
+            self._split,
             self._floats,
             self._subject.fidelity,
+            REPAIRING * self._work,
             progress,
         )
         return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence)
 
     def _blame(self) -> tuple[Blame, ...]:
-        with self._tools.progress.stage("finding the guilty layers"):
+        with self._tools.progress.stage("finding the guilty layers") as stage:
             ranges = self._plain.model_copy(update={"observer": "mse_after_activation"})
             equalized = ranges.model_copy(update={"equalize": 0.5})
             fixes = [("range", ranges), ("equalization", equalized)]
@@ -143,11 +160,35 @@ class Mending:
                 self._split.judged,
                 self._floats,
                 self._subject.fidelity,
+                BLAMING * self._work,
+                stage,
             )
 
     @cached_property
+    def _work(self) -> float:
+        """What all searches together may do, in values rounded (search/work.py)."""
+        own = work_of_plain(self._simulate(self._plain), len(self._subject.calibration))
+        return TIMES_PLAIN[self._effort] * own
+
+    def _said(self) -> str:
+        """The limit of the searches, and what it will take, by what the float model took here."""
+        self._floats  # noqa: B018 - timed
+        simulation = self._simulate(self._plain)
+        rounded = values_of(simulation) * len(self._split.judged)
+        seconds = self._work * self._floats_s / max(1, rounded)
+        text = f"{TIMES_PLAIN[self._effort]:g} times the work of plain int8, about {seconds:.0f} s"
+        if self._build_s is None:
+            return text
+        return f"{text}, and {self._build_s:.0f} s for each precision that is built"
+
+    @cached_property
     def _floats(self) -> list[Outputs]:
-        return float_outputs(self._simulate(self._plain), self._split.judged)
+        with self._tools.progress.stage("observing the model"):
+            simulation = self._simulate(self._plain)
+            start = time.perf_counter()
+            outputs = float_outputs(simulation, self._split.judged)
+            self._floats_s = time.perf_counter() - start
+        return outputs
 
 
 def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:

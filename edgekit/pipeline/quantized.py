@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import torch
 
 from edgekit.compress.limits import keep_within
-from edgekit.compress.repair import as_calibrated, impose, impose_steps, repaired
+from edgekit.compress.repair import (
+    Observed,
+    as_calibrated,
+    corrected,
+    equalized,
+    impose,
+    impose_steps,
+    observed,
+    ranged,
+    repaired,
+)
 from edgekit.compress.simulate import Simulation
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.subject import Subject
@@ -90,6 +100,8 @@ class Simulator:
     def __init__(self, subject: Subject, runtime: Runtime, data: Sequence[Inputs]) -> None:
         self._subject, self._runtime, self._data = subject, runtime, data
         self._prepared: dict[tuple[object, ...], torch.fx.GraphModule] = {}
+        self._observed: dict[tuple[object, ...], Observed] = {}
+        self._ranged: dict[tuple[object, ...], Simulation] = {}
         self._done: dict[str, Simulation] = {}
 
     def __call__(self, plan: Plan) -> Simulation:
@@ -100,15 +112,36 @@ class Simulator:
         return self._done[key]
 
     def _simulation(self, plan: Plan) -> Simulation:
-        prepared = self._prepare(plan)
-        if not plan.is_plain:
-            return repaired(prepared, self._data, plan, self._runtime.step_limits, Silent())
-        return _plain(prepared, self._runtime, self._data, Silent())
+        limits = self._runtime.step_limits
+        if plan.is_plain:
+            return _plain(self._prepare(plan), self._runtime, self._data, Silent())
+        key = (_structure(plan), plan.equalize, plan.observer)
+        if key not in self._ranged:
+            self._ranged[key] = ranged(self._observe(plan), plan.observer, limits)
+        simulation = copy.deepcopy(self._ranged[key])
+        return corrected(simulation, self._data, plan, limits, Silent())
+
+    def _observe(self, plan: Plan) -> Observed:
+        """Several plans differ only in what is made of what was seen."""
+        key = (_structure(plan), plan.equalize)
+        if key not in self._observed:
+            if plan.equalize is None:
+                found = observed(self._prepare(plan), self._data)
+            else:
+                bare = self._observe(plan.model_copy(update={"equalize": None}))
+                found = equalized(bare, self._data, plan.equalize)
+            self._observed[key] = found
+        return self._observed[key]
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:
-        key = (plan.float_layers, plan.per_channel, plan.linear)
+        key = _structure(plan)
         if key not in self._prepared:
             self._prepared[key] = self._runtime.prepare(
                 self._subject.model, self._subject.example, plan, self._subject.calibration
             )
         return self._prepared[key]
+
+
+def _structure(plan: Plan) -> tuple[object, ...]:
+    """What of a plan decides where the prepared graph rounds."""
+    return plan.float_layers, plan.per_channel, plan.linear

@@ -15,7 +15,9 @@ from edgekit.compress.graph import within
 from edgekit.compress.simulate import Kind, Outputs, Point, Simulation, everywhere
 from edgekit.documents import Blame
 from edgekit.measurement.fidelity import Comparison, Fidelity
+from edgekit.progress import Stage
 from edgekit.recipe import Inputs
+from edgekit.search.work import Allowance, values_of
 
 LOOKED_AT = 12
 NAMED = 6
@@ -39,16 +41,25 @@ def blame(
     judged: Sequence[Inputs],
     floats: Sequence[Outputs],
     fidelity: Fidelity,
+    work: float,
+    stage: Stage,
 ) -> tuple[Blame, ...]:
     """The guilty parts, most guilty first. ``fixes``: the model mended in one way each, cheapest
-    first, all without cost on the target; what none of them mends must stay float.
+    first, all without cost on the target; what none of them mends must stay float. ``work``: how
+    much may be done (search/work.py); as many of the inputs judge as that allows.
     """
-    measure = _Measure(judged, floats, fidelity)
+    parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
+    runs = len(parts) + LOOKED_AT + NAMED * (len(fixes) + 1)
+    pairs = list(zip(judged, floats, strict=True))
+    used = Allowance(work).some(pairs, runs, values_of(plain))
+    measure = _Measure([inputs for inputs, _ in used], [outputs for _, outputs in used], fidelity)
     total = measure(plain, everywhere)
     if total <= 0:  # outputs that tell nothing of what was lost on the way to them
         return ()
-    parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
-    alone = {part: measure(plain, _only(part)) for part in parts}
+    alone = {}
+    for done, part in enumerate(parts, 1):
+        alone[part] = measure(plain, _only(part))
+        stage.advance(done, runs)
     suspects = sorted(parts, key=lambda part: -alone[part])[:LOOKED_AT]
     regained = {part: (total - measure(plain, _without(part))) / total for part in suspects}
     # what is no better when it stays float is not guilty, whatever it does alone

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from edgekit.compress.divergence import compared
 from edgekit.compress.graph import within
-from edgekit.compress.simulate import Outputs, Simulation, everywhere
+from edgekit.compress.simulate import Outputs, Simulation
 from edgekit.measurement.fidelity import Fidelity
 from edgekit.progress import Progress
 from edgekit.recipe import Inputs
 from edgekit.search.blame import float_cost_mb, without_layers
+from edgekit.search.work import Allowance, values_of
 
 MAX_PURCHASES = 8
 OFFERED = 6
@@ -49,20 +50,26 @@ def purchases(
     floats: Sequence[Outputs],
     fidelity: Fidelity,
     model_mb: float,
+    work: float,
     progress: Progress,
 ) -> Purchase:
     """What to buy first, second, ...; ends where nothing brings int8 nearer any more.
 
-    ``model_mb``: the size of all weights in int8.
+    ``model_mb``: the size of all weights in int8. ``work``: how much may be done
+    (search/work.py), half of it to compare all offers, half to choose among the best: as many of
+    the inputs judge as that allows.
     """
+    offers, values = _offers(simulation), values_of(simulation)
+    pairs, half = list(zip(judged, floats, strict=True)), Allowance(work / 2)
+    few = half.some(pairs, len(offers) + 1, values)
+    more = half.some(pairs, MAX_PURCHASES * OFFERED + 1, values)
 
-    def left(layers: Iterable[str]) -> float:
+    def left(layers: Iterable[str], by: list[tuple[Inputs, Outputs]]) -> float:
         with simulation.rounding(without_layers(frozenset(layers))):
-            return compared(fidelity, simulation.run(judged), floats).divergence
+            outputs = simulation.run([inputs for inputs, _ in by])
+        return compared(fidelity, outputs, [wanted for _, wanted in by]).divergence
 
-    with simulation.rounding(everywhere):
-        before = now = compared(fidelity, simulation.run(judged), floats).divergence
-    offers = _offers(simulation)
+    before = now = left((), more)
     owners = {owner for point in simulation.points.values() for owner in point.owners}
     least_mb = FREE_SHARE * max(model_mb, 1e-6)
     price = {
@@ -76,11 +83,15 @@ def purchases(
         return Purchase((), (), before)
     with progress.stage("finding the layers to keep float") as stage:
         # each offer is tried once; after that only the best, for most trade places seldom
-        worth = {name: left([name]) for name in offers}
+        worth: dict[str, float] = {}
+        for done, name in enumerate(offers, 1):
+            worth[name] = left([name], few)
+            stage.advance(done, len(offers) + MAX_PURCHASES * OFFERED)
+        beside = left((), few)
         while len(layers) < MAX_PURCHASES and now > NEAR_SHARE * before:
             free = [name for name in offers if not any(within(name, own) for own in bought)]
-            free.sort(key=lambda name: (worth[name] - before) / price[name])
-            tried = {name: left([*bought, name]) for name in free[:OFFERED]}
+            free.sort(key=lambda name: (worth[name] - beside) / price[name])
+            tried = {name: left([*bought, name], more) for name in free[:OFFERED]}
             if not tried:
                 break
             best = max(tried, key=lambda name: (now - tried[name]) / price[name])
@@ -92,7 +103,7 @@ def purchases(
             bought = [own for own in bought if not within(own, best)] + [best]
             layers.append(tuple(sorted(bought)))
             divergences.append(now)
-            stage.advance(len(layers), 0)
+            stage.tell(f"{len(layers)} chosen")
     return Purchase(tuple(layers), tuple(divergences), before)
 
 
