@@ -22,7 +22,15 @@ from edgekit.search.blame import blame
 from edgekit.search.mixed import Purchase, purchases
 from edgekit.search.operators import FloatOperators, float_operators
 from edgekit.search.repairs import Found, find_repairs, float_outputs, split
-from edgekit.search.work import BLAMING, BUYING, REPAIRING, TIMES_PLAIN, values_of, work_of_plain
+from edgekit.search.work import (
+    BLAMING,
+    BUYING,
+    REPAIRING,
+    TIMES_PLAIN,
+    values_of,
+    work_of_all,
+    work_of_plain,
+)
 
 FILE = "found.json"
 
@@ -175,7 +183,9 @@ class Mending:
         self._floats  # noqa: B018 - timed
         simulation = self._simulate(self._plain)
         rounded = values_of(simulation) * len(self._split.judged)
-        seconds = self._work * self._floats_s / max(1, rounded)
+        fitted, judged = len(self._split.fitted), len(self._split.judged)
+        whole = work_of_all(len(simulation.points), fitted, judged) * values_of(simulation)
+        seconds = min(self._work, whole) * self._floats_s / max(1, rounded)
         text = f"{TIMES_PLAIN[self._effort]:g} times the work of plain int8, about {seconds:.0f} s"
         if self._build_s is None:
             return text

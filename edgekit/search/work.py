@@ -58,6 +58,14 @@ def work_of_plain(simulation: Simulation, inputs: int) -> float:
     return float(OBSERVING * inputs * values_of(simulation) + LOWERING * points)
 
 
+def work_of_all(points: int, fitted: int, judged: int) -> int:
+    """What all searches would do without a limit, in inferences: nine tries of repairs, each layer
+    and each block kept float, each part of each layer rounded alone.
+    """
+    repairing = 6 * (WATCHING * fitted + judged) + 3 * (CORRECTING * fitted + judged)
+    return repairing + 2 * points * (fitted + judged) + points * judged
+
+
 def _shape(simulation: Simulation, name: str) -> list[int]:
     value = simulation.node(name).all_input_nodes[0].meta.get("val")
     return list(getattr(value, "shape", [0]))
