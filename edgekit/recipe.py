@@ -65,7 +65,8 @@ class Recipe:
         model = self.call("model")
         if not isinstance(model, torch.nn.Module):
             raise RecipeError(
-                f"{self.path}: model() must return a torch.nn.Module, not {_type_name(model)}"
+                f"{self.path}: model() must return a torch.nn.Module, not {_type_name(model)}",
+                "return the module itself with its weights: no class, function or state dict",
             )
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise RecipeError(

@@ -36,6 +36,8 @@ HINTS = {
     "model and calibration(), and edgekit quantizes it",
     r"_apply\(\): Couldn't swap": "move .half(), .bfloat16() and .to() of layers from forward to "
     "model()",
+    r"failed to unpack the object|PackedSequence": "leave pack_padded_sequence out: a device runs "
+    "sequences of one length",
     r"ScriptModule|State dict entry": "give the model as the torch.nn.Module that the TorchScript "
     "was made of, or convert it by itself with torch._export.converter.TS2EPConverter",
 }

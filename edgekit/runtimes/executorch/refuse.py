@@ -147,7 +147,9 @@ def no_kernel(operator: str, layer: str | None, line: str | None = None) -> Runt
     space, _, name = operator.replace("::", ".").partition(".")
     name = name.split(".")[0]
     hint = INSTEAD.get(name, OUTSIDE if "linalg_" in name else OTHER_FORM)
-    if space not in ("aten", "prims"):
+    if space in ("quantized_decomposed", "torchao"):
+        hint = "int8 ends between two operators that no delegate takes: --precision fp32 has none"
+    elif space not in ("aten", "prims"):
         hint = OWN_OPERATOR
     return RuntimeFailure(
         f"ExecuTorch has no kernel for {space}.{name}{place(None, layer, line)}", hint
