@@ -11,7 +11,7 @@ from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from edgekit.recipe import AS_FLOAT32, dtype_name, own_defaults
+from edgekit.recipe import AS_FLOAT32, dtype_name
 
 OTHERS = tuple(getattr(torch, name) for name in AS_FLOAT32)
 # What every module has.
@@ -45,7 +45,7 @@ class Float32Forward:
         self.forward = forward
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        with own_defaults(), _Float32():
+        with _Float32():
             return self.forward(*args, **keywords)
 
 

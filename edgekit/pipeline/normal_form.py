@@ -70,6 +70,7 @@ def _in_float32(
     if types == ["float64"]:  # bfloat16 is less exact than float32
         with suppress(Exception):  # of mixed types torch computes nothing
             exact = _run(model, arguments, example).outputs
+    torch.set_default_dtype(torch.float32)  # until the recipe is closed; a graph makes zeros by it
     made = own_copy(model)
     to_float32(made)
     if not isinstance(made, torch.fx.GraphModule):  # which was rewritten

@@ -294,6 +294,16 @@ def test_other_types_are_computed_in_float32(dtype, given) -> None:
         assert {v.dtype for v in values if torch.is_tensor(v)} == {torch.float32}
 
 
+def test_a_default_type_of_float64() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = module(lambda self, x: self.a(x * torch.arange(8.0) + torch.zeros(8)))
+        form = read(net, (torch.rand(1, 8),))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert form.outputs.dtype == torch.float32
+
+
 def test_float64_inputs_of_a_float32_model() -> None:
     form = read(nn.Sequential(nn.Linear(8, 4)), (X.double(),))
     assert "float64" in form.notes[0]
