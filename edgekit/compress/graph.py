@@ -14,6 +14,11 @@ ELEMENTWISE = {
 }  # fmt: skip
 # Layers whose weight has one row for each output channel.
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear"}
+# Operators that multiply and accumulate.
+HEAVY = WEIGHTED | {
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "matmul", "bmm",
+    "einsum", "addmm", "scaled_dot_product_attention", "lstm", "gru", "embedding",
+}  # fmt: skip
 
 
 def operator_name(node: Node) -> str:

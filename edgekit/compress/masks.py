@@ -17,7 +17,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from edgekit.compress.graph import operator_name, tensor_at
+from edgekit.compress.graph import HEAVY, operator_name, tensor_at
 from edgekit.recipe import Inputs
 
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "log_softmax", "scaled_dot_product_attention"}
@@ -26,7 +26,7 @@ ROUNDED = {"add", "mul", "cat"}
 # Scores do not reach as far; masks start at -1e4.
 HUGE = 1e3
 CUTS = (50.0, 100.0, 200.0, 400.0, 800.0)
-CHECKED = 8
+CHECKED = 4
 TOLERANCE = 1e-6
 
 
@@ -59,7 +59,9 @@ def _is_mask(low: float, value: Node, left: set[Node]) -> bool:
 
 
 def _before_softmax(graph: GraphModule) -> list[Node]:
-    """Every operator that a softmax's input comes from, back to the next softmax, in order."""
+    """Every operator that a softmax's input comes from, back to those that multiply and sum up:
+    a mask never goes through one.
+    """
     waiting = [
         value
         for node in graph.graph.nodes
@@ -69,7 +71,7 @@ def _before_softmax(graph: GraphModule) -> list[Node]:
     found: set[Node] = set()
     while waiting:
         node = waiting.pop()
-        if node not in found and operator_name(node) and operator_name(node) not in SOFTMAX:
+        if node not in found and operator_name(node) not in {"", *SOFTMAX, *HEAVY}:
             found.add(node)
             waiting += node.all_input_nodes
     return [node for node in graph.graph.nodes if node in found]

@@ -10,15 +10,10 @@ from collections.abc import Iterator, Mapping
 
 from torch.fx import Node
 
-from edgekit.compress.graph import WEIGHTED, operator_name, operator_of, tensor_at
+from edgekit.compress.graph import HEAVY, operator_name, operator_of, tensor_at
 from edgekit.compress.observe import Seen
 from edgekit.compress.simulate import ANNOTATION, Simulation
 
-# Operators that multiply and accumulate.
-HEAVY = WEIGHTED | {
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "matmul", "bmm",
-    "einsum", "addmm", "scaled_dot_product_attention", "lstm", "gru", "embedding",
-}  # fmt: skip
 # As many weights cost nothing in float: the fixed ones by which a head sums up a distribution.
 LIGHT = 64
 JOINING = {"cat", "add"}
