@@ -223,16 +223,18 @@ class _Climb:
         count = bought.enough(self._limit / loss if loss > 0 else 1.0, self._passing)
         while True:
             kept = tuple(sorted({*repaired.float_layers, *bought.layers[count - 1]}))
-            plan = repaired.model_copy(update={"precision": "mixed", "float_layers": kept})
-            found = self._try(plan, "mixed")
+            change = {"precision": "mixed", "float_layers": kept}
+            found = self._try(repaired.model_copy(update=change), "mixed")
             if found is None or self._is_good(found):
                 return
+            # repairs were chosen beside layers that are float now: without them it may be nearer
+            if not repaired.is_plain:
+                bare = self._try(self._plan("mixed").model_copy(update=change), "mixed")
+                if self._is_good(bare):
+                    return
             if count == len(bought.layers):
-                break
+                return
             count = min(2 * count, len(bought.layers))
-        # repairs were chosen beside the layers that are float now: without them it may be nearer
-        if not repaired.is_plain:
-            self._try(self._plan("mixed").model_copy(update={"float_layers": kept}), "mixed")
 
     @property
     def _passing(self) -> float:
