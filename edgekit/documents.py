@@ -90,13 +90,27 @@ class OutputFidelity(BaseModel):
     worst_group: WorstGroup | None
 
 
+Judge = Literal["torch", "artifact"]
+
+
 class Accuracy(BaseModel):
-    """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
+    """The recipe's metric, in points; None where the recipe has no ``evaluate``.
+
+    ``fp32_judged_by``: whether the float model ran in torch, or as its own fp32 artifact.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     fp32: float | None = None
     artifact: float | None = None
+    fp32_judged_by: Judge = "torch"
+
+    @property
+    def said(self) -> str | None:
+        if self.fp32 is None or self.artifact is None:
+            return None
+        stage = "in torch" if self.fp32_judged_by == "torch" else "as fp32 artifact"
+        return f"{self.fp32:.2f} {stage}, {self.artifact:.2f} as the artifact"
 
 
 class Rung(BaseModel):

@@ -191,11 +191,12 @@ class _Job:
         """Recipe, ladder (or a plan as it stands), bundle."""
         from edgekit.pipeline.built import built
         from edgekit.pipeline.fingerprint import Fingerprint
+        from edgekit.pipeline.float_accuracy import judged
         from edgekit.pipeline.kept import Tools
         from edgekit.pipeline.ladder import Request, climb, replay
         from edgekit.pipeline.planned import base_plan, for_subject, int8_training
         from edgekit.pipeline.smaller import points_lost, smaller
-        from edgekit.pipeline.subject import read_subject, with_accuracy
+        from edgekit.pipeline.subject import read_subject
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
@@ -206,10 +207,10 @@ class _Job:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
             limit_s = _each(options, base, training)
-            subject = with_accuracy(subject, self.progress)
-        with self.clock.timed("artifact"):
             fingerprint, arena = Fingerprint(subject), self._arena()
             tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
+            subject = judged(subject, tools)
+        with self.clock.timed("artifact"):
             steps: tuple[CompressionStep, ...] = ()
             lost = 0.0
             if base.changes_the_model:

@@ -16,6 +16,7 @@ from edgekit.cache import content_key
 from edgekit.calibration import hold_out, read_calibration, spread_over
 from edgekit.compress.batches import rows_of
 from edgekit.compress.divergence import fidelity_of
+from edgekit.documents import Judge
 from edgekit.errors import RecipeError
 from edgekit.measurement.fidelity import Fidelity, OutputKind
 from edgekit.pipeline.batched import Batched
@@ -70,7 +71,8 @@ class OutputsOfFloat:
 class Subject:
     """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None.
 
-    ``notes`` say what was changed in the recipe's model before all else.
+    ``fp32_judged_by``: what ran the float model for it (float_accuracy.py). ``notes`` say what was
+    changed in the recipe's model before all else.
     """
 
     recipe: Recipe
@@ -84,6 +86,7 @@ class Subject:
     notes: tuple[str, ...]
     outputs_of_float: OutputsOfFloat
     states: tuple[State, ...] = ()
+    fp32_judged_by: Judge = "torch"
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -240,7 +243,7 @@ def _output_kinds(recipe: Recipe, structure: Structure) -> Sequence[OutputKind] 
 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:
-    """The subject with what its float model reaches by ``evaluate``."""
+    """The subject with what its float model reaches in torch by ``evaluate``."""
     with progress.stage("evaluating the float model") as stage:
         counted = Counted(Batched(subject.model), stage)
         return replace(subject, fp32_accuracy=subject.evaluate(counted))

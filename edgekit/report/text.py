@@ -154,10 +154,10 @@ def _precision(document: VerdictDocument) -> str:
 
 def _accuracy(document: VerdictDocument) -> str:
     accuracy = document.accuracy
-    if accuracy.fp32 is None or accuracy.artifact is None:
-        notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
-        return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
-    return f"{accuracy.fp32:.2f} in torch, {accuracy.artifact:.2f} as the artifact"
+    if accuracy.said is not None:
+        return accuracy.said
+    notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
+    return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
 
 
 def _parity(parity: Parity | None) -> str:

@@ -164,6 +164,42 @@ def test_golden_tensors_stay_below_a_megabyte(write_recipe, build, tmp_path) -> 
     assert edgekit.bench(tmp_path / "out", runs=3).parity.passed
 
 
+def test_a_large_float_model_is_judged_by_its_fp32_artifact(
+    write_recipe, build, monkeypatch, fresh_cache, tmp_path
+) -> None:
+    """The output says so; the bundle's bytes are the same."""
+    source = LINEAR + (
+        "\ndef evaluate(predict):\n    return 100 * float(predict(torch.ones(6, 4)).mean())\n"
+    )
+    recipe = write_recipe(source)
+    usual = build(recipe, precision="fp32")
+    assert usual.accuracy.fp32_judged_by == "torch"
+    monkeypatch.setattr("edgekit.pipeline.float_accuracy.BY_ARTIFACT_MACS", 1)
+    large = build(recipe, precision="fp32", output=tmp_path / "large")
+    assert large.accuracy.fp32_judged_by == "artifact"
+    assert large.accuracy.fp32 == pytest.approx(usual.accuracy.fp32, abs=1e-3)
+    pair = [(tmp_path / name / "manifest.json").read_bytes() for name in ("out", "large")]
+    assert pair[0] == pair[1]
+
+
+def test_a_float_model_that_cannot_be_lowered_is_judged_in_torch(monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    from edgekit.errors import RuntimeFailure
+    from edgekit.pipeline import float_accuracy
+    from edgekit.progress import Silent
+
+    def fail(*_):
+        raise RuntimeFailure("no kernel")
+
+    monkeypatch.setattr(float_accuracy, "make", fail)
+    monkeypatch.setattr(float_accuracy, "_is_large", lambda _: True)
+    monkeypatch.setattr(float_accuracy, "with_accuracy", lambda subject, _: (subject, "in torch"))
+    subject = SimpleNamespace(recipe=SimpleNamespace(has=lambda _: True))
+    tools = SimpleNamespace(seed=0, progress=Silent())
+    assert float_accuracy.judged(subject, tools) == (subject, "in torch")
+
+
 def test_without_evaluate_auto_says_what_it_went_by(write_recipe, build) -> None:
     source = LINEAR + "\ndef calibration():\n    return [(torch.rand(1, 4),) for _ in range(9)]\n"
     document = build(write_recipe(source), max_drop=5)
