@@ -220,7 +220,7 @@ def boxes_and_scores(build: Build) -> Iterable[str]:
         return
     got, want = compared(build).outputs[0]
     error = (got - want).abs()
-    boxes, scores = error[:, :4].max().item(), error[:, 4:].max().item()
+    boxes, scores = error[:, 0, :4].max().item(), error[:, 0, 4:].max().item()
     if boxes > 1 or scores > 0.05:
         yield f"boxes off by {boxes:.2f} px, scores by {scores:.3f}"
 

@@ -6,12 +6,14 @@ python scripts/bench_models.py time
 python scripts/bench_models.py table               docs/models.json and the table of docs/models.md
 
 A finished stage of a model is kept in build/models and not done again; remove its file, or give
---again. Models of the package transformers need it on PYTHONPATH.
+--again. Recipes of the zoo that use the package transformers need it on PYTHONPATH. The programs
+that scripts/export_packages.py has saved in build/packages (or $EDGEKIT_PACKAGES) are built too.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -20,12 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from case_model import against_torch
 from models_table import write_table
 from side_by_side import PYTHON, with_interval
 
 HERE = Path(__file__).resolve().parent
 ZOO = HERE / "zoo"
 FOLDER = HERE.parent / "build" / "models"
+PACKAGES = Path(os.environ.get("EDGEKIT_PACKAGES", HERE.parent / "build" / "packages"))
 SHARED = ("common", "hf")
 PRECISIONS = ("fp32", "int8")
 TARGETS = ("x86", "rpi4")
@@ -53,10 +57,18 @@ def main() -> None:
 
 
 def recipes() -> dict[str, Path]:
-    """All recipes of the zoo by name, MobileNetV2 of the other benchmarks among them."""
+    """All by name: recipes of the zoo, MobileNetV2 of the other benchmarks, exported programs."""
     found = {path.stem: path for path in ZOO.glob("*.py") if path.stem not in SHARED}
     found["mobilenet_v2"] = HERE / "mobilenet_v2.py"
+    found |= {path.stem: path for path in PACKAGES.glob("*.pt2")}
     return dict(sorted(found.items()))
+
+
+def what(recipe: Path) -> str:
+    """The first paragraph of a recipe, or what the export says of a program."""
+    if recipe.suffix == ".pt2":
+        return str(json.loads(recipe.with_suffix(".json").read_text())["what"])
+    return recipe.read_text().split('"""')[1].split("\n\n")[0]
 
 
 def rows() -> list[Row]:
@@ -65,7 +77,7 @@ def rows() -> list[Row]:
     for name, recipe in recipes().items():
         parts = [FOLDER / f"{name}.{stage}.json" for stage in ("build", "time")]
         if parts[0].exists():
-            row = {"name": name, "what": recipe.read_text().split('"""')[1].split("\n\n")[0]}
+            row = {"name": name, "what": what(recipe), "exported": recipe.suffix == ".pt2"}
             for part in parts:
                 row |= json.loads(part.read_text()) if part.exists() else {}
             found.append(row)
@@ -81,11 +93,13 @@ def build(name: str) -> Row:
 def build_one(name: str, precision: str, target: str) -> Row:
     import edgekit
 
-    bundle = bundle_of(name, precision, target)
+    bundle, recipe = bundle_of(name, precision, target), recipes()[name]
+    exported = recipe.suffix == ".pt2"
     try:
         document = edgekit.build(
-            recipes()[name], target=target, precision=precision, output=bundle, name=name
-        )
+            recipe, target=target, precision=precision, output=bundle, name=name,
+            calibration=recipe.with_suffix(".npz") if exported else None,
+        )  # fmt: skip
         cpu = edgekit.check(bundle).emulation.model_dump(mode="json")
     except edgekit.EdgekitError as error:
         log(f"  {precision} {target}: {error.message}")
@@ -103,6 +117,8 @@ def build_one(name: str, precision: str, target: str) -> Row:
     }
     if target != "x86":
         shutil.rmtree(bundle)  # only the host's own is timed
+    elif exported:
+        row["torch"] = against_torch(bundle, recipe.with_suffix(".fresh.npz"))
     log(f"  {precision} {target}: {row['seconds']:.0f} s, {cpu['status']}")
     return row
 
@@ -191,9 +207,9 @@ def measured(bundle: Path, runs: int, profile: bool = False) -> Any:
 
 EAGER = """
 import pathlib, statistics, sys, time, torch
-from edgekit.recipe import open_recipe
+from edgekit.pipeline.source import open_source
 torch.set_num_threads(int(sys.argv[2]))
-with open_recipe(pathlib.Path(sys.argv[1]), 0) as recipe, torch.inference_mode():
+with open_source(pathlib.Path(sys.argv[1]), 0) as recipe, torch.inference_mode():
     model, inputs = recipe.model(), recipe.example_inputs()
     for line in sys.stdin:
         times = []

@@ -127,6 +127,25 @@ def compare(model: CaseModel, bundle: Path) -> Comparison:
     return Comparison(tuple(floats), max(others, default=0.0))
 
 
+def against_torch(bundle: Path, fresh: Path) -> dict[str, float]:
+    """The artifact against the outputs that a .npz holds beside its inputs, as output_0 and on."""
+    arrays = {key: torch.from_numpy(array) for key, array in np.load(fresh).items()}
+    outputs = [key for key in arrays if key.startswith("output_")]
+    columns = {key: array[:, None] for key, array in arrays.items() if key not in outputs}
+    rows = zip(*[column.unbind(0) for column in columns.values()], strict=True)
+    got = artifact_outputs(bundle, [dict(zip(columns, row, strict=True)) for row in rows])
+    pairs = [
+        (torch.stack([one[index] for one in got]).double(), arrays[key][:, None].double())
+        for index, key in enumerate(outputs)
+    ]
+    found = Comparison(tuple(pairs), 0.0)
+    return {
+        "whole_db": found.whole_db,
+        "group_db": found.group_db,
+        "relative_error": found.relative_error,
+    }
+
+
 def int8_problems(index: int, got: torch.Tensor, want: torch.Tensor) -> Iterator[str]:
     if not torch.isfinite(got).all():
         yield f"output {index}: not finite"
