@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from case_model import against_torch
-from models_table import write_table
+from models_table import read_table, write_table
 from side_by_side import PYTHON, with_interval
 
 HERE = Path(__file__).resolve().parent
@@ -72,16 +72,16 @@ def what(recipe: Path) -> str:
 
 
 def rows() -> list[Row]:
-    """What is kept so far, one row a model."""
-    found = []
+    """One row a model: what is kept here, else what docs/models.json has from an earlier run."""
+    found = {row["name"]: row for row in read_table()}
     for name, recipe in recipes().items():
         parts = [FOLDER / f"{name}.{stage}.json" for stage in ("build", "time")]
         if parts[0].exists():
             row = {"name": name, "what": what(recipe), "exported": recipe.suffix == ".pt2"}
             for part in parts:
                 row |= json.loads(part.read_text()) if part.exists() else {}
-            found.append(row)
-    return found
+            found[name] = row
+    return [found[name] for name in sorted(found)]
 
 
 def build(name: str) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,16 @@ def write_table(rows: list[Row], names: list[str]) -> None:
     path.write_text(f"{before}{BEGIN}\n\n{body(rows, names)}\n{END}{after}")
 
 
+def read_table() -> list[Row]:
+    rows: list[Row] = json.loads((DOCS / "models.json").read_text())
+    return rows
+
+
 def rounded(value: Any) -> Any:
     """Numbers to five significant digits; no path of the machine that it ran on."""
     if isinstance(value, float):
+        if not math.isfinite(value):  # JSON knows no infinity
+            return None
         return float(f"{value:.5g}")
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
@@ -50,6 +58,7 @@ def body(rows: list[Row], names: list[str]) -> str:
     lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in built]
     parts = [
+        ("Exported by packages", packages(built)),
         ("Not built", not_built(rows, names)),
         ("Parity", parity(built)),
         ("int8 against fp32", slower(timed)),
@@ -57,6 +66,22 @@ def body(rows: list[Row], names: list[str]) -> str:
         ("What is left outside", outside(built)),
     ]
     return "\n".join(lines) + "".join(f"\n\n### {title}\n\n{text}" for title, text in parts) + "\n"
+
+
+def packages(built: list[Row]) -> str:
+    """Exported programs: both artifacts against the outputs of the package's own torch."""
+    lines = [
+        "| model | what | fp32, relative error | int8 dB | worst group dB |",
+        "|---|---|---|---|---|",
+    ]
+    for row in built:
+        if row.get("exported"):
+            found = {p: row["builds"][p]["x86"].get("torch") or {} for p in ("fp32", "int8")}
+            error = found["fp32"].get("relative_error")
+            cells = (row["name"], row["what"], "-" if error is None else f"{error:.0e}")
+            levels = [found["int8"].get(key) for key in ("whole_db", "group_db")]
+            lines.append("| " + " | ".join([*cells, *(number(db, 1) for db in levels)]) + " |")
+    return "\n".join(lines)
 
 
 def is_built(row: Row, precision: str) -> bool:
