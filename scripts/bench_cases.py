@@ -136,8 +136,11 @@ def mostly_int8(build: Build) -> Iterable[str]:
 
 
 def is_int8(build: Build) -> Iterable[str]:
+    """int8, or refused only because its file is the larger one: so it may be for tiny models."""
     if build.built and build.precision != "int8":
-        yield f"{build.precision} instead of int8"
+        rungs = {rung["precision"]: rung for rung in build.document["ladder"]}
+        if "larger" not in (rungs.get("int8", {}).get("payoff") or ""):
+            yield f"{build.precision} instead of int8"
 
 
 def says(*facts: str) -> Check:
