@@ -75,7 +75,8 @@ class CaseModel:
             with torch.no_grad():
                 args, kwargs = arguments(example)
                 net(*args, **kwargs)
-        return net.float(), example
+        halves = all(p.element_size() == 2 for p in net.parameters())
+        return net.float() if halves else net, example
 
 
 @dataclass(frozen=True)
