@@ -248,6 +248,14 @@ def stateful(build: Build) -> Iterable[str]:
         yield from (*refused(rf"\b({names})\b")(build), *soon(build))
 
 
+def script(build: Build) -> Iterable[str]:
+    """TorchScript: built and right, or refused with what turns it into a .pt2."""
+    if build.built:
+        yield from (*builds(build), *agrees(build))
+    else:
+        yield from refused("TorchScript", "TS2EPConverter")(build)
+
+
 GOOD = (builds, agrees)
 PLAIN = Expected("builds and agrees with the float model", GOOD)
 INT8 = Expected("int8, and agrees", (*GOOD, is_int8))
@@ -267,9 +275,7 @@ EXPECTED: dict[str, tuple[Expected, ...]] = {
         INT8,
     ),
     "c09d": (FP32,),
-    "c10": (
-        Expected("refused, with the way to a .pt2", (refused("TorchScript", "TS2EPConverter"),)),
-    ),
+    "c10": (Expected("builds, or refused with the way to a .pt2", (script,)),),
     "c11_bf16": (Expected("computed in float32, and says so", (*GOOD, says("float32"))),),
     "c13": (
         Expected(
