@@ -61,7 +61,7 @@ class Rounding(torch.nn.Module):
             self.tap(value)
         if not self.on or self.steps is None:
             return value
-        return rounded(value, self.steps)
+        return rounded(value, self.steps).to(value.dtype)  # a model of float16 stays that
 
 
 def rounded(value: torch.Tensor, steps: Steps) -> torch.Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.compress.affine import Grid, Steps
 from edgekit.compress.lockstep import Layer
 from edgekit.compress.rounding import _columns
 from edgekit.compress.simulate import Rounding
@@ -37,3 +38,10 @@ def test_columns_times_weights_are_the_convolution(kernel, options) -> None:
     outputs = (columns @ flat.transpose(1, 2)).reshape(groups, 2, -1, len(weight) // groups)
     outputs = outputs.permute(1, 0, 3, 2).reshape(wanted.shape)
     assert torch.allclose(outputs, wanted, atol=1e-5)
+
+
+def test_rounding_keeps_half_precision() -> None:
+    rounding = Rounding()
+    rounding.on = True
+    rounding.steps = Steps(torch.tensor([0.1]), torch.tensor([0]), Grid(bits=8, symmetric=True))
+    assert rounding(torch.ones(2, dtype=torch.float16)).dtype == torch.float16
