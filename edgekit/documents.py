@@ -90,27 +90,17 @@ class OutputFidelity(BaseModel):
     worst_group: WorstGroup | None
 
 
+# What ran the float model for its accuracy: torch, or its own fp32 artifact.
 Judge = Literal["torch", "artifact"]
 
 
 class Accuracy(BaseModel):
-    """The recipe's metric, in points; None where the recipe has no ``evaluate``.
-
-    ``fp32_judged_by``: whether the float model ran in torch, or as its own fp32 artifact.
-    """
+    """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
 
     model_config = ConfigDict(frozen=True)
 
     fp32: float | None = None
     artifact: float | None = None
-    fp32_judged_by: Judge = "torch"
-
-    @property
-    def said(self) -> str | None:
-        if self.fp32 is None or self.artifact is None:
-            return None
-        stage = "in torch" if self.fp32_judged_by == "torch" else "as fp32 artifact"
-        return f"{self.fp32:.2f} {stage}, {self.artifact:.2f} as the artifact"
 
 
 class Rung(BaseModel):
@@ -219,6 +209,7 @@ class VerdictDocument(Document):
     verdict: Verdict
     budgets: tuple[BudgetLine, ...]
     accuracy: Accuracy
+    fp32_judged_by: Judge = "torch"
     parity: Parity | None
     plan: dict[str, Any]
     ladder: tuple[Rung, ...] = ()
@@ -229,6 +220,15 @@ class VerdictDocument(Document):
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = {}
+
+    @property
+    def accuracy_said(self) -> str | None:
+        """In words; None where it is not known."""
+        found = self.accuracy
+        if found.fp32 is None or found.artifact is None:
+            return None
+        stage = "in torch" if self.fp32_judged_by == "torch" else "as fp32 artifact"
+        return f"{found.fp32:.2f} {stage}, {found.artifact:.2f} as the artifact"
 
     @property
     def exit_code(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.budget import BudgetName, Figures, Limits
 from edgekit.bundle.manifest import VERDICT, seal, unseal
-from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
+from edgekit.documents import Accuracy, Blame, CompressionStep, Judge, Parity, Rung
 from edgekit.errors import BundleError
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
@@ -35,6 +35,7 @@ class Record(BaseModel):
     figures: Figures
     missing: dict[BudgetName, str]
     accuracy: Accuracy
+    fp32_judged_by: Judge = "torch"
     parity: Parity | None
     inferences: int = 0
     ladder: tuple[Rung, ...]

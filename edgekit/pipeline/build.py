@@ -314,6 +314,7 @@ class _Job:
             figures=figures,
             missing=missing,
             accuracy=built.accuracy,
+            fp32_judged_by=built.fp32_judged_by,
             parity=built.parity,
             inferences=built.inferences,
             ladder=built.ladder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.documents import Accuracy, Blame, CompressionStep, Parity, Rung
+from edgekit.documents import Accuracy, Blame, CompressionStep, Judge, Parity, Rung
 from edgekit.pipeline.carried import State
 from edgekit.pipeline.ladder import Climbed
 from edgekit.pipeline.subject import Subject
@@ -27,6 +27,7 @@ class Built:
     ladder: tuple[Rung, ...]
     why_no_drop: str
     accuracy: Accuracy = field(default_factory=Accuracy)
+    fp32_judged_by: Judge = "torch"
     parity: Parity | None = None
     accuracy_drop: float | None = None
     inferences: int = 0
@@ -50,6 +51,7 @@ def built(
         compression=compression,
         why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
         accuracy=candidate.accuracy,
+        fp32_judged_by=subject.fp32_judged_by,
         parity=candidate.parity,
         accuracy_drop=candidate.accuracy_drop,
         inferences=candidate.inferences,

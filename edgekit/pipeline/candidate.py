@@ -78,11 +78,7 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
             parity = parity.model_copy(update={"sequence": in_sequence(subject, run)})
         with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)
-            accuracy = Accuracy(
-                fp32=subject.fp32_accuracy,
-                fp32_judged_by=subject.fp32_judged_by,
-                artifact=subject.evaluate(counted),
-            )
+            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
             found = Candidate(
                 plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count

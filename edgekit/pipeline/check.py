@@ -68,6 +68,7 @@ def verdict_document(
         verdict=verdict_of(lines),
         budgets=tuple(lines),
         accuracy=record.accuracy,
+        fp32_judged_by=record.fp32_judged_by,
         parity=record.parity,
         plan=manifest.plan.model_dump(mode="json"),
         ladder=record.ladder,

@@ -47,7 +47,7 @@ def _accuracy(document: VerdictDocument) -> str:
     if found.fp32 is None or found.artifact is None:
         return "unknown: the recipe has no evaluate()"
     lost = found.fp32 - found.artifact
-    return f"{found.said}: {lost:.2f} points lost"
+    return f"{document.accuracy_said}: {lost:.2f} points lost"
 
 
 def _ladder(ladder: Sequence[Rung]) -> str:

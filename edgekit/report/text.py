@@ -153,9 +153,8 @@ def _precision(document: VerdictDocument) -> str:
 
 
 def _accuracy(document: VerdictDocument) -> str:
-    accuracy = document.accuracy
-    if accuracy.said is not None:
-        return accuracy.said
+    if document.accuracy_said is not None:
+        return document.accuracy_said
     notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
     return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
 

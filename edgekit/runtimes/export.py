@@ -61,6 +61,9 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
     except Exception as error:
         raise _explain(error, own) from error
     _refuse_data_dependent(exported)
+    for node in exported.graph.nodes:
+        # what torch notes of a traced program's inputs contradicts itself once they are renamed
+        node.meta.pop("custom", None)
     return exported
 
 

@@ -173,10 +173,10 @@ def test_a_large_float_model_is_judged_by_its_fp32_artifact(
     )
     recipe = write_recipe(source)
     usual = build(recipe, precision="fp32")
-    assert usual.accuracy.fp32_judged_by == "torch"
+    assert usual.fp32_judged_by == "torch"
     monkeypatch.setattr("edgekit.pipeline.float_accuracy.BY_ARTIFACT_MACS", 1)
     large = build(recipe, precision="fp32", output=tmp_path / "large")
-    assert large.accuracy.fp32_judged_by == "artifact"
+    assert large.fp32_judged_by == "artifact"
     assert large.accuracy.fp32 == pytest.approx(usual.accuracy.fp32, abs=1e-3)
     pair = [(tmp_path / name / "manifest.json").read_bytes() for name in ("out", "large")]
     assert pair[0] == pair[1]

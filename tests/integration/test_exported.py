@@ -650,3 +650,28 @@ def test_files_that_are_no_model(build, tmp_path) -> None:
     (tmp_path / "net.pt2").write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(RecipeError, match=r"net\.pt2 is no whole exported program"):
         build(tmp_path / "net.pt2")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_program_converted_from_torchscript_with_batch_norm_builds(build, tmp_path) -> None:
+    """What torch notes of its inputs used to contradict itself when it was lowered."""
+    import torch
+    from torch import nn
+    from torch._export.converter import TS2EPConverter
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.second, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+            self.register_buffer("mean", torch.rand(1, 3, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.norm(self.first(x - self.mean)))
+            y = y + torch.relu(self.second(y))
+            return self.head(y.mean((2, 3), keepdim=True).flatten(1))
+
+    image = torch.rand(1, 3, 12, 12)
+    traced = torch.jit.trace(Residual().eval(), image)
+    torch.export.save(TS2EPConverter(traced, (image,)).convert(), tmp_path / "converted.pt2")
+    assert build(tmp_path / "converted.pt2").parity.passed
