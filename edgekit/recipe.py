@@ -77,7 +77,11 @@ class Recipe:
             vars(model).pop(fixed, None)
         return model.cpu().eval()
 
-    def example_inputs(self, parameters: Sequence[str]) -> tuple[Arguments, Inputs]:
+    def example_inputs(self) -> Inputs:
+        """One set of flat inputs. Raises RecipeError."""
+        return self.example(())[1]
+
+    def example(self, parameters: Sequence[str]) -> tuple[Arguments, Inputs]:
         """One set of inputs, and how they are arranged for a forward with these ``parameters``.
 
         Contiguous: strides of another memory format would be exported too. Raises RecipeError.
@@ -91,11 +95,13 @@ class Recipe:
         refuse_constants(arguments, leaves, where)
         return arguments, check_inputs(leaves, arguments.names, where)
 
-    def calibration(self, arguments: Arguments, like: Inputs) -> list[Inputs]:
+    def calibration(self, like: Inputs, arguments: Arguments | None = None) -> list[Inputs]:
         """All calibration inputs (at most MAX_CALIBRATION), each of the example's shapes.
 
+        ``arguments``: how they are nested; None: a tuple of tensors.
         Raises RecipeError: none at all, or one of another count, shape or type, or with NaN.
         """
+        arguments = arguments or _plain(like)
         found: list[Inputs] = []
         for index, item in enumerate(self._iterate("calibration")):
             if index == MAX_CALIBRATION:
@@ -130,13 +136,14 @@ class Recipe:
         return metric
 
     def training(
-        self, epoch: int, arguments: Arguments, like: Inputs
+        self, epoch: int, like: Inputs, arguments: Arguments | None = None
     ) -> Iterator[tuple[Inputs, Any]]:
         """One epoch of (inputs, target); inputs are batches of what ``like`` is.
 
         Random numbers start at the seed and the epoch, so that an epoch can be had again.
         Raises RecipeError: an item is no pair, or its inputs are of another shape or type.
         """
+        arguments = arguments or _plain(like)
         _start_random_numbers(self.seed + epoch)
         for index, item in enumerate(self._iterate("training")):
             where = f"{self.path}: training() item {index}"
@@ -382,6 +389,10 @@ def describe(tensor: torch.Tensor) -> str:
 
 def describe_all(tensors: Iterable[torch.Tensor]) -> str:
     return ", ".join(describe(tensor) for tensor in tensors)
+
+
+def _plain(like: Inputs) -> Arguments:
+    return read_arguments(like, (), "the example's inputs")
 
 
 def _cross_entropy(path: Path, output: Any, target: Any) -> torch.Tensor:

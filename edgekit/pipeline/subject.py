@@ -140,7 +140,7 @@ class Subject:
 
     def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
         """One epoch of the recipe's training()."""
-        return self.recipe.training(epoch, self.arguments, self.own_example)
+        return self.recipe.training(epoch, self.own_example, self.arguments)
 
     @property
     def structure_digest(self) -> str:
@@ -176,7 +176,7 @@ def read_subject(
         if wants_calibration and calibration_file is not None:
             calibration = read_calibration(calibration_file, form.example, arguments.names)
         elif wants_calibration and recipe.has("calibration"):
-            calibration = recipe.calibration(arguments, form.example)
+            calibration = recipe.calibration(form.example, arguments)
         _check_variety(calibration, calibration_file or recipe.path)
         with blaming(recipe.path, "the model, run on one input after the other,"):
             found = find_state(recipe.path, form, arguments.names, calibration, trial)
@@ -253,7 +253,7 @@ def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
     notes: list[str] = []
     model = unwrapped(recipe.model(), notes)
     _check_weights(recipe, model)
-    arguments, example = recipe.example_inputs(parameters_of(model.forward))
+    arguments, example = recipe.example(parameters_of(model.forward))
     with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
         args, keywords = arguments.rebuild(example)
         model = plain(model, tuple(args), keywords, notes)
