@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.compress.divergence import compared
+from edgekit.compress.graph import within
 from edgekit.compress.observe import watch
 from edgekit.compress.simulate import Outputs, Simulation, everywhere
 from edgekit.compress.tails import LIGHT, tail, unlike_joins
@@ -84,4 +85,10 @@ def offers(simulation: Simulation, data: Sequence[Inputs]) -> list[tuple[str, ..
     last = tuple(name for name in short if name in joins)
     everything = tuple(dict.fromkeys((*joins, *long)))
     found = dict.fromkeys((last, short, long, joins, everything))
-    return [layers for layers in found if layers]
+    return [layers for layers in found if layers and _rounds_weights(simulation, layers)]
+
+
+def _rounds_weights(simulation: Simulation, layers: tuple[str, ...]) -> bool:
+    """Whether any weights are integers beside these float operators; else it is no int8."""
+    owners = {own for p in simulation.points.values() if p.kind == "weights" for own in p.owners}
+    return any(not any(within(own, layer) for layer in layers) for own in owners)
