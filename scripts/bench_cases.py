@@ -451,6 +451,7 @@ def row(result: Result) -> str:
     build = result.build
     name = " ".join([result.case, *flag_words(result.expected)])
     found = "; ".join([summary(result), *result.wrong]).replace("|", "/")
+    found = re.sub(r"(?<![\w.])/\S*/", "", found)  # folders of this machine
     seconds = (f"{build.seconds:.0f}", f"{build.cpu_seconds:.0f}")
     cells = (name, result.expected.what, found, *seconds, "NO" if result.wrong else "yes")
     return "| " + " | ".join(cells) + " |"
