@@ -208,9 +208,13 @@ def measured(bundle: Path, runs: int, profile: bool = False) -> Any:
 EAGER = """
 import pathlib, statistics, sys, time, torch
 from edgekit.pipeline.source import open_source
+from edgekit.pipeline.subject import read_subject
+from edgekit.progress import Silent
 torch.set_num_threads(int(sys.argv[2]))
-with open_source(pathlib.Path(sys.argv[1]), 0) as recipe, torch.inference_mode():
-    model, inputs = recipe.model(), recipe.example_inputs()
+with open_source(pathlib.Path(sys.argv[1]), 0) as recipe:
+    subject = read_subject(recipe, False, Silent())
+model, inputs = subject.model, subject.example
+with torch.inference_mode():
     for line in sys.stdin:
         times = []
         for index in range(int(line) + 3):

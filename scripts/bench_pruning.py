@@ -311,7 +311,7 @@ def teach(weights: Path) -> None:
     from edgekit.recipe import open_recipe
 
     with open_recipe(RESNET / "resnet20.py", 0) as recipe:
-        model, example = recipe.model(), recipe.example_inputs()
+        model, example = recipe.model(), recipe.call("example_inputs")
         state = dict(model.named_parameters())
 
         def freeze() -> None:

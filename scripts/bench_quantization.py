@@ -26,7 +26,7 @@ import edgekit
 from edgekit.device.local import LocalTransport
 from edgekit.documents import VerdictDocument
 from edgekit.metrics import top1
-from edgekit.pipeline.predict import predictor, run_eager, run_serving, structure_of
+from edgekit.pipeline.predict import run_eager, run_serving
 from edgekit.pipeline.quantized import Simulator
 from edgekit.pipeline.stage import installed_at
 from edgekit.pipeline.subject import read_subject
@@ -175,8 +175,8 @@ class Judge:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.model, self.example = recipe.model(), recipe.example_inputs()
-        _, self.structure = structure_of(self.model(*self.example))
+        self.subject = read_subject(recipe, False, Silent())
+        self.model = self.subject.model
 
     def of_model(self) -> np.ndarray:
         return self.of_run(run_eager(self.model))
@@ -204,7 +204,7 @@ class Judge:
         names = self.recipe._module.evaluate.__globals__  # of the file that evaluate is written in
         real, names["top1"] = names["top1"], recording
         try:
-            self.recipe.evaluate(predictor(run, self.example, self.structure))
+            self.subject.evaluate(run)
         finally:
             names["top1"] = real
         return np.array(found, dtype=float)

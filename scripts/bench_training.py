@@ -25,6 +25,7 @@ from bench_quantization import Judge, say
 from side_by_side import print_table
 
 import edgekit
+from edgekit.arguments import read_arguments
 from edgekit.compress.held_out import HeldOut, hold_out
 from edgekit.compress.train import Batch, Job, freeze_norms, train
 from edgekit.pipeline.predict import run_serving
@@ -84,7 +85,7 @@ def trained_as_float(
     recipe: Recipe, judge: Judge, training: Training, seed: int, out: Path
 ) -> float:
     """The float model, batch norms live until late, then the best int8 without training."""
-    model, example = recipe.model(), recipe.example_inputs()
+    model, example = recipe.model(), recipe.call("example_inputs")
     state = dict(model.named_parameters())
     freeze = partial(freeze_norms, model)
     train_by_recipe(recipe, example, state, model, training, seed, freeze, model.train, model.eval)
@@ -109,7 +110,7 @@ def with_pt2e(recipe: Recipe, judge: Judge, training: Training, seed: int, _out:
     )
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-    runtime, example = ExecuTorch(), recipe.example_inputs()
+    runtime, example = ExecuTorch(), recipe.call("example_inputs")
     config = get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
     batch = (torch.cat([example[0]] * 2),)
     shapes = ({0: torch.export.Dim.DYNAMIC},)
@@ -165,7 +166,8 @@ def train_by_recipe(
 ) -> None:
     """By edgekit's loop. Batch norms' statistics are no weights: those of the last step stay."""
     recipe.seed = seed
-    apart: HeldOut = hold_out(recipe.training(0, example), 1)
+    arguments = read_arguments(example, ("images",), "example_inputs()")
+    apart: HeldOut = hold_out(recipe.training(0, arguments, example), 1)
     done = 0
 
     def loss(batch: Batch) -> torch.Tensor:
@@ -187,7 +189,7 @@ def train_by_recipe(
         return found
 
     def epoch(number: int) -> Iterator[Batch]:
-        return apart.without(recipe.training(number, example), 1)
+        return apart.without(recipe.training(number, arguments, example), 1)
 
     to_train()
     all_steps = training.model_copy(update={"stop": training.steps})

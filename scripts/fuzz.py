@@ -366,7 +366,7 @@ def computes_as_torch(path: Path) -> bool:
     from edgekit.exported.program import open_program
 
     recipe = open_program(path, 0)
-    found = tree_leaves(recipe.model()(*recipe.example_inputs()))
+    found = tree_leaves(recipe.model()(*recipe.call("example_inputs")))
     try:
         exported = torch.export.load(path)
         positional, keywords = exported.example_inputs
@@ -435,7 +435,7 @@ def make_whole(folder: Path) -> dict[str, Path]:
 
     edgekit.build(DIGITS, target="x86", output=folder / "bundle")
     with open_recipe(DIGITS, 0) as recipe:
-        program = torch.export.export(recipe.model(), recipe.example_inputs())
+        program = torch.export.export(recipe.model(), recipe.call("example_inputs"))
     torch.export.save(program, folder / "whole.pt2")
     edgekit.build(folder / "whole.pt2", target="x86", output=folder / "exported")
     shutil.copyfile(folder / "exported" / "model.pte", folder / "pt2.pte")

@@ -114,7 +114,7 @@ def cells(row: Row) -> list[str]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    if value is None:
+    if value is None or math.isinf(value):
         return "-"
     return f"{value:.{digits}f}" if value < 10 else f"{value:.1f}"
 
