@@ -125,7 +125,10 @@ def _run(model: nn.Module, arguments: Arguments, example: Inputs) -> _Ran:
 
 
 def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None:
-    """Lazy modules learn their shapes in a first run; what else that run writes is put back."""
+    """Lazy modules learn their shapes in a first run; what else that run writes is put back.
+
+    One that the run never calls has no weights, and is left out.
+    """
     lazy = {name for name, each in model.named_modules() if isinstance(each, LazyModuleMixin)}
     others = {slot: v for slot, v in slots_of(model).items() if slot.module not in lazy}
     before, marks = {slot: duplicate(value) for slot, value in others.items()}, Marks.of(model)
@@ -134,6 +137,10 @@ def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None
         model(*args, **keywords)
     for slot in marks.written(model) & before.keys():
         write(model, slot, before[slot])
+    for name, module in list(model.named_modules()):
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(map(is_lazy, own)):
+            model.set_submodule(name, nn.Identity())
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -255,6 +255,18 @@ def test_recurrent_weights(norm) -> None:
     assert "weight_hh_l0" in dict(read(net, (X[None],)).model.named_parameters())
 
 
+def test_a_lazy_module_that_is_never_called_is_left_out() -> None:
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.LazyLinear(5), nn.Sequential(nn.LazyConv1d(3, 2))
+
+        def forward(self, x):
+            return self.used(x)
+
+    assert list(read(Net(), (X,)).model.state_dict()) == ["used.weight", "used.bias"]
+
+
 def test_lazy_modules_are_initialised() -> None:
     net = nn.Sequential(
         nn.Unflatten(1, (2, 4)), nn.LazyConv1d(3, 2), nn.LazyBatchNorm1d(), nn.Flatten(),
