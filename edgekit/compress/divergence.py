@@ -22,10 +22,7 @@ def compared(
     fidelity: Fidelity, actual: Sequence[Outputs], floats: Sequence[Outputs]
 ) -> Comparison:
     """Flat outputs of each input, or of each batch."""
-    found = fidelity.start()
-    for a, b in zip(actual, floats, strict=True):
-        found.add(arrays(a), arrays(b))
-    return found
+    return fidelity.compare([arrays(a) for a in actual], [arrays(b) for b in floats])
 
 
 def fidelity_of(
@@ -50,8 +47,11 @@ def fidelity_of(
 
 
 def arrays(outputs: Outputs) -> list[Array]:
-    """As numpy has them; bfloat16, which it has not, as float32."""
-    return [
-        np.asarray((t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy())
-        for t in outputs
-    ]
+    return [to_array(tensor) for tensor in outputs]
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """As numpy has it; bfloat16, which it has not, as float32."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.calibration import MIN_TO_HOLD_OUT, spread_over
+from edgekit.compress.divergence import arrays
 from edgekit.documents import Agreement, OutputFidelity, Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
@@ -15,7 +16,7 @@ from edgekit.measurement.agreement import (
 from edgekit.measurement.fidelity import MIN_GROUP_DB, MIN_WHOLE_DB
 from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.lowered import Lowered
-from edgekit.pipeline.predict import Run, run_all, run_eager, to_array
+from edgekit.pipeline.predict import Run, run_all, run_eager
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.unequal import why_unequal
 from edgekit.plan import Precision
@@ -33,7 +34,7 @@ def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) 
     near, far = OutputsAgreement(len(batched)), OutputsAgreement(len(batched))
     rows = zip(subject.parity_inputs, lowered.reference, lowered.floats, strict=True)
     for inputs, reference, floats in rows:
-        three = [[to_array(t) for t in outputs] for outputs in (run(inputs), reference, floats)]
+        three = [arrays(outputs) for outputs in (run(inputs), reference, floats)]
         quantized.add(*three)
         near.add(three[0], three[1])
         far.add(three[0], three[2])
@@ -62,7 +63,7 @@ def in_sequence(subject: Subject, run: Run) -> Agreement | None:
         OutputsAgreement(count),
     )
     for inputs in steps:
-        found.add(*([to_array(t) for t in ask(inputs)[:count]] for ask in (follow, eager)))
+        found.add(*(arrays(ask(inputs)[:count]) for ask in (follow, eager)))
     return found.worst()
 
 
@@ -97,8 +98,7 @@ def judge_without_labels(subject: Subject, run: Run) -> Judgement:
     floats, comparison = run_all(Batched(subject.model), judged), subject.own_fidelity.start()
     run, count = subject.in_sequence(run), len(comparison.outputs)
     for inputs, wanted in zip(judged, floats, strict=True):
-        pair = [[to_array(t) for t in outputs[:count]] for outputs in (run(inputs), wanted)]
-        comparison.add(*pair)
+        comparison.add(arrays(run(inputs)[:count]), arrays(wanted[:count]))
     found = comparison.findings
     apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"
     kinds = "; ".join(_said(output) for output in found)

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from edgekit.arguments import Arguments
+from edgekit.compress.divergence import arrays
 from edgekit.errors import EdgekitError, RecipeError
 from edgekit.measurement.groups import Array
 from edgekit.pipeline.sequence import Carried
@@ -252,13 +252,7 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 def to_arrays(outputs: Outputs) -> Sequence[Array]:
     """Flat arrays; bfloat16, which numpy has not, as float32."""
-    return [to_array(tensor).ravel() for tensor in outputs]
-
-
-def to_array(tensor: torch.Tensor) -> Array:
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return np.asarray(tensor.detach().cpu().contiguous().numpy())
+    return [array.ravel() for array in arrays(outputs)]
 
 
 def _multiple(tensor: torch.Tensor, like: torch.Tensor) -> int | None:
