@@ -8,7 +8,7 @@ demo: setup
 
 test:
 	@$(PYTHON) scripts/setup.py --system
-	@EDGEKIT_DATA="$(EDGEKIT_DATA)" .venv/bin/python -m pytest
+	@EDGEKIT_DATA="$(EDGEKIT_DATA)" .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from edgekit.waiting import wait_passively
 
 wait_passively()  # before any test imports torch
+# Workers of pytest-xdist, and shells in the background, start with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of the tests in ssh/; a conftest.py of theirs would hide this one from `from conftest import`.
 pytest_plugins = ["ssh_fixtures"]

@@ -8,11 +8,13 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
+from edgekit.cache import cache_folder
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
 from edgekit.interrupt import is_fragile, takes_stop
@@ -57,9 +59,20 @@ def _explain(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(EdgekitError(f"{error.strerror or error}{where}"))
+        return _fail(_of_system(error))
     return _fail(_unexpected(error))
+
+
+def _of_system(error: OSError) -> EdgekitError:
+    where = str(error.filename or "")
+    missing = isinstance(error, FileNotFoundError) and Path(where).is_relative_to(cache_folder())
+    return EdgekitError(
+        ": ".join(part for part in (error.strerror or str(error), where) if part),
+        "it was in the cache, which was cleared meanwhile; run the command again, which makes it "
+        "anew"
+        if missing
+        else None,
+    )
 
 
 def _say_interrupted() -> int:

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from edgekit.compress.affine import Steps
 from edgekit.compress.correct import correct
 from edgekit.compress.equalize import equalize
+from edgekit.compress.headroom import give_headroom
 from edgekit.compress.limits import StepLimits, keep_within
 from edgekit.compress.lockstep import Layer, walk
 from edgekit.compress.observe import Seen, set_activation_steps, set_weight_steps, watch
@@ -46,7 +47,7 @@ def repaired(
         found = observed(prepared, data)
         if plan.equalize is not None:
             found = equalized(found, data, plan.equalize)
-        simulation = ranged(found, plan.observer, limits)
+        simulation = ranged(found, plan.observer, limits, len(data))
     return corrected(simulation, data, plan, limits, progress)
 
 
@@ -63,13 +64,21 @@ def equalized(found: Observed, data: Sequence[Inputs], share: float) -> Observed
     return Observed(simulation, watch(simulation, data))
 
 
-def ranged(found: Observed, observer: Observer, limits: StepLimits) -> Simulation:
-    """With steps for weights and activations; ``found`` stays as it is."""
+def ranged(found: Observed, observer: Observer, limits: StepLimits, inputs: int) -> Simulation:
+    """With steps for weights and activations, for a model that is calibrated on so many
+    ``inputs``; ``found`` stays as it is.
+    """
     simulation = copy.deepcopy(found.simulation)
     set_weight_steps(simulation)
     set_activation_steps(simulation, found.seen, observer)
-    keep_within(simulation, limits)
+    settle(simulation, limits, inputs)
     return simulation
+
+
+def settle(simulation: Simulation, limits: StepLimits, inputs: int) -> frozenset[str]:
+    """What calibration alone does not see to; give the points that were changed."""
+    widened = give_headroom(simulation, inputs)
+    return widened | keep_within(simulation, limits)
 
 
 def corrected(

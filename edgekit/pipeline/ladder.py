@@ -27,7 +27,7 @@ from edgekit.pipeline.candidate import EVALUATE, Candidate, make
 from edgekit.pipeline.kept import Tools
 from edgekit.pipeline.lowered import lower
 from edgekit.pipeline.mending import Mending, applied
-from edgekit.pipeline.payoff import Payoff
+from edgekit.pipeline.payoff import Payoff, is_larger
 from edgekit.pipeline.predict import to_bytes
 from edgekit.pipeline.quantized import trained
 from edgekit.pipeline.subject import Subject
@@ -284,13 +284,13 @@ class _Climb:
         arena = self.tools.arena
         weights = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
         if arena is None and len(candidate.artifact.data) < weights:
-            return Payoff(smaller=True)
+            return Payoff()
         try:
             floating = lower(self.subject, self.tools, self._plan("fp32")).artifact
         except RuntimeFailure as failure:
-            return Payoff(smaller=True, why_not=f"not compared with fp32: {failure.message}")
+            return Payoff(why_not=f"not compared with fp32: {failure.message}")
         if arena is None:
-            return Payoff(smaller=len(candidate.artifact.data) < len(floating.data))
+            return Payoff(is_larger(len(candidate.artifact.data), len(floating.data)))
         return arena.compare(candidate.artifact, floating, self._example_bytes, self.tools.progress)
 
     def _without_calibration(self) -> Climbed:

@@ -18,6 +18,7 @@ from edgekit.compress.repair import (
     observed,
     ranged,
     repaired,
+    settle,
 )
 from edgekit.compress.simulate import Simulation
 from edgekit.pipeline.kept import Tools
@@ -41,8 +42,8 @@ def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.Export
         if plan.is_plain and plan.train is None:
             tools.runtime.calibrate(prepared, subject.fitted, tools.progress)
             simulation = as_calibrated(prepared)
-            widened = keep_within(simulation, tools.runtime.step_limits)
-            impose_steps(simulation, prepared, widened)
+            changed = settle(simulation, tools.runtime.step_limits, len(subject.fitted))
+            impose_steps(simulation, prepared, changed)
         else:
             simulation = _simulated(prepared, subject, tools, plan)
             if plan.train is not None:
@@ -81,24 +82,31 @@ def _simulated(
     if not plan.is_plain:
         limits = tools.runtime.step_limits
         return repaired(prepared, subject.fitted, plan, limits, tools.progress)
-    return _plain(prepared, tools.runtime, subject.fitted, tools.progress)
+    return _plain(prepared, tools.runtime, subject.fitted, len(subject.fitted), tools.progress)
 
 
 def _plain(
-    prepared: torch.fx.GraphModule, runtime: Runtime, data: Sequence[Inputs], progress: Progress
+    prepared: torch.fx.GraphModule,
+    runtime: Runtime,
+    data: Sequence[Inputs],
+    inputs: int,
+    progress: Progress,
 ) -> Simulation:
     calibrated = copy.deepcopy(prepared)
     runtime.calibrate(calibrated, data, progress)
     simulation = as_calibrated(calibrated)
-    keep_within(simulation, runtime.step_limits)
+    settle(simulation, runtime.step_limits, inputs)
     return simulation
 
 
 class Simulator:
-    """What plans make of a subject's model when they are fitted to ``data``; each done once."""
+    """What plans make of a subject's model when they are fitted to ``data``, a part of what an
+    artifact is fitted to; each done once.
+    """
 
     def __init__(self, subject: Subject, runtime: Runtime, data: Sequence[Inputs]) -> None:
         self._subject, self._runtime, self._data = subject, runtime, data
+        self._inputs = len(subject.fitted)
         self._prepared: dict[tuple[object, ...], torch.fx.GraphModule] = {}
         self._observed: dict[tuple[object, ...], Observed] = {}
         self._ranged: dict[tuple[object, ...], Simulation] = {}
@@ -114,10 +122,12 @@ class Simulator:
     def _simulation(self, plan: Plan) -> Simulation:
         limits = self._runtime.step_limits
         if plan.is_plain:
-            return _plain(self._prepare(plan), self._runtime, self._data, Silent())
+            prepared = self._prepare(plan)
+            return _plain(prepared, self._runtime, self._data, self._inputs, Silent())
         key = (_structure(plan), plan.equalize, plan.observer)
         if key not in self._ranged:
-            self._ranged[key] = ranged(self._observe(plan), plan.observer, limits)
+            found = self._observe(plan)
+            self._ranged[key] = ranged(found, plan.observer, limits, self._inputs)
         simulation = copy.deepcopy(self._ranged[key])
         return corrected(simulation, self._data, plan, limits, Silent())
 

@@ -160,3 +160,22 @@ def test_no_permission_to_write(tmp_path, write_recipe) -> None:
     assert done.returncode == 1, done.stderr
     assert f"{closed / 'out'} cannot be made" in done.stderr
     assert list(closed.iterdir()) == []
+
+
+def test_a_cache_that_is_cleared_meanwhile_is_told(write_recipe, fresh_cache, tmp_path):
+    clearing = f"""
+import os
+
+def evaluate(predict):
+    os.unlink({str(fresh_cache / "runners")!r})  # the test's own link, not the runners
+    return 50.0
+"""
+    recipe = write_recipe(NET + clearing)
+    done = run_edgekit(
+        "build", recipe, "--target", "x86", "--precision", "fp32", "--output", tmp_path / "out",
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert "cache" in document["hint"]
+    assert not (tmp_path / "out").exists()
