@@ -142,7 +142,7 @@ def test_a_hostile_layer_is_found_and_mended(write, tmp_path, name) -> None:
     )
     document = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "out")
     assert document.blame[0].layer in guilty
-    assert document.blame[0].fix == "equalization"
+    assert document.blame[0].fix in ("equalization", "range")  # wide steps may be why it is guilty
     assert document.blame[0].applied
     assert document.plan["equalize"] is not None
     assert document.plan["float_layers"] == []
