@@ -30,8 +30,8 @@ BUNDLE_SCHEMA: Literal["edgekit.bundle/2"] = "edgekit.bundle/2"
 MAX_JSON_BYTES = 64_000_000
 
 Role = Literal["model", "runner", "library", "golden", "client", "state"]
-# What the device needs to run the model: what size_mb counts, with the manifest.
-COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library", "state")
+# What size_mb counts, with the manifest; the values that states start with are inputs, as others.
+COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library")
 
 
 # What a deployment may be called: it becomes a folder on the device.

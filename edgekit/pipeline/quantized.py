@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 
@@ -29,6 +31,9 @@ from edgekit.progress import Progress, Silent
 from edgekit.recipe import Inputs
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.quiet import quiet
+
+# What simulations of one kind may take beside the model, each with its own weights.
+KEPT_BYTES = 400_000_000
 
 
 def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.ExportedProgram:
@@ -99,6 +104,24 @@ def _plain(
     return simulation
 
 
+Value = TypeVar("Value")
+
+
+class LatestUsed(Generic[Value]):
+    """At most so many results by key; the one that was wanted longest ago goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._kept = most, OrderedDict[Hashable, Value]()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
 class Simulator:
     """What plans make of a subject's model when they are fitted to ``data``, a part of what an
     artifact is fitted to; each done once.
@@ -107,17 +130,16 @@ class Simulator:
     def __init__(self, subject: Subject, runtime: Runtime, data: Sequence[Inputs]) -> None:
         self._subject, self._runtime, self._data = subject, runtime, data
         self._inputs = len(subject.fitted)
-        self._prepared: dict[tuple[object, ...], torch.fx.GraphModule] = {}
-        self._observed: dict[tuple[object, ...], Observed] = {}
-        self._ranged: dict[tuple[object, ...], Simulation] = {}
-        self._done: dict[str, Simulation] = {}
+        weights = sum(p.numel() * p.element_size() for p in subject.model.parameters())
+        most = max(2, KEPT_BYTES // max(1, weights))
+        self._prepared: LatestUsed[torch.fx.GraphModule] = LatestUsed(most)
+        self._observed: LatestUsed[Observed] = LatestUsed(most)
+        self._ranged: LatestUsed[Simulation] = LatestUsed(most)
+        self._done: LatestUsed[Simulation] = LatestUsed(most)
 
     def __call__(self, plan: Plan) -> Simulation:
-        key = plan.model_dump_json()
-        if key not in self._done:
-            with quiet():
-                self._done[key] = self._simulation(plan)
-        return self._done[key]
+        with quiet():
+            return self._done.get(plan.model_dump_json(), lambda: self._simulation(plan))
 
     def _simulation(self, plan: Plan) -> Simulation:
         limits = self._runtime.step_limits
@@ -125,31 +147,28 @@ class Simulator:
             prepared = self._prepare(plan)
             return _plain(prepared, self._runtime, self._data, self._inputs, Silent())
         key = (_structure(plan), plan.equalize, plan.observer)
-        if key not in self._ranged:
-            found = self._observe(plan)
-            self._ranged[key] = ranged(found, plan.observer, limits, self._inputs)
-        simulation = copy.deepcopy(self._ranged[key])
-        return corrected(simulation, self._data, plan, limits, Silent())
+        bare = self._ranged.get(
+            key, lambda: ranged(self._observe(plan), plan.observer, limits, self._inputs)
+        )
+        return corrected(copy.deepcopy(bare), self._data, plan, limits, Silent())
 
     def _observe(self, plan: Plan) -> Observed:
         """Several plans differ only in what is made of what was seen."""
-        key = (_structure(plan), plan.equalize)
-        if key not in self._observed:
+
+        def observe() -> Observed:
             if plan.equalize is None:
-                found = observed(self._prepare(plan), self._data)
-            else:
-                bare = self._observe(plan.model_copy(update={"equalize": None}))
-                found = equalized(bare, self._data, plan.equalize)
-            self._observed[key] = found
-        return self._observed[key]
+                return observed(self._prepare(plan), self._data)
+            bare = self._observe(plan.model_copy(update={"equalize": None}))
+            return equalized(bare, self._data, plan.equalize)
+
+        return self._observed.get((_structure(plan), plan.equalize), observe)
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:
-        key = _structure(plan)
-        if key not in self._prepared:
-            self._prepared[key] = self._runtime.prepare(
-                self._subject.model, self._subject.example, plan, self._subject.calibration
-            )
-        return self._prepared[key]
+        def prepare() -> torch.fx.GraphModule:
+            model, example = self._subject.model, self._subject.example
+            return self._runtime.prepare(model, example, plan, self._subject.calibration)
+
+        return self._prepared.get(_structure(plan), prepare)
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:

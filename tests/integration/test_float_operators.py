@@ -188,3 +188,29 @@ def test_a_good_int8_ships_where_fp32_cannot_be_lowered(write, tmp_path, monkeyp
     document = edgekit.build(write(ATTENTION), target="x86", output=tmp_path / "out")
     assert document.plan["precision"] == "int8"
     assert "fp32 cannot be lowered" in str(document.ladder[-1].payoff)
+
+
+@pytest.mark.parametrize("layer", ["1", "2"])
+def test_a_float_convolution_of_one_dimension_may_follow_an_int8_one(write, tmp_path, layer):
+    recipe = write(
+        HEADER
+        + """
+def Net():
+    return nn.Sequential(
+        nn.Conv1d(3, 8, 5), nn.Conv1d(8, 8, 3), nn.ConvTranspose1d(8, 4, 3), nn.ReLU()
+    )
+
+def example_inputs():
+    return (torch.randn(1, 3, 40, generator=torch.Generator().manual_seed(0)),)
+
+def calibration():
+    random = torch.Generator().manual_seed(2)
+    return [(torch.randn(1, 3, 40, generator=random),) for _ in range(12)]
+"""
+    )
+    plain = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "int8")
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({**plain.plan, "precision": "mixed", "float_layers": [layer]}))
+    built = edgekit.build(recipe, target="x86", plan=plan, output=tmp_path / "mixed")
+    assert built.parity.passed
+    assert [row["quantized"] for row in built.program["layers"] if row["layer"] == layer] == [0]

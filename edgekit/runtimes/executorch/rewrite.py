@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgekit.compress.graph import operator_name
+from edgekit.compress.limits import FUSED
+
 if TYPE_CHECKING:
     import torch
 
 # What a new node takes over from the one that it replaces, so that reports name its layer.
 KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
+
+CONVOLUTIONS_1D = ("aten.conv1d.default", "aten.conv1d.padding", "aten.conv_transpose1d.default")
+QUANTIZE, DEQUANTIZE = "quantized_decomposed.quantize_", "quantized_decomposed.dequantize_"
 
 
 def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -16,7 +22,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
 
     PReLU on anything but images becomes two rectifiers: XNNPACK's takes four dimensions, its
     partitioner takes any, and the lowering then fails. A convolution of the general kind becomes
-    the one of its dimensions, which the quantizer knows.
+    the one of its dimensions, which the quantizer knows. A one-dimensional convolution that stays
+    float is kept apart from quantized values beside it: the lowering takes their steps for its own.
     """
     for node in list(exported.graph.nodes):
         if node.op != "call_function":
@@ -25,6 +32,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_prelu(node)
         elif str(node.target) == "aten.convolution.default":
             _replace_convolution(node)
+        elif str(node.target) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
+            _keep_apart(node)
     return exported
 
 
@@ -63,6 +72,33 @@ def _replace_convolution(node: torch.fx.Node) -> None:
     operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
     with node.graph.inserting_before(node):
         _put_in_place(node, _call(node, operator, x, weight, bias, *rest))
+
+
+def _keep_apart(node: torch.fx.Node) -> None:
+    """By views to the same shape, which cost next to nothing."""
+    given: Any = node.args[0]
+    if _is(given, DEQUANTIZE):
+        with node.graph.inserting_before(node):
+            node.replace_input_with(given, _same(node, given))
+    users, last = list(node.users), node
+    if len(users) == 1 and operator_name(users[0]) in FUSED:
+        last, users = users[0], list(users[0].users)
+    quantizing = [user for user in users if _is(user, QUANTIZE)]
+    if quantizing:
+        with node.graph.inserting_after(last):
+            same = _same(node, last)
+        for user in quantizing:
+            user.replace_input_with(last, same)
+
+
+def _is(node: Any, operator: str) -> bool:
+    return str(node.target).startswith(operator)
+
+
+def _same(like: torch.fx.Node, value: torch.fx.Node) -> torch.fx.Node:
+    import torch
+
+    return _call(like, torch.ops.aten.view.default, value, list(value.meta["val"].shape))
 
 
 def _put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
