@@ -55,6 +55,11 @@ CONTROL = frozenset(
 # What torch writes into source goes there as it is, or between quotes.
 DOTTED = re.compile(r"[\w\-@]*(\.[\w\-@]+)*")
 PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+# What torch's converter of TorchScript calls the list of outputs.
+IMMUTABLE = {
+    "torch.fx.immutable_collections.immutable_list": "builtins.list",
+    "torch.fx.immutable_collections.immutable_dict": "builtins.dict",
+}
 CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
@@ -230,7 +235,7 @@ def _plain_tree(text: str) -> str:
 def _plain_spec(spec: Any) -> dict[str, Any]:
     """Raises ValueError, TypeError or KeyError for all else."""
     children = [_plain_spec(child) for child in spec["children_spec"]]
-    kind, context = spec["type"], spec["context"]
+    kind, context = IMMUTABLE.get(spec["type"], spec["type"]), spec["context"]
     if kind is None and context is None and not children:
         return {"type": None, "context": None, "children_spec": []}
     keys = json.loads(context)

@@ -654,7 +654,9 @@ def test_files_that_are_no_model(build, tmp_path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_program_converted_from_torchscript_with_batch_norm_builds(build, tmp_path) -> None:
-    """What torch notes of its inputs used to contradict itself when it was lowered."""
+    """What torch notes of its inputs used to contradict itself when it was lowered, and several
+    outputs come as a list of its own.
+    """
     import torch
     from torch import nn
     from torch._export.converter import TS2EPConverter
@@ -666,10 +668,10 @@ def test_a_program_converted_from_torchscript_with_batch_norm_builds(build, tmp_
             self.second, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
             self.register_buffer("mean", torch.rand(1, 3, 1, 1))
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             y = torch.relu(self.norm(self.first(x - self.mean)))
             y = y + torch.relu(self.second(y))
-            return self.head(y.mean((2, 3), keepdim=True).flatten(1))
+            return self.head(y.mean((2, 3), keepdim=True).flatten(1)), y
 
     image = torch.rand(1, 3, 12, 12)
     traced = torch.jit.trace(Residual().eval(), image)
