@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.documents import Agreement
-from edgekit.measurement.fidelity import CONSTANT_ERROR
+from edgekit.measurement.fidelity import CONSTANT_ERROR, HARDLY_VARIES
 from edgekit.measurement.groups import MAX_GROUPS, Array, Floats, Noise, Spread
 
 FLOAT_TOLERANCE = 1e-3
 MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
-# As near to the float model: at most so much further away, and of a group of n elements at most
-# GROUP_SCATTER_DB / sqrt(n) more.
-NEARLY_DB, GROUP_SCATTER_DB = 1.0, 30.0
+# As near to the float model: at most so much further away. Noise of few elements scatters: of n,
+# the ratio of two equal noises is nearly always within GROUP_SCATTER_DB / sqrt(n), which a group
+# gets on top; more than NEARLY_GROUP_DB in all only where it still tells apart what varies, with
+# MIN_KEPT_DB (a constant, swapped or negated group: 0 dB or less).
+NEARLY_DB, GROUP_SCATTER_DB, NEARLY_GROUP_DB, MIN_KEPT_DB = 1.0, 30.0, 3.0, 3.0
 DEVICE_FLOAT_TOLERANCE = 1e-4
 DEVICE_STEPS = 2
 MIN_GROUP_ELEMENTS = 32
@@ -124,6 +126,7 @@ class _QuantizedOutput:
         self._reference = Spread(batched)
 
     def add(self, actual: Array, reference: Array, floats: Array) -> None:
+        floats = _where_finite(floats, reference)
         self._near.add(actual, reference)
         self._far.add(actual, floats)
         self._base.add(reference, floats)
@@ -132,6 +135,8 @@ class _QuantizedOutput:
     @property
     def passes(self) -> bool:
         near, far, base = (noise.energy for noise in (self._near, self._far, self._base))
+        if not math.isfinite(near.whole):  # a number where the reference has none, or none
+            return False
         size, varying = self._reference.magnitude, self._reference.varying
         whole = near.whole <= size.whole * _ratio(MIN_SQNR_DB)
         whole = whole or far.whole <= base.whole / _ratio(NEARLY_DB)
@@ -144,14 +149,26 @@ class _QuantizedOutput:
         )  # fmt: skip
 
 
+def _where_finite(floats: Array, reference: Array) -> Array:
+    """The reference's own value where one of the two is no finite number: there it is no distance
+    to the float model (infinite to both, any artifact would be as near), and an artifact is held
+    against the reference alone.
+    """
+    return np.where(np.isfinite(floats) & np.isfinite(reference), floats, reference)
+
+
 def _group_passes(
     near: Floats, varying: Floats, size: Floats, far: Floats, base: Floats, elements: int
 ) -> bool:
-    """Noise of few elements scatters: of so many, the ratio of two equal noises is within this."""
+    """Of each group. What hardly varies is held against its size: where it varies more, a constant
+    could be within a percent of its size and tell nothing apart.
+    """
     allowed_db = NEARLY_DB + GROUP_SCATTER_DB / math.sqrt(max(1, elements))
+    kept = far <= varying * _ratio(MIN_KEPT_DB)
     fine = near <= varying * _ratio(MIN_GROUP_SQNR_DB)
-    fine |= near <= size * CONSTANT_ERROR**2
-    fine |= far <= base / _ratio(allowed_db)
+    fine |= (varying <= HARDLY_VARIES**2 * size) & (near <= size * CONSTANT_ERROR**2)
+    fine |= far <= base / _ratio(min(allowed_db, NEARLY_GROUP_DB))
+    fine |= kept & (far <= base / _ratio(allowed_db))
     return bool(fine.all())
 
 

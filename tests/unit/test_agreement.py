@@ -175,6 +175,54 @@ def test_a_wrong_kernel_in_small_scores_beside_large_boxes_fails(wrong) -> None:
     assert not three(actual, reference, floats)
 
 
+def boxes(seed: int, mean: float = 300.0, deviation: float = 2.0, count: int = 9):
+    random = np.random.default_rng(seed)
+    return list(mean + deviation * random.standard_normal((count, 1, 4)))
+
+
+def test_a_constant_in_place_of_what_varies_fails() -> None:
+    """300 in place of 300 +- 2 is off by less than a percent of its size, and tells nothing."""
+    reference = boxes(1)
+    constant = [np.full_like(value, 300.0) for value in reference]
+    assert not three(constant, reference, off_by(reference, 0.02))
+    steady = boxes(2, deviation=0.01)
+    assert three([value + 1 for value in steady], steady, steady)
+    assert not three([value + 4 for value in steady], steady, steady)
+
+
+def off_by(values, deviation, seed: int = 7):
+    random = np.random.default_rng(seed)
+    return [value + deviation * random.standard_normal(value.shape) for value in values]
+
+
+@pytest.mark.parametrize("infinite", ["reference", "floats", "both"])
+def test_an_infinity_does_not_let_garbage_pass(infinite) -> None:
+    """No distance to the float model is more than an infinite one."""
+    floats = [value[..., :1000] for value in np.random.default_rng(1).normal(size=(9, 1, 1000))]
+    reference = off_by(floats, 0.01)
+    for value, wanted in zip(reference, floats, strict=True):
+        if infinite in ("reference", "both"):
+            value[0, 5] = -np.inf
+        if infinite in ("floats", "both"):
+            wanted[0, 5] = -np.inf
+    assert three(reference, reference, floats)
+    assert three(off_by(reference, 0.01), reference, floats)
+    assert not three(off_by([50 * value for value in reference], 1), reference, floats)
+    finite = [np.maximum(value, -30) for value in reference]
+    assert three(finite, reference, floats) == (infinite == "floats")
+
+
+def test_a_wrong_kernel_in_a_small_group_of_few_elements_fails() -> None:
+    """Two noises of nine elements may differ by 10 dB; a group that tells nothing is wrong."""
+    size = np.where(np.arange(10) == 0, 0.05, 1.0)
+    random = np.random.default_rng(1)
+    floats = list(size * random.standard_normal((9, 1, 10)))
+    reference = off_by(floats, size * np.where(np.arange(10) == 0, 0.35, 0.1))
+    wrong = [value * (np.arange(10) > 0) for value in reference]
+    assert three(reference, reference, floats)
+    assert not three(wrong, reference, floats)
+
+
 def test_summary_covers_all_rounds() -> None:
     summary = summarize([[1.0] * 20, [2.0] * 20, [1.5] * 20])
     assert summary.median == 1.5
