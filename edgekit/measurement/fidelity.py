@@ -28,9 +28,13 @@ WHOLE_LIMIT, GROUP_LIMIT = 10 ** (-MIN_WHOLE_DB / 10), 10 ** (-MIN_GROUP_DB / 10
 # must be below CONSTANT_ERROR of their size.
 HARDLY_VARIES = 1e-3
 CONSTANT_ERROR = 0.01
-# Scores of classes are recognized where no class wins more often than this, ...
+# Scores of classes are recognized where no class wins more often than this. Logits also need so
+# many classes (of four numbers that are a box, the larger coordinate wins, now x, now y), ...
 MOST_WINS = 0.9
-# ... and the winner is ahead by this multiple of the gap between the two largest of as many
+MIN_CLASSES = 10
+# ... of which so many win as this share of the classes, or of the inputs where those are fewer, ...
+MIN_WINNERS, WINNERS_SHARE = 3, 0.25
+# ... and a winner that is ahead by this multiple of the gap between the two largest of as many
 # normally distributed numbers, which is about their deviation / sqrt(2 ln n).
 CLEAR_LEAD = 2.0
 WORST_RATIO = 1e30
@@ -244,19 +248,31 @@ def class_axis(dimensions: int) -> int:
 def looks_like_classes(scores: Sequence[Array]) -> bool:
     """Is an output of shape (rows, n) evidently scores of classes? ``scores``: of several inputs.
 
-    It is where different indices win for different inputs, and either each row is probabilities
-    (or their logarithms), or the winner is clearly ahead. Values of another meaning (boxes,
-    waves, embeddings) have near ties, or always the same largest.
+    It is where different indices win for different inputs, and each row is probabilities (or
+    their logarithms), or looks like logits. What is taken for values by mistake is only held to
+    more than it needs; what is taken for classes is held to its largest element alone.
     """
     if any(one.ndim != 2 or one.shape[1] < 2 for one in scores) or not scores:
         return False
     rows = np.concatenate([one.astype(np.float64) for one in scores])
     if len(rows) < 2 or not np.isfinite(rows).all():
         return False
-    wins = np.bincount(rows.argmax(axis=1)).max()
-    if wins > MOST_WINS * len(rows):
+    wins = np.bincount(rows.argmax(axis=1))
+    if wins.max() > MOST_WINS * len(rows):
         return False
-    return _are_probabilities(rows) or _are_probabilities(np.exp(rows)) or _leads_clearly(rows)
+    if _are_probabilities(rows) or _are_probabilities(np.exp(rows)):
+        return True
+    return _are_logits(rows, int((wins > 0).sum()))
+
+
+def _are_logits(rows: NDArray[np.float64], winners: int) -> bool:
+    """Many classes, many of which win, each clearly; and no amounts, which are never negative
+    (pixels, spectra, activations): a loss of classes presses most logits below zero.
+    """
+    count = rows.shape[1]
+    needed = max(MIN_WINNERS, math.ceil(WINNERS_SHARE * min(count, len(rows))))
+    many = count >= MIN_CLASSES and winners >= needed
+    return many and float(np.median(rows.min(axis=1))) < 0 and _leads_clearly(rows)
 
 
 def _are_probabilities(rows: NDArray[np.float64]) -> bool:
@@ -265,8 +281,6 @@ def _are_probabilities(rows: NDArray[np.float64]) -> bool:
 
 def _leads_clearly(rows: NDArray[np.float64]) -> bool:
     count = rows.shape[1]
-    if count < 3:  # of two numbers the larger is always one deviation above the mean
-        return False
     top = np.sort(rows, axis=1)[:, -2:]
     deviation = rows.std(axis=1)
     lead = (top[:, 1] - top[:, 0]) / np.where(deviation > 0, deviation, np.inf)

@@ -156,11 +156,16 @@ def trained_scores(count: int, classes: int):
 
 
 def test_evident_classes() -> None:
-    for classes in (3, 10, 1000):
+    for classes in (10, 100, 1000):
         assert looks_like_classes(trained_scores(40, classes))
     exp = [np.exp(scores) for scores in trained_scores(40, 2)]
     assert looks_like_classes([value / value.sum() for value in exp])
     assert looks_like_classes([np.log(value / value.sum()) for value in exp])
+
+
+def test_logits_of_few_inputs_are_evident_where_each_shows_another_class() -> None:
+    assert looks_like_classes(trained_scores(8, 1000))
+    assert not looks_like_classes(trained_scores(2, 1000))
 
 
 def test_what_is_no_classes() -> None:
@@ -174,6 +179,33 @@ def test_what_is_no_classes() -> None:
     assert not looks_like_classes(outputs(1, (3, 8, 8), 40))
     assert not looks_like_classes(outputs(1, (2,), 40))  # of two, nothing can be told
     assert not looks_like_classes(outputs(1, (10,), 1))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_of_small_objects_are_values(seed) -> None:
+    """Now cx is by far the largest, now cy: by their winners they were classes."""
+    random = np.random.default_rng(seed)
+    centre, size = random.uniform(0, 640, (64, 2)), random.uniform(10, 60, (64, 2))
+    boxes = np.concatenate([centre, size], 1)
+    for scale, shift in ((1, 0), (1 / 640, 0), (1, -320)):
+        assert not looks_like_classes([(scale * box + shift)[None] for box in boxes])
+
+
+@pytest.mark.parametrize("count", [3, 9, 64, 128])
+def test_amounts_are_values(count) -> None:
+    """Spectra and activations have clear winners too."""
+    random = np.random.default_rng(5)
+    assert not looks_like_classes(list(np.exp(random.standard_normal((64, 1, count)))))
+    assert not looks_like_classes(list(random.exponential(1, (64, 1, count))))
+
+
+def test_logits_of_which_few_ever_win_are_values() -> None:
+    """A robot of forty joints, of which two move."""
+    joints = trained_scores(64, 2)
+    still = outputs(1, (38,), 64, deviation=0.01)
+    assert not looks_like_classes(
+        [np.concatenate(pair, 1) for pair in zip(joints, still, strict=True)]
+    )
 
 
 def test_streams_equal_the_formulas() -> None:
