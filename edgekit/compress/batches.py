@@ -21,6 +21,15 @@ def rows_of(inputs: Inputs) -> int:
     return len(inputs[0]) if inputs and inputs[0].dim() else 1
 
 
+def batch_rows(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs]) -> int | None:
+    """How many rows each input has, where the first axis is seen to be a batch (of one row there
+    is nothing to see). None: it is an axis as others are, the coordinates of a model without batch.
+    """
+    rows = rows_of(data[0])
+    pair = data[:2] if len(data) > 1 else [data[0], data[0]]
+    return rows if rows == 1 or can_batch(run, pair) else None
+
+
 def in_batches(
     run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs], size: int
 ) -> list[Inputs]:

@@ -27,11 +27,12 @@ def compared(
 
 def fidelity_of(
     floats: Sequence[Outputs],
-    rows: int = 1,
+    rows: int | None = 1,
     names: Sequence[str] | None = None,
     kinds: Sequence[OutputKind | None] | None = None,
 ) -> Fidelity:
-    """What the float model's outputs are. ``floats``: of several inputs of ``rows`` rows each.
+    """What the float model's outputs are. ``floats``: of several inputs of ``rows`` rows each, None
+    where the first axis is no batch (batch_rows).
 
     Without a kind an output counts as classes where that is evident, else as values.
     """

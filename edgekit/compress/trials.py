@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from edgekit.compress.batches import in_batches, rows_of
+from edgekit.compress.batches import batch_rows, in_batches
 from edgekit.compress.channels import Group, inputs_of, outputs_of
 from edgekit.compress.divergence import compared, fidelity_of
 from edgekit.compress.importance import Importance, by_block, least_first
@@ -101,7 +101,8 @@ class _Trials:
         fitted = in_batches(partial(outputs_of, model), fitted, BATCH)
         self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
-        self.fidelity = fidelity_of(self.floats, rows_of(self.data[0]), kinds=kinds)
+        rows = batch_rows(partial(outputs_of, model), self.data)
+        self.fidelity = fidelity_of(self.floats, rows, kinds=kinds)
 
     def loss(self, group: Group, gone: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}

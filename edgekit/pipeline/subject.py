@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from edgekit.arguments import Arguments, parameters_of
 from edgekit.cache import content_key
 from edgekit.calibration import hold_out, read_calibration, spread_over
-from edgekit.compress.batches import rows_of
+from edgekit.compress.batches import batch_rows
 from edgekit.compress.divergence import fidelity_of
 from edgekit.documents import Judge
 from edgekit.errors import RecipeError
@@ -59,12 +59,12 @@ class OutputsOfFloat:
     ) -> None:
         self._model, self._names, self._kinds = model, names, kinds
         self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
-        self._rows = rows_of(example)
 
     @cached_property
     def fidelity(self) -> Fidelity:
         floats = run_all(Batched(self._model), self._inputs)
-        return fidelity_of(floats, self._rows, self._names, self._kinds)
+        rows = batch_rows(run_eager(self._model), self._inputs)
+        return fidelity_of(floats, rows, self._names, self._kinds)
 
 
 @dataclass(frozen=True)
