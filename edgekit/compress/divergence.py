@@ -9,9 +9,11 @@ import torch
 
 from edgekit.compress.simulate import Outputs
 from edgekit.measurement.fidelity import (
+    NOTHING_TOLD,
     Comparison,
     Fidelity,
     OutputKind,
+    Told,
     looks_like_classes,
     profile,
 )
@@ -29,7 +31,7 @@ def fidelity_of(
     floats: Sequence[Outputs],
     rows: int | None = 1,
     names: Sequence[str] | None = None,
-    kinds: Sequence[OutputKind | None] | None = None,
+    told: Told = NOTHING_TOLD,
 ) -> Fidelity:
     """What the float model's outputs are. ``floats``: of several inputs of ``rows`` rows each, None
     where the first axis is no batch (batch_rows).
@@ -41,9 +43,10 @@ def fidelity_of(
     profiles = []
     for index, (name, column) in enumerate(zip(names, columns, strict=True)):
         evident: OutputKind = "classes" if looks_like_classes(column) else "values"
-        known = kinds[index] if kinds is not None else None
+        known = told.kinds[index] if told.kinds is not None else None
         batched = column[0].ndim > 0 and len(column[0]) == rows
-        profiles.append(profile(name, known or evident, known is None, batched, column))
+        kind = known or evident
+        profiles.append(profile(name, kind, known is None, batched, column, told.class_axis))
     return Fidelity(tuple(profiles))
 
 

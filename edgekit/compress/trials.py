@@ -21,7 +21,7 @@ from edgekit.compress.divergence import compared, fidelity_of
 from edgekit.compress.importance import Importance, by_block, least_first
 from edgekit.compress.moments import can_read, damped, moments
 from edgekit.compress.simulate import Outputs
-from edgekit.measurement.fidelity import OutputKind
+from edgekit.measurement.fidelity import NOTHING_TOLD, Told
 from edgekit.recipe import Inputs
 
 BATCH = 32
@@ -36,16 +36,16 @@ def by_trial(
     data: Sequence[Inputs],
     step: int,
     advance: Callable[[int, int], None],
-    kinds: Sequence[OutputKind] | None = None,
+    told: Told = NOTHING_TOLD,
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
     """An importance whose sum over the least of a group is what the outputs lose without them.
 
-    ``kinds`` of the outputs; None: as their values show.
+    ``told`` of the outputs; of what it leaves open, as their values show.
     """
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, data, kinds)
+        trials = _Trials(model, groups, data, told)
         found = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
@@ -90,7 +90,7 @@ class _Trials:
         model: nn.Module,
         groups: Sequence[Group],
         data: Sequence[Inputs],
-        kinds: Sequence[OutputKind] | None,
+        told: Told,
     ) -> None:
         self.model = model
         # what was fitted to some inputs is judged by others
@@ -102,7 +102,7 @@ class _Trials:
         self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
         rows = batch_rows(partial(outputs_of, model), self.data)
-        self.fidelity = fidelity_of(self.floats, rows, kinds=kinds)
+        self.fidelity = fidelity_of(self.floats, rows, told=told)
 
     def loss(self, group: Group, gone: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}

@@ -41,9 +41,23 @@ WORST_RATIO = 1e30
 
 
 @dataclass(frozen=True)
+class Told:
+    """What is known of the outputs beside their values: ``kinds``, None where nothing tells, and
+    the axis of classes, None: by the number of axes.
+    """
+
+    kinds: tuple[OutputKind | None, ...] | None = None
+    class_axis: int | None = None
+
+
+NOTHING_TOLD = Told()
+
+
+@dataclass(frozen=True)
 class OutputProfile:
     """One output of the float model: its kind (``assumed``: the recipe does not tell), and what
-    varies in it over ``inputs``. ``batched``: its first axis is the batch.
+    varies in it over ``inputs``. ``batched``: its first axis is the batch. ``class_axis``: where
+    classes lie, if it is scores of classes.
     """
 
     name: str
@@ -52,6 +66,7 @@ class OutputProfile:
     batched: bool
     exact: bool
     dimensions: int
+    class_axis: int
     varying: Energy
     magnitude: Energy
     inputs: int
@@ -113,6 +128,12 @@ class Fidelity:
     @property
     def kinds(self) -> tuple[OutputKind, ...]:
         return tuple(output.kind for output in self.outputs)
+
+    @property
+    def told(self) -> Told:
+        """For other outputs of the same model, or of one made from it."""
+        axes = {output.class_axis for output in self.outputs if output.kind == "classes"}
+        return Told(self.kinds, axes.pop() if len(axes) == 1 else None)
 
     @property
     def by_classes(self) -> bool:
@@ -180,7 +201,7 @@ class _Compared:
             self._same += int((actual == reference).sum()) if actual.shape == reference.shape else 0
             self._rows += reference.size
             return
-        a, b = (np.moveaxis(rows, class_axis(rows.ndim), -1) for rows in (actual, reference))
+        a, b = (np.moveaxis(rows, self.profile.class_axis, -1) for rows in (actual, reference))
         winners = a.argmax(axis=-1) == b.argmax(axis=-1)
         self._same += int(winners.sum())
         self._rows += winners.size
@@ -239,8 +260,8 @@ class _Compared:
 
 
 def class_axis(dimensions: int) -> int:
-    """Where scores of classes lie: last in (N, classes) and (N, tokens, classes), second in the
-    images of a segmentation, (N, classes, height, width).
+    """Where scores of classes lie if nothing tells: last in (N, classes) and (N, tokens, classes),
+    second in the images of a segmentation, (N, classes, height, width).
     """
     return 1 if dimensions > 3 else dimensions - 1
 
@@ -288,20 +309,27 @@ def _leads_clearly(rows: NDArray[np.float64]) -> bool:
 
 
 def profile(
-    name: str, kind: OutputKind, assumed: bool, batched: bool, outputs: Sequence[Array]
+    name: str,
+    kind: OutputKind,
+    assumed: bool,
+    batched: bool,
+    outputs: Sequence[Array],
+    classes: int | None = None,
 ) -> OutputProfile:
-    """Of one output of the float model, for several inputs."""
+    """Of one output of the float model, for several inputs. ``classes``: their axis, if known."""
     spread = Spread(batched)
     for one in outputs:
         spread.add(one)
     exact = not np.issubdtype(outputs[0].dtype, np.floating)
+    dimensions = outputs[0].ndim
     return OutputProfile(
         name=name,
         kind=kind,
         assumed=assumed,
         batched=batched,
         exact=exact,
-        dimensions=outputs[0].ndim,
+        dimensions=dimensions,
+        class_axis=class_axis(dimensions) if classes is None else min(classes, dimensions - 1),
         varying=spread.varying,
         magnitude=spread.magnitude,
         inputs=spread.inputs,

@@ -319,7 +319,7 @@ def _importance(
     inputs = some_inputs(subject, subject.fitted, *WEIGHED)
     if kind == "fisher":
         return by_fisher(inputs, seed, subject.fidelity.by_classes)
-    return by_trial(by_size(1), inputs, wanted.step, advance, subject.fidelity.kinds)
+    return by_trial(by_size(1), inputs, wanted.step, advance, subject.fidelity.told)
 
 
 def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.Tensor]]:

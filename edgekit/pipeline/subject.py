@@ -18,7 +18,7 @@ from edgekit.compress.batches import batch_rows
 from edgekit.compress.divergence import fidelity_of
 from edgekit.documents import Judge
 from edgekit.errors import RecipeError
-from edgekit.measurement.fidelity import Fidelity, OutputKind
+from edgekit.measurement.fidelity import Fidelity, OutputKind, Told
 from edgekit.pipeline.batched import Batched
 from edgekit.pipeline.carried import State
 from edgekit.pipeline.normal_form import NormalForm, normal_form
@@ -55,16 +55,16 @@ class OutputsOfFloat:
         example: Inputs,
         calibration: Sequence[Inputs],
         names: Sequence[str],
-        kinds: Sequence[OutputKind | None] | None,
+        told: Told,
     ) -> None:
-        self._model, self._names, self._kinds = model, names, kinds
+        self._model, self._names, self._told = model, names, told
         self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
 
     @cached_property
     def fidelity(self) -> Fidelity:
         floats = run_all(Batched(self._model), self._inputs)
         rows = batch_rows(run_eager(self._model), self._inputs)
-        return fidelity_of(floats, rows, self._names, self._kinds)
+        return fidelity_of(floats, rows, self._names, self._told)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def read_subject(
             found = find_state(recipe.path, form, arguments.names, calibration, trial)
     for note in form.notes:
         progress.note(note)
-    kinds = _output_kinds(recipe, structure)
+    told = _told(recipe, structure)
     subject = Subject(
         recipe=recipe,
         model=found.model,
@@ -194,16 +194,16 @@ def read_subject(
         fp32_accuracy=None,
         notes=form.notes,
         outputs_of_float=OutputsOfFloat(
-            found.model, form.example, calibration, structure.names, kinds
+            found.model, form.example, calibration, structure.names, told
         ),
     )
-    return _with_states(subject, found.states, kinds, progress) if found.states else subject
+    return _with_states(subject, found.states, told, progress) if found.states else subject
 
 
 def _with_states(
     subject: Subject,
     states: tuple[State, ...],
-    kinds: Sequence[OutputKind] | None,
+    told: Told,
     progress: Progress,
 ) -> Subject:
     """The subject of a model that takes states after its inputs: calibration inputs, the steps of
@@ -219,7 +219,7 @@ def _with_states(
     structure = replace(subject.structure, names=(*own, *(f"{name}_next" for name in names)))
     unknown: list[OutputKind | None] = [None] * len(own)
     values: list[OutputKind | None] = ["values"] * len(names)
-    all_kinds = [*(unknown if kinds is None else kinds), *values]
+    kinds = (*(told.kinds or unknown), *values)
     return replace(
         subject,
         example=example,
@@ -227,19 +227,22 @@ def _with_states(
         structure=structure,
         calibration=tuple(calibration),
         outputs_of_float=OutputsOfFloat(
-            subject.model, example, calibration, structure.names, all_kinds
+            subject.model, example, calibration, structure.names, replace(told, kinds=kinds)
         ),
         states=states,
     )
 
 
-def _output_kinds(recipe: Recipe, structure: Structure) -> Sequence[OutputKind] | None:
-    """As the recipe says, or as its training tells: cross-entropy is a loss of classes."""
+def _told(recipe: Recipe, structure: Structure) -> Told:
+    """As the recipe says, or as its training tells: cross-entropy is a loss of classes, and takes
+    them in the second axis, in (N, classes, length) too.
+    """
     said = recipe.output_kinds(structure.names)
     by_labels = recipe.has("training") and not recipe.has("loss")
-    if said is None and by_labels:
-        return ["classes" for _ in structure.names]
-    return said
+    if said is not None or not by_labels:
+        return Told(said)
+    classes: list[OutputKind] = ["classes" for _ in structure.names]
+    return Told(tuple(classes), class_axis=1)
 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:

@@ -7,9 +7,12 @@ import torch
 from torch import nn
 
 from edgekit.compress.batches import batch_rows
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compared, fidelity_of
+from edgekit.measurement.fidelity import NOTHING_TOLD, Told
 from edgekit.pipeline.predict import run_eager
-from edgekit.pipeline.subject import OutputsOfFloat
+from edgekit.pipeline.subject import OutputsOfFloat, read_subject
+from edgekit.progress import Silent
+from edgekit.recipe import open_recipe
 
 
 def inputs(*shape: int, count: int = 12):
@@ -28,9 +31,8 @@ class Located(nn.Module):
         return self.layer(x) * torch.tensor([640.0, 640.0, 640.0, 1.0])
 
 
-def profiled(model: nn.Module, data, kinds=None):
-    with torch.random.fork_rng():
-        return OutputsOfFloat(model, data[0], data, ["output"], kinds).fidelity
+def profiled(model: nn.Module, data, told=NOTHING_TOLD):
+    return OutputsOfFloat(model, data[0], data, ["output"], told).fidelity
 
 
 def test_an_axis_as_long_as_the_input_is_no_batch_unless_the_model_batches() -> None:
@@ -61,3 +63,48 @@ def test_rows_are_known_where_the_model_batches() -> None:
     assert batch_rows(run, inputs(1, 4)) == 1
     assert batch_rows(run, inputs(6, 4)) == 6
     assert batch_rows(run, inputs(4)) is None
+
+
+@pytest.mark.parametrize(
+    "told, agreement", [(Told(("classes",), class_axis=1), 0), (Told(("classes",)), 100 / 3)]
+)
+def test_classes_lie_where_the_loss_takes_them(told, agreement) -> None:
+    """Cross-entropy of (N, classes, length): the first and the last class exchanged everywhere."""
+    floats = [[tensor + torch.tensor([[9.0], [0], [0]])] for (tensor,) in inputs(1, 3, 40)]
+    places = [[tensor.flip(1) for tensor in one] for one in floats]
+    found = compared(fidelity_of(floats, 1, told=told), places, floats)
+    assert found.agreement == pytest.approx(agreement)
+
+
+SEGMENTS = """
+import torch
+
+def model():
+    return torch.nn.Conv1d(2, 3, 5)
+
+def example_inputs():
+    return (torch.ones(1, 2, 40),)
+"""
+
+
+@pytest.mark.parametrize(
+    "more, told",
+    [
+        ("", Told()),
+        ("def training(): yield", Told(("classes",), class_axis=1)),
+        ("def training(): yield\ndef loss(output, target): return output.sum()", Told()),
+        ("def output_kinds(): return ['classes']", Told(("classes",))),
+    ],
+)
+def test_a_recipe_tells_by_its_training_or_in_words(tmp_path, more, told) -> None:
+    (tmp_path / "recipe.py").write_text(f"{SEGMENTS}\n{more}\n")
+    with open_recipe(tmp_path / "recipe.py", 0) as recipe:
+        output = read_subject(recipe, False, Silent()).fidelity.outputs[0]
+    assert (output.kind, output.assumed) == ((told.kinds or ("values",))[0], told.kinds is None)
+    assert output.class_axis == (told.class_axis or 2)
+
+
+def test_what_is_told_is_kept_for_smaller_models() -> None:
+    told = Told(("classes", "values"), class_axis=1)
+    floats = [[torch.randn(1, 3, 4), torch.randn(1, 2)] for _ in range(4)]
+    assert fidelity_of(floats, 1, told=told).told == told
