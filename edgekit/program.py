@@ -6,7 +6,13 @@ from collections import Counter
 from math import prod
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -25,11 +31,23 @@ class Quantization(BaseModel):
     dtype: str = "int8"
 
 
+class MovedBySteps(BaseModel):
+    """How far one step of the last int8 tensors moves an element of an output whose last operators
+    are float, at most: of the ``whole`` output, and of each index of an axis (``groups``).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    whole: float
+    groups: dict[int, tuple[float, ...]] = {}
+
+
 class TensorSpec(BaseModel):
     """One input or output at the program's boundary; always C order there.
 
     ``quantization`` tells the steps of the values where the model quantizes them inside,
-    though the boundary itself stays in ``dtype``.
+    though the boundary itself stays in ``dtype``; ``moved`` stands there where float operators
+    come last, and has no key otherwise, as before there was one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +56,12 @@ class TensorSpec(BaseModel):
     dtype: str
     shape: tuple[int, ...]
     quantization: Quantization | None = None
+    moved: MovedBySteps | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key != "moved" or value is not None}
 
     @property
     def byte_count(self) -> int:

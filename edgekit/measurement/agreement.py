@@ -10,6 +10,7 @@ import numpy as np
 from edgekit.documents import Agreement
 from edgekit.measurement.fidelity import CONSTANT_ERROR, HARDLY_VARIES
 from edgekit.measurement.groups import MAX_GROUPS, Array, Floats, Noise, Spread
+from edgekit.program import MovedBySteps
 
 FLOAT_TOLERANCE = 1e-3
 MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
@@ -203,6 +204,20 @@ def output_passes(actual: Array, golden: Array, step: Floats | float | None) -> 
         largest = np.abs(b[np.isfinite(b)]).max(initial=0.0)
         allowed = np.asarray(DEVICE_FLOAT_TOLERANCE * largest)
     return bool((difference <= allowed).all())
+
+
+def last_steps(golden: Array, shape: Sequence[int], stride: int, moved: MovedBySteps) -> Floats:
+    """What stands for one int8 step where it is known how far steps inside the model move each
+    group: an element as far as the least that is moved of the groups that it is in, and no less
+    than ``group_steps`` has it. ``golden``: every ``stride``-th element.
+    """
+    most = np.full(tuple(shape), moved.whole)
+    for axis, values in moved.groups.items():
+        sizes = [-1 if other == axis else 1 for other in range(most.ndim)]
+        most = np.minimum(most, np.reshape(values, sizes))
+    known = group_steps(golden, shape if stride == 1 else golden.shape)
+    found: Floats = np.maximum(most.ravel()[::stride], known.ravel())
+    return found
 
 
 def group_steps(golden: Array, shape: Sequence[int]) -> Floats:

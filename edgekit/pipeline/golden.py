@@ -8,7 +8,7 @@ from pathlib import Path
 from edgekit.bundle.manifest import Manifest
 from edgekit.documents import Parity
 from edgekit.errors import ParityError
-from edgekit.measurement.agreement import OutputsAgreement, device_passes, group_steps
+from edgekit.measurement.agreement import OutputsAgreement, device_passes, group_steps, last_steps
 from edgekit.measurement.groups import Array, Floats
 from edgekit.program import TensorSpec
 from edgekit.runner.client import Installed, Serving
@@ -86,4 +86,6 @@ def _step(spec: TensorSpec, golden: Array, stride: int) -> Floats | float:
     """
     if spec.quantization is not None:
         return spec.quantization.scale
+    if spec.moved is not None:
+        return last_steps(golden, spec.shape, stride, spec.moved)
     return group_steps(golden, spec.shape if stride == 1 else golden.shape)

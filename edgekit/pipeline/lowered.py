@@ -6,11 +6,12 @@ artifact  the runtime's file, and what its reference in torch makes of the parit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from edgekit.compress.last_steps import moved_by_steps
 from edgekit.compress.reference import fast_reference
 from edgekit.pipeline.kept import Tools, found_stage, keep_stage, load_outputs
 from edgekit.pipeline.predict import Counted, Outputs, Run, run_eager
@@ -48,6 +49,8 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     exported = _exported(subject, tools, plan, key, floats)
     with tools.progress.stage(f"lowering {plan.precision}"):
         artifact = tools.runtime.lower(exported)
+        if plan.is_quantized:
+            artifact = _with_last_steps(artifact, exported, subject)
     reference = floats
     if plan.is_quantized:
         with quiet():
@@ -56,6 +59,20 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     lowered = Lowered(artifact, reference, floats)
     keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
+
+
+def _with_last_steps(
+    artifact: Artifact, exported: torch.export.ExportedProgram, subject: Subject
+) -> Artifact:
+    """Of the outputs that end in float operators: how far devices may differ there."""
+    program = artifact.program
+    with quiet():
+        moved = moved_by_steps(exported, subject.example)
+    outputs = tuple(
+        spec.model_copy(update={"moved": steps})
+        for spec, steps in zip(program.outputs, moved, strict=True)
+    )
+    return replace(artifact, program=program.model_copy(update={"outputs": outputs}))
 
 
 def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Outputs]:

@@ -470,8 +470,9 @@ def _check(runner: _Runner) -> list[str]:
         found = _flatten(tensor, output.tolist())[0][::stride]
         expected = _decode(tensor._replace(shape=(len(found),)), memoryview(data)).tolist()
         finite = [number for number in expected if math.isfinite(number)] or [0.0]
-        known = manifest["program"]["outputs"][index]["quantization"]
-        step = known["scale"] if known else (max(finite) - min(finite)) / 255
+        spec = manifest["program"]["outputs"][index]
+        known, moved = spec["quantization"], (spec.get("moved") or {}).get("whole", 0.0)
+        step = known["scale"] if known else max((max(finite) - min(finite)) / 255, moved)
         allowed = 2 * (1 + 1e-6) * step if quantized else 1e-4 * max(map(abs, finite))
         gap = max(map(_gap, found, expected), default=0.0)
         if gap > allowed:

@@ -147,6 +147,9 @@ def test_boxes_and_scores_in_one_output_keep_both(write, tmp_path) -> None:
     actual, floats = outputs(recipe, bundle)
     assert np.abs(actual - floats)[..., :4].max() < 1.0
     assert np.abs(actual - floats)[..., 4:].max() < 0.05
+    moved = json.loads((bundle / "manifest.json").read_bytes())["program"]["outputs"][0]["moved"]
+    boxes, scores = moved["groups"]["2"][:4], moved["groups"]["2"][4:]
+    assert 0 < max(scores) < min(boxes) < 1
 
 
 def test_int8_that_was_asked_for_leaves_nothing_float(write, tmp_path) -> None:

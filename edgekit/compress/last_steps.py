@@ -1,0 +1,143 @@
+"""What one int8 step inside a converted program moves an output that ends in float operators.
+
+A sigmoid after int8 logits: two right devices may differ by a step of the logits, which moves a
+score of 0.5 by more than one of 0.001, and neither by a known share of the output's range. So the
+last quantized tensors are moved by DEVICE_STEPS, and the float operators after them run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from edgekit.compress.graph import operator_name
+from edgekit.compress.reference import DEQUANTIZE
+from edgekit.measurement.agreement import DEVICE_STEPS
+from edgekit.measurement.groups import MAX_GROUPS, Floats
+from edgekit.program import MovedBySteps
+from edgekit.recipe import Inputs
+
+# Besides all up and all down: steps that cancel out in a softmax or a mean do not at random.
+RANDOM_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """The float operators that an output ends in. ``sources``: the tensors that they begin with."""
+
+    graph: GraphModule
+    sources: list[Node]
+
+
+def moved_by_steps(
+    exported: torch.export.ExportedProgram, example: Inputs
+) -> list[MovedBySteps | None]:
+    """For each output; None where it is itself quantized, or nothing before it is."""
+    module = exported.module()
+    assert isinstance(module, GraphModule)
+    outputs = torch.utils._pytree.tree_leaves(module.graph.output_node().args)
+    tails = [_tail(module, node) if isinstance(node, Node) else None for node in outputs]
+    sources = list(dict.fromkeys(node for tail in tails if tail for node in tail.sources))
+    if not sources:
+        return [None for _ in outputs]
+    with torch.no_grad():
+        values = dict(zip(sources, _head(module, sources)(*example), strict=True))
+        return [_moved(tail, values) if tail else None for tail in tails]
+
+
+def _step(node: Node) -> float | None:
+    """Of a tensor that is read back from integers, which are no weights."""
+    if operator_name(node) != DEQUANTIZE or isinstance(node.args[1], Node):
+        return None
+    stored = node.args[0]
+    constant = isinstance(stored, Node) and stored.op == "get_attr"
+    return None if constant else float(node.args[1])  # type: ignore[arg-type]
+
+
+def _tail(module: GraphModule, output: Node) -> _Tail | None:
+    """None where no int8 tensor is left to move, or nothing comes after it."""
+    needed, sources, waiting = set[Node](), set[Node](), [output]
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder" or _step(node) is not None:
+            sources.add(node)
+        elif node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    if output in sources or not any(_step(node) for node in sources):
+        return None
+    graph, copies = Graph(), dict[Node, Node]()
+    for node in module.graph.nodes:
+        if node in sources:
+            copies[node] = graph.placeholder(node.name)
+        elif node in needed:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[output])
+    return _Tail(GraphModule(module, graph), [n for n in module.graph.nodes if n in sources])
+
+
+def _head(module: GraphModule, sources: Sequence[Node]) -> GraphModule:
+    """From the inputs to the values of ``sources``."""
+    graph, copies = Graph(), dict[Node, Node]()
+    graph.graph_copy(module.graph, copies)
+    graph.output(tuple(copies[node] for node in sources))
+    return GraphModule(module, graph)
+
+
+def _moved(tail: _Tail, values: dict[Node, torch.Tensor]) -> MovedBySteps | None:
+    """The most that an element of each group moves, for one of the steps."""
+    generator = torch.Generator().manual_seed(0)
+    expected = _run(tail, values, {})
+    if not expected.is_floating_point():
+        return None
+    most = torch.zeros_like(expected, dtype=torch.double)
+    for draw in range(2 + RANDOM_DRAWS):
+        signs = {
+            source.args[0]: _signs(values[source], draw, generator)
+            for source in tail.sources
+            if _step(source)
+        }
+        changed = _run(tail, values, signs)
+        most = torch.fmax(most, (changed.double() - expected.double()).abs())
+    return _by_group(torch.nan_to_num(most, posinf=0.0).numpy() / DEVICE_STEPS)
+
+
+def _run(
+    tail: _Tail, values: dict[Node, torch.Tensor], signs: dict[Any, torch.Tensor]
+) -> torch.Tensor:
+    """Copies are given, for operators may work in place. ``signs`` by what is stored as integers:
+    all that read it read the same.
+    """
+    given = []
+    for source in tail.sources:
+        value, step = values[source].clone(), _step(source) or 0.0
+        sign = signs.get(source.args[0]) if step else None
+        given.append(value if sign is None else value + DEVICE_STEPS * step * sign)
+    found: torch.Tensor = tail.graph(*given)
+    return found
+
+
+def _signs(like: torch.Tensor, draw: int, generator: torch.Generator) -> torch.Tensor:
+    if draw < 2:
+        return torch.full_like(like, 1 - 2 * draw)
+    return torch.randint(0, 2, like.shape, generator=generator).to(like.dtype) * 2 - 1
+
+
+def _by_group(moved: Floats) -> MovedBySteps:
+    groups = {}
+    for axis, length in enumerate(moved.shape):
+        if 1 < length <= MAX_GROUPS:
+            others = tuple(other for other in range(moved.ndim) if other != axis)
+            groups[axis] = tuple(map(_short, moved.max(axis=others)))
+    return MovedBySteps(whole=_short(moved.max(initial=0.0)), groups=groups)
+
+
+def _short(value: float) -> float:
+    """Rounded up. Hosts differ in the last digits, and a manifest goes to the device with every
+    weight.
+    """
+    return float(f"{value * 1.001:.4g}")
