@@ -48,8 +48,16 @@ def by_input(value: Array, batched: bool) -> Floats:
     return found if batched else found[None]
 
 
+def difference(a: Floats, b: Floats) -> Floats:
+    """Equal NaNs and infinities count as equal, others as infinitely far apart."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
+    found[~np.isfinite(found)] = np.inf
+    return found
+
+
 class Noise:
-    """How far actual values are from their reference; equal NaNs and infinities count as equal."""
+    """How far actual values are from their reference (``difference``)."""
 
     def __init__(self, batched: bool) -> None:
         self._batched = batched
@@ -60,10 +68,7 @@ class Noise:
         a, b = by_input(actual, self._batched), by_input(reference, self._batched)
         if a.shape != b.shape:
             a = np.full_like(b, np.nan)
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
-        difference[~np.isfinite(difference)] = np.inf
-        self._squares = self._squares + np.square(difference).sum(axis=0)
+        self._squares = self._squares + np.square(difference(a, b)).sum(axis=0)
         self.inputs += len(b)
 
     @property

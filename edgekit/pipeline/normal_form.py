@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -21,14 +22,20 @@ from torch.utils import _pytree as pytree
 
 from edgekit.arguments import Arguments
 from edgekit.errors import RecipeError
+from edgekit.measurement.groups import difference, energy
 from edgekit.pipeline.flat import flat_model, with_forward
 from edgekit.pipeline.float32 import Float32Forward, other_types, to_float32
 from edgekit.pipeline.plain_weights import computes_weights, fold_weights
 from edgekit.pipeline.slots import Marks, duplicate, own_copy, slots_of, write
 from edgekit.recipe import Inputs, as_float32
 
-# Of the largest output: what folding weights may change, and float32 in the place of float64.
+# Of the largest value of an output: what folding weights may change, and float32 in the place of
+# float64.
 FOLDED_TOLERANCE, FLOAT32_TOLERANCE = 1e-4, 1e-3
+# Of the size of each group (measurement/groups.py); wide, for a group may be one value that is near
+# zero by chance. A group counts as no smaller than SMALLEST of an output's largest value, or of 1
+# where that is larger: a time stamp must not hide the speed beside it.
+GROUP_TOLERANCE, SMALLEST, TINY = 0.1, 1e-3, 1e-30
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,11 @@ def _in_float32(
         made = with_forward(made, Float32Forward)
     if exact is None:
         return made
-    difference = _difference(exact, _run(made, arguments, as_float32(example)).outputs)
-    if difference > FLOAT32_TOLERANCE:
+    outputs = _run(made, arguments, as_float32(example)).outputs
+    if found := _difference(exact, outputs, FLOAT32_TOLERANCE):
         raise RecipeError(
             f"the model needs float64, which devices have no fast kernels for: in float32 its "
-            f"outputs for example_inputs() differ by {difference:.2g} of the largest",
+            f"outputs for example_inputs() differ {found}",
             "compute what needs it before the model (differences of large numbers: times, "
             "coordinates), and give the model float32",
         )
@@ -94,11 +101,10 @@ def _with_plain_weights(
     made = own_copy(model)
     fold_weights(made)
     ran = _run(made, arguments, example)
-    difference = _difference(before, ran.outputs)
-    if difference > FOLDED_TOLERANCE:
+    if found := _difference(before, ran.outputs, FOLDED_TOLERANCE):
         raise RecipeError(
             "the model computes some of its weights anew in every inference, and not always the "
-            f"same ones: with fixed weights its outputs differ by {difference:.2g} of the largest",
+            f"same ones: with fixed weights its outputs differ {found}",
             "remove the parametrization in model(): torch.nn.utils.parametrize."
             "remove_parametrizations, or write weights that depend on nothing but parameters",
         )
@@ -148,12 +154,28 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def _difference(before: Any, after: Any) -> float:
-    """The largest difference of outputs, as a share of the largest value of each."""
+def _difference(before: Any, after: Any, tolerance: float) -> str:
+    """By how much outputs differ, in words; empty where that is within ``tolerance``."""
     pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after), strict=True)
-    worst = 0.0
-    for one, other in pairs:
-        if torch.is_tensor(one) and one.is_floating_point() and one.numel():
-            error = float((one.double() - other.double()).abs().max())
-            worst = max(worst, error / max(float(one.double().abs().max()), 1e-30))
-    return worst
+    return next(filter(None, (_difference_of(*pair, tolerance) for pair in pairs)), "")
+
+
+def _difference_of(before: Any, after: Any, tolerance: float) -> str:
+    if not torch.is_tensor(before) or not before.is_floating_point():
+        alike = torch.equal(before, after) if torch.is_tensor(before) else before == after
+        return "" if alike else "in values that are no floating-point numbers"
+    if before.shape != after.shape:
+        return "in their shapes"
+    # Rounded first: what is beyond the range of float32 is infinite in both.
+    exact, found = before.float().double().numpy(), after.double().numpy()
+    errors, sizes = abs(difference(found, exact)), np.where(np.isfinite(exact), abs(exact), 0.0)
+    worst, largest = errors.max(initial=0.0), sizes.max(initial=TINY)
+    if worst > tolerance * largest:
+        return f"by {worst / largest:.2g} of the largest"
+    least = max(SMALLEST * min(largest, 1.0), TINY)
+    noise, signal = energy(np.square(errors), 1), energy(np.square(sizes), 1)
+    for axis, squares in noise.groups.items():
+        shares = np.sqrt(squares) / np.maximum(np.sqrt(signal.groups[axis]), least)
+        if shares.max() > GROUP_TOLERANCE:
+            return f"by {shares.max():.2g} of what is at index {shares.argmax()} of axis {axis}"
+    return ""

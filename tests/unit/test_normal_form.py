@@ -355,3 +355,45 @@ def test_what_a_model_keeps_is_as_the_recipe_made_it() -> None:
     form = normal_form(net, arguments, (X,))
     assert torch.equal(form.model.past, torch.zeros(1, 8))
     assert form.model.seen == 0
+
+
+def nearest(self, t):
+    return (self.times - t).abs().argmin(-1, keepdim=True)
+
+
+def stamped(self, t):
+    return torch.cat([t, torch.tanh(t - self.times[:1])], 1)
+
+
+def masked(self, t):
+    """Of what is masked nothing is compared, but all else is."""
+    return torch.cat([torch.full_like(t, -torch.inf), t - self.times[:1]], 1)
+
+
+@pytest.mark.parametrize("forward", [nearest, stamped, masked])
+def test_what_float32_loses_is_seen_beside_what_it_keeps(forward) -> None:
+    net = module(forward).double()
+    net.register_buffer("times", 1.7e9 + torch.arange(8, dtype=torch.float64))
+    with pytest.raises(RecipeError, match="needs float64"):
+        read(net, (torch.tensor([[1.7e9 + 5.7]], dtype=torch.float64),))
+
+
+@pytest.mark.parametrize("outputs", [2, 10, 300])
+def test_ordinary_models_of_float64_do_not_need_it(outputs) -> None:
+    """Outputs that are near zero by chance, that are zero, masked, of unlike sizes, or integers."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, outputs))
+
+        class Several(nn.Module):
+            def __init__(self, net):
+                super().__init__()
+                self.net = net
+
+            def forward(self, x):
+                y = self.net(x)
+                masked = torch.cat([y, torch.full_like(y, -torch.inf)], 1)
+                return y, masked, y.softmax(1), y.argmax(1), torch.cat([y - y, 1e4 * y], 1), y > 0
+
+        form = read(Several(net).double(), (X.double(),))
+        assert "float64" in form.notes[0]
