@@ -118,6 +118,13 @@ class _Recorder(nn.Module):
         self.calls.append(_Call(_own(args), _own(keywords)))
         return self.inner(*args, **keywords)
 
+    def __getattr__(self, name: str) -> Any:
+        """What the model reads of the module beside calling it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
 
 def _own(values: Any) -> Any:
     """Copies: a model may change its inputs in place."""
@@ -139,11 +146,12 @@ def _converted(module: Any, what: str, call: _Call) -> nn.Module:
             program = TS2EPConverter(module, _own(call.args), _own(call.keywords)).convert()
             converted = program.module(check_guards=False)
             found = converted(*_own(call.args), **_own(call.keywords))
+            right = _are_close(found, expected)
     except Exception as error:
         raise RecipeError(
             f"{what} is TorchScript that torch cannot convert: {said(error)}", FROM_PYTHON
         ) from error
-    if not _are_close(found, expected):
+    if not right:
         raise RecipeError(f"{what} is TorchScript that torch converts wrongly", FROM_PYTHON)
     for fixed in ("train", "eval"):  # torch makes them raise; here they only set a flag
         converted.__dict__.pop(fixed, None)
@@ -151,8 +159,17 @@ def _converted(module: Any, what: str, call: _Call) -> nn.Module:
 
 
 def _are_close(one: Any, other: Any) -> bool:
-    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs)
+    found, expected = pytree.tree_leaves(one), pytree.tree_leaves(other)
+    return len(found) == len(expected) and all(map(_is_close, found, expected))
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    """TorchScript may give None, numbers and flags beside tensors."""
+    if not (torch.is_tensor(one) and torch.is_tensor(other)):
+        return bool(one == other)
+    if one.shape != other.shape or not one.is_floating_point():
+        return torch.equal(one, other)
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _detach(model: nn.Module) -> None:
