@@ -216,7 +216,7 @@ def _with_states(
     with progress.stage("running the calibration inputs in sequence"):
         calibration = along(eager, subject.calibration, initial)
     own = subject.structure.names
-    structure = replace(subject.structure, names=(*own, *(f"{name}_next" for name in names)))
+    structure = replace(subject.structure, names=(*own, *_next_names(names, own)))
     unknown: list[OutputKind | None] = [None] * len(own)
     values: list[OutputKind | None] = ["values"] * len(names)
     kinds = (*(told.kinds or unknown), *values)
@@ -231,6 +231,17 @@ def _with_states(
         ),
         states=states,
     )
+
+
+def _next_names(states: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Of the outputs that hold the new states; the model's own ``outputs`` may be called so."""
+    found: list[str] = []
+    for state in states:
+        name = f"{state}_next"
+        while name in (*outputs, *found):
+            name += "_state"
+        found.append(name)
+    return found
 
 
 def _told(recipe: Recipe, structure: Structure) -> Told:

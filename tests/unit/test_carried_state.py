@@ -19,6 +19,9 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.sequence import Carried, Following, along
 from edgekit.pipeline.state import find_state, try_twice
+from edgekit.pipeline.subject import read_subject
+from edgekit.progress import Silent
+from edgekit.recipe import open_recipe
 
 PATH = Path("recipe.py")
 X = (torch.linspace(-1, 1, 16).reshape(1, 8, 2),)
@@ -205,6 +208,32 @@ def test_state_goes_in_and_out(kind, others) -> None:
 
 def flat(result):
     return [tensor.clone() for tensor in pytree.tree_leaves(result)]
+
+
+RECIPE = """
+import torch
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("h", torch.zeros(1, 2))
+
+    def forward(self, x):
+        self.h = self.h * 0.5 + x
+        return {"h_next": self.h * 2, "y": x}
+
+model = Model
+
+def example_inputs():
+    return (torch.ones(1, 2),)
+"""
+
+
+def test_outputs_of_states_have_names_of_their_own(tmp_path) -> None:
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    with open_recipe(tmp_path / "recipe.py", 0) as recipe:
+        subject = read_subject(recipe, False, Silent())
+    assert subject.structure.names == ("h_next", "y", "h_next_state")
 
 
 def test_state_that_stays_zero_on_the_example_is_found() -> None:
