@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -52,9 +53,12 @@ def with_forward(model: nn.Module, wrap: Callable[[Forward], Forward]) -> nn.Mod
 
 
 def owner_of(forward: Forward) -> nn.Module:
-    """The module whose forward this is, or wraps."""
+    """The module whose forward this is, or wraps; partial is how a recipe binds a constant."""
     while not isinstance(forward, MethodType):
-        forward = forward.forward  # type: ignore[attr-defined]
+        inner = forward.func if isinstance(forward, partial) else getattr(forward, "forward", None)
+        if inner is None:
+            raise TypeError(f"forward is {forward!r}, which belongs to no module")
+        forward = inner
     owner = forward.__self__
     assert isinstance(owner, nn.Module)
     return owner

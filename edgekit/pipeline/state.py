@@ -315,13 +315,15 @@ class _Inquiry:
     def _check_same(self, made: Stateful) -> None:
         """What was made gives what the untouched model gives, step by step."""
         state = [state.initial for state in made.states]
+        others = [slot for slot in self._moving if slot not in self._tensors]
         for step, outputs in zip(self.steps, self.outputs, strict=False):
             try:
                 found = _flat(_run(made.model, (*step, *state)))
-            except Exception:
-                found = []
+            except Exception as error:
+                if not others:  # it is no slot's fault
+                    raise
+                raise self._refused(others) from error
             if not _near(found[: len(outputs)], outputs):
-                others = [slot for slot in self._moving if slot not in self._tensors]
                 raise self._refused(others or self._moving or list(self._before))
             state = found[len(outputs) :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from collections import deque
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from edgekit.arguments import read_arguments
 from edgekit.errors import RecipeError
+from edgekit.pipeline.flat import owner_of
 from edgekit.pipeline.normal_form import NormalForm, normal_form
 from edgekit.pipeline.sequence import Carried, Following, along
 from edgekit.pipeline.state import find_state, try_twice
@@ -126,6 +128,18 @@ class WrittenByData(Model):
         return y
 
 
+class Bound(Model):
+    """A constant bound as the recipe is advised to: in model()."""
+
+    def build(self) -> None:
+        self.register_buffer("past", torch.zeros(1, 8, 2))
+        self.forward = functools.partial(self.forward, decay=0.5)
+
+    def forward(self, x, decay):
+        self.past.copy_(self.past * decay + x)
+        return 2 * self.past
+
+
 class Containers(Model):
     def build(self) -> None:
         self.caches = {"a": torch.zeros(1, 8, 2), "b": [torch.zeros(1, 8, 2)]}
@@ -173,6 +187,7 @@ WITH_STATE = {
     RingBuffer: ["ring", "place"],
     Attention: ["keys", "values", "step"],
     WrittenByData: ["past"],
+    Bound: ["past"],
     Containers: ["caches_a", "caches_b_0", "frames_0", "frames_1"],
     Shared: ["one_past"],
     LastInput: ["x_state"],
@@ -208,6 +223,11 @@ def test_state_goes_in_and_out(kind, others) -> None:
 
 def flat(result):
     return [tensor.clone() for tensor in pytree.tree_leaves(result)]
+
+
+def test_a_forward_that_belongs_to_no_module_is_named() -> None:
+    with pytest.raises(TypeError, match="forward is <function"):
+        owner_of(lambda x: x)
 
 
 RECIPE = """
