@@ -200,11 +200,11 @@ def _items(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, (list, tuple, deque)):
         yield from value
-    elif hasattr(value, "__dict__") and not _is_foreign(value):
+    elif hasattr(value, "__dict__") and not is_foreign(value):
         yield from vars(value).values()
 
 
-def _is_foreign(value: Any) -> bool:
+def is_foreign(value: Any) -> bool:
     """Modules are looked at by themselves; of torch's other objects, functions and classes
     nothing is known.
     """

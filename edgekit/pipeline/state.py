@@ -1,17 +1,20 @@
 """Models that remember: what forward changes from call to call becomes an input and an output.
 
-It is decided by running copies of the model. A model that writes nothing is run twice. One that
-writes in every run is run some ten times: what outputs depend on is state, all else stays fixed
-(a cache that the first run fills, a counter, a tensor kept for display). A state that cannot be an
-input, because its shape changes or it is no tensor, is refused by its name.
+A model that writes nothing is run twice. One that writes in every run is run along a sequence, and
+followed operator by operator (dependence.py): what outputs are computed from is state, all else
+stays fixed (a cache that the first run fills, a tensor kept for display). In doubt it is state. Of
+a Python number it is seen whether anything asks for it (asked.py). What outputs depend on and
+cannot be an input, because its shape changes or it is no tensor, is refused by its name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
+from edgekit.pipeline.asked import Asked, Number, changing, mapped, matters
 from edgekit.pipeline.carried import PART, State, with_states
+from edgekit.pipeline.dependence import Origins, Work
 from edgekit.pipeline.flat import Around
 from edgekit.pipeline.normal_form import NormalForm
 from edgekit.pipeline.randomness import Draws, Lines, draw_some, random_numbers_kept
@@ -36,17 +41,15 @@ from edgekit.pipeline.slots import (
     read,
     same,
     slots_of,
+    tensors_in,
     write,
 )
 from edgekit.recipe import Inputs
 
 Outputs = list[torch.Tensor]
-# Steps of a sequence that a model which writes is run on.
-STEPS = 3
-# Up to this many slots it is tried one by one whether outputs depend on them.
-MOST_TRIED = 32
-# What a counter is set to, to see whether anything depends on it.
-FAR = 1_000_000
+# Steps of a sequence that a model which writes is run on: as many as take this work (elements that
+# operators take and give), so that a large model is not run for long.
+LEAST_STEPS, MOST_STEPS, WORK = 3, 32, 200_000_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class _Inquiry:
         self._follow()
         self._check_caches()
         groups = self._states()
-        self._check_counters(groups)
+        self._check_numbers(groups)
         self._check_random(groups)
         inside = isinstance(self.model, Around)
         states = _named(self._before, groups, f"{PART}." if inside else "", self.names)
@@ -148,8 +151,8 @@ class _Inquiry:
 
     @cached_property
     def steps(self) -> list[Inputs]:
-        inputs = [self.example, *self.others[: STEPS - 1]]
-        return inputs + [_altered(self.example, seed) for seed in range(STEPS - len(inputs))]
+        inputs = [self.example, *self.others[: MOST_STEPS - 1]]
+        return inputs + [_altered(self.example, seed) for seed in range(MOST_STEPS - len(inputs))]
 
     def _follow(self) -> None:
         """Run a copy along the steps; of caches alone the first is enough, and known."""
@@ -157,10 +160,19 @@ class _Inquiry:
         if not self.trial.second:
             self.outputs, self.values = [_flat(self.trial.result)], [self.trial.filled]
             return
-        copied = own_copy(self.model)
-        for step in self.steps:
+        copied, work = own_copy(self.model), Work()
+        for count, step in enumerate(self.steps):
+            if count >= LEAST_STEPS and count * work.elements > WORK:
+                return
             marks = Marks.of(copied)
-            self.outputs.append(_flat(_run(copied, step)))
+            try:
+                with nullcontext() if count else work:
+                    outputs = _flat(_run(copied, step))
+            except Exception:
+                if count < LEAST_STEPS:
+                    raise
+                return  # a cache may be full
+            self.outputs.append(outputs)
             written |= marks.written(copied)
             self.values.append(kept(copied, written))
 
@@ -218,14 +230,18 @@ class _Inquiry:
     def _scratch(self) -> nn.Module:
         return own_copy(self.model)
 
-    def _step(self, inputs: Inputs, values: Values) -> tuple[Outputs, Values]:
-        """One step from ``values``: the outputs, and all that was written."""
+    def _given(self, values: Values) -> Values:
+        """Copies of values; slots that are one tensor get one."""
         given = {slot: duplicate(value) for slot, value in values.items()}
         for group in self._groups:
             given |= dict.fromkeys(group, given[group[0]])
-        with placed(self._scratch, given):
-            outputs = _flat(_run(self._scratch, inputs))
-            return outputs, kept(self._scratch, set(values))
+        return given
+
+    @cached_property
+    def _points(self) -> list[tuple[Inputs, Values]]:
+        """Each step with what it finds there."""
+        found = [self._base, *(self._before | values for values in self.values[:-1])]
+        return list(zip(self.steps, found, strict=False))
 
     def _check_caches(self) -> None:
         """A cache must not depend on the input that filled it, or the outputs not on the cache."""
@@ -238,63 +254,90 @@ class _Inquiry:
         except Exception:  # a made-up input that the model does not take
             return
         differs = [slot for slot in once if not same(read(fresh, slot), self._after[slot])]
-        if differs and not _near(outputs, self._step(self.steps[1], self._base)[0]):
+        with placed(self._scratch, self._given(self._base)):
+            filled = _flat(_run(self._scratch, self.steps[1]))
+        if differs and not _near(outputs, filled):
             raise self._refused(differs)
-
-    @cached_property
-    def _points(self) -> list[tuple[Inputs, Values, tuple[Outputs, Values]]]:
-        """Where a slot's influence is tried: at the start of a sequence and at its end."""
-        warm = self._base | {slot: self.values[-1][slot] for slot in self._tensors}
-        pairs = [(self.steps[0], self._base), (self.steps[-1], warm)]
-        return [(inputs, base, self._step(inputs, base)) for inputs, base in pairs]
 
     def _states(self) -> list[tuple[Slot, ...]]:
         """The groups that outputs depend on, be it through each other."""
-        groups = self._groups
-        if not groups or not self._influenced([s for group in groups for s in group])[0]:
+        if not self._moving:
             return []
-        if len(groups) > MOST_TRIED:
-            return groups
-        found = {group: self._influenced(group) for group in groups}
-        states = {group for group in groups if found[group][0]}
-        while more := {
-            g
-            for g in groups
-            if g not in states and any(s in found[g][1] for t in states for s in t)
-        }:
-            states |= more
-        return [group for group in groups if group in states]
+        wanted, feeding = self._dependence()
+        while more := set[Slot]().union(*(feeding[slot] for slot in wanted)) - wanted:
+            wanted |= more
+        others = [slot for slot in self._moving if slot in wanted and slot not in self._tensors]
+        if others:
+            raise self._refused(others)
+        return [group for group in self._groups if wanted & set(group)]
 
-    def _influenced(self, slots: Sequence[Slot]) -> tuple[bool, set[Slot]]:
-        """Whether outputs change where ``slots`` hold something else, and which other slots do."""
-        others: set[Slot] = set()
-        for inputs, base, (outputs, values) in self._points:
-            for fill in (_noise, _nan):
-                changed = {slot: pytree.tree_map(fill, base[slot]) for slot in slots}
+    def _dependence(self) -> tuple[set[Slot], dict[Slot, set[Slot]]]:
+        """The slots that outputs are computed from, and those that each slot is computed from."""
+        wanted: set[Slot] = set()
+        feeding: dict[Slot, set[Slot]] = {slot: set() for slot in self._moving}
+        for inputs, values in self._points:
+            given, origins = self._given(values), Origins()
+            for slot in self._moving:
+                origins.mark(self._marked(slot, given[slot]), slot)
+            with placed(self._scratch, given):
                 try:
-                    found, after = self._step(inputs, base | changed)
-                except Exception:  # an index out of range
-                    return True, others
-                if not _near(found, outputs):
-                    return True, others
-                rest = self._tensors
-                others |= {s for s in rest if s not in slots and not _alike(after[s], values[s])}
-        return False, others
+                    with origins:
+                        result = _run(self._scratch, inputs)
+                except Exception:  # a kind of operator that cannot be followed
+                    return set(self._tensors), feeding
+                wanted |= origins.of(result) | origins.read
+                for slot, found in feeding.items():
+                    found |= origins.of(read(self._scratch, slot))
+        return wanted, feeding
 
-    def _check_counters(self, states: Sequence[Sequence[Slot]]) -> None:
-        """A Python number that grows: does anything depend on how far it is?"""
-        inputs, base, (outputs, values) = self._points[0] if self._moving else ((), {}, ([], {}))
-        watched = [slot for group in states for slot in group]
-        for slot in self._moving:
-            if type(base[slot]) is not int:
-                continue
-            try:
-                found, after = self._step(inputs, base | {slot: base[slot] + FAR})
-            except Exception:
-                raise self._refused([slot]) from None
-            alike = all(_alike(after[other], values[other]) for other in watched)
-            if not alike or not _near(found, outputs):
-                raise self._refused([slot])
+    def _marked(self, slot: Slot, value: Any) -> list[torch.Tensor]:
+        """Of a slot that is no state by its form, only what a later step put there counts."""
+        tensors = list(tensors_in(value))
+        if slot in self._tensors:
+            return tensors
+        first = tensors_in(self._after[slot])
+        return [t for t, old in zip_longest(tensors, first) if t is not None and not same(t, old)]
+
+    def _check_numbers(self, states: Sequence[Sequence[Slot]]) -> None:
+        """A Python number that moves: does anything depend on how far it is?"""
+        found = [slot for slot in self._moving if slot not in self._tensors]
+        carried = [slot for group in states for slot in group]
+        watched = carried + [s for s in found if isinstance(self._base[s], (str, type(None)))]
+        if found and self._matter(found, watched):
+            raise self._refused([s for s in found if self._matter([s], watched)] or found)
+
+    def _matter(self, slots: Sequence[Slot], watched: Sequence[Slot]) -> bool:
+        """Tried where the sequence starts, and where it ends."""
+        return any(
+            matters(partial(self._asking, slots, watched, *point), _same_results)
+            for point in (self._points[0], self._points[-1])
+        )
+
+    def _asking(
+        self,
+        slots: Sequence[Slot],
+        watched: Sequence[Slot],
+        inputs: Inputs,
+        values: Values,
+        asked: Asked,
+    ) -> tuple[Outputs, list[Any], set[Slot]]:
+        """A run: the outputs, what is watched, and what else was written that never was before."""
+        model, given = own_copy(self.model), self._given(values)
+        given |= {slot: self._telling(slot, given[slot], asked) for slot in slots}
+        with placed(model, given):
+            marks = Marks.of(model)
+            outputs = _flat(_run(model, inputs))
+            new = marks.written(model) - self._before.keys()
+            return outputs, [duplicate(read(model, slot)) for slot in watched], new
+
+    def _telling(self, slot: Slot, value: Any, asked: Asked) -> Any:
+        """The numbers in it that move replaced by such that tell what they are asked."""
+        moved = changing(step.get(slot) for step in self.values)
+
+        def replaced(path: str, number: Any) -> Any:
+            return Number(number, asked) if path in moved else number
+
+        return mapped(value, replaced)
 
     def _check_random(self, states: Sequence[Sequence[Slot]]) -> None:
         for slot in (slot for group in states for slot in group):
@@ -387,19 +430,6 @@ def _form(value: Any) -> Any:
     return str(tree), tuple((tuple(t.shape), str(t.dtype)) for t in leaves)
 
 
-def _noise(tensor: torch.Tensor) -> torch.Tensor:
-    """Other values, of the same size."""
-    if tensor.is_floating_point():
-        random = torch.Generator().manual_seed(0)
-        noise = torch.randn(tensor.shape, generator=random).to(tensor.dtype)
-        return tensor + noise * (1 + tensor.abs())
-    return ~tensor if tensor.dtype == torch.bool else tensor + 1
-
-
-def _nan(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor + FAR
-
-
 def _altered(inputs: Inputs, seed: int) -> Inputs:
     """Other inputs of the same kind: noise on floats, the values of all else in another order."""
     random = torch.Generator().manual_seed(seed)
@@ -428,6 +458,11 @@ def _flat(result: Any) -> Outputs:
 
 def _near(a: Outputs, b: Outputs) -> bool:
     return len(a) == len(b) and all(near(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_results(a: tuple[Outputs, list[Any], set[Slot]], b: Any) -> bool:
+    alike = all(same(x, y) or (_flat(x) and _alike(x, y)) for x, y in zip(a[1], b[1], strict=True))
+    return _near(a[0], b[0]) and alike and a[2] == b[2]
 
 
 def _alike(a: Any, b: Any) -> bool:

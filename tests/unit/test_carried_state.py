@@ -179,6 +179,41 @@ class LastInput(Model):
         return y
 
 
+class KeyFrame(Model):
+    """Computed anew at every eighth call."""
+
+    def build(self) -> None:
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("key", torch.zeros(1, 8, 2))
+
+    def forward(self, x):
+        self.calls.copy_((self.calls + 1) % 8)
+        self.key.copy_(torch.where(self.calls == 0, 3 * x, self.key))
+        return x + self.key
+
+
+class Debounced(Model):
+    """One after five loud inputs running, however far the example is from that."""
+
+    def build(self) -> None:
+        self.register_buffer("loud", torch.zeros(1))
+
+    def forward(self, x):
+        self.loud.copy_((self.loud + 1) * (x.mean() > 0.05))
+        return (self.loud >= 5).float()
+
+
+class LateFrame(Model):
+    """Another output only after a thousand calls."""
+
+    def build(self) -> None:
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.calls += 1
+        return torch.where(self.calls == 1000, 2 * x, x)
+
+
 WITH_STATE = {
     Streaming: ["past"],
     RunningMean: ["mean"],
@@ -191,6 +226,9 @@ WITH_STATE = {
     Containers: ["caches_a", "caches_b_0", "frames_0", "frames_1"],
     Shared: ["one_past"],
     LastInput: ["x_state"],
+    KeyFrame: ["calls", "key"],
+    Debounced: ["loud"],
+    LateFrame: ["calls"],
 }
 
 
@@ -316,6 +354,42 @@ class Scratch(Model):
         return 2 * self.work
 
 
+class ScratchInParts(Model):
+    def build(self) -> None:
+        self.register_buffer("work", torch.zeros(1, 8, 2))
+
+    def forward(self, x):
+        self.work[:, :4] = x[:, 4:]
+        self.work[:, 4:].zero_()
+        return 2 * self.work
+
+
+class StartedAnew(Model):
+    """Every call begins from nothing."""
+
+    def build(self) -> None:
+        self.h = torch.zeros(1, 8, 2)
+
+    def forward(self, x):
+        self.h = torch.zeros_like(self.h) + x
+        return 2 * self.h
+
+
+class Asking(Model):
+    """Python numbers that are asked for, without effect on outputs."""
+
+    def build(self) -> None:
+        self.calls, self.seconds, self.times = 0, 0.0, {"eval": 0, "scale": 2}
+
+    def forward(self, x):
+        self.calls = min(self.calls + 1, 1000)
+        self.seconds += 0.1
+        self.times["eval"] += 1
+        if self.calls % 100 == 0:
+            print(f"call {self.calls}")
+        return self.times["scale"] * x
+
+
 class NormInTraining(Model):
     def build(self) -> None:
         self.norm = nn.BatchNorm1d(8)
@@ -337,10 +411,10 @@ class SelfAttention(Model):
         return F.scaled_dot_product_attention(x, x, x)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [Counter, Shown, Anchors, Scratch, NormInTraining, NoiseWithoutEffect, SelfAttention],
-)
+NO_STATE = [Counter, Shown, Anchors, Scratch, ScratchInParts, StartedAnew, Asking, NormInTraining]
+
+
+@pytest.mark.parametrize("kind", [*NO_STATE, NoiseWithoutEffect, SelfAttention])
 def test_what_outputs_do_not_depend_on_is_no_state(kind) -> None:
     found = remember(kind())
     assert not found.states
@@ -402,6 +476,93 @@ class Threshold(Model):
         return x if self.calls < 100 else 2 * x
 
 
+class Counting(Model):
+    """What comes at a later call is decided by a Python number."""
+
+    def build(self) -> None:
+        self.place, self.slow = 0, nn.Linear(2, 2)
+        self.register_buffer("key", torch.zeros(1, 8, 2))
+
+
+class EveryFifth(Counting):
+    def forward(self, x):
+        self.place += 1
+        if self.place % 5 == 0:
+            self.key.copy_(self.slow(x))
+        return x + self.key
+
+
+class EveryThousandth(Counting):
+    """Its effect comes a call later."""
+
+    def forward(self, x):
+        y = x + self.key
+        self.place += 1
+        if self.place % 1000 == 999:
+            self.key.copy_(x)
+        return y
+
+
+class Both(Counting):
+    """The second number is asked only where the first agrees."""
+
+    def forward(self, x):
+        self.place += 1
+        return self.slow(x) if self.place > 10_000 and self.place % 2 else x
+
+
+class Clock(Counting):
+    def build(self) -> None:
+        super().build()
+        self.place = 0.0
+
+    def forward(self, x):
+        self.place += 0.1
+        return self.slow(x) if self.place > 50 else x
+
+
+class Phase(Counting):
+    def forward(self, x):
+        self.place = (self.place + 1) % 4
+        return self.slow(x) if self.place == 0 else x
+
+
+class Toggled(Counting):
+    def build(self) -> None:
+        super().build()
+        self.place = False
+
+    def forward(self, x):
+        self.place = not self.place
+        return self.slow(x) if self.place else x
+
+
+class InList(Counting):
+    def build(self) -> None:
+        super().build()
+        self.place = [0, {"calls": 0}]
+
+    def forward(self, x):
+        self.place[1]["calls"] += 1
+        return x + 0 * self.place[1]["calls"]
+
+
+class Record:
+    def __init__(self) -> None:
+        self.keys = None
+        self.calls = 0
+
+
+class CountingObject(Counting):
+    def build(self) -> None:
+        super().build()
+        self.place = Record()
+
+    def forward(self, x):
+        self.place.calls += 1
+        return [x, 2 * x][self.place.calls > 500]
+
+
 class Listed(Model):
     def build(self) -> None:
         self.frames: list[torch.Tensor] = []
@@ -409,11 +570,6 @@ class Listed(Model):
     def forward(self, x):
         self.frames.append(x)
         return torch.stack(self.frames).mean(0)
-
-
-class Record:
-    def __init__(self) -> None:
-        self.keys = None
 
 
 class InObject(Model):
@@ -442,6 +598,14 @@ class FirstFrame(Model):
         (Growing, "cache"),
         (Position, "place"),
         (Threshold, "calls"),
+        (EveryFifth, "place"),
+        (EveryThousandth, "place"),
+        (Both, "place"),
+        (Clock, "place"),
+        (Phase, "place"),
+        (Toggled, "place"),
+        (InList, "place"),
+        (CountingObject, "place"),
         (Listed, "frames"),
         (InObject, "cache"),
         (FirstFrame, "reference"),
