@@ -85,7 +85,7 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
             )
             if drop is not None or not plan.is_quantized:
                 return found
-            judged = judge_without_labels(subject, run)
+            judged = judge_without_labels(subject, run, plan)
     return replace(
         found,
         drop=judged.loss,

@@ -19,7 +19,7 @@ from edgekit.pipeline.lowered import Lowered
 from edgekit.pipeline.predict import Run, run_all, run_eager
 from edgekit.pipeline.subject import Subject
 from edgekit.pipeline.unequal import why_unequal
-from edgekit.plan import Precision
+from edgekit.plan import Plan, Precision
 
 # Of the calibration inputs that were kept apart, how many judge an artifact.
 MAX_JUDGED = 200
@@ -92,8 +92,10 @@ class Judgement:
     outputs: tuple[OutputFidelity, ...]
 
 
-def judge_without_labels(subject: Subject, run: Run) -> Judgement:
-    """Hold an artifact against the float model on calibration inputs that were kept apart."""
+def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
+    """Hold an artifact against the float model on calibration inputs that were kept apart: nothing
+    is fitted to them, but they told which repairs and which float layers are best.
+    """
     judged = spread_over(subject.judged, MAX_JUDGED)
     floats, comparison = run_all(Batched(subject.model), judged), subject.own_fidelity.start()
     run, count = subject.in_sequence(run), len(comparison.outputs)
@@ -101,6 +103,8 @@ def judge_without_labels(subject: Subject, run: Run) -> Judgement:
         comparison.add(arrays(run(inputs)[:count]), arrays(wanted[:count]))
     found = comparison.findings
     apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"
+    if plan.float_layers or not plan.is_plain:
+        apart += ", which also chose the plan"
     kinds = "; ".join(_said(output) for output in found)
     fed_back = ", states fed back" if subject.states else ""
     return Judgement(
