@@ -70,7 +70,8 @@ def _convert_inner(model: nn.Module, example: _Call, notes: list[str]) -> None:
     scripted = _outermost_scripted(model)
     if not scripted:
         return
-    for name, calls in _calls_of(scripted, model, example).items():
+    for name, recorder in _recorded(scripted, model, example).items():
+        calls = recorder.calls
         if not calls:
             continue  # it is no part of the graph
         if len({_shapes(call) for call in calls}) > 1:
@@ -79,6 +80,7 @@ def _convert_inner(model: nn.Module, example: _Call, notes: list[str]) -> None:
                 FROM_PYTHON,
             )
         converted = _converted(scripted[name], f"the model's {name}", calls[0])
+        vars(converted).update(recorder.constants)
         model.set_submodule(name, converted)
         notes.append(f"{name} is TorchScript: converted to a graph that gives the same outputs")
 
@@ -92,10 +94,10 @@ def _outermost_scripted(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _calls_of(
+def _recorded(
     modules: dict[str, nn.Module], model: nn.Module, example: _Call
-) -> dict[str, list[_Call]]:
-    """What each of them is called with; scripted modules take no hooks."""
+) -> dict[str, _Recorder]:
+    """What each of them is called with, and read for; scripted modules take no hooks."""
     recorders = {name: _Recorder(module) for name, module in modules.items()}
     for name, recorder in recorders.items():
         model.set_submodule(name, recorder)
@@ -105,7 +107,7 @@ def _calls_of(
     finally:
         for name, module in modules.items():
             model.set_submodule(name, module)
-    return {name: recorder.calls for name, recorder in recorders.items()}
+    return recorders
 
 
 class _Recorder(nn.Module):
@@ -113,6 +115,7 @@ class _Recorder(nn.Module):
         super().__init__()
         self.inner = inner
         self.calls: list[_Call] = []
+        self.constants: dict[str, Any] = {}  # numbers and texts, which the graph does not keep
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         self.calls.append(_Call(_own(args), _own(keywords)))
@@ -123,7 +126,10 @@ class _Recorder(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
+            value = getattr(super().__getattr__("inner"), name)
+        if isinstance(value, (bool, int, float, str)):
+            self.constants[name] = value
+        return value
 
 
 def _own(values: Any) -> Any:

@@ -16,7 +16,7 @@ class Cell(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.fc = nn.Linear(8, 8)
+        self.fc, self.scale = nn.Linear(8, 8), 3
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return torch.relu(self.fc(x)), None
@@ -37,10 +37,10 @@ class Net(nn.Module):
 
 
 class Reading(Net):
-    """Reads the scripted module's weights beside calling it."""
+    """Reads the scripted module's weights and numbers beside calling it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.cell(x)[0] * self.cell.fc.weight.shape[0]
+        return self.cell(x)[0] * self.cell.fc.weight.shape[0] * self.cell.scale
 
 
 @pytest.mark.filterwarnings("ignore")
