@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
-from edgekit.pipeline.slots import DEPTH, is_foreign
+from edgekit.pipeline.slots import DEPTH, NUMBERS, is_foreign
 
-NUMBERS = (bool, int, float, np.number, np.bool_)
 # So many ways through a model are tried, and so many decisions taken on one; beyond, it matters.
 MOST_WAYS, MOST_DECISIONS = 32, 256
+# Of a larger array of numpy's, an image, no element decides a branch.
+MOST_ELEMENTS = 4096
 
 
 class Asked:
@@ -71,6 +73,8 @@ class Number:
         return str(self)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # numpy looks whether it is an array
+            raise AttributeError(name)
         self._asked.used = True
         return getattr(self._value, name)
 
@@ -140,12 +144,21 @@ def mapped(
         place = path + pytree.keystr(keys)
         if type(leaf) is not Number and isinstance(leaf, NUMBERS):
             return change(place, leaf)
+        if isinstance(leaf, np.ndarray) and leaf.size <= MOST_ELEMENTS:
+            return _mapped_array(leaf, lambda index, number: change(f"{place}[{index}]", number))
         if depth and hasattr(leaf, "__dict__") and not is_foreign(leaf):
             for name, held in vars(leaf).items():
                 vars(leaf)[name] = mapped(held, change, f"{place}.{name}", depth - 1)
         return leaf
 
     return pytree.tree_map_with_path(changed, value)
+
+
+def _mapped_array(array: NDArray[Any], change: Callable[[int, Any], Any]) -> NDArray[Any]:
+    """As an array of objects where a number became another object."""
+    made = np.empty(array.size, dtype=object)
+    made[:] = [change(index, number) for index, number in enumerate(array.flat)]
+    return made.reshape(array.shape) if any(type(n) is Number for n in made) else array
 
 
 def changing(values: Iterable[Any]) -> set[str]:

@@ -20,7 +20,8 @@ from edgekit.compress.copying import copy_of
 
 # What every module has: torch's own records, not the model's.
 BARE = frozenset(vars(nn.Module()))
-PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+NUMBERS = (bool, int, float, complex, np.generic)
+PLAIN = (*NUMBERS, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 # Two runs of one model on one input: threads may add in another order.
 SAME_TOLERANCE = 1e-5
 # How far into containers and plain objects is looked.

@@ -380,10 +380,12 @@ class Asking(Model):
 
     def build(self) -> None:
         self.calls, self.seconds, self.times = 0, 0.0, {"eval": 0, "scale": 2}
+        self.log = np.zeros(3)
 
     def forward(self, x):
         self.calls = min(self.calls + 1, 1000)
         self.seconds += 0.1
+        self.log = np.roll(self.log + self.seconds, 1)
         self.times["eval"] += 1
         if self.calls % 100 == 0:
             print(f"call {self.calls}")
@@ -521,6 +523,26 @@ class Clock(Counting):
         return self.slow(x) if self.place > 50 else x
 
 
+class OfNumpy(Clock):
+    def build(self) -> None:
+        super().build()
+        self.place = np.float32(0)
+
+    def forward(self, x):
+        self.place += np.float32(0.1)
+        return self.slow(x) if self.place > 50 else x
+
+
+class InArray(Counting):
+    def build(self) -> None:
+        super().build()
+        self.place = np.zeros(2)
+
+    def forward(self, x):
+        self.place = self.place + 0.1
+        return self.slow(x) if self.place[0] > 50 else x
+
+
 class Phase(Counting):
     def forward(self, x):
         self.place = (self.place + 1) % 4
@@ -602,6 +624,8 @@ class FirstFrame(Model):
         (EveryThousandth, "place"),
         (Both, "place"),
         (Clock, "place"),
+        (OfNumpy, "place"),
+        (InArray, "place"),
         (Phase, "place"),
         (Toggled, "place"),
         (InList, "place"),
