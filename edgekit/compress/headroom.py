@@ -27,7 +27,9 @@ BOUNDED = {"sigmoid", "softmax", "_softmax", "tanh", "hardtanh", "relu6", "clamp
 # Their results are values of their operand, or none of its own extremes.
 PASSING = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute",
-    "transpose", "t", "clone", "contiguous", "select", "slice", "cat", "getitem",
+    "transpose", "t", "clone", "contiguous", "select", "slice", "cat", "getitem", "split",
+    "split_with_sizes", "chunk", "stack", "unbind", "to", "_to_copy", "expand", "alias", "detach",
+    "neg",
 }  # fmt: skip
 
 

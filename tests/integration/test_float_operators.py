@@ -217,3 +217,29 @@ def calibration():
     built = edgekit.build(recipe, target="x86", plan=plan, output=tmp_path / "mixed")
     assert built.parity.passed
     assert [row["quantized"] for row in built.program["layers"] if row["layer"] == layer] == [0]
+
+
+@pytest.mark.parametrize("layer", ["nn.Conv2d(3, 3, 3, 1, 1)", "nn.Linear(8, 8)"])
+def test_a_layer_that_is_used_twice_is_int8_both_times(write, tmp_path, layer) -> None:
+    recipe = write(
+        HEADER
+        + f"""
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = {layer}
+    def forward(self, x):
+        return self.layer(torch.relu(self.layer(x)) * 4)
+
+def example_inputs():
+    return (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
+
+def calibration():
+    random = torch.Generator().manual_seed(2)
+    return [(torch.randn(1, 3, 8, 8, generator=random),) for _ in range(60)]
+"""
+    )
+    built = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "out")
+    assert built.parity.sqnr_db is None or built.parity.sqnr_db > 40
+    rows = [row for row in built.program["layers"] if row["layer"] == "layer"]
+    assert [(row["quantized"], row["floating"]) for row in rows] == [(2, 0)]

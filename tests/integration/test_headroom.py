@@ -80,7 +80,13 @@ def test_what_needs_no_room_keeps_its_steps(last, inputs):
     assert not give_headroom(simulation, inputs)
 
 
-def test_room_reaches_through_what_only_moves_values():
+class Restacked(nn.Module):
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.stack(scores.chunk(2, 1)).float()
+
+
+@pytest.mark.parametrize("last", [nn.Unflatten(1, (2, 2)), Restacked()])
+def test_room_reaches_through_what_only_moves_values(last):
     torch.manual_seed(0)
-    simulation = calibrated(Scores(nn.Unflatten(1, (2, 2))).eval(), waves(16))
+    simulation = calibrated(Scores(last).eval(), waves(16))
     assert give_headroom(simulation, 16)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.compress.copying import copy_of
-from edgekit.compress.graph import float_nodes, operator_name, within
+from edgekit.compress.graph import WEIGHTED, float_nodes, operator_name, tensor_at, within
 from edgekit.compress.masks import clamp_masks
 from edgekit.compress.simulate import ANNOTATION
 from edgekit.errors import ExportError, RuntimeFailure
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Weights that share a scale: what XNNPACK's 4-bit kernels want a multiple of.
 INT4_GROUP = 32
 FLOAT = "build it with --precision fp32"
+LAYERS = WEIGHTED | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 
 
 def prepare(
@@ -46,6 +47,7 @@ def prepare(
         refuse(exported)
         graph = rewrite(exported).module()
         with own_defaults():
+            _unshare(graph)
             endless = clamp_masks(graph, calibration)
             _leave_float(graph, plan, endless)
             prepared = prepare_pt2e(graph, _quantizer(graph, plan))
@@ -77,6 +79,29 @@ def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
             'remove "linear" from the plan',
         )
     return quantizer
+
+
+def _unshare(graph: torch.fx.GraphModule) -> None:
+    """Give every further use of a layer a weight and a bias of its own: the quantizer rounds a
+    weight for its first use alone, and the runtime stores a bias once, in steps of the first use.
+    """
+    import torch
+
+    for given in [node for node in graph.graph.nodes if node.op == "get_attr"]:
+        users = [user for user in given.users if _is_layer(user) and given in user.args[1:3]]
+        for number, user in enumerate(users[1:], 1):
+            name = f"{str(given.target).replace('.', '_')}_use_{number}"
+            copied = tensor_at(graph, given).detach().clone()
+            graph.register_parameter(name, torch.nn.Parameter(copied, requires_grad=False))
+            with graph.graph.inserting_before(user):
+                own = graph.graph.get_attr(name)
+            own.meta = dict(given.meta)
+            user.args = tuple(own if value is given else value for value in user.args)
+    graph.recompile()
+
+
+def _is_layer(node: torch.fx.Node) -> bool:
+    return operator_name(node) in LAYERS
 
 
 def _leave_float(graph: torch.fx.GraphModule, plan: Plan, endless: set[str]) -> None:
