@@ -76,8 +76,9 @@ class OutputFidelity(BaseModel):
     """How near one output is to the float model's, on calibration inputs that nothing was fitted
     to. ``kind``: what it was judged as; ``assumed``: the recipe does not say so.
 
-    ``agreement``: of 100 inputs, how many get the same class; None for values. ``sqnr_db``: of
-    what varies over inputs, for the output as a whole and for its worst group; None where equal.
+    ``agreement``: of 100 inputs, how many get the same class, of whole numbers how many are equal;
+    None for other values. ``sqnr_db``: of what varies over inputs, for the output as a whole and
+    for its worst group; None where equal.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -125,8 +125,11 @@ class _QuantizedOutput:
     def __init__(self, batched: bool) -> None:
         self._near, self._far, self._base = Noise(batched), Noise(batched), Noise(batched)
         self._reference = Spread(batched)
+        self._whole_numbers = False
 
     def add(self, actual: Array, reference: Array, floats: Array) -> None:
+        # indices of classes: one that differs by rounding may differ by any number
+        self._whole_numbers = not np.issubdtype(reference.dtype, np.floating)
         floats = _where_finite(floats, reference)
         self._near.add(actual, reference)
         self._far.add(actual, floats)
@@ -141,6 +144,8 @@ class _QuantizedOutput:
         size, varying = self._reference.magnitude, self._reference.varying
         whole = near.whole <= size.whole * _ratio(MIN_SQNR_DB)
         whole = whole or far.whole <= base.whole / _ratio(NEARLY_DB)
+        if self._whole_numbers:
+            return whole
         return whole and all(
             _group_passes(
                 values, varying.groups[axis], size.groups[axis], far.groups[axis],

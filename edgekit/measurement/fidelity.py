@@ -246,12 +246,12 @@ class _Compared:
     @property
     def finding(self) -> OutputFidelity:
         worst = self.profile.worst_group(self._energy)
-        top1 = self.agreement if self.profile.kind == "classes" else None
+        counted = self.profile.kind == "classes" or self.profile.exact
         return OutputFidelity(
             name=self.profile.name,
             kind=self.profile.kind,
             assumed=self.profile.assumed,
-            agreement=top1,
+            agreement=self.agreement if counted else None,
             sqnr_db=_db(self.ratio),
             worst_group=WorstGroup(axis=worst[0], index=worst[1], sqnr_db=_db(worst[2]))
             if worst

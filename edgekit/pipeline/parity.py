@@ -9,6 +9,7 @@ from edgekit.compress.divergence import arrays
 from edgekit.documents import Agreement, OutputFidelity, Parity
 from edgekit.errors import ParityError
 from edgekit.measurement.agreement import (
+    MIN_SQNR_DB,
     OutputsAgreement,
     QuantizedAgreement,
     float_passes,
@@ -72,6 +73,8 @@ def require(parity: Parity, subject: Subject, precision: Precision) -> Parity:
     if parity.passed:
         return parity
     sqnr = "bit-equal" if parity.sqnr_db is None else f"SQNR {parity.sqnr_db:.1f} dB"
+    if parity.sqnr_db is not None and parity.sqnr_db >= MIN_SQNR_DB and precision != "fp32":
+        sqnr += ", but less in one of its groups"
     raise ParityError(
         f"the artifact does not compute what the model does: on {parity.compared} inputs (the "
         f"example and calibration) its outputs differ from {parity.reference} by up to "
@@ -117,6 +120,8 @@ def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
 
 def _said(output: OutputFidelity) -> str:
     assumed = " (assumed)" if output.assumed else ""
+    if output.agreement is not None and output.kind == "values":
+        return f"{output.name} as whole numbers: {output.agreement:.2f} % equal"
     if output.agreement is not None:
         return f"{output.name} as classes{assumed}: top-1 agreement {output.agreement:.2f} %"
     said = f"{output.name} as values{assumed}: SQNR {_db(output.sqnr_db)}"
