@@ -243,3 +243,70 @@ def calibration():
     assert built.parity.sqnr_db is None or built.parity.sqnr_db > 40
     rows = [row for row in built.program["layers"] if row["layer"] == "layer"]
     assert [(row["quantized"], row["floating"]) for row in rows] == [(2, 0)]
+
+
+def test_a_value_may_change_its_shape_and_its_steps_at_once(write, tmp_path) -> None:
+    """What is concatenated shares its steps; unsqueeze stands between them and the score's own."""
+    recipe = write(
+        HEADER
+        + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.box, self.score = nn.Linear(6, 16), nn.Linear(16, 32), nn.Linear(16, 8)
+    def forward(self, x):
+        y = torch.relu(self.stem(x))
+        return torch.cat([self.box(y).view(1, 8, 4) * 4, self.score(y).unsqueeze(-1)], -1)
+
+def example_inputs():
+    return (torch.randn(1, 6, generator=torch.Generator().manual_seed(0)),)
+
+def calibration():
+    random = torch.Generator().manual_seed(2)
+    return [(torch.randn(1, 6, generator=random),) for _ in range(20)]
+"""
+    )
+    bundle = tmp_path / "out"
+    document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
+    assert document.plan["precision"] == "int8"
+    assert document.parity.passed
+    assert sqnr_db(*outputs(recipe, bundle)) > 25
+
+
+@pytest.mark.parametrize(
+    "parts", ["F.unfold(y, 3)", "F.unfold(y, 3, padding=1)", "F.pad(y, [1, 2, 0, 1]).sigmoid()"]
+)
+def test_a_pad_that_stays_float_may_follow_an_int8_convolution(write, tmp_path, parts) -> None:
+    """F.unfold is lowered as a pad too, even as one of nothing."""
+    recipe = write(
+        HEADER
+        + f"""
+import torch.nn.functional as F
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.LazyLinear(4)
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        return self.head({parts}.flatten(2).mean(1))
+
+def model():
+    torch.manual_seed(1)
+    net = Net()
+    net(*example_inputs())
+    return net
+
+def example_inputs():
+    return (torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)),)
+
+def calibration():
+    random = torch.Generator().manual_seed(2)
+    return [(torch.randn(1, 3, 12, 12, generator=random),) for _ in range(20)]
+"""
+    )
+    bundle = tmp_path / "out"
+    document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
+    assert document.plan["precision"] == "int8"
+    assert document.parity.passed
+    assert sqnr_db(*outputs(recipe, bundle)) > 25

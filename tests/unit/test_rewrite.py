@@ -63,3 +63,27 @@ def test_the_general_convolution_becomes_the_one_that_the_quantizer_knows(
     exported = rewrite(exported)
     assert name in {str(node.target) for node in exported.graph.nodes}
     assert torch.equal(exported.module()(x), module(x))
+
+
+def test_a_value_that_changes_shape_and_steps_changes_its_steps_first() -> None:
+    """To the same values, to the last bit."""
+    import torchao.quantization.pt2e  # noqa: F401 - defines the operators
+
+    operators = torch.ops.quantized_decomposed
+
+    def rounded(x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+        steps = (scale, zero, -128, 127, torch.int8)
+        return operators.dequantize_per_tensor(operators.quantize_per_tensor(x, *steps), *steps)
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return rounded(rounded(x, 0.017, 3).unsqueeze(-1), 0.31, -20)
+
+    x = torch.randn(4, 300)
+    with quiet():
+        exported = torch.export.export(Net(), (x,))
+    expected = exported.module()(x)
+    rewritten = rewrite(exported)
+    (unsqueeze,) = (node for node in rewritten.graph.nodes if "unsqueeze" in str(node.target))
+    assert [node.args[1] for node in (unsqueeze.args[0], *unsqueeze.users)] == [0.31, 0.31]
+    assert torch.equal(rewritten.module()(x), expected)

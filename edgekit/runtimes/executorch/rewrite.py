@@ -15,6 +15,14 @@ KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
 
 CONVOLUTIONS_1D = ("aten.conv1d.default", "aten.conv1d.padding", "aten.conv_transpose1d.default")
 QUANTIZE, DEQUANTIZE = "quantized_decomposed.quantize_", "quantized_decomposed.dequantize_"
+FIXED = "per_tensor.default"  # steps that are numbers of the program, not found anew at each run
+
+# What the lowering makes a pad of; and what it makes a reshape or a transpose of.
+PADS = ("pad", "constant_pad_nd", "im2col")
+SHAPERS = (
+    "flatten", "movedim", "permute", "reshape", "squeeze", "transpose", "unflatten", "unsqueeze",
+    "view",
+)  # fmt: skip
 
 
 def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -24,6 +32,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
     partitioner takes any, and the lowering then fails. A convolution of the general kind becomes
     the one of its dimensions, which the quantizer knows. A one-dimensional convolution that stays
     float is kept apart from quantized values beside it: the lowering takes their steps for its own.
+    So is a pad, for the same reason. A value that changes its shape and its steps at once changes
+    its steps first: XNNPACK reshapes only what keeps them.
     """
     for node in list(exported.graph.nodes):
         if node.op != "call_function":
@@ -34,6 +44,10 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_convolution(node)
         elif str(node.target) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
             _keep_apart(node)
+        elif operator_name(node) in PADS:
+            _keep_pad_apart(node)
+        elif operator_name(node) in SHAPERS:
+            _change_steps_first(node)
     return exported
 
 
@@ -76,10 +90,7 @@ def _replace_convolution(node: torch.fx.Node) -> None:
 
 def _keep_apart(node: torch.fx.Node) -> None:
     """By views to the same shape, which cost next to nothing."""
-    given: Any = node.args[0]
-    if _is(given, DEQUANTIZE):
-        with node.graph.inserting_before(node):
-            node.replace_input_with(given, _same(node, given))
+    _keep_apart_from_input(node)
     users, last = list(node.users), node
     if len(users) == 1 and operator_name(users[0]) in FUSED:
         last, users = users[0], list(users[0].users)
@@ -89,6 +100,34 @@ def _keep_apart(node: torch.fx.Node) -> None:
             same = _same(node, last)
         for user in quantizing:
             user.replace_input_with(last, same)
+
+
+def _keep_apart_from_input(node: torch.fx.Node) -> None:
+    given: Any = node.args[0]
+    if _is(given, DEQUANTIZE):
+        with node.graph.inserting_before(node):
+            node.replace_input_with(given, _same(node, given))
+
+
+def _keep_pad_apart(node: torch.fx.Node) -> None:
+    """A pad whose result is quantized right away is safe; that of an im2col is indexed first."""
+    quantized = any(_is(user, QUANTIZE) for user in node.users)
+    if operator_name(node) == "im2col" or not quantized:
+        _keep_apart_from_input(node)
+
+
+def _change_steps_first(node: torch.fx.Node) -> None:
+    """Equal to the last bit: to round again to the steps that a value has changes nothing."""
+    given: Any = node.args[0]
+    if len(node.users) != 1 or not _is(given, DEQUANTIZE + FIXED):
+        return
+    (quantize,) = node.users
+    steps = quantize.args[1:]
+    if not _is(quantize, QUANTIZE + FIXED) or steps == given.args[1:]:
+        return
+    with node.graph.inserting_before(node):
+        rounded = _call(node, quantize.target, given, *steps)
+        node.replace_input_with(given, _call(node, given.target, rounded, *steps))
 
 
 def _is(node: Any, operator: str) -> bool:
