@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Quantization
 from edgekit.runtimes.base import Artifact
+from edgekit.runtimes.executorch.fold import fold_constants
 from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse
 from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.provenance import sharing_provenance
@@ -29,6 +30,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.copies import WithoutCopies, has_copies
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
 
+        exported = fold_constants(exported)
         refuse(exported)
         exported = rewrite(exported)
         steps = boundary_quantization(exported)

@@ -14,6 +14,7 @@ from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe import Inputs, own_defaults
+from edgekit.runtimes.executorch.fold import fold_constants
 from edgekit.runtimes.executorch.refuse import blaming, refuse
 from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.export import export
@@ -31,8 +32,8 @@ LAYERS = WEIGHTED | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 def prepare(
     model: torch.nn.Module, example: Inputs, plan: Plan, calibration: Sequence[Inputs] = ()
 ) -> torch.fx.GraphModule:
-    """Export a model, clamp its attention masks, fold its batch norms and put an observer wherever
-    int8 will round.
+    """Export a model, fold what it computes of its weights alone, clamp its attention masks, fold
+    its batch norms and put an observer wherever int8 will round.
 
     Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
     get no observer. Raises ExportError, RuntimeFailure.
@@ -43,7 +44,7 @@ def prepare(
 
         if plan.linear == "dynamic_int4":
             model = _with_int4_weights(model, plan)
-        exported = export(model, example)
+        exported = fold_constants(export(model, example))
         refuse(exported)
         graph = rewrite(exported).module()
         with own_defaults():
