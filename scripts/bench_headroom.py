@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 
 from edgekit.compress.divergence import compared
-from edgekit.compress.headroom import give_headroom
 from edgekit.compress.limits import keep_within
-from edgekit.compress.repair import as_calibrated
+from edgekit.compress.repair import as_calibrated, settle
 from edgekit.compress.simulate import Simulation, everywhere
 from edgekit.errors import EdgekitError
 from edgekit.pipeline.batched import Batched
@@ -94,8 +93,7 @@ def scores(path: Path, seed: int) -> Iterator[tuple[str, Score]]:
             fresh = [inputs for one in rounds for inputs in one]
             plain = simulated(subject, seed)
             roomy = copy.deepcopy(plain)
-            give_headroom(roomy, len(subject.fitted))
-            keep_within(roomy, ExecuTorch().step_limits)
+            settle(roomy, ExecuTorch().step_limits, len(subject.fitted))
             for which, simulation in (("no", plain), ("yes", roomy)):
                 judged = decibels(subject, simulation, subject.judged)
                 yield which, Score(judged, decibels(subject, simulation, fresh))

@@ -14,7 +14,6 @@ from typing import NoReturn
 
 import typer
 
-from edgekit.cache import cache_folder
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
 from edgekit.interrupt import is_fragile, takes_stop
@@ -64,6 +63,8 @@ def _explain(error: Exception) -> int:
 
 
 def _of_system(error: OSError) -> EdgekitError:
+    from edgekit.cache import cache_folder
+
     where = str(error.filename or "")
     missing = isinstance(error, FileNotFoundError) and Path(where).is_relative_to(cache_folder())
     return EdgekitError(

@@ -4,7 +4,7 @@ Some tens of calibration inputs hold few values of a small output, such as ten s
 their extremes: another input's value is cut off at the edge of the range, and with it the answer.
 Inner tensors have thousands of values an input, of which the few beyond the range change little.
 The extremes of k values of a normal distribution grow with sqrt(2 ln k), so the range of what was
-seen is stretched to that of ENOUGH times as many inputs. Measured in docs/benchmarks.md.
+seen is stretched to that of ENOUGH inputs. Measured in docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -193,6 +193,25 @@ def test_a_good_int8_ships_where_fp32_cannot_be_lowered(write, tmp_path, monkeyp
     assert "fp32 cannot be lowered" in str(document.ladder[-1].payoff)
 
 
+def normal_inputs(shape: str, count: int) -> str:
+    """The part of a recipe that gives inputs of one tensor."""
+    return f"""
+def example_inputs():
+    return (torch.randn({shape}, generator=torch.Generator().manual_seed(0)),)
+
+def calibration():
+    random = torch.Generator().manual_seed(2)
+    return [(torch.randn({shape}, generator=random),) for _ in range({count})]
+"""
+
+
+def assert_int8_is_near(recipe: Path, bundle: Path) -> None:
+    document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
+    assert document.plan["precision"] == "int8"
+    assert document.parity.passed
+    assert sqnr_db(*outputs(recipe, bundle)) > 25
+
+
 @pytest.mark.parametrize("layer", ["1", "2"])
 def test_a_float_convolution_of_one_dimension_may_follow_an_int8_one(write, tmp_path, layer):
     recipe = write(
@@ -202,14 +221,8 @@ def Net():
     return nn.Sequential(
         nn.Conv1d(3, 8, 5), nn.Conv1d(8, 8, 3), nn.ConvTranspose1d(8, 4, 3), nn.ReLU()
     )
-
-def example_inputs():
-    return (torch.randn(1, 3, 40, generator=torch.Generator().manual_seed(0)),)
-
-def calibration():
-    random = torch.Generator().manual_seed(2)
-    return [(torch.randn(1, 3, 40, generator=random),) for _ in range(12)]
 """
+        + normal_inputs("1, 3, 40", 12)
     )
     plain = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "int8")
     plan = tmp_path / "plan.json"
@@ -230,14 +243,8 @@ class Net(nn.Module):
         self.layer = {layer}
     def forward(self, x):
         return self.layer(torch.relu(self.layer(x)) * 4)
-
-def example_inputs():
-    return (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
-
-def calibration():
-    random = torch.Generator().manual_seed(2)
-    return [(torch.randn(1, 3, 8, 8, generator=random),) for _ in range(60)]
 """
+        + normal_inputs("1, 3, 8, 8", 60)
     )
     built = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "out")
     assert built.parity.sqnr_db is None or built.parity.sqnr_db > 40
@@ -257,20 +264,10 @@ class Net(nn.Module):
     def forward(self, x):
         y = torch.relu(self.stem(x))
         return torch.cat([self.box(y).view(1, 8, 4) * 4, self.score(y).unsqueeze(-1)], -1)
-
-def example_inputs():
-    return (torch.randn(1, 6, generator=torch.Generator().manual_seed(0)),)
-
-def calibration():
-    random = torch.Generator().manual_seed(2)
-    return [(torch.randn(1, 6, generator=random),) for _ in range(20)]
 """
+        + normal_inputs("1, 6", 20)
     )
-    bundle = tmp_path / "out"
-    document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
-    assert document.plan["precision"] == "int8"
-    assert document.parity.passed
-    assert sqnr_db(*outputs(recipe, bundle)) > 25
+    assert_int8_is_near(recipe, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -296,17 +293,7 @@ def model():
     net = Net()
     net(*example_inputs())
     return net
-
-def example_inputs():
-    return (torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)),)
-
-def calibration():
-    random = torch.Generator().manual_seed(2)
-    return [(torch.randn(1, 3, 12, 12, generator=random),) for _ in range(20)]
 """
+        + normal_inputs("1, 3, 12, 12", 20)
     )
-    bundle = tmp_path / "out"
-    document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
-    assert document.plan["precision"] == "int8"
-    assert document.parity.passed
-    assert sqnr_db(*outputs(recipe, bundle)) > 25
+    assert_int8_is_near(recipe, tmp_path / "out")

@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 
 # What a new node takes over from the one that it replaces, so that reports name its layer.
 KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
-
-CONVOLUTIONS_1D = ("aten.conv1d.default", "aten.conv1d.padding", "aten.conv_transpose1d.default")
+CONVOLUTIONS_1D = ("conv1d", "conv_transpose1d")
 QUANTIZE, DEQUANTIZE = "quantized_decomposed.quantize_", "quantized_decomposed.dequantize_"
 FIXED = "per_tensor.default"  # steps that are numbers of the program, not found anew at each run
-
 # What the lowering makes a pad of; and what it makes a reshape or a transpose of.
 PADS = ("pad", "constant_pad_nd", "im2col")
 SHAPERS = (
@@ -42,7 +40,7 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_prelu(node)
         elif str(node.target) == "aten.convolution.default":
             _replace_convolution(node)
-        elif str(node.target) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
+        elif operator_name(node) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
             _keep_apart(node)
         elif operator_name(node) in PADS:
             _keep_pad_apart(node)
