@@ -9,17 +9,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgekit.version import __version__
 
 if TYPE_CHECKING:
-    from edgekit.documents import (
-        BenchDocument,
-        DeployDocument,
-        EvalDocument,
-        LsDocument,
-        RunDocument,
-        VerdictDocument,
-    )
+    from edgekit.commands.bench import bench
+    from edgekit.commands.build import build
+    from edgekit.commands.check import check
+    from edgekit.commands.deploy import deploy, ls, rm, rollback
+    from edgekit.commands.evaluate import evaluate
+    from edgekit.commands.explain import explain
+    from edgekit.commands.init import init
+    from edgekit.commands.run import run
+    from edgekit.documents.device import DeployDocument, EvalDocument, LsDocument, RunDocument
+    from edgekit.documents.measure import BenchDocument
+    from edgekit.documents.verdict import VerdictDocument
     from edgekit.errors import (
         BundleError,
         DeviceError,
@@ -39,34 +42,26 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
-    from edgekit.pipeline.bench import bench
-    from edgekit.pipeline.build import build
-    from edgekit.pipeline.check import check
-    from edgekit.pipeline.deploy import deploy, ls, rm, rollback
-    from edgekit.pipeline.evaluate import evaluate
-    from edgekit.pipeline.explain import explain
-    from edgekit.pipeline.init import init
-    from edgekit.pipeline.run import run
     from edgekit.target import Target, load_target
 
 _HOME = {
-    "BenchDocument": "documents",
-    "DeployDocument": "documents",
-    "EvalDocument": "documents",
-    "LsDocument": "documents",
-    "RunDocument": "documents",
-    "VerdictDocument": "documents",
-    "bench": "pipeline.bench",
-    "build": "pipeline.build",
-    "check": "pipeline.check",
-    "deploy": "pipeline.deploy",
-    "evaluate": "pipeline.evaluate",
-    "explain": "pipeline.explain",
-    "init": "pipeline.init",
-    "ls": "pipeline.deploy",
-    "rm": "pipeline.deploy",
-    "rollback": "pipeline.deploy",
-    "run": "pipeline.run",
+    "BenchDocument": "documents.measure",
+    "DeployDocument": "documents.device",
+    "EvalDocument": "documents.device",
+    "LsDocument": "documents.device",
+    "RunDocument": "documents.device",
+    "VerdictDocument": "documents.verdict",
+    "bench": "commands.bench",
+    "build": "commands.build",
+    "check": "commands.check",
+    "deploy": "commands.deploy",
+    "evaluate": "commands.evaluate",
+    "explain": "commands.explain",
+    "init": "commands.init",
+    "ls": "commands.deploy",
+    "rm": "commands.deploy",
+    "rollback": "commands.deploy",
+    "run": "commands.run",
     "Target": "target",
     "load_target": "target",
 } | dict.fromkeys(

@@ -1,6 +1,6 @@
 """Where results are kept by the content of what went into them, and how they appear: whole.
 
-stages/KIND-KEY/    what a build's stage made (pipeline/lowered.py), with the digests of its files
+stages/KIND-KEY/    what a build's stage made (pipeline/model/stage_cache.py), and digests of it
 runners/KEY/        a compiled native runner
 zig/                what the compiler keeps of its own libraries
 """

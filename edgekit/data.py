@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from edgekit.errors import MissingExtraError, RecipeError
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RecipeError
-from edgekit.recipe import Inputs, describe
+from edgekit.recipe.tensors import Inputs, describe
 
 if TYPE_CHECKING:
     import torch

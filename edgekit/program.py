@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Self
 
@@ -184,3 +185,12 @@ class Program(BaseModel):
             for operator in self.operators_of(call)
             if not operator.kind.name.startswith(BOOKKEEPING)
         ]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The runtime's file, and what is in it."""
+
+    data: bytes
+    file_name: str
+    program: Program

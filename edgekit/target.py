@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import platform
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.budget import BudgetLimits
-from edgekit.errors import TargetError
+from edgekit.errors import RuntimeFailure, TargetError
 
 Architecture = Literal["x86_64", "aarch64"]
 RuntimeName = Literal["executorch", "litert", "tflite"]
@@ -121,3 +122,13 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
             text += f" (it is {item['input']!r})"
         lines.append(f"  {key}: {text}")
     return "\n".join(lines)
+
+
+def host_architecture() -> Architecture:
+    """This host's. Raises RuntimeFailure on one that edgekit has no runner for."""
+    machine = platform.machine()
+    if machine in ("x86_64", "AMD64"):
+        return "x86_64"
+    if machine in ("aarch64", "arm64"):
+        return "aarch64"
+    raise RuntimeFailure(f"edgekit builds on x86-64 and aarch64 Linux, not on {machine}")

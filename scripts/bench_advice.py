@@ -18,12 +18,12 @@ from side_by_side import with_interval
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from edgekit.pipeline.predict import to_bytes
-from edgekit.pipeline.stage import staged
+from edgekit.pipeline.model.predict import to_bytes
 from edgekit.plan import Plan
+from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import measure
-from edgekit.runtimes.base import Artifact
+from edgekit.runner.place import staged
 from edgekit.runtimes.executorch.lower import lower
 from edgekit.runtimes.executorch.native import runner_files
 from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare

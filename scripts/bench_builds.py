@@ -40,9 +40,9 @@ WATCHED = (
 JUDGE = """
 import sys, os
 from pathlib import Path
-from edgekit.pipeline.subject import read_subject, with_accuracy
+from edgekit.pipeline.model.subject import read_subject, with_accuracy
 from edgekit.progress import Silent
-from edgekit.recipe import open_recipe
+from edgekit.recipe.recipe import open_recipe
 with open_recipe(Path(sys.argv[1]), 0) as recipe:
     subject = read_subject(recipe, False, Silent())
     before = os.times()

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.bundle.manifest import Manifest, read_manifest
-from edgekit.calibration import spread_over
 from edgekit.device.base import Transport
 from edgekit.device.local import LocalTransport
 from edgekit.device.qemu import QemuTransport, fake_root, find_emulator, find_sysroot
-from edgekit.pipeline.predict import Outputs, run_serving
-from edgekit.pipeline.source import open_source
-from edgekit.pipeline.stage import installed_at
-from edgekit.pipeline.subject import read_subject
+from edgekit.pipeline.model.predict import Outputs, run_serving
+from edgekit.pipeline.model.source import open_source
+from edgekit.pipeline.model.subject import read_subject
 from edgekit.progress import Silent
+from edgekit.recipe.calibration_file import spread_over
 from edgekit.runner.client import Installed, Serving
+from edgekit.runner.place import installed_at
 
 CPUS = {
     "aarch64": ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"),

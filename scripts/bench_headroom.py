@@ -3,8 +3,8 @@
 python scripts/bench_headroom.py RECIPE... [--seeds 4] [--table FILE]
 
 Each recipe is read with several seeds, so that its random weights and inputs differ. Plain int8 is
-simulated with and without headroom (edgekit/compress/headroom.py), and both are held against the
-float model on the inputs kept apart, as a build does, and on ten times as many fresh ones.
+simulated with and without headroom (compress/quantization/headroom.py), and both are held against
+the float model on the inputs kept apart, as a build does, and on ten times as many fresh ones.
 "Accepted wrongly": the inputs kept apart pass 20 dB and 15 dB in the worst group, the fresh ones
 miss 19 or 14.
 """
@@ -22,17 +22,18 @@ from pathlib import Path
 import torch
 
 from edgekit.compress.divergence import compared
-from edgekit.compress.limits import keep_within
-from edgekit.compress.repair import as_calibrated, settle
-from edgekit.compress.simulate import Simulation, everywhere
+from edgekit.compress.quantization.limits import keep_within
+from edgekit.compress.quantization.repair import as_calibrated, settle
+from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.errors import EdgekitError
-from edgekit.pipeline.batched import Batched
-from edgekit.pipeline.planned import base_plan
-from edgekit.pipeline.predict import run_all
-from edgekit.pipeline.subject import Subject, read_subject
+from edgekit.pipeline.model.batched import Batched
+from edgekit.pipeline.model.predict import run_all
+from edgekit.pipeline.model.subject import Subject, read_subject
+from edgekit.pipeline.plans import base_plan
 from edgekit.plan import Options
 from edgekit.progress import Silent
-from edgekit.recipe import Inputs, open_recipe
+from edgekit.recipe.recipe import open_recipe
+from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.runtimes.quiet import quiet
 

@@ -196,9 +196,9 @@ def share(bundle: Path) -> Row:
 def measured(bundle: Path, runs: int, profile: bool = False) -> Any:
     from edgekit.bundle.manifest import read_manifest
     from edgekit.device.local import LocalTransport
-    from edgekit.pipeline.golden import golden_inputs
-    from edgekit.pipeline.stage import installed_at
+    from edgekit.measure.golden import golden_inputs
     from edgekit.runner.client import measure
+    from edgekit.runner.place import installed_at
 
     inputs = golden_inputs(bundle, read_manifest(bundle))
     at = installed_at(LocalTransport(), bundle, "model.pte")
@@ -207,8 +207,8 @@ def measured(bundle: Path, runs: int, profile: bool = False) -> Any:
 
 EAGER = """
 import pathlib, statistics, sys, time, torch
-from edgekit.pipeline.source import open_source
-from edgekit.pipeline.subject import read_subject
+from edgekit.pipeline.model.source import open_source
+from edgekit.pipeline.model.subject import read_subject
 from edgekit.progress import Silent
 torch.set_num_threads(int(sys.argv[2]))
 with open_source(pathlib.Path(sys.argv[1]), 0) as recipe:

@@ -21,7 +21,7 @@ from typing import Any
 
 from side_by_side import EDGEKIT, interleaved, run
 
-from edgekit.documents import REMAINDER
+from edgekit.documents.measure import REMAINDER
 
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parent / "examples" / "digits" / "recipe.py"

@@ -32,11 +32,11 @@ from side_by_side import interleaved, print_table, row
 import edgekit
 from edgekit.device.local import LocalTransport
 from edgekit.errors import ParityError
-from edgekit.measurement.latency import ratio_interval
-from edgekit.pipeline.stage import installed_at
-from edgekit.pipeline.training import UNLABELLED_RATE
+from edgekit.measure.latency import ratio_interval
+from edgekit.pipeline.training.int8 import UNLABELLED_RATE
 from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
 from edgekit.runner.client import measure
+from edgekit.runner.place import installed_at
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
@@ -175,8 +175,8 @@ def student() -> None:
 
 def loop() -> None:
     """Steps a second of edgekit's loop to a bare one, on batches that are there already."""
-    from edgekit.compress.train import Job, train
-    from edgekit.pipeline.training import Checkpoint
+    from edgekit.compress.training.loop import Job, train
+    from edgekit.pipeline.training.checkpoint import Checkpoint
     from edgekit.progress import Silent
 
     sys.path.insert(0, str(RESNET))
@@ -307,8 +307,8 @@ def teach(weights: Path) -> None:
     """ResNet-20, trained on the JPEG files as the baseline is."""
     from bench_training import train_by_recipe
 
-    from edgekit.compress.train import freeze_norms
-    from edgekit.recipe import open_recipe
+    from edgekit.compress.training.loop import freeze_norms
+    from edgekit.recipe.recipe import open_recipe
 
     with open_recipe(RESNET / "resnet20.py", 0) as recipe:
         model, example = recipe.model(), recipe.call("example_inputs")

@@ -24,16 +24,16 @@ from side_by_side import ROWS, print_table
 
 import edgekit
 from edgekit.device.local import LocalTransport
-from edgekit.documents import VerdictDocument
+from edgekit.documents.verdict import VerdictDocument
 from edgekit.metrics import top1
-from edgekit.pipeline.predict import run_eager, run_serving
-from edgekit.pipeline.quantized import Simulator
-from edgekit.pipeline.stage import installed_at
-from edgekit.pipeline.subject import read_subject
+from edgekit.pipeline.model.predict import run_eager, run_serving
+from edgekit.pipeline.model.subject import read_subject
+from edgekit.pipeline.precision.quantize import Simulator
 from edgekit.plan import Plan
 from edgekit.progress import Silent
-from edgekit.recipe import Recipe, open_recipe
+from edgekit.recipe.recipe import Recipe, open_recipe
 from edgekit.runner.client import Serving
+from edgekit.runner.place import installed_at
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.search.repairs import find_repairs, float_outputs, split
 from edgekit.search.work import REPAIRING, TIMES_PLAIN, work_of_plain

@@ -112,8 +112,8 @@ def build(folder: Path, precision: str) -> Path:
 
 def native_ms(bundle: Path) -> float:
     from edgekit.device.local import LocalTransport
-    from edgekit.pipeline.stage import installed_at
     from edgekit.runner.client import measure
+    from edgekit.runner.place import installed_at
 
     at = installed_at(LocalTransport(), bundle, "model.pte")
     report = measure(at, runs=60, warmup=5, threads=1)

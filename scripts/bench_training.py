@@ -25,19 +25,20 @@ from bench_quantization import Judge, say
 from side_by_side import print_table
 
 import edgekit
-from edgekit.arguments import read_arguments
-from edgekit.compress.held_out import HeldOut, hold_out
-from edgekit.compress.train import Batch, Job, freeze_norms, train
-from edgekit.pipeline.predict import run_serving
-from edgekit.pipeline.stage import staged
-from edgekit.pipeline.training import RATE, Checkpoint
+from edgekit.compress.training.held_out import HeldOut, hold_out
+from edgekit.compress.training.loop import Batch, Job, freeze_norms, train
+from edgekit.pipeline.model.predict import run_serving
+from edgekit.pipeline.training.checkpoint import Checkpoint
+from edgekit.pipeline.training.int8 import RATE
 from edgekit.plan import Plan, Training
 from edgekit.progress import Silent
-from edgekit.recipe import Recipe, open_recipe
+from edgekit.recipe.arguments import read_arguments
+from edgekit.recipe.recipe import Recipe, open_recipe
 from edgekit.runner.client import Serving
+from edgekit.runner.place import staged
 from edgekit.runtimes.executorch.runtime import ExecuTorch
-from edgekit.runtimes.executorch.wheel import host_architecture
 from edgekit.runtimes.quiet import quiet
+from edgekit.target import host_architecture
 
 RECIPE = Path(__file__).resolve().parent.parent / "examples" / "resnet_cifar" / "resnet20.py"
 # Two-sided 95 % of Student's t, by degrees of freedom.

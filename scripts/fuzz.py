@@ -431,7 +431,7 @@ def make_whole(folder: Path) -> dict[str, Path]:
     import torch
 
     import edgekit
-    from edgekit.recipe import open_recipe
+    from edgekit.recipe.recipe import open_recipe
 
     edgekit.build(DIGITS, target="x86", output=folder / "bundle")
     with open_recipe(DIGITS, 0) as recipe:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit.measurement.latency import ratio_interval as with_interval
+from edgekit.measure.latency import ratio_interval as with_interval
 from edgekit.waiting import wait_passively
 
 wait_passively()  # of the processes that are timed too, as edgekit itself does

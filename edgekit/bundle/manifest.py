@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.cache import file_digest
-from edgekit.documents import canonical_json
+from edgekit.documents.base import canonical_json
 from edgekit.errors import BundleError, UsageError
 from edgekit.plan import Plan
 from edgekit.program import Program, TensorSpec

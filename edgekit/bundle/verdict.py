@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekit.budget import BudgetName, Figures, Limits
-from edgekit.bundle.manifest import VERDICT, seal, unseal
-from edgekit.documents import Accuracy, Blame, CompressionStep, Judge, Parity, Rung
+from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
+from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
+from edgekit.documents.measure import Parity
+from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
 from edgekit.errors import BundleError
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
@@ -60,3 +61,39 @@ def read_record(bundle: Path, manifest_digest: str) -> Record:
     if record.manifest != manifest_digest:
         raise BundleError(f"{path} belongs to another bundle than the manifest beside it")
     return record
+
+
+def peak_of(record: Record) -> float | None:
+    figure = record.figures.get("peak_memory_mb")
+    return figure.value if figure else None
+
+
+def verdict_document(
+    schema: str, folder: Path, manifest: Manifest, record: Record, limits: Limits
+) -> VerdictDocument:
+    """Hold the record's figures, and the size that stands in the manifest, against ``limits``."""
+    lines = judge(limits, figures_of(manifest, record), record.missing)
+    return VerdictDocument(
+        schema_=schema,
+        bundle=str(folder),
+        target=manifest.target,
+        runtime=manifest.runtime.name,
+        verdict=verdict_of(lines),
+        budgets=tuple(lines),
+        accuracy=record.accuracy,
+        fp32_judged_by=record.fp32_judged_by,
+        parity=record.parity,
+        plan=manifest.plan.model_dump(mode="json"),
+        ladder=record.ladder,
+        blame=record.blame,
+        compression=record.compression,
+        program=manifest.program.summary(),
+        seconds=record.seconds,
+    )
+
+
+def figures_of(manifest: Manifest, record: Record) -> Figures:
+    size: dict[BudgetName, Figure] = {
+        "size_mb": Figure(value=manifest.size_mb, source="measured"),
+    }
+    return record.figures | size

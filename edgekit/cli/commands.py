@@ -108,7 +108,7 @@ def build(
     import edgekit
     from edgekit import settings
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_verdict
+    from edgekit.report.verdict import render_verdict
 
     layers = settings.read_layers(
         {
@@ -189,7 +189,7 @@ def check(
     """Verify every file of a bundle, run it on its CPU (emulated), hold it against its budgets."""
     import edgekit
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_verdict
+    from edgekit.report.verdict import render_verdict
 
     document = edgekit.check(
         bundle,
@@ -221,7 +221,7 @@ def explain(
 @targets_app.command("list")
 def targets_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Every target: built in, yours, and ./targets."""
-    from edgekit.report.text import render_targets
+    from edgekit.report.device import render_targets
     from edgekit.target import read_target, target_files
 
     output.emit(render_targets([(read_target(path), path) for path in target_files().values()]))

@@ -42,7 +42,7 @@ def bench(
     """Measure what a bundle, or a finished .pte, really does on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_bench
+    from edgekit.report.bench import render_bench
 
     document = edgekit.bench(
         bundle,
@@ -74,7 +74,7 @@ def deploy(
     """Put a bundle on a device and make it current there; what is there already is not sent."""
     import edgekit
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_deploy
+    from edgekit.report.device import render_deploy
 
     document = edgekit.deploy(
         bundle,
@@ -111,7 +111,7 @@ def ls(
 ) -> None:
     """What is deployed on a device."""
     import edgekit
-    from edgekit.report.text import render_ls
+    from edgekit.report.device import render_ls
 
     document = edgekit.ls(device, accept_new_host_key=accept_new_host_key)
     output.emit(document.to_json() if output.json else render_ls(document))
@@ -156,7 +156,7 @@ def run(
     """Run a bundle once on a device, with arrays from files and to files."""
     import edgekit
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_run
+    from edgekit.report.device import render_run
 
     document = edgekit.run(
         bundle,
@@ -184,7 +184,7 @@ def evaluate(
     """The recipe's own metric, with the model running on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
-    from edgekit.report.text import render_eval
+    from edgekit.report.device import render_eval
 
     document = edgekit.evaluate(
         bundle,

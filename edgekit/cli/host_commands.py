@@ -13,7 +13,7 @@ from edgekit.cli.output import output
 def doctor(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """What is installed here, what is missing, and the command that installs it."""
     from edgekit.cli.progress import make_progress
-    from edgekit.pipeline.doctor import diagnose
+    from edgekit.commands.doctor import diagnose
     from edgekit.report.doctor import render_doctor
 
     document = diagnose(make_progress(output.quiet))
@@ -24,7 +24,7 @@ def doctor(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -
 @cache_app.command("show")
 def cache_show(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """What the cache holds, and where it is."""
-    from edgekit.pipeline.housekeeping import describe_cache
+    from edgekit.commands.cache import describe_cache
     from edgekit.report.doctor import render_cache
 
     document = describe_cache()
@@ -34,7 +34,7 @@ def cache_show(json: Json = False, quiet: Quiet = False, verbose: Verbose = Fals
 @cache_app.command("clear")
 def cache_clear(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Remove what builds make again by themselves: lowered models, compiled runners."""
-    from edgekit.pipeline.housekeeping import clear_cache
+    from edgekit.commands.cache import clear_cache
     from edgekit.report.doctor import render_cache
 
     document = clear_cache()

@@ -99,7 +99,7 @@ def _fail(error: EdgekitError) -> int:
         *_, cause = chain_of(error)
         traceback.print_exception(cause, chain=False, file=sys.stderr)
     if output.json:
-        from edgekit.documents import error_document
+        from edgekit.documents.base import error_document
 
         output.emit(error_document(error))
     output.say_error(error.message, error.hint)

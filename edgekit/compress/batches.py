@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import torch
 
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 
 # Of the largest value: threads add in another order.
 SAME_TOLERANCE = 1e-4

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from edgekit.compress.simulate import Outputs
-from edgekit.measurement.fidelity import (
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.fidelity.comparison import (
     NOTHING_TOLD,
     Comparison,
     Fidelity,
@@ -17,7 +17,7 @@ from edgekit.measurement.fidelity import (
     looks_like_classes,
     profile,
 )
-from edgekit.measurement.groups import Array
+from edgekit.fidelity.groups import Array
 
 
 def compared(

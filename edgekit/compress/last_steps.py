@@ -16,10 +16,10 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgekit.compress.graph import operator_name
 from edgekit.compress.reference import DEQUANTIZE
-from edgekit.measurement.agreement import DEVICE_STEPS
-from edgekit.measurement.groups import MAX_GROUPS, Floats
+from edgekit.fidelity.agreement import DEVICE_STEPS
+from edgekit.fidelity.groups import MAX_GROUPS, Floats
 from edgekit.program import MovedBySteps
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 
 # Besides all up and all down: steps that cancel out in a softmax or a mean do not at random.
 RANDOM_DRAWS = 4

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from edgekit.compress.graph import HEAVY, operator_name, tensor_at
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "log_softmax", "scaled_dot_product_attention"}
 # What a quantizer rounds the operands of.

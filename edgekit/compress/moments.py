@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import unfold
 
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 
 # Of one input's places; more are spread evenly.
 ROWS_PER_INPUT = 1024

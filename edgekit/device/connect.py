@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from edgekit.device.base import Transport
 from edgekit.device.local import LocalTransport
 from edgekit.errors import DeviceError
+from edgekit.progress import Progress
 
 
 def _warn(text: str) -> None:
@@ -37,3 +39,15 @@ def connect(
     from edgekit.device.ssh.transport import SshTransport
 
     return SshTransport(device, address, accept_new_host_key=accept_new_host_key, say=say)
+
+
+@contextmanager
+def reaching(device: str, accept_new_host_key: bool, progress: Progress) -> Iterator[Transport]:
+    """A connection for as long as it is needed. Raises DeviceError."""
+    # no stage: a bar that moves would wipe out the question for a passphrase
+    progress.note(f"connecting to {device}")
+    transport = connect(device, accept_new_host_key=accept_new_host_key)
+    try:
+        yield transport
+    finally:
+        transport.close()

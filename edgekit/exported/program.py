@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RecipeError
 from edgekit.exported.archive import checked
-from edgekit.recipe import Recipe
+from edgekit.recipe.recipe import Recipe
 from edgekit.runtimes.quiet import first_line, quiet
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 
-import edgekit
 from edgekit.bundle.manifest import (
     CLIENT,
     LIBRARY_FOLDER,
@@ -24,14 +23,16 @@ from edgekit.bundle.manifest import (
     StateTensor,
 )
 from edgekit.cache import file_digest
-from edgekit.pipeline.built import Built
-from edgekit.pipeline.carried import State
-from edgekit.pipeline.predict import Run, from_bytes, to_bytes
+from edgekit.pipeline.model.predict import Run, from_bytes, to_bytes
+from edgekit.pipeline.result import Built
+from edgekit.pipeline.state.explicit import State
 from edgekit.program import Program
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
+from edgekit.runner.files import RunnerFiles
 from edgekit.runner.tensors import every, expand
-from edgekit.runtimes.base import RunnerFiles, Runtime
+from edgekit.runtimes.base import Runtime
 from edgekit.target import Architecture, Target
+from edgekit.version import __version__
 
 GOLDEN_LIMIT_BYTES = 1_000_000
 # Without these no library of ours starts; what is newer, XNNPACK looks for when it runs.
@@ -68,7 +69,7 @@ def package(
     roles |= dict.fromkeys((one.initial for one in state), "state")
     binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
     manifest = Manifest(
-        edgekit=edgekit.__version__,
+        edgekit=__version__,
         name=name,
         target=target.name,
         root=target.root,

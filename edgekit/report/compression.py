@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgekit.documents import CompressionStep
+from edgekit.documents.verdict import CompressionStep
 
 NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
 

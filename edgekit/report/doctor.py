@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from edgekit.documents import CacheDocument, DoctorDocument, Finding
+from edgekit.documents.host import CacheDocument, DoctorDocument, Finding
 from edgekit.report.terminal import grid, printed, styled
 
 COLOR = {"ok": "green", "missing": "red", "wrong_version": "red", "broken": "red"}

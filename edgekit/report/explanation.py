@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgekit.documents import Blame, Rung, VerdictDocument
+from edgekit.documents.verdict import Blame, Rung, VerdictDocument
 from edgekit.report.compression import refused_said, steps_said, widths_said
 from edgekit.report.terminal import grid, printed
 

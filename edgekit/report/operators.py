@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from edgekit.documents import REMAINDER, BenchDocument, OperatorTime
+from edgekit.documents.measure import REMAINDER, BenchDocument, OperatorTime
 from edgekit.report.terminal import printed
 
 SLOWEST = 10

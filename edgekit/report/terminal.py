@@ -39,3 +39,13 @@ def printed(thing: Any, soft_wrap: bool = False) -> str:
     console.print(thing, soft_wrap=soft_wrap)
     text = str(console.file.getvalue())  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def ms(value: float) -> str:
+    if value < 0.1:
+        return f"{value * 1000:.1f} us"
+    return f"{value:.3f} ms" if value < 10 else f"{value:.1f} ms"

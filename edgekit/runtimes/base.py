@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from edgekit.documents import Advice
+from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError
 from edgekit.plan import Plan
-from edgekit.program import Program
+from edgekit.program import Artifact, Program
 from edgekit.progress import Progress
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
+from edgekit.runner.files import RunnerFiles
 from edgekit.target import Architecture
 
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.compress.limits import StepLimits
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """The runtime's file, and what is in it."""
-
-    data: bytes
-    file_name: str
-    program: Program
-
-
-@dataclass(frozen=True)
-class RunnerFiles:
-    """The native runner for one architecture and the libraries it may load, by file name."""
-
-    runner: Path
-    libraries: dict[str, Path]
+    from edgekit.compress.quantization.limits import StepLimits
 
 
 class Located(NamedTuple):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from edgekit.compress.divergence import compared
 from edgekit.compress.graph import within
-from edgekit.compress.simulate import Kind, Outputs, Point, Simulation, everywhere
-from edgekit.documents import Blame
-from edgekit.measurement.fidelity import Comparison, Fidelity
+from edgekit.compress.quantization.simulate import Kind, Outputs, Point, Simulation, everywhere
+from edgekit.documents.verdict import Blame
+from edgekit.fidelity.comparison import Comparison, Fidelity
 from edgekit.progress import Stage
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 from edgekit.search.work import Allowance, values_of
 
 LOOKED_AT = 12

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekit.calibration import hold_out, spread_over
 from edgekit.compress.divergence import compared
-from edgekit.compress.simulate import Outputs, Simulation, everywhere, nowhere
-from edgekit.measurement.fidelity import Fidelity
+from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhere, nowhere
+from edgekit.fidelity.comparison import Fidelity
 from edgekit.plan import Plan
 from edgekit.progress import Progress
-from edgekit.recipe import Inputs
+from edgekit.recipe.calibration_file import hold_out, spread_over
+from edgekit.recipe.tensors import Inputs
 from edgekit.search.work import CORRECTING, WATCHING, Allowance, values_of
 
 Simulate = Callable[[Plan], Simulation]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from edgekit.compress.simulate import Simulation
+from edgekit.compress.quantization.simulate import Simulation
 from edgekit.plan import Effort
 
 # What plain int8 takes: observing each input costs as many inferences, lowering each point as much

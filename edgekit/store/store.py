@@ -13,6 +13,7 @@ from edgekit.cache import file_digest
 from edgekit.device.base import Completed, Stdin, Transport
 from edgekit.errors import DeviceError, SettingError, StoreError
 from edgekit.progress import Progress
+from edgekit.runner.client import Installed
 from edgekit.store import preflight
 from edgekit.store.survey import Survey, parse_survey, sections_of
 from edgekit.store.upload import ReleaseFile, upload
@@ -252,3 +253,17 @@ def _wanted(release: Release, survey: Survey, refused: set[str]) -> list[Release
 
 def _text(output: bytes) -> str:
     return output.decode(errors="replace")
+
+
+def installed_on(
+    transport: Transport,
+    folder: Path,
+    manifest: Manifest,
+    peak_memory_mb: float | None,
+    progress: Progress,
+) -> Installed:
+    """Exactly this bundle's release on the device, sent where it is missing, current or not."""
+    release = release_of(folder, manifest, peak_memory_mb)
+    store = Store(transport, store_root(manifest))
+    done = store.install(release, current=False, progress=progress)
+    return Installed(transport, done.folder / "runner", done.folder / manifest.model)

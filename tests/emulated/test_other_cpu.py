@@ -12,8 +12,8 @@ import edgekit
 from edgekit.bundle.manifest import read_manifest
 from edgekit.device.qemu import QemuTransport, fake_root, find_emulator, find_sysroot
 from edgekit.errors import RunnerError
-from edgekit.pipeline.golden import Load, golden_inputs, require_golden
-from edgekit.pipeline.profile import operator_times
+from edgekit.measure.golden import Load, golden_inputs, require_golden
+from edgekit.measure.operators import operator_times
 from edgekit.runner.client import MISSING_KERNEL, Installed, measure
 from edgekit.target import load_target
 

@@ -106,10 +106,10 @@ def test_bench_measures_memory_and_says_what_is_emulated(reach, digits_arm_bundl
 def test_peak_memory_is_the_kernel_s(reach, digits_arm_bundle) -> None:
     from edgekit.bundle.manifest import read_manifest
     from edgekit.device.connect import connect
-    from edgekit.pipeline.deploy import installed_on
-    from edgekit.pipeline.golden import golden_inputs
+    from edgekit.measure.golden import golden_inputs
     from edgekit.progress import Silent
     from edgekit.runner.client import Serving
+    from edgekit.store.store import installed_on
 
     manifest = read_manifest(digits_arm_bundle)
     transport = connect(reach.device)

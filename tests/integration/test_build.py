@@ -174,7 +174,7 @@ def test_a_large_float_model_is_judged_by_its_fp32_artifact(
     recipe = write_recipe(source)
     usual = build(recipe, precision="fp32")
     assert usual.fp32_judged_by == "torch"
-    monkeypatch.setattr("edgekit.pipeline.float_accuracy.BY_ARTIFACT_MACS", 1)
+    monkeypatch.setattr("edgekit.pipeline.precision.float_accuracy.BY_ARTIFACT_MACS", 1)
     large = build(recipe, precision="fp32", output=tmp_path / "large")
     assert large.fp32_judged_by == "artifact"
     assert large.accuracy.fp32 == pytest.approx(usual.accuracy.fp32, abs=1e-3)
@@ -186,7 +186,7 @@ def test_a_float_model_that_cannot_be_lowered_is_judged_in_torch(monkeypatch) ->
     from types import SimpleNamespace
 
     from edgekit.errors import RuntimeFailure
-    from edgekit.pipeline import float_accuracy
+    from edgekit.pipeline.precision import float_accuracy
     from edgekit.progress import Silent
 
     def fail(*_):

@@ -90,7 +90,7 @@ def test_what_only_hides_a_model_is_taken_off(tmp_path, line, init, model) -> No
     """TorchScript outside and inside, wrappers, tensors of a computation, what cannot be copied."""
     import torch
 
-    from edgekit.pipeline.plain import plain, unwrapped
+    from edgekit.pipeline.normal_form.unwrap import plain, unwrapped
     from edgekit.runtimes.export import export
 
     names = {"torch": torch, "nn": torch.nn}

@@ -50,7 +50,7 @@ def one_thread():
 @contextmanager
 def opened(name: str):
     """The example's recipe, with few images."""
-    from edgekit.recipe import open_recipe
+    from edgekit.recipe.recipe import open_recipe
 
     with open_recipe(EXAMPLES / name, seed=0) as recipe:
         if "cifar10" in sys.modules:
@@ -113,7 +113,7 @@ def test_resnet20_becomes_int8(tmp_path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_without_the_data_it_is_said_what_is_missing(name, monkeypatch, tmp_path) -> None:
     from edgekit.errors import RecipeError
-    from edgekit.recipe import open_recipe
+    from edgekit.recipe.recipe import open_recipe
 
     for place in ("", str(tmp_path)):
         monkeypatch.setenv("EDGEKIT_DATA", place)

@@ -182,7 +182,7 @@ def test_a_plan_names_operators(write, tmp_path) -> None:
 
 
 def test_a_good_int8_ships_where_fp32_cannot_be_lowered(write, tmp_path, monkeypatch) -> None:
-    from edgekit.pipeline import ladder
+    from edgekit.pipeline.precision import ladder
 
     def refuse(subject, tools, plan):
         raise RuntimeFailure("fp32 cannot be lowered")

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from edgekit.compress.divergence import arrays, fidelity_of
-from edgekit.compress.headroom import FEW, give_headroom
-from edgekit.compress.repair import as_calibrated
-from edgekit.compress.simulate import Simulation, everywhere
+from edgekit.compress.quantization.headroom import FEW, give_headroom
+from edgekit.compress.quantization.repair import as_calibrated
+from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.plan import Plan
 from edgekit.progress import Silent
-from edgekit.recipe import Inputs
+from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.runtimes.quiet import quiet
 

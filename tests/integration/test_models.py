@@ -9,7 +9,7 @@ from conftest import ROOT
 
 import edgekit
 from edgekit.errors import ExportError
-from edgekit.report.text import render_verdict
+from edgekit.report.verdict import render_verdict
 
 pytestmark = pytest.mark.runtime
 

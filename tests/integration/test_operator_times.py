@@ -9,7 +9,7 @@ import pytest
 from conftest import DIGITS, documented
 
 import edgekit
-from edgekit.documents import REMAINDER, BenchDocument
+from edgekit.documents.measure import REMAINDER, BenchDocument
 
 pytestmark = pytest.mark.runtime
 

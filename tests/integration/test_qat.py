@@ -103,7 +103,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     options = {"precision": "int8", "qat": True, "effort": "quick"}
     build(recipe, tmp_path / "whole", **options)
     empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
-    monkeypatch.setattr("edgekit.compress.train.SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr("edgekit.compress.training.loop.SAVE_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         build(recipe, tmp_path / "resumed", progress=KilledAt(53), **options)
     assert not (tmp_path / "resumed").exists()

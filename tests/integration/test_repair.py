@@ -277,7 +277,7 @@ def test_int8_is_compared_with_fp32_on_the_device_that_is_named(tmp_path) -> Non
 
 
 def test_an_int8_that_is_slower_there_is_not_taken(tmp_path, monkeypatch) -> None:
-    from edgekit.pipeline import payoff
+    from edgekit.pipeline.precision import payoff
 
     race = payoff.Race((1.3, 1.2, 1.4), 5.0)
     monkeypatch.setattr(payoff.Arena, "_race", lambda *_: race)

@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.progress import Silent
 from edgekit.runtimes.executorch import native
-from edgekit.runtimes.executorch.wheel import host_architecture
+from edgekit.target import host_architecture
 
 pytestmark = pytest.mark.runtime
 HEADER = struct.Struct("<4sIQ")

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekit.bundle.manifest import MANIFEST, File, Golden, Manifest, Needs, RuntimeInfo
 from edgekit.bundle.verdict import Record
 from edgekit.cache import file_digest
-from edgekit.documents import Accuracy
+from edgekit.documents.verdict import Accuracy
 from edgekit.plan import Plan
 from edgekit.program import Program
 

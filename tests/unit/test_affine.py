@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from edgekit.compress.affine import (  # noqa: E402
+from edgekit.compress.quantization.affine import (  # noqa: E402
     Grid,
     dequantize,
     in_groups,

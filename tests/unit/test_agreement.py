@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgekit.measurement.agreement import (
+from edgekit.fidelity.agreement import (
     OutputsAgreement,
     QuantizedAgreement,
     device_passes,
     float_passes,
     group_steps,
 )
-from edgekit.measurement.latency import median_interval, summarize
+from edgekit.measure.latency import median_interval, summarize
 
 finite = st.floats(-1e6, 1e6, width=32)
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from edgekit.arguments import parameters_of, read_arguments
 from edgekit.errors import RecipeError
+from edgekit.recipe.arguments import parameters_of, read_arguments
 
 Pair = namedtuple("Pair", "left right")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.pipeline.batched import Batched
-from edgekit.pipeline.predict import batched, run_all, run_eager, structure_of
+from edgekit.pipeline.model.batched import Batched
+from edgekit.pipeline.model.predict import batched, run_all, run_eager, structure_of
 
 
 class Counting(nn.Module):

@@ -17,8 +17,8 @@ from small_bundle import CONTENTS, fill
 from edgekit.bundle.manifest import read_manifest, seal, verify
 from edgekit.bundle.verdict import read_record
 from edgekit.bundle.write import check_output, drafting, explaining
+from edgekit.commands.check import check
 from edgekit.errors import BundleError, OutputError
-from edgekit.pipeline.check import check
 
 
 @pytest.fixture

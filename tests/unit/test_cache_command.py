@@ -66,8 +66,8 @@ def test_a_cache_that_cannot_be_read(cache) -> None:
 
 
 def test_a_cache_that_cannot_be_cleared(cache, monkeypatch) -> None:
+    from edgekit.commands import cache as housekeeping
     from edgekit.errors import OutputError
-    from edgekit.pipeline import housekeeping
 
     def refuse() -> int:
         raise PermissionError(13, "Permission denied")

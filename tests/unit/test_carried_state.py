@@ -15,15 +15,15 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils import _pytree as pytree
 
-from edgekit.arguments import read_arguments
 from edgekit.errors import RecipeError
-from edgekit.pipeline.flat import owner_of
-from edgekit.pipeline.normal_form import NormalForm, normal_form
-from edgekit.pipeline.sequence import Carried, Following, along
-from edgekit.pipeline.state import find_state, try_twice
-from edgekit.pipeline.subject import read_subject
+from edgekit.pipeline.model.subject import read_subject
+from edgekit.pipeline.normal_form.flat_call import owner_of
+from edgekit.pipeline.normal_form.normalize import NormalForm, normal_form
+from edgekit.pipeline.state.find import find_state, try_twice
+from edgekit.pipeline.state.sequence import Carried, Following, along
 from edgekit.progress import Silent
-from edgekit.recipe import open_recipe
+from edgekit.recipe.arguments import read_arguments
+from edgekit.recipe.recipe import open_recipe
 
 PATH = Path("recipe.py")
 X = (torch.linspace(-1, 1, 16).reshape(1, 8, 2),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekit.compress.distill import attention, hints
+from edgekit.compress.training.distill import attention, hints
 
 IMAGE = (torch.randn(2, 3, 16, 16),)
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from edgekit.compress.batches import batch_rows
 from edgekit.compress.divergence import compared, fidelity_of
-from edgekit.measurement.fidelity import NOTHING_TOLD, Told
-from edgekit.pipeline.predict import run_eager
-from edgekit.pipeline.subject import OutputsOfFloat, read_subject
+from edgekit.fidelity.comparison import NOTHING_TOLD, Told
+from edgekit.pipeline.model.predict import run_eager
+from edgekit.pipeline.model.subject import OutputsOfFloat, read_subject
 from edgekit.progress import Silent
-from edgekit.recipe import open_recipe
+from edgekit.recipe.recipe import open_recipe
 
 
 def inputs(*shape: int, count: int = 12):

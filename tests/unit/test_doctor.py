@@ -12,11 +12,13 @@ import jsonschema
 import pytest
 from conftest import ROOT
 
+from edgekit.commands.doctor import diagnose
 from edgekit.device.qemu import Emulator, Sysroot
-from edgekit.documents import DoctorDocument, Finding
+from edgekit.documents.host import DoctorDocument, Finding
 from edgekit.errors import EdgekitError
-from edgekit.pipeline import doctor, installed
-from edgekit.pipeline.installed import Trouble
+from edgekit.host import findings
+from edgekit.host import packages as installed
+from edgekit.host.packages import Trouble
 from edgekit.progress import Silent
 from edgekit.report.doctor import render_doctor
 from edgekit.runtimes.executorch.wheel import VERSION
@@ -51,12 +53,12 @@ class Host:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         monkeypatch.setattr(installed, "version", self.version)
         monkeypatch.setattr(installed, "import_errors", lambda names: self.errors)
-        monkeypatch.setattr(doctor, "host_architecture", lambda: "x86_64")
-        monkeypatch.setattr(doctor, "find_emulator", lambda architecture: self.emulator)
-        monkeypatch.setattr(doctor, "find_sysroot", lambda architecture, native: self.libraries)
-        monkeypatch.setattr(doctor, "fetched_folder", lambda architecture: self.wheel)
-        monkeypatch.setattr(doctor, "runner_folder", lambda architecture: tmp_path / architecture)
-        monkeypatch.setattr(doctor, "has_pip", lambda: "pip" in self.versions)
+        monkeypatch.setattr(findings, "host_architecture", lambda: "x86_64")
+        monkeypatch.setattr(findings, "find_emulator", lambda architecture: self.emulator)
+        monkeypatch.setattr(findings, "find_sysroot", lambda architecture, native: self.libraries)
+        monkeypatch.setattr(findings, "fetched_folder", lambda architecture: self.wheel)
+        monkeypatch.setattr(findings, "runner_folder", lambda architecture: tmp_path / architecture)
+        monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)
 
     def version(self, name: str) -> str:
         if name not in self.versions:
@@ -64,7 +66,7 @@ class Host:
         return self.versions[name]
 
     def diagnose(self) -> DoctorDocument:
-        return doctor.diagnose(Silent())
+        return diagnose(Silent())
 
     def finding(self, name: str) -> Finding:
         return next(found for found in self.diagnose().findings if found.name == name)

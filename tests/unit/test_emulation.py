@@ -13,6 +13,7 @@ from resealed import reseal
 from small_bundle import fill
 
 from edgekit.bundle.manifest import File, Golden
+from edgekit.commands.check import check
 from edgekit.device.qemu import (
     CORES,
     QemuTransport,
@@ -23,8 +24,7 @@ from edgekit.device.qemu import (
     kernel_files,
 )
 from edgekit.errors import BundleError, ParityError, RunnerError
-from edgekit.pipeline import emulation
-from edgekit.pipeline.check import check
+from edgekit.measure import emulated as emulation
 from edgekit.program import Program, TensorSpec
 
 DOUBLE = Path(__file__).with_name("runner_double.py")

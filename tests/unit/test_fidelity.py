@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.measurement.fidelity import Fidelity, class_axis, looks_like_classes, profile
-from edgekit.measurement.groups import Noise, Spread
+from edgekit.fidelity.comparison import Fidelity, class_axis, looks_like_classes, profile
+from edgekit.fidelity.groups import Noise, Spread
 
 
 def fidelity(values, kind="values", batched=True) -> Fidelity:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgekit.runtimes.executorch.fold import fold_constants
+from edgekit.runtimes.executorch.passes.fold import fold_constants
 from edgekit.runtimes.quiet import quiet
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))

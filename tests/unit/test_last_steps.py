@@ -9,7 +9,7 @@ import torchao.quantization.pt2e  # noqa: F401 - it registers the operators that
 from torch import nn
 
 from edgekit.compress.last_steps import moved_by_steps
-from edgekit.measurement.agreement import device_passes, group_steps, last_steps
+from edgekit.fidelity.agreement import device_passes, group_steps, last_steps
 from edgekit.program import MovedBySteps, TensorSpec
 
 STEP = 0.063

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils import _pytree as pytree
 
-from edgekit.arguments import parameters_of, read_arguments
 from edgekit.errors import RecipeError
-from edgekit.pipeline.normal_form import normal_form
-from edgekit.recipe import as_float32
+from edgekit.pipeline.normal_form.normalize import normal_form
+from edgekit.recipe.arguments import parameters_of, read_arguments
+from edgekit.recipe.tensors import as_float32
 from edgekit.runtimes.export import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")

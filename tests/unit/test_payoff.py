@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.pipeline.payoff import Payoff, is_larger
+from edgekit.pipeline.precision.payoff import Payoff, is_larger
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.pipeline.plain import plain
+from edgekit.pipeline.normal_form.unwrap import plain
 
 X = torch.linspace(-1, 1, 8).reshape(1, 8)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgekit.documents import REMAINDER
+from edgekit.documents.measure import REMAINDER
 from edgekit.errors import RunnerError
-from edgekit.pipeline.profile import operator_times, runs_of_round
+from edgekit.measure.operators import operator_times, runs_of_round
 from edgekit.program import Call, Kind, Operator, Program
 from edgekit.runner.client import ProfileRow, RunReport
 from edgekit.runtimes.executorch.describe import LayerMap, _kernel_operators

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.runtimes.executorch.rewrite import rewrite
+from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.quiet import quiet
 
 

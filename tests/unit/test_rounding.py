@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.affine import Grid, Steps
-from edgekit.compress.lockstep import Layer
-from edgekit.compress.rounding import _columns
-from edgekit.compress.simulate import Rounding
+from edgekit.compress.quantization.affine import Grid, Steps
+from edgekit.compress.quantization.lockstep import Layer
+from edgekit.compress.quantization.rounding import _columns
+from edgekit.compress.quantization.simulate import Rounding
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

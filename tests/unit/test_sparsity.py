@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.compensate import compensate
-from edgekit.compress.sparsity import sparsify, weights_of, zeros_of
+from edgekit.compress.pruning.compensate import compensate
+from edgekit.compress.pruning.sparsity import sparsify, weights_of, zeros_of
 from edgekit.errors import RuntimeFailure
 
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edgekit.compress.held_out import hold_out
-from edgekit.compress.sparsity import keeping_zeros
-from edgekit.compress.straight import straight_through
-from edgekit.compress.train import Batch, Job, State, train
+from edgekit.compress.pruning.sparsity import keeping_zeros
+from edgekit.compress.quantization.straight_through import straight_through
+from edgekit.compress.training.held_out import hold_out
+from edgekit.compress.training.loop import Batch, Job, State, train
 from edgekit.errors import TrainingError
 from edgekit.interrupt import takes_stop
 from edgekit.plan import Training
@@ -41,7 +41,7 @@ class Memory:
 
 @pytest.fixture(autouse=True)
 def _save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.compress.train.SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr("edgekit.compress.training.loop.SAVE_EVERY_S", -1.0)
 
 
 def epoch(number: int) -> Iterator[Batch]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.pipeline.unequal import why_unequal
+from edgekit.pipeline.precision.parity_hints import why_unequal
 
 
 class Running(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.documents import Advice
+from edgekit.documents.verdict import Advice
 
 MOST = 10
 

@@ -8,7 +8,7 @@ leaves out: beyond them the result is silently wrong.
 
 from __future__ import annotations
 
-from edgekit.compress.limits import Range, StepLimits
+from edgekit.compress.quantization.limits import Range, StepLimits
 
 WEIGHTED = Range(2.0**-32, 2.0**8)
 ADD = Range(2.0**-10, 2.0**8)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.program import Quantization
-from edgekit.runtimes.base import Artifact
-from edgekit.runtimes.executorch.fold import fold_constants
+from edgekit.program import Artifact, Quantization
+from edgekit.runtimes.executorch.passes.fold import fold_constants
+from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse
-from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.provenance import sharing_provenance
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -27,8 +26,8 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        from edgekit.runtimes.executorch.copies import WithoutCopies, has_copies
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
+        from edgekit.runtimes.executorch.passes.copies import WithoutCopies, has_copies
 
         exported = fold_constants(exported)
         refuse(exported)

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgekit.cache import cache_folder, content_key, folder_once
 from edgekit.errors import RuntimeFailure
 from edgekit.progress import Progress
-from edgekit.runtimes.base import RunnerFiles
+from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.executorch import describe
 from edgekit.runtimes.executorch.wheel import VERSION, wheel_folder
 from edgekit.target import Architecture

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from edgekit.compress.copying import copy_of
 from edgekit.compress.graph import WEIGHTED, float_nodes, operator_name, tensor_at, within
 from edgekit.compress.masks import clamp_masks
-from edgekit.compress.simulate import ANNOTATION
+from edgekit.compress.quantization.simulate import ANNOTATION
 from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
-from edgekit.recipe import Inputs, own_defaults
-from edgekit.runtimes.executorch.fold import fold_constants
+from edgekit.recipe.recipe import own_defaults
+from edgekit.recipe.tensors import Inputs
+from edgekit.runtimes.executorch.passes.fold import fold_constants
+from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.executorch.refuse import blaming, refuse
-from edgekit.runtimes.executorch.rewrite import rewrite
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 

@@ -7,20 +7,20 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
-from edgekit.documents import Advice
+from edgekit.documents.verdict import Advice
 from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
-from edgekit.program import Program
+from edgekit.program import Artifact, Program
 from edgekit.progress import Progress
-from edgekit.recipe import Inputs
-from edgekit.runtimes.base import Artifact, RunnerFiles
+from edgekit.recipe.tensors import Inputs
+from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.executorch.wheel import VERSION
 from edgekit.target import Architecture
 
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.compress.limits import StepLimits
+    from edgekit.compress.quantization.limits import StepLimits
 
 
 class ExecuTorch:

@@ -9,7 +9,6 @@ pinned hash, and kept under the Python environment's own folder:
 from __future__ import annotations
 
 import importlib.util
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from edgekit.cache import file_digest, folder_once
 from edgekit.errors import MissingExtraError, RuntimeFailure
 from edgekit.progress import Progress, Silent
-from edgekit.target import Architecture
+from edgekit.target import Architecture, host_architecture
 
 VERSION = "1.5.1"
 # One wheel an architecture, whatever this Python's version: the native libraries are the same
@@ -29,16 +28,6 @@ SHA256: dict[Architecture, str] = {
     "x86_64": "274c28c2fe2b76acb03f9fa381537425c40e0098dcf886baf6d97a1a55ffe300",
 }
 KEPT = ("executorch/lib/", "executorch/include/")
-
-
-def host_architecture() -> Architecture:
-    """This host's. Raises RuntimeFailure on one that edgekit has no runner for."""
-    machine = platform.machine()
-    if machine in ("x86_64", "AMD64"):
-        return "x86_64"
-    if machine in ("aarch64", "arm64"):
-        return "aarch64"
-    raise RuntimeFailure(f"edgekit builds on x86-64 and aarch64 Linux, not on {machine}")
 
 
 def wheel_folder(architecture: Architecture, progress: Progress) -> Path:

@@ -1,0 +1,15 @@
+"""Opens a bundle: verified, with what was found out about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.bundle.manifest import Manifest, read_manifest, verify
+from edgekit.bundle.verdict import Record, read_record
+
+
+def open_bundle(folder: Path) -> tuple[Manifest, Record]:
+    """Read a bundle after verifying all of it. Raises BundleError."""
+    manifest = read_manifest(folder)
+    verify(folder, manifest)
+    return manifest, read_record(folder, manifest.digest)

@@ -1,0 +1,123 @@
+"""bench: a bundle, or a finished file, on a device. A bundle needs no torch here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from edgekit.budget import judge, verdict_of
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.read import open_bundle
+from edgekit.bundle.verdict import Record, figures_of, peak_of
+from edgekit.commands.build import FINISHED, build
+from edgekit.device.base import Transport
+from edgekit.device.connect import reaching
+from edgekit.device.facts.probe import environment_of
+from edgekit.documents.measure import BenchDocument
+from edgekit.errors import PreflightError, UsageError
+from edgekit.measure.golden import DEFAULT_RUNS, DEFAULT_WARMUP, Load
+from edgekit.measure.session import (
+    Measurement,
+    environment_dict,
+    measure_bundle,
+    why_no_latency,
+)
+from edgekit.progress import Progress, Silent
+from edgekit.target import Architecture, Target
+
+
+def bench(
+    bundle: str | Path,
+    device: str = "local",
+    *,
+    threads: int | None = None,
+    runs: int = DEFAULT_RUNS,
+    warmup: int = DEFAULT_WARMUP,
+    timeout_s: float | None = None,
+    accept_new_host_key: bool = False,
+    progress: Progress | None = None,
+) -> BenchDocument:
+    """Benchmark a bundle by its own runner: parity, latency, memory, operators, environment.
+
+    The bundle's release is installed where the device does not have it; the current one stays.
+    A finished .pte in its place is packed for the device first; it brings no reference: no parity.
+    Raises BundleError, DeviceError, PreflightError (of another architecture, say), StoreError,
+    ParityError, RunnerError; for a file UsageError and what build raises.
+    """
+    progress = progress or Silent()
+    source = Path(bundle).resolve()
+    if source.is_file() and source.suffix != FINISHED:
+        raise UsageError(
+            f"{source} is neither a bundle nor a finished {FINISHED}",
+            "edgekit build makes a bundle",
+        )
+    # a bundle that is damaged is refused before a device is reached
+    opened = None if source.is_file() else open_bundle(source)
+    with (
+        reaching(device, accept_new_host_key, progress) as transport,
+        _packed(source, transport, progress) as folder,
+    ):
+        manifest, record = opened or open_bundle(folder)
+        load = Load(threads or manifest.threads, runs, warmup, timeout_s)
+        found = measure_bundle(folder, manifest, peak_of(record), transport, load, progress)
+    return _document(source, device, manifest, record, found)
+
+
+@contextmanager
+def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[Path]:
+    """The bundle's folder; of a file one that lasts as long as the bench."""
+    if not source.is_file():
+        yield source
+        return
+    found = environment_of(transport)
+    if found.architecture not in get_args(Architecture):
+        told = found.architecture or "of an architecture that it does not tell"
+        raise PreflightError(
+            f"{transport.name} is {told}: {source.name} cannot be packed for it",
+            f"edgekit packs for {' and '.join(get_args(Architecture))}",
+        )
+    target = Target.model_validate(
+        {
+            "name": found.architecture,
+            "architecture": found.architecture,
+            "cpu": "max",
+            "cores": found.cores or 1,
+            "threads": 1,
+            "glibc": "2.27",
+            "runtimes": ("executorch",),
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        output = Path(folder) / "bundle"
+        build(source, target=target, output=output, effort="quick", progress=progress)
+        yield output
+
+
+def _document(
+    source: Path, device: str, manifest: Manifest, record: Record, found: Measurement
+) -> BenchDocument:
+    figures = figures_of(manifest, record) | found.figures()
+    missing = dict(record.missing)
+    if "latency_ms" not in found.figures():
+        figures.pop("latency_ms", None)
+        missing["latency_ms"] = why_no_latency(found.conditions.before.emulated)
+    lines = judge(record.limits, figures, missing)
+    return BenchDocument(
+        schema_="edgekit.bench/1",
+        bundle=str(source),
+        target=manifest.target,
+        device=device,
+        threads=found.threads,
+        latency_ms=found.latency,
+        load_ms=found.load_ms,
+        peak_memory_mb=max(found.peaks_mb),
+        parity=None if source.is_file() else found.parity,
+        per_op=found.operators,
+        profiled_ms=found.profiled_ms,
+        environment=environment_dict(found),
+        budgets=tuple(lines),
+        verdict=verdict_of(lines),
+    )

@@ -1,0 +1,36 @@
+"""doctor: what works on this host, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgekit.documents.host import Ability, DoctorDocument, Finding
+from edgekit.host.findings import BUILD, HERE, SSH, building, checking, look_at_host
+from edgekit.progress import Progress
+
+
+def diagnose(progress: Progress) -> DoctorDocument:
+    """Look at this host. Raises EdgekitError only where edgekit itself is not installed."""
+    looked = look_at_host(progress)
+    findings, architectures = looked.findings, looked.architectures
+    abilities = [
+        *(_ability(f"build for {one}", findings, {BUILD, building(one)}) for one in architectures),
+        _ability("check and benchmark bundles here", findings, {HERE}),
+        _ability("deploy over SSH", findings, {SSH}),
+    ]
+    if "aarch64" in architectures and looked.host != "aarch64":
+        purposes = {HERE, checking("aarch64")}
+        abilities.append(_ability("check aarch64 bundles here", findings, purposes))
+    commands = [finding.command for finding in findings if not finding.is_fine and finding.command]
+    return DoctorDocument(
+        schema_="edgekit.doctor/1",
+        ready=_ability("", findings, {BUILD, building("x86_64")}).works,
+        findings=findings,
+        abilities=tuple(abilities),
+        commands=tuple(dict.fromkeys(commands)),
+    )
+
+
+def _ability(name: str, findings: Iterable[Finding], purposes: set[str]) -> Ability:
+    lacks = [f.name for f in findings if not f.is_fine and purposes & set(f.needed_for)]
+    return Ability(name=name, works=not lacks, lacks=tuple(lacks))

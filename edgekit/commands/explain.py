@@ -1,0 +1,18 @@
+"""explain: what a build found out about its bundle. Needs no torch and no device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.bundle.read import open_bundle
+from edgekit.bundle.verdict import verdict_document
+from edgekit.documents.verdict import VerdictDocument
+
+
+def explain(bundle: str | Path) -> VerdictDocument:
+    """Where the accuracy went and what buys it back, as it was recorded at build; nothing is
+    measured anew. Raises BundleError.
+    """
+    folder = Path(bundle).resolve()
+    manifest, record = open_bundle(folder)
+    return verdict_document("edgekit.explain/1", folder, manifest, record, record.limits)

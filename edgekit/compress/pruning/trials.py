@@ -1,0 +1,155 @@
+"""What a group of channels is worth, by trying: how far the outputs are from the model's own when
+so many of its channels are gone, and those that stay have taken over what they can.
+
+The order within a group is another importance's; how much of each group goes is decided by what
+was measured. Layers differ by far more than what is said of them layer by layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from edgekit.compress.batches import batch_rows, in_batches
+from edgekit.compress.divergence import compared, fidelity_of
+from edgekit.compress.moments import can_read, damped, moments
+from edgekit.compress.pruning.channels import Group, inputs_of, outputs_of
+from edgekit.compress.pruning.importance import Importance, by_block, least_first
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.fidelity.comparison import NOTHING_TOLD, Told
+from edgekit.recipe.tensors import Inputs
+
+BATCH = 32
+# Of each group so many widths are tried; between them, what is lost is taken as a straight line.
+LEVELS = 8
+TRIFLE = 1e-9
+MOST = 100.0
+
+
+def by_trial(
+    order: Callable[[nn.Module, Sequence[Group]], Importance],
+    data: Sequence[Inputs],
+    step: int,
+    advance: Callable[[int, int], None],
+    told: Told = NOTHING_TOLD,
+) -> Callable[[nn.Module, Sequence[Group]], Importance]:
+    """An importance whose sum over the least of a group is what the outputs lose without them.
+
+    ``told`` of the outputs; of what it leaves open, as their values show.
+    """
+
+    def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
+        scores = order(model, groups)
+        trials = _Trials(model, groups, data, told)
+        found = {}
+        for done, group in enumerate(groups, 1):
+            ordered = least_first(by_block(scores[group.layer], group.unit))
+            losses = [(0, 0.0)]
+            for count in _counts(group.count, group.step(step)):
+                losses.append((count, trials.loss(group, ordered[:count])))
+            found[group.layer] = _shared_out(group, ordered, losses)
+            advance(done, len(groups))
+        return found
+
+    return importance
+
+
+def _counts(width: int, step: int) -> list[int]:
+    """How many channels go: so that what is left is a multiple of ``step``."""
+    widths = {step * round(width * level / LEVELS / step) for level in range(1, LEVELS)}
+    return sorted(width - left for left in widths if 0 < left < width)
+
+
+def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]]) -> torch.Tensor:
+    """What each channel costs in turn, never less than the one before: by the lower convex hull
+    of what was measured, so that the least that is lost for so many comes first. Equal costs are
+    told apart by a trifle, so that the order stays that of the trial.
+    """
+    scores = torch.zeros(group.count, dtype=torch.double)
+    at, lost = losses[0]
+    rest, slope = losses[1:], 0.0
+    while rest:
+        slopes = [(now - lost) / (count - at) for count, now in rest]
+        best = min(range(len(rest)), key=lambda index: slopes[index])
+        slope = max(slope, slopes[best])
+        scores[ordered[at : rest[best][0]]] = slope
+        (at, lost), rest = rest[best], rest[best + 1 :]
+    scores[ordered[at:]] = slope
+    scores[ordered] += torch.linspace(0, TRIFLE, group.count, dtype=torch.double) * max(slope, 1.0)
+    return scores
+
+
+class _Trials:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        data: Sequence[Inputs],
+        told: Told,
+    ) -> None:
+        self.model = model
+        # what was fitted to some inputs is judged by others
+        fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
+        self.data = in_batches(partial(outputs_of, model), judged, BATCH)
+        names = {place.layer for group in groups for place in group.readers}
+        readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
+        fitted = in_batches(partial(outputs_of, model), fitted, BATCH)
+        self.moments = moments(model, readable, fitted)
+        self.floats = self._all_outputs()
+        rows = batch_rows(partial(outputs_of, model), self.data)
+        self.fidelity = fidelity_of(self.floats, rows, told=told)
+
+    def loss(self, group: Group, gone: Sequence[int]) -> float:
+        weights = {place.layer: self._weight(place.layer) for place in group.readers}
+        with _restored(weights):
+            for place in group.readers:
+                layer, dead = self.model.get_submodule(place.layer), place.of(gone)
+                seen = self.moments.get(place.layer)
+                if seen is None:
+                    inputs_of(layer).index_fill_(0, torch.tensor(dead), 0)
+                else:
+                    _silence(weights[place.layer], _columns(dead, weights[place.layer]), seen)
+            # a divergence is bounded: by itself, destroying one layer would be a bargain
+            lost = compared(self.fidelity, self._all_outputs(), self.floats).divergence
+            return math.expm1(min(MOST, lost))
+
+    def _weight(self, name: str) -> torch.Tensor:
+        weight = self.model.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.detach()
+
+    def _all_outputs(self) -> list[Outputs]:
+        return [outputs_of(self.model, inputs) for inputs in self.data]
+
+
+def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
+    """The columns of a flattened weight that read these channels."""
+    kernel = weight[0, 0].numel()
+    found = [c * kernel + index for c in channels for index in range(kernel)]
+    return torch.tensor(found, dtype=torch.long)
+
+
+def _silence(weight: torch.Tensor, dead: torch.Tensor, seen: torch.Tensor) -> None:
+    """In place: nobody reads these columns; the others take over what they tell of them."""
+    flat = weight.flatten(1)
+    kept = torch.ones(flat.shape[1], dtype=torch.bool)
+    kept[dead] = False
+    taken = torch.linalg.solve(damped(seen[kept][:, kept]), seen[kept][:, dead])
+    flat[:, kept] += (flat[:, dead].double() @ taken.T).float()
+    flat[:, dead] = 0
+    weight.copy_(flat.reshape(weight.shape))
+
+
+@contextmanager
+def _restored(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    before = {name: weight.clone() for name, weight in weights.items()}
+    try:
+        yield
+    finally:
+        for name, weight in weights.items():
+            weight.copy_(before[name])

@@ -1,0 +1,1 @@
+"""Simulated int8: ranges, scales, repairs."""

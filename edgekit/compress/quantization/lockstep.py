@@ -1,0 +1,159 @@
+"""Walk the float and the int8 model side by side, node by node, and mend layer by layer.
+
+Each layer is shown what really reaches it in int8, every layer before it mended already, and what
+the float model computes there: one pass, and no layer is mended for an input that it will not get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from edgekit.compress.batches import joined
+from edgekit.compress.graph import WEIGHTED, attribute_at, operator_name, tensor_at
+from edgekit.compress.quantization.simulate import Rounding, Simulation
+from edgekit.recipe.tensors import Inputs
+
+# Of what all inputs together may hold at once, in the largest layer.
+MEMORY_BYTES = 400_000_000
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with weights, as it is met. Parts are batches of one and the same order.
+
+    ``inputs``: what reaches it in int8. ``wanted``: what it computes in the float model.
+    ``compute`` gives its output in int8 as its weight and bias are now, for one of ``inputs``.
+    """
+
+    node: Node
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    rounding: Rounding
+    inputs: list[torch.Tensor]
+    wanted: list[torch.Tensor]
+    compute: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def channel_axis(self) -> int:
+        return 1 if operator_name(self.node).startswith("conv") else -1
+
+
+def walk(simulation: Simulation, data: Sequence[Inputs], mend: Callable[[Layer], None]) -> None:
+    """Call ``mend`` for each layer whose weight is rounded now, in order."""
+    with torch.no_grad():
+        _Walk(simulation, _some(simulation, data), mend).run()
+
+
+def _some(simulation: Simulation, data: Sequence[Inputs]) -> list[Inputs]:
+    """As many inputs, evenly spread, as fit in memory all at once; in batches where that works."""
+    largest = max(
+        (
+            getattr(node.meta.get("val"), "numel", lambda: 0)() * 4
+            for node in simulation.graph.graph.nodes
+        ),
+        default=0,
+    )
+    count = min(len(data), max(8, MEMORY_BYTES // max(1, largest)))
+    step = len(data) / count
+    chosen = [data[int(index * step)] for index in range(count)]
+    if not simulation.batches(data):
+        return chosen
+    return [joined(chosen[start : start + BATCH]) for start in range(0, len(chosen), BATCH)]
+
+
+Values = list[Any]
+
+
+class _Walk:
+    def __init__(
+        self, simulation: Simulation, parts: list[Inputs], mend: Callable[[Layer], None]
+    ) -> None:
+        self.simulation, self.parts, self.mend = simulation, parts, mend
+        self.floats: dict[Node, Values] = {}
+        self.int8: dict[Node, Values] = {}
+        # mending edits the weights that the float model reads too
+        self.original = {
+            node: tensor_at(simulation.graph, node).clone()
+            for node in simulation.graph.graph.nodes
+            if node.op == "get_attr"
+            and isinstance(attribute_at(simulation.graph, node), torch.Tensor)
+        }
+
+    def run(self) -> None:
+        nodes = list(self.simulation.graph.graph.nodes)
+        last = {value: node for node in nodes for value in node.all_input_nodes}
+        inputs = iter(zip(*self.parts, strict=True))
+        for node in nodes:
+            if node.op == "placeholder":
+                self.floats[node] = self.int8[node] = list(next(inputs))
+            elif node.op == "get_attr":
+                value = attribute_at(self.simulation.graph, node)
+                self.floats[node] = [self.original.get(node, value)] * len(self.parts)
+                self.int8[node] = [value] * len(self.parts)
+            elif node.op == "call_module":
+                rounding = self.simulation.roundings[node.name]
+                behind = node.all_input_nodes[0]
+                self.floats[node] = self.floats[behind]
+                self.int8[node] = [rounding(value) for value in self.int8[behind]]
+            elif node.op == "call_function":
+                self.floats[node] = self._computed(node, self.floats)
+                self._mend(node)
+                self.int8[node] = self._computed(node, self.int8)
+            for value in node.all_input_nodes:
+                if last[value] is node and value.op != "get_attr":
+                    self.floats.pop(value, None)
+                    self.int8.pop(value, None)
+
+    def _computed(self, node: Node, values: dict[Node, Values]) -> Values:
+        return [self._call(node, values, part) for part in range(len(self.parts))]
+
+    def _call(self, node: Node, values: dict[Node, Values], part: int) -> Any:
+        arguments, keywords = torch.fx.map_arg(
+            (node.args, node.kwargs), lambda value: values[value][part]
+        )
+        return node.target(*arguments, **keywords)  # type: ignore[operator]
+
+    def _mend(self, node: Node) -> None:
+        if operator_name(node) not in WEIGHTED or len(node.args) < 2:
+            return
+        value, weight = node.args[0], node.args[1]
+        if not isinstance(weight, Node) or weight.name not in self.simulation.roundings:
+            return
+        rounding = self.simulation.roundings[weight.name]
+        behind = weight.all_input_nodes[0]
+        if not rounding.on or rounding.steps is None or behind.op != "get_attr":
+            return
+        bias: Any = node.args[2] if len(node.args) > 2 else None
+        own = isinstance(bias, Node) and bias.op == "get_attr"
+        tensor = tensor_at(self.simulation.graph, behind)
+
+        def compute(given: torch.Tensor) -> torch.Tensor:
+            rest = (
+                [attribute_at(self.simulation.graph, bias), *node.args[3:]]
+                if own
+                else node.args[2:]
+            )
+            result = node.target(given, rounding(tensor), *rest, **node.kwargs)  # type: ignore[operator]
+            assert isinstance(result, torch.Tensor)
+            return result
+
+        assert isinstance(value, Node)
+        self.mend(
+            Layer(
+                node=node,
+                weight=tensor,
+                bias=tensor_at(self.simulation.graph, bias) if own else None,
+                rounding=rounding,
+                inputs=self.int8[value],
+                wanted=self.floats[node],
+                compute=compute,
+            )
+        )
+        # what it computes now, with its weight as it is stored
+        self.int8[weight] = [rounding(tensor)] * len(self.parts)

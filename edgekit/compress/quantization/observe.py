@@ -1,0 +1,185 @@
+"""The range of each value, from what it was seen to be: four ways, and what follows counts.
+
+The range decides everything: values beyond it are cut off, values inside share 256 steps. How far
+to cut is chosen by the error that is left after the activation that follows (which may cut off
+what the range would have covered), as M. Nagel et al. describe for the plain error in "A White
+Paper on Neural Network Quantization" (2021, arXiv:2106.08295), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import Node
+
+from edgekit.compress.graph import is_elementwise
+from edgekit.compress.quantization.affine import Grid, Steps, check_finite, range_of, steps_for
+from edgekit.compress.quantization.simulate import Point, Simulation, nowhere, rounded, tapping
+from edgekit.plan import Observer
+from edgekit.recipe.tensors import Inputs
+
+SAMPLES_PER_VALUE = 2048
+MAX_SAMPLES = 50_000
+# Tried ranges: so many shares of the widest, on each side; first every fourth of them.
+SHARES, COARSE = 40, 4
+PERCENTILE = 99.9
+
+
+@dataclass
+class Seen:
+    """What passed one point: the extremes of all values, and every n-th value of each input.
+
+    ``second`` and ``last``: the highest magnitude of each slice along the second axis (images) and
+    along the last.
+    """
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    samples: list[torch.Tensor] = field(default_factory=list)
+    second: torch.Tensor | None = None
+    last: torch.Tensor | None = None
+
+    def add(self, value: torch.Tensor) -> None:
+        value = value.detach().float()
+        flat = value.reshape(-1)
+        if not len(flat):
+            return
+        low, high = (float(bound) for bound in flat.aminmax())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        wanted = SAMPLES_PER_VALUE * (len(value) if value.dim() else 1)
+        step = max(1, len(flat) // wanted)
+        self.samples.append(flat[:: step | 1].clone())
+        if value.dim() > 1:
+            magnitude = value.abs()
+            self.second = _highest(self.second, magnitude, 1)
+            self.last = _highest(self.last, magnitude, value.dim() - 1)
+
+    def all(self) -> torch.Tensor:
+        flat = torch.cat(self.samples)
+        flat = flat[:: max(1, len(flat) // MAX_SAMPLES)]
+        return torch.cat([flat, torch.tensor([self.low, self.high])])
+
+
+def _highest(before: torch.Tensor | None, value: torch.Tensor, axis: int) -> torch.Tensor:
+    now = value.amax([other for other in range(value.dim()) if other != axis])
+    return now if before is None else torch.maximum(before, now)
+
+
+def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
+    """What passes each point of activations while the float model runs on ``data``.
+
+    Raises RecipeError: a value is NaN or infinite.
+    """
+    seen = {name: Seen() for name, p in simulation.points.items() if p.kind == "activations"}
+
+    def tap(point: Point) -> Callable[[torch.Tensor], None] | None:
+        return seen[point.name].add if point.name in seen else None
+
+    with simulation.rounding(nowhere), tapping(simulation, tap):
+        simulation.run(data)
+    for name, found in seen.items():
+        extremes = torch.tensor([found.low, found.high])
+        check_finite(extremes, f"what {simulation.points[name].layer or 'the model'} computes")
+    return seen
+
+
+def set_weight_steps(simulation: Simulation) -> None:
+    """Lowest to highest: a weight that is cut off is a wrong weight for every input."""
+    for group, points in simulation.groups.items():
+        point = points[0]
+        if point.kind == "weights":
+            low, high = range_of(simulation.weight(point).detach(), point.axis)
+            simulation.set_steps(group, steps_for(low, high, point.grid, point.axis))
+
+
+def set_activation_steps(simulation: Simulation, seen: dict[str, Seen], observer: Observer) -> None:
+    for group, points in simulation.groups.items():
+        if points[0].kind == "activations":
+            known = [point for point in points if seen[point.name].samples]
+            if known:
+                simulation.set_steps(group, _steps(simulation, known, seen, observer))
+
+
+def _steps(
+    simulation: Simulation, points: list[Point], seen: dict[str, Seen], observer: Observer
+) -> Steps:
+    grid = points[0].grid
+    low = min(seen[point.name].low for point in points)
+    high = max(seen[point.name].high for point in points)
+    if observer == "min_max":
+        return _at(low, high, grid)
+    parts = [seen[point.name].all() for point in points]
+    if observer == "percentile":
+        values = torch.cat(parts)
+        cut = (100 - PERCENTILE) / 100
+        return _at(float(values.quantile(cut)), float(values.quantile(1 - cut)), grid)
+    follows = observer == "mse_after_activation"
+    after = [_following(simulation, point) if follows else _unchanged for point in points]
+    return _least_error(list(zip(parts, after, strict=True)), low, high, grid)
+
+
+def _at(low: float, high: float, grid: Grid) -> Steps:
+    return steps_for(torch.tensor(low), torch.tensor(high), grid)
+
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _unchanged(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def _following(simulation: Simulation, point: Point) -> Function:
+    """The function that alone sees the value rounded here, element by element."""
+    users = list(simulation.node(point.name).users)
+    if len(users) != 1 or not is_elementwise(users[0]):
+        return _unchanged
+    node: Node = users[0]
+
+    def function(value: torch.Tensor) -> torch.Tensor:
+        return node.target(value, *node.args[1:], **node.kwargs)  # type: ignore[operator, no-any-return]
+
+    return function
+
+
+def _least_error(
+    parts: list[tuple[torch.Tensor, Function]], low: float, high: float, grid: Grid
+) -> Steps:
+    """Narrow the range from either side, in turn, as long as the error falls."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    wanted = [after(values) for values, after in parts]
+
+    def error(low: float, high: float) -> float:
+        steps = _at(low, high, grid)
+        total = 0.0
+        for (values, after), expected in zip(parts, wanted, strict=True):
+            total += float((after(rounded(values, steps)) - expected).square().mean())
+        return total
+
+    best = error(low, high)
+    for _ in range(2):
+        for side in ("low", "high"):
+            tried = {
+                number: (number / SHARES * low, high)
+                if side == "low"
+                else (low, number / SHARES * high)
+                for number in range(1, SHARES + 1)
+            }
+            least, at = _least(error, tried)
+            if least < best:
+                best, (low, high) = least, tried[at]
+    return _at(low, high, grid)
+
+
+def _least(
+    error: Callable[[float, float], float], ranges: dict[int, tuple[float, float]]
+) -> tuple[float, int]:
+    """The least error of 1 to SHARES: every COARSE-th is tried, then those around the best."""
+    errors = {number: error(*ranges[number]) for number in range(COARSE, SHARES + 1, COARSE)}
+    near = min(errors, key=errors.__getitem__)
+    around = range(max(1, near - COARSE + 1), min(SHARES, near + COARSE - 1) + 1)
+    errors |= {number: error(*ranges[number]) for number in around if number not in errors}
+    at = min(errors, key=errors.__getitem__)
+    return errors[at], at

@@ -1,0 +1,1 @@
+"""The JSON documents that commands print (contract: edgekit/schemas/contract.schema.json)."""

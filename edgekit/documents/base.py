@@ -1,0 +1,45 @@
+"""What every document shares: canonical JSON, the base class, the document of an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgekit.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_MISSED, EdgekitError
+from edgekit.version import __version__
+
+EXIT_OF_VERDICT = {"fits": EXIT_DONE, "missed": EXIT_MISSED, "unknown": EXIT_INCONCLUSIVE}
+
+
+def canonical_json(data: Any) -> bytes:
+    """The one way equal data becomes equal bytes: sorted keys, no spaces, UTF-8, a last newline."""
+    text = json.dumps(
+        data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+class Document(BaseModel):
+    """Base of all documents; ``schema`` is written without pydantic's underscore."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    schema_: str = Field(alias="schema")
+    edgekit: str = Field(default_factory=lambda: __version__)
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
+
+
+def error_document(error: EdgekitError) -> str:
+    """The document of an error, for ``--json``."""
+    document = {
+        "schema": "edgekit.error/1",
+        "edgekit": __version__,
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

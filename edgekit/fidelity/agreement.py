@@ -1,0 +1,242 @@
+"""How near two sets of outputs are, and the contract's rules of parity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.documents.measure import Agreement
+from edgekit.fidelity.comparison import CONSTANT_ERROR, HARDLY_VARIES
+from edgekit.fidelity.groups import MAX_GROUPS, Array, Floats, Noise, Spread
+from edgekit.program import MovedBySteps
+
+FLOAT_TOLERANCE = 1e-3
+MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
+# As near to the float model: at most so much further away. Noise of few elements scatters: of n,
+# the ratio of two equal noises is nearly always within GROUP_SCATTER_DB / sqrt(n), which a group
+# gets on top; more than NEARLY_GROUP_DB in all only where it still tells apart what varies, with
+# MIN_KEPT_DB (a constant, swapped or negated group: 0 dB or less).
+NEARLY_DB, GROUP_SCATTER_DB, NEARLY_GROUP_DB, MIN_KEPT_DB = 1.0, 30.0, 3.0, 3.0
+DEVICE_FLOAT_TOLERANCE = 1e-4
+DEVICE_STEPS = 2
+MIN_GROUP_ELEMENTS = 32
+# JSON knows no infinity: what stands for "no number agrees".
+WORST_DIFF = 3.4e38
+WORST_SQNR_DB = -300.0
+
+
+class OutputAgreement:
+    """Accumulates one output over all compared inputs, in float64."""
+
+    def __init__(self) -> None:
+        self.max_abs_diff = 0.0
+        self.max_abs_reference = 0.0
+        self._signal = 0.0
+        self._noise = 0.0
+
+    def add(self, actual: Array, reference: Array) -> None:
+        """Add one comparison of flat arrays. Equal NaNs and infinities count as equal."""
+        if actual.size != reference.size:
+            self.max_abs_diff, self._noise = WORST_DIFF, math.inf
+            return
+        a, b = actual.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        finite = np.isfinite(b)
+        self._signal += float(np.square(b[finite]).sum())
+        self.max_abs_reference = max(
+            self.max_abs_reference, float(np.abs(b[finite]).max(initial=0.0))
+        )
+        if same.all():
+            return
+        difference = np.abs(a[~same] - b[~same])
+        if not np.isfinite(difference).all():
+            self.max_abs_diff, self._noise = WORST_DIFF, math.inf
+            return
+        self.max_abs_diff = max(self.max_abs_diff, float(difference.max()))
+        self._noise += float(np.square(difference).sum())
+
+    @property
+    def relative_diff(self) -> float:
+        """max|a-b| / max|b|"""
+        if self.max_abs_diff == 0:
+            return 0.0
+        return self.max_abs_diff / self.max_abs_reference if self.max_abs_reference else math.inf
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal to noise; None where bit-equal, the largest number that JSON takes never."""
+        if self._noise == 0:
+            return None
+        if self._signal == 0 or math.isinf(self._noise):
+            return WORST_SQNR_DB
+        return max(WORST_SQNR_DB, 10 * math.log10(self._signal / self._noise))
+
+
+class OutputsAgreement:
+    """Accumulates all outputs of a model; the worst output counts."""
+
+    def __init__(self, output_count: int) -> None:
+        self.outputs = [OutputAgreement() for _ in range(output_count)]
+        self.compared = 0
+
+    def add(self, actual: Sequence[Array], reference: Sequence[Array]) -> None:
+        for output, a, b in zip(self.outputs, actual, reference, strict=True):
+            output.add(a, b)
+        self.compared += 1
+
+    def worst(self) -> Agreement:
+        levels = [output.sqnr_db for output in self.outputs if output.sqnr_db is not None]
+        return Agreement(
+            max_abs_diff=max((output.max_abs_diff for output in self.outputs), default=0.0),
+            sqnr_db=min(levels, default=None),
+        )
+
+    @property
+    def worst_relative_diff(self) -> float:
+        return max((output.relative_diff for output in self.outputs), default=0.0)
+
+
+class QuantizedAgreement:
+    """An int8 artifact, the quantized model that it was lowered from, and the float model.
+
+    Rounding many layers is chaotic: two right implementations of one quantized network may differ
+    by as much as either does from the float model. So an output passes where the artifact is near
+    its reference (SQNR >= 20 dB), or as near to the float model as the reference is. The same is
+    asked of each group of it (groups.py), by what varies over the inputs.
+    """
+
+    def __init__(self, batched: Sequence[bool]) -> None:
+        self._outputs = [_QuantizedOutput(one) for one in batched]
+
+    def add(
+        self, actual: Sequence[Array], reference: Sequence[Array], floats: Sequence[Array]
+    ) -> None:
+        for output, *three in zip(self._outputs, actual, reference, floats, strict=True):
+            output.add(*three)
+
+    @property
+    def passes(self) -> bool:
+        return all(output.passes for output in self._outputs)
+
+
+class _QuantizedOutput:
+    def __init__(self, batched: bool) -> None:
+        self._near, self._far, self._base = Noise(batched), Noise(batched), Noise(batched)
+        self._reference = Spread(batched)
+        self._whole_numbers = False
+
+    def add(self, actual: Array, reference: Array, floats: Array) -> None:
+        # indices of classes: one that differs by rounding may differ by any number
+        self._whole_numbers = not np.issubdtype(reference.dtype, np.floating)
+        floats = _where_finite(floats, reference)
+        self._near.add(actual, reference)
+        self._far.add(actual, floats)
+        self._base.add(reference, floats)
+        self._reference.add(reference)
+
+    @property
+    def passes(self) -> bool:
+        near, far, base = (noise.energy for noise in (self._near, self._far, self._base))
+        if not math.isfinite(near.whole):  # a number where the reference has none, or none
+            return False
+        size, varying = self._reference.magnitude, self._reference.varying
+        whole = near.whole <= size.whole * _ratio(MIN_SQNR_DB)
+        whole = whole or far.whole <= base.whole / _ratio(NEARLY_DB)
+        if self._whole_numbers:
+            return whole
+        return whole and all(
+            _group_passes(
+                values, varying.groups[axis], size.groups[axis], far.groups[axis],
+                base.groups[axis], near.elements(axis),
+            )
+            for axis, values in near.groups.items()
+        )  # fmt: skip
+
+
+def _where_finite(floats: Array, reference: Array) -> Array:
+    """The reference's own value where one of the two is no finite number: there it is no distance
+    to the float model (infinite to both, any artifact would be as near), and an artifact is held
+    against the reference alone.
+    """
+    return np.where(np.isfinite(floats) & np.isfinite(reference), floats, reference)
+
+
+def _group_passes(
+    near: Floats, varying: Floats, size: Floats, far: Floats, base: Floats, elements: int
+) -> bool:
+    """Of each group. What hardly varies is held against its size: where it varies more, a constant
+    could be within a percent of its size and tell nothing apart.
+    """
+    allowed_db = NEARLY_DB + GROUP_SCATTER_DB / math.sqrt(max(1, elements))
+    kept = far <= varying * _ratio(MIN_KEPT_DB)
+    fine = near <= varying * _ratio(MIN_GROUP_SQNR_DB)
+    fine |= (varying <= HARDLY_VARIES**2 * size) & (near <= size * CONSTANT_ERROR**2)
+    fine |= far <= base / _ratio(min(allowed_db, NEARLY_GROUP_DB))
+    fine |= kept & (far <= base / _ratio(allowed_db))
+    return bool(fine.all())
+
+
+def _ratio(level_db: float) -> float:
+    """Noise to signal at so many dB."""
+    return float(10 ** (-level_db / 10))
+
+
+def float_passes(agreement: OutputsAgreement) -> bool:
+    """A float artifact against the eager model: max|a-b| / max|b| <= 1e-3, per output."""
+    return agreement.worst_relative_diff <= FLOAT_TOLERANCE
+
+
+def device_passes(
+    actual: Sequence[Array], golden: Sequence[Array], steps: Sequence[Floats | float | None]
+) -> bool:
+    """On a device against the golden outputs: int8 within two steps, float (step None) within 1e-4
+    of the largest. ``steps``: of the output's scale, or one for each element (``group_steps``).
+    """
+    return all(output_passes(a, b, step) for a, b, step in zip(actual, golden, steps, strict=True))
+
+
+def output_passes(actual: Array, golden: Array, step: Floats | float | None) -> bool:
+    if actual.size != golden.size:
+        return False
+    a, b = actual.astype(np.float64).ravel(), golden.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore"):
+        difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    if step is not None:
+        allowed = DEVICE_STEPS * np.asarray(step).ravel() * (1 + 1e-6)
+    else:
+        largest = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+        allowed = np.asarray(DEVICE_FLOAT_TOLERANCE * largest)
+    return bool((difference <= allowed).all())
+
+
+def last_steps(golden: Array, shape: Sequence[int], stride: int, moved: MovedBySteps) -> Floats:
+    """What stands for one int8 step where it is known how far steps inside the model move each
+    group: an element as far as the least that is moved of the groups that it is in, and no less
+    than ``group_steps`` has it. ``golden``: every ``stride``-th element.
+    """
+    most = np.full(tuple(shape), moved.whole)
+    for axis, values in moved.groups.items():
+        sizes = [-1 if other == axis else 1 for other in range(most.ndim)]
+        most = np.minimum(most, np.reshape(values, sizes))
+    known = group_steps(golden, shape if stride == 1 else golden.shape)
+    found: Floats = np.maximum(most.ravel()[::stride], known.ravel())
+    return found
+
+
+def group_steps(golden: Array, shape: Sequence[int]) -> Floats:
+    """What stands for one int8 step of each element, where an output's last operator is float: a
+    255th of the range of the output, or of the narrowest of its groups that the element is in, and
+    never less than float artifacts may differ by. Groups of few elements have no range.
+    """
+    values = golden.astype(np.float64).reshape(shape)
+    values = np.where(np.isfinite(values), values, 0.0)
+    steps = np.full(values.shape, (values.max() - values.min()) / 255 if values.size else 0.0)
+    for axis, length in enumerate(values.shape):
+        if 1 < length <= MAX_GROUPS and values.size >= length * MIN_GROUP_ELEMENTS:
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            high, low = (f(values, axis=others, keepdims=True) for f in (np.max, np.min))
+            least = DEVICE_FLOAT_TOLERANCE / DEVICE_STEPS * np.maximum(high, -low)
+            steps = np.minimum(steps, np.maximum((high - low) / 255, least))
+    return steps

@@ -1,0 +1,1 @@
+"""What this host has: doctor's findings, installed packages."""

@@ -1,0 +1,307 @@
+"""What of this host edgekit can use: what is there, what is missing, the command that installs it.
+
+Works where nothing but edgekit's base is installed; torch and the like are tried in a process of
+their own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from edgekit.cache import cache_folder, usage
+from edgekit.device.local import LocalTransport
+from edgekit.device.qemu import find_emulator, find_sysroot
+from edgekit.documents.host import Finding
+from edgekit.errors import EdgekitError, RuntimeFailure, SettingError, TargetError
+from edgekit.host.packages import (
+    examine,
+    has_pip,
+    installed_version,
+    pins,
+)
+from edgekit.measure import emulated as emulation
+from edgekit.progress import Progress
+from edgekit.runtimes.executorch.native import GLIBC, runner_folder
+from edgekit.runtimes.executorch.wheel import fetched_folder
+from edgekit.settings import read_layers, user_file
+from edgekit.target import (
+    Architecture,
+    Target,
+    built_in_folder,
+    host_architecture,
+    read_target,
+    target_files,
+)
+
+BUILD = "building"
+HERE = "running here"
+SSH = "deploying"
+IMAGES = "recipes with images"
+BASE = {"numpy": (BUILD, HERE), "paramiko": (SSH,)}
+EXTRA = {
+    "torch": (BUILD,),
+    "executorch": (BUILD,),
+    "torchao": (BUILD,),
+    "ziglang": (BUILD,),
+    "pillow": (IMAGES,),
+}
+# The target that a build is held to be possible for, or not.
+REFERENCE = "x86"
+# Those that the pinned executorch has wheels for, from edgekit's own least on.
+PYTHONS = SpecifierSet(">=3.11,<3.15")
+
+
+@dataclass(frozen=True)
+class HostFindings:
+    """``host``: this host's architecture, None where edgekit has no runtime for it.
+    ``architectures``: those of all targets.
+    """
+
+    findings: tuple[Finding, ...]
+    host: Architecture | None
+    architectures: tuple[Architecture, ...]
+
+
+def look_at_host(progress: Progress) -> HostFindings:
+    """Look at everything. Raises EdgekitError only where edgekit itself is not installed."""
+    known = pins()
+    host = _host_architecture()
+    targets, of_targets = _read_targets()
+    architectures = sorted({target.architecture for target in targets})
+    with progress.stage("trying numpy, paramiko, torch, executorch and what they need"):
+        packages = [*examine(BASE, known), *examine(EXTRA, known)]
+    findings = (
+        _host(host),
+        _python(),
+        _pip(),
+        *packages,
+        *(_other_wheel(other) for other in architectures if other != host),
+        *([_own_libraries(host)] if host else []),
+        *(row for other in architectures if other != host for row in _emulated(other, targets)),
+        _ssh_client(),
+        _temporary_folder(),
+        _cache(architectures),
+        _settings(),
+        *of_targets,
+    )
+    return HostFindings(findings, host, tuple(architectures))
+
+
+def building(architecture: Architecture) -> str:
+    return f"building for {architecture}"
+
+
+def checking(architecture: Architecture) -> str:
+    return f"checking {architecture}"
+
+
+def _host_architecture() -> Architecture | None:
+    try:
+        return host_architecture() if platform.system() == "Linux" else None
+    except RuntimeFailure:
+        return None
+
+
+def _host(architecture: Architecture | None) -> Finding:
+    detail = f"{platform.system()} {platform.machine()}"
+    if architecture is None:
+        detail += "; needs Linux on x86_64 or aarch64"
+    status = "ok" if architecture else "broken"
+    return Finding(name="host", status=status, detail=detail, needed_for=(BUILD, HERE))
+
+
+def _python() -> Finding:
+    detail = f"{platform.python_version()}, {sys.executable}"
+    if PYTHONS.contains(platform.python_version(), prereleases=True):
+        return Finding(name="Python", status="ok", detail=detail, needed_for=(BUILD,))
+    return Finding(
+        name="Python",
+        status="wrong_version",
+        detail=f"{detail}; needs {PYTHONS}",
+        needed_for=(BUILD,),
+    )
+
+
+def _pip() -> Finding:
+    if has_pip():
+        return Finding(name="pip", status="ok", detail=installed_version("pip") or "")
+    return Finding(
+        name="pip",
+        status="missing",
+        detail="the commands below need it, and fetching another architecture's runtime",
+        command=shlex.join([sys.executable, "-m", "ensurepip"]),
+    )
+
+
+def _other_wheel(architecture: Architecture) -> Finding:
+    """The other architecture's executorch: headers and libraries for its runner."""
+    folder = fetched_folder(architecture)
+    fetch = [sys.executable, "-m", "edgekit.runtimes.executorch.wheel", architecture]
+    is_there = os.access(folder, os.R_OK | os.X_OK)
+    return Finding(
+        name=f"executorch ({architecture})",
+        status="ok" if is_there else "missing",
+        detail="fetched" if is_there else "18 MB; the first build for it fetches it",
+        needed_for=(building(architecture),),
+        command=None if is_there else shlex.join(fetch),
+    )
+
+
+def _own_libraries(architecture: Architecture) -> Finding:
+    return _libraries(
+        architecture,
+        native=True,
+        needed_for=(BUILD, HERE),
+        command=_apt_install("libc6 libstdc++6"),
+    )
+
+
+def _libraries(
+    architecture: Architecture, *, native: bool, needed_for: tuple[str, ...], command: str
+) -> Finding:
+    """Found as the emulated check finds them."""
+    name = f"C++ library ({architecture})"
+    found = find_sysroot(architecture, native)
+    if found is None:
+        detail = "libc.so.6, libstdc++.so.6"
+        return Finding(
+            name=name, status="missing", detail=detail, needed_for=needed_for, command=command
+        )
+    detail = f"glibc {_dotted(found.glibc)} in {found.root}"
+    if found.glibc < tuple(int(part) for part in GLIBC.split(".")):
+        return Finding(
+            name=name,
+            status="wrong_version",
+            detail=f"{detail}; needs {GLIBC}: a newer system",
+            needed_for=needed_for,
+        )
+    return Finding(name=name, status="ok", detail=detail, needed_for=needed_for)
+
+
+def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Finding]:
+    """What ``check`` runs the bundles of another architecture with."""
+    name, needed_for = f"qemu-{architecture}", (checking(architecture),)
+    if architecture != "aarch64":
+        detail = "edgekit emulates aarch64 only"
+        return [Finding(name=name, status="not_needed", detail=detail)]
+    libraries = _libraries(
+        architecture, native=False, needed_for=needed_for, command=_apt_install(emulation.PACKAGES)
+    )
+    emulator = find_emulator(architecture)
+    if emulator is None:
+        finding = Finding(
+            name=name,
+            status="missing",
+            detail="QEMU's user mode",
+            needed_for=needed_for,
+            command=_apt_install(emulation.PACKAGES),
+        )
+        return [finding, libraries]
+    cpus = {target.cpu for target in targets if target.architecture == architecture}
+    unknown = sorted(cpus - emulator.cpus)
+    detail = f"{emulator.version}, {emulator.program}"
+    if unknown:
+        detail += f"; it does not know {', '.join(unknown)}: a newer one may"
+    status = "wrong_version" if unknown else "ok"
+    return [Finding(name=name, status=status, detail=detail, needed_for=needed_for), libraries]
+
+
+def _ssh_client() -> Finding:
+    """edgekit speaks SSH itself; the programs are what a configuration may name."""
+    found = shutil.which("ssh")
+    return Finding(
+        name="ssh",
+        status="ok" if found else "not_needed",
+        detail=found or "used only by a ProxyCommand that names it; edgekit speaks SSH itself",
+        command=None if found else _apt_install("openssh-client"),
+    )
+
+
+def _temporary_folder() -> Finding:
+    """Runners are started from there."""
+    needed_for = (BUILD, HERE)
+    name, place = "temporary folder", "none"
+    try:
+        place = tempfile.gettempdir()
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+            program = Path(folder) / "program"
+            program.write_text("#!/bin/sh\nexit 0\n")
+            program.chmod(0o755)
+            LocalTransport().run([str(program)], timeout_s=10)
+    except (OSError, EdgekitError):
+        detail = f"{place} allows no files or no programs: set TMPDIR to a folder that does"
+        return Finding(name=name, status="broken", detail=detail, needed_for=needed_for)
+    return Finding(name=name, status="ok", detail=place, needed_for=needed_for)
+
+
+def _cache(architectures: Iterable[Architecture]) -> Finding:
+    folder = cache_folder()
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            return _unusable_cache(f"{folder} cannot be written")
+        megabytes = sum(size for _, _, size in usage()) / 1e6
+        detail = f"{folder}, {megabytes:.1f} MB"
+        if installed_version("ziglang"):
+            ready = [one for one in architectures if runner_folder(one).is_dir()]
+            detail += f"; compiled runners: {', '.join(ready) or 'none yet'}"
+    except OSError as error:
+        return _unusable_cache(f"{error.filename or folder} cannot be read ({error.strerror})")
+    return Finding(name="cache", status="ok", detail=detail, needed_for=(BUILD,))
+
+
+def _unusable_cache(reason: str) -> Finding:
+    detail = f"{reason}: set XDG_CACHE_HOME to a folder that you can read and write"
+    return Finding(name="cache", status="broken", detail=detail, needed_for=(BUILD,))
+
+
+def _settings() -> Finding:
+    """The user's configuration, ./edgekit.toml and the environment, as a build reads them."""
+    folder = user_file().parent
+    try:
+        read_layers({})
+    except SettingError as error:
+        return _broken("configuration", error, BUILD)
+    if not folder.is_dir():
+        detail = f"{folder} does not exist: nothing is set there"
+        return Finding(name="configuration", status="not_needed", detail=detail)
+    return Finding(name="configuration", status="ok", detail=str(folder), needed_for=(BUILD,))
+
+
+def _read_targets() -> tuple[list[Target], list[Finding]]:
+    """All that can be read. One that cannot is in the way of its own builds only, save x86."""
+    reference = (built_in_folder() / f"{REFERENCE}.toml").resolve()
+    good, bad = [], []
+    paths = {path.resolve() for path in (reference, *target_files().values())}
+    for path in sorted(paths, key=lambda path: path.name):
+        try:
+            good.append(read_target(path))
+        except TargetError as error:
+            purpose = BUILD if path == reference else f"building for {path.stem}"
+            bad.append(_broken(f"target {path.stem}", error, purpose))
+    names = ", ".join(dict.fromkeys(target.name for target in good))
+    return good, [Finding(name="targets", status="ok", detail=names, needed_for=(BUILD,)), *bad]
+
+
+def _broken(name: str, error: EdgekitError, purpose: str) -> Finding:
+    detail = " ".join(error.message.split())
+    return Finding(name=name, status="broken", detail=detail, needed_for=(purpose,))
+
+
+def _apt_install(packages: str) -> str:
+    """Debian's command, and that of the systems made from it."""
+    return f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}"
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)

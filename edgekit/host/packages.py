@@ -1,0 +1,203 @@
+"""Which Python packages this environment has, against edgekit's own pins, and whether they work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from edgekit.documents.host import Finding
+from edgekit.documents.verdict import Status
+from edgekit.errors import EdgekitError, MissingExtraError
+
+EXTRA = "executorch"
+IMPORT_LIMIT_S = 180.0
+# What edgekit itself uses of a package. torch hides a numpy that does not fit it until an array
+# is asked for.
+STATEMENTS = {
+    "numpy": "import numpy",
+    "paramiko": "import paramiko",
+    "torch": "import torch; torch.zeros(1).numpy()",
+    "torchao": "from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e",
+    "executorch": (
+        "from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner"
+    ),
+    "pillow": "import PIL.Image",
+    "ziglang": (
+        "import subprocess, sys; "
+        "subprocess.run([sys.executable, '-m', 'ziglang', 'version'], check=True)"
+    ),
+}
+# Runs in another process, for an import may end it. One line of JSON before and after each
+# statement, apart from what the packages print.
+PROBE = """
+import json, os, sys, warnings
+warnings.simplefilter("ignore")
+out = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+for name, statement in json.loads(sys.argv[1]).items():
+    print(json.dumps([name, None]), file=out, flush=True)
+    try:
+        exec(statement, {})
+        said = ""
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+    print(json.dumps([name, said]), file=out, flush=True)
+"""
+
+
+class Trouble(NamedTuple):
+    """Why a package does not work, and whether installing it again may mend that."""
+
+    said: str
+    is_its_own: bool = True
+
+
+def pins() -> dict[str, Requirement]:
+    """What edgekit and its extra for building require, by the package's name in small letters.
+
+    Raises EdgekitError where edgekit was not installed, but is run from a folder.
+    """
+    try:
+        lines = requires("edgekit") or []
+    except PackageNotFoundError:
+        raise EdgekitError(
+            "this edgekit is run from a folder and is not installed in this environment",
+            pip_install(["-e", "."]) + "  # in the folder with edgekit's pyproject.toml",
+        ) from None
+    wanted = [Requirement(line) for line in lines]
+    return {
+        requirement.name.lower(): requirement
+        for requirement in wanted
+        if requirement.marker is None or requirement.marker.evaluate({"extra": EXTRA})
+    }
+
+
+def examine(
+    purposes: Mapping[str, tuple[str, ...]], known: Mapping[str, Requirement]
+) -> list[Finding]:
+    """A finding for each package that is required. Those that are missing share one command, for
+    pip must choose the versions of all of them together.
+    """
+    names = [name for name in purposes if name in known]
+    errors = import_errors([name for name in names if installed_version(name)])
+    found = {name: _judge(known[name], errors.get(name)) for name in names}
+    mendable = {
+        name: status
+        for name, (status, _) in found.items()
+        if status != "broken" or errors[name].is_its_own
+    }
+
+    def pinned(*statuses: Status) -> list[str]:
+        return [_pinned(known[name]) for name, status in mendable.items() if status in statuses]
+
+    install = pip_install(pinned("missing", "wrong_version"))
+    again = pip_install(["--force-reinstall", "--no-deps", *pinned("broken")])
+    commands: dict[Status, str] = {"missing": install, "wrong_version": install, "broken": again}
+    return [
+        Finding(
+            name=known[name].name,
+            status=status,
+            detail=detail,
+            needed_for=purposes[name],
+            command=commands.get(status) if name in mendable else None,
+        )
+        for name, (status, detail) in found.items()
+    ]
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def require_torch(what: str) -> None:
+    """Raises MissingExtraError where ``what`` cannot be done for want of torch."""
+    if installed_version("torch") is None:
+        raise MissingExtraError(what, EXTRA)
+
+
+def pip_install(arguments: Iterable[str]) -> str:
+    """The command for this very environment."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *arguments])
+
+
+def has_pip() -> bool:
+    return importlib.util.find_spec("pip") is not None
+
+
+def import_errors(names: Iterable[str]) -> dict[str, Trouble]:
+    """What went wrong when each package was used a little; nothing for those that work.
+
+    One process tries all of them, for most import torch. Where a package ends it, another tries
+    the rest. Where one does not come back in time the rest stay untried, and are said to be.
+    """
+    waiting = list(names)
+    found: dict[str, Trouble] = {}
+    while waiting:
+        said, code = _probe(waiting)
+        found |= {name: Trouble(_first_line(text)) for name, text in said.items() if text}
+        waiting = [name for name in waiting if said.get(name) is None]
+        if waiting:
+            last, *waiting = waiting
+            found[last] = Trouble(_ending(code), is_its_own=code is not None)
+            if code is None:
+                untried = Trouble(f"not tried: {last} before it took too long", is_its_own=False)
+                return found | dict.fromkeys(waiting, untried)
+    return found
+
+
+def _probe(names: Iterable[str]) -> tuple[dict[str, str | None], int | None]:
+    """What each said, '' where it works and None where it did not come back; the exit code,
+    None where the time was over.
+    """
+    statements = {name: STATEMENTS[name] for name in names}
+    # -P: a torch.py in the user's folder is not torch
+    command = [sys.executable, "-P", "-c", PROBE, json.dumps(statements)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=IMPORT_LIMIT_S
+        )
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:
+        output, code = (error.stdout or b"").decode(errors="replace"), None
+    return dict(json.loads(line) for line in output.splitlines()), code
+
+
+def _judge(wanted: Requirement, error: Trouble | None) -> tuple[Status, str]:
+    found = installed_version(wanted.name)
+    if found is None:
+        return "missing", f"needs {_range(wanted)}"
+    if not wanted.specifier.contains(found, prereleases=True):
+        return "wrong_version", f"{found}; needs {_range(wanted)}"
+    return ("broken", f"{found}: {error.said}") if error else ("ok", found)
+
+
+def _pinned(requirement: Requirement) -> str:
+    return f"{requirement.name}{_range(requirement)}"
+
+
+def _range(requirement: Requirement) -> str:
+    """The least version first, as people write it."""
+    return ",".join(sorted(map(str, requirement.specifier), reverse=True))
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return f"did not import within {IMPORT_LIMIT_S:g} s: hung, or on a slow machine"
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"importing it ended Python ({name})"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200]

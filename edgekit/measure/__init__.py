@@ -1,0 +1,1 @@
+"""Measuring a bundle: golden inputs, latency statistics, operators, sessions on devices."""

@@ -1,0 +1,129 @@
+"""Two artifacts in turn on one device: which is faster, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
+from edgekit.device.base import Transport
+from edgekit.device.facts.probe import environment_of
+from edgekit.device.scratch import scratch
+from edgekit.errors import RunnerError, StoreError
+from edgekit.measure.latency import ratio_interval
+from edgekit.measure.operators import operator_times
+from edgekit.program import Artifact
+from edgekit.progress import Progress
+from edgekit.runner.client import Installed, measure
+from edgekit.runner.files import RunnerFiles
+
+ROUNDS, RUNS, WARMUP = 8, 20, 3
+
+PROFILED_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two artifacts on one device: latency of the first to the second's, its median and 95 %
+    interval, the second's in milliseconds, peak memory. All None but ``why_not`` where they did
+    not run.
+    """
+
+    ratio: tuple[float, float, float] | None = None
+    second_ms: float = 0.0
+    first_memory_mb: float | None = None
+    second_memory_mb: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The device that ``--device`` named, and the runner's files for it."""
+
+    transport: Transport
+    files: RunnerFiles
+    threads: int
+
+    def race(
+        self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
+    ) -> Race:
+        """Both in turn."""
+        if environment_of(self.transport).emulated is not False:
+            return Race(why_not="the device is emulated, or does not tell")
+        try:
+            with progress.stage(f"timing the two in turn on {self.transport.name}"):
+                return self._race(first, second, inputs)
+        except (RunnerError, StoreError) as error:
+            return Race(why_not=error.message)
+
+    def layer_prices_ms(
+        self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
+    ) -> dict[str, float]:
+        """What each layer takes more in float than quantized, by profiled operators; conversions
+        around a single float layer come on top. Empty where the device cannot tell.
+        """
+        if environment_of(self.transport).emulated is not False:
+            return {}
+        try:
+            with (
+                progress.stage(f"pricing layers on {self.transport.name}"),
+                scratch(self.transport) as place,
+            ):
+                at = self._put(floating, place / "float")
+                floats = self._layer_times_ms(floating, at, inputs)
+                at = self._put(quantized, place / "quantized")
+                int8 = self._layer_times_ms(quantized, at, inputs)
+        except (RunnerError, StoreError) as error:
+            progress.note(f"layers are not priced: {error.message}")
+            return {}
+        return {layer: floats[layer] - int8[layer] for layer in floats.keys() & int8.keys()}
+
+    def _layer_times_ms(
+        self, artifact: Artifact, at: Installed, inputs: list[bytes]
+    ) -> dict[str, float]:
+        reports = [
+            measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads, profile=True)
+            for _ in range(PROFILED_ROUNDS)
+        ]
+        found: dict[str, float] = {}
+        for operator in operator_times(artifact.program, reports)[0]:
+            if operator.layer is not None:
+                found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
+        return found
+
+    def _race(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> Race:
+        with scratch(self.transport) as place:
+            pair = [
+                self._put(artifact, place / name)
+                for name, artifact in (("first", first), ("second", second))
+            ]
+            ratios: list[float] = []
+            seconds_ms: list[float] = []
+            peaks_mb: list[list[float]] = [[], []]
+            for index in range(ROUNDS):
+                times_ms = [0.0, 0.0]
+                for which in (0, 1) if index % 2 == 0 else (1, 0):
+                    report = measure(
+                        pair[which], inputs, runs=RUNS, warmup=WARMUP, threads=self.threads
+                    )
+                    times_ms[which] = float(np.median(report.latencies_ms))
+                    peaks_mb[which].append(report.peak_memory_mb)
+                ratios.append(times_ms[0] / times_ms[1])
+                seconds_ms.append(times_ms[1])
+        own_mb, other_mb = (float(np.median(peaks)) for peaks in peaks_mb)
+        return Race(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)
+
+    def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
+        self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
+        self.transport.put(self.files.runner, place / RUNNER)
+        self.transport.run(["chmod", "755", str(place / RUNNER)])
+        for library in artifact.program.libraries:
+            self.transport.put(self.files.libraries[library], place / LIBRARY_FOLDER / library)
+        with TemporaryDirectory(prefix="edgekit-") as folder:
+            model = Path(folder) / artifact.file_name
+            model.write_bytes(artifact.data)
+            self.transport.put(model, place / artifact.file_name)
+        return Installed(self.transport, place / RUNNER, place / artifact.file_name)

@@ -1,0 +1,91 @@
+"""The golden case: does a device compute what the host did? Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.bundle.manifest import Manifest
+from edgekit.documents.measure import Parity
+from edgekit.errors import ParityError
+from edgekit.fidelity.agreement import OutputsAgreement, device_passes, group_steps, last_steps
+from edgekit.fidelity.groups import Array, Floats
+from edgekit.program import TensorSpec
+from edgekit.runner.client import Installed, Serving
+from edgekit.runner.tensors import decode, every, expand
+
+DEFAULT_RUNS = 60
+DEFAULT_WARMUP = 5
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a bench loads a device. ``timeout_s`` is for each process of the runner."""
+
+    threads: int
+    runs: int = DEFAULT_RUNS
+    warmup: int = DEFAULT_WARMUP
+    timeout_s: float | None = None
+
+
+def golden_inputs(folder: Path, manifest: Manifest) -> list[bytes]:
+    return [
+        expand((folder / path).read_bytes(), spec.byte_count)
+        for path, spec in zip(manifest.golden.inputs, manifest.program.inputs, strict=True)
+    ]
+
+
+def initial_state(folder: Path, manifest: Manifest) -> list[bytes]:
+    """What a sequence starts from; empty of a model without state."""
+    return [(folder / one.initial).read_bytes() for one in manifest.state]
+
+
+def require_golden(
+    folder: Path, manifest: Manifest, installed: Installed, inputs: list[bytes], load: Load
+) -> Parity:
+    """Run the golden inputs on the device. Raises ParityError unless the outputs agree."""
+    with Serving(installed, load.threads, load.timeout_s) as serving:
+        results = serving.infer(inputs)
+    specs, golden = manifest.program.outputs, manifest.golden
+    strides = golden.output_strides
+    actual = [
+        decode(every(data, spec.dtype, stride), spec.dtype)
+        for data, spec, stride in zip(results, specs, strides, strict=True)
+    ]
+    expected = [
+        decode((folder / path).read_bytes(), spec.dtype)
+        for path, spec in zip(golden.outputs, specs, strict=True)
+    ]
+    agreement = OutputsAgreement(len(specs))
+    agreement.add(actual, expected)
+    finished = manifest.plan.precision == "as_is"
+    int8 = manifest.plan.is_quantized or (finished and manifest.program.quantized_operators)
+    steps = [
+        _step(spec, values, stride) if int8 else None
+        for spec, values, stride in zip(specs, expected, strides, strict=True)
+    ]
+    parity = Parity(
+        **agreement.worst().model_dump(),
+        passed=device_passes(actual, expected, steps),
+        reference="the bundle's golden outputs",
+        rule="within 2 steps of the output's scale" if int8 else "max|a-b| / max|b| <= 1e-4",
+        compared=1,
+    )
+    if not parity.passed:
+        raise ParityError(
+            f"the device computes something else than the host did: the outputs differ from "
+            f"{parity.reference} by up to {parity.max_abs_diff:.3g}; required is {parity.rule}",
+            "no measurement was taken: a wrong result's latency is worth nothing",
+        )
+    return parity
+
+
+def _step(spec: TensorSpec, golden: Array, stride: int) -> Floats | float:
+    """One int8 step of an output, or of each of its elements. Of an output too large to be kept
+    whole, every ``stride``-th element is there, and its groups are not known.
+    """
+    if spec.quantization is not None:
+        return spec.quantization.scale
+    if spec.moved is not None:
+        return last_steps(golden, spec.shape, stride, spec.moved)
+    return group_steps(golden, spec.shape if stride == 1 else golden.shape)

@@ -1,0 +1,127 @@
+"""What a bundle really does on a device: parity first, then time and memory. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.budget import Figure, Figures
+from edgekit.bundle.manifest import Manifest
+from edgekit.cost import memory
+from edgekit.device.base import Transport
+from edgekit.device.facts.conditions import Conditions, conditions
+from edgekit.device.facts.probe import environment_of
+from edgekit.device.facts.watch import watch
+from edgekit.documents.measure import LatencySummary, OperatorTime, Parity
+from edgekit.measure.golden import Load, golden_inputs, require_golden
+from edgekit.measure.latency import summarize
+from edgekit.measure.operators import operator_times, runs_of_round
+from edgekit.progress import Progress, Stage
+from edgekit.runner.client import Installed, RunReport, measure
+from edgekit.store.store import installed_on
+
+# A fresh process each: where memory lands differs from start to start, and with it the latency.
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on a device, and under which conditions."""
+
+    parity: Parity
+    latency: LatencySummary
+    load_ms: float
+    peaks_mb: tuple[float, ...]
+    threads: int
+    operators: tuple[OperatorTime, ...]
+    profiled_ms: float | None
+    conditions: Conditions
+
+    def figures(self) -> Figures:
+        """As budgets count them. An emulated device's latency counts for nothing."""
+        found: Figures = {"peak_memory_mb": memory.measured(list(self.peaks_mb))}
+        if self.conditions.before.emulated is False:
+            found["latency_ms"] = Figure(
+                value=self.latency.median, source="measured", interval=self.latency.interval
+            )
+        return found
+
+
+EMULATED = "measured on an emulated device: no evidence of the real one's latency"
+PERHAPS_EMULATED = "the device does not tell whether it is emulated: its latency is no evidence"
+
+
+def why_no_latency(emulated: bool | None) -> str:
+    return EMULATED if emulated else PERHAPS_EMULATED
+
+
+def measure_bundle(
+    folder: Path,
+    manifest: Manifest,
+    peak_memory_mb: float | None,
+    transport: Transport,
+    load: Load,
+    progress: Progress,
+) -> Measurement:
+    """Measure a verified bundle. Raises as bench does."""
+    before = environment_of(transport)
+    installed = installed_on(transport, folder, manifest, peak_memory_mb, progress)
+    inputs = golden_inputs(folder, manifest)
+    with progress.stage("checking parity on the device"):
+        parity = require_golden(folder, manifest, installed, inputs, load)
+    with progress.stage("timing and profiling operators") as stage, watch(transport) as watching:
+        timed, profiled = _rounds(installed, inputs, load, stage)
+    after = environment_of(transport)
+    operators, profiled_ms = operator_times(manifest.program, profiled)
+    return Measurement(
+        parity=parity,
+        latency=summarize([report.latencies_ms for report in timed]),
+        load_ms=sorted(report.load_ms for report in timed)[len(timed) // 2],
+        peaks_mb=tuple(report.peak_memory_mb for report in timed),
+        threads=timed[0].threads,
+        operators=operators,
+        profiled_ms=profiled_ms,
+        conditions=conditions(before, watching.samples, after, _cpu_ms(timed + profiled)),
+    )
+
+
+def environment_dict(found: Measurement) -> dict[str, Any]:
+    """The device as it was before, flat; what changed meanwhile, and what it means, beside it."""
+    seen = found.conditions
+    return {**seen.before.to_dict(), "threads": found.threads, **seen.to_dict()}
+
+
+def _cpu_ms(reports: list[RunReport]) -> float | None:
+    """CPU time of all runners; None where one does not tell."""
+    told = [report.cpu_ms for report in reports if report.cpu_ms is not None]
+    return sum(told) if len(told) == len(reports) else None
+
+
+def _rounds(
+    installed: Installed, inputs: list[bytes], load: Load, stage: Stage
+) -> tuple[list[RunReport], list[RunReport]]:
+    """Timed and profiled processes in turn, so that what changes meanwhile changes both."""
+    timed: list[RunReport] = []
+    profiled: list[RunReport] = []
+    runs = -(-load.runs // ROUNDS)
+    for index in range(ROUNDS):
+        timed.append(_round(installed, inputs, load, runs))
+        times = runs_of_round(timed[0], runs)
+        profiled.append(_round(installed, inputs, load, times, profile=True))
+        stage.advance(index + 1, ROUNDS)
+    return timed, profiled
+
+
+def _round(
+    installed: Installed, inputs: list[bytes], load: Load, runs: int, profile: bool = False
+) -> RunReport:
+    return measure(
+        installed,
+        inputs,
+        runs=runs,
+        warmup=load.warmup,
+        threads=load.threads,
+        timeout_s=load.timeout_s,
+        profile=profile,
+    )

@@ -1,1 +1,0 @@
-"""Measuring: agreement of outputs, latency statistics, the environment of a measurement."""

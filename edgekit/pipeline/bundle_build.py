@@ -1,0 +1,223 @@
+"""THE page: recipe, smaller model, precision, package, measurement, verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.budget import BudgetName, Figure, Figures, Limits
+from edgekit.bundle.manifest import VERDICT, Manifest
+from edgekit.bundle.verdict import Record, verdict_document
+from edgekit.bundle.write import drafting
+from edgekit.cost import memory
+from edgekit.device.base import Transport
+from edgekit.documents.verdict import CompressionStep, VerdictDocument
+from edgekit.measure.duel import Arena
+from edgekit.measure.golden import Load, golden_inputs
+from edgekit.measure.session import environment_dict, measure_bundle, why_no_latency
+from edgekit.plan import Effort, Options, Plan, PrecisionChoice
+from edgekit.progress import Progress
+from edgekit.runner.client import Installed, Serving, measure
+from edgekit.runner.files import RunnerFiles
+from edgekit.runtimes.base import Runtime
+from edgekit.target import Target, host_architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgekit.pipeline.result import Built
+    from edgekit.plan import Training
+    from edgekit.recipe.recipe import Recipe
+
+MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
+
+NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
+
+
+@dataclass
+class Clock:
+    """Seconds each part of a build took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class BundleBuild:
+    """One build's fixed surroundings, so that its steps need not hand them on."""
+
+    engine: Runtime
+    target: Target
+    limits: Limits
+    transport: Transport | None
+    progress: Progress
+    clock: Clock
+    options: Options
+
+    def run(
+        self,
+        recipe: Recipe,
+        calibration: Path | None,
+        wanted: Plan | PrecisionChoice,
+        name: str,
+        folder: Path,
+    ) -> VerdictDocument:
+        """Recipe, ladder (or a plan as it stands), bundle."""
+        from edgekit.pipeline.model.context import Tools
+        from edgekit.pipeline.model.fingerprint import Fingerprint
+        from edgekit.pipeline.model.subject import read_subject
+        from edgekit.pipeline.plans import base_plan, for_subject, int8_training
+        from edgekit.pipeline.precision.float_accuracy import judged
+        from edgekit.pipeline.precision.ladder import Request, climb, replay
+        from edgekit.pipeline.result import built
+        from edgekit.pipeline.shrink.shrink import points_lost, smaller
+
+        options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
+        with self.clock.timed("recipe"):
+            subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
+            if isinstance(wanted, Plan):
+                base = for_subject(wanted, subject)
+            else:
+                base = base_plan(subject, options, wanted, self.progress)
+            training = int8_training(subject, options)
+            limit_s = _limit_of_each(options, base, training)
+            fingerprint, arena = Fingerprint(subject), self._arena()
+            tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
+            subject = judged(subject, tools)
+        with self.clock.timed("artifact"):
+            steps: tuple[CompressionStep, ...] = ()
+            lost = 0.0
+            if base.changes_the_model:
+                as_it_stands = wanted != "auto"
+                small = smaller(subject, tools, base, limit_s, as_it_stands)
+                lost = points_lost(subject, small.steps)
+                subject, tools, base, steps = small.subject, small.tools, small.plan, small.steps
+            if isinstance(wanted, Plan):
+                climbed = replay(subject, tools, base, "as the plan says (--plan)")
+            else:
+                drop = self.limits.get("accuracy_drop")
+                most = drop.value if drop else None
+                asked = Request(wanted, most, options.effort, training, limit_s, base, lost)
+                climbed = climb(subject, tools, asked)
+        document = self._bundle(built(subject, climbed, steps), host, name, folder)
+        document = document.model_copy(update={"notes": subject.notes})
+        return self._advised(document, subject.model)
+
+    def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
+        """Calibration data: for int8, and for what is done to the model before."""
+        if isinstance(wanted, Plan):
+            return wanted.is_quantized or wanted.changes_the_model
+        return wanted != "fp32" or self.options.changes_the_model
+
+    def _arena(self) -> Arena | None:
+        if self.transport is None:
+            return None
+        files = self.engine.runner_files(self.target.architecture, self.progress)
+        return Arena(self.transport, files, self.target.threads)
+
+    def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
+        """With what could be written better in the model, where operators are left outside."""
+        classes = {layer: type(module).__name__ for layer, module in model.named_modules()}
+        advice = self.engine.advise(document.program["outside"], classes)
+        return document.model_copy(update={"advice": advice})
+
+    def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
+        """A file that was lowered elsewhere: no recipe, no ladder."""
+        from edgekit.pipeline.finished_file import read_finished
+
+        host = self.engine.runner_files(host_architecture(), self.progress)
+        with self.clock.timed("artifact"), self.progress.stage("reading the program"):
+            finished = read_finished(path, self.engine, host, self.options.seed)
+        return self._bundle(finished, host, name, folder)
+
+    def _bundle(self, built: Built, host: RunnerFiles, name: str, folder: Path) -> VerdictDocument:
+        from edgekit.runner.place import staged
+
+        files = self.engine.runner_files(self.target.architecture, self.progress)
+        with drafting(folder) as draft, staged(built.artifact, host) as here:
+            with self.clock.timed("package"), self.progress.stage("packaging"):
+                manifest = self._package(draft, name, built, files, here)
+            with self.clock.timed("measure"):
+                measured = self._measure(draft, manifest, here)
+            record = self._record(manifest, built, measured)
+            (draft / VERDICT).write_bytes(record.to_bytes())
+        return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
+
+    def _package(
+        self, draft: Path, name: str, built: Built, files: RunnerFiles, here: Installed
+    ) -> Manifest:
+        from edgekit.pipeline.model.predict import run_serving
+        from edgekit.pipeline.package import package
+
+        with Serving(here) as serving:
+            run = run_serving(serving)
+            return package(draft, name, built, self.target, self.engine, files, run)
+
+    def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
+        """On the device where one is named; else the peak memory of the runner on this host."""
+        if self.transport is not None:
+            load = Load(self.target.threads)
+            found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
+            return _Measured(found.figures(), environment_dict(found))
+        with self.progress.stage("measuring peak memory"):
+            inputs = golden_inputs(draft, manifest)
+            peaks = [
+                measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
+                for _ in range(MEMORY_ROUNDS[self.options.effort])
+            ]
+        own = self.target.architecture == host_architecture()
+        figure = memory.measured(peaks) if own else memory.predicted(peaks)
+        return _Measured({"peak_memory_mb": figure}, {})
+
+    def _record(self, manifest: Manifest, built: Built, measured: _Measured) -> Record:
+        figures: Figures = dict(measured.figures)
+        missing: dict[BudgetName, str] = {}
+        if built.accuracy_drop is not None:
+            figures["accuracy_drop"] = Figure(value=built.accuracy_drop, source="measured")
+        else:
+            missing["accuracy_drop"] = built.why_no_drop
+        if "latency_ms" not in figures:
+            emulated = measured.environment.get("emulated")
+            missing["latency_ms"] = why_no_latency(emulated) if self.transport else NO_DEVICE
+        return Record(
+            manifest=manifest.digest,
+            recipe=str(built.source),
+            recipe_sha256=built.source_sha256,
+            device=self.transport.name if self.transport else None,
+            limits=self.limits,
+            figures=figures,
+            missing=missing,
+            accuracy=built.accuracy,
+            fp32_judged_by=built.fp32_judged_by,
+            parity=built.parity,
+            inferences=built.inferences,
+            ladder=built.ladder,
+            blame=built.blame,
+            compression=built.compression,
+            environment=measured.environment,
+            seconds=self.clock.seconds,
+        )
+
+
+def _limit_of_each(options: Options, base: Plan, training: Training | None) -> float | None:
+    """What each training may take of what they may take together."""
+    in_int8 = training is not None or options.effort == "thorough"  # which may distil (ladder.py)
+    count, limit_s = len(base.trainings) + in_int8, options.time_limit_s
+    return limit_s / count if limit_s is not None and count else limit_s
+
+
+@dataclass(frozen=True)
+class _Measured:
+    figures: Figures
+    environment: dict[str, Any]

@@ -1,0 +1,95 @@
+"""A finished .pte in the recipe's place: packaged and measured as it is.
+
+Nobody says what it ought to compute, so there is no parity and no accuracy; the golden outputs are
+what this host made of golden inputs, and a device is held against those.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edgekit.cache import file_digest
+from edgekit.documents.verdict import Rung
+from edgekit.errors import RecipeError, RunnerError, RuntimeFailure
+from edgekit.pipeline.model.predict import to_bytes
+from edgekit.pipeline.result import Built
+from edgekit.plan import Plan
+from edgekit.program import Program, TensorSpec
+from edgekit.recipe.tensors import Inputs
+from edgekit.runner.client import RunnerTensor, Serving
+from edgekit.runner.files import RunnerFiles
+from edgekit.runner.place import staged, staged_file
+from edgekit.runtimes.base import Runtime
+
+AS_IT_IS = "it was lowered elsewhere, and is packaged as it is"
+NO_REFERENCE = "a finished file brings neither its float model nor evaluate()"
+# One inference on this host. A damaged program may run for ever.
+TIMEOUT_S = 120.0
+HINT = "was it copied to its end, and lowered for the CPU by this version of the runtime?"
+
+
+def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) -> Built:
+    """Read a finished file and run it once on this host.
+
+    The runner reads it first: it verifies the file, in a process of its own.
+    Raises RecipeError: no such file, damaged, or it needs what this runtime has not.
+    """
+    if not path.is_file():
+        raise RecipeError(f"there is no finished program {path}")
+    data = path.read_bytes()
+    try:
+        told = _told_by_the_runner(data, host)
+        artifact = runtime.read(data)
+        _check_told(artifact.program, told)
+        example = make_inputs(artifact.program, seed)
+        with staged(artifact, host) as here, Serving(here, timeout_s=TIMEOUT_S) as serving:
+            serving.infer([to_bytes(tensor) for tensor in example])
+    except RunnerError as error:
+        raise RecipeError(f"{path} does not run on this host: {error.message}", HINT) from error
+    except RuntimeFailure as error:
+        raise RecipeError(f"{path} cannot be read: {error.message}", error.hint or HINT) from error
+    return Built(
+        source=path.resolve(),
+        source_sha256=file_digest(path),
+        plan=Plan(precision="as_is", seed=seed),
+        artifact=artifact,
+        example=example,
+        ladder=(Rung(precision="as_is", taken=True, reason=AS_IT_IS),),
+        why_no_drop=NO_REFERENCE,
+    )
+
+
+def make_inputs(program: Program, seed: int) -> Inputs:
+    """Numbers from 0 to 1, and zeros for integers: any table has a row 0."""
+    random = torch.Generator().manual_seed(seed)
+    return tuple(_input(spec, random) for spec in program.inputs)
+
+
+def _input(spec: TensorSpec, random: torch.Generator) -> torch.Tensor:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if not dtype.is_floating_point:
+        return torch.zeros(spec.shape, dtype=dtype)
+    return torch.rand(spec.shape, generator=random).to(dtype)
+
+
+def _told_by_the_runner(
+    data: bytes, host: RunnerFiles
+) -> tuple[tuple[RunnerTensor, ...], tuple[RunnerTensor, ...]]:
+    """Inputs and outputs as the runner has them, with every library that it could need."""
+    libraries = tuple(host.libraries)
+    with (
+        staged_file(data, "model.pte", libraries, host) as here,
+        Serving(here, timeout_s=TIMEOUT_S) as serving,
+    ):
+        return serving.report.inputs, serving.report.outputs
+
+
+def _check_told(
+    program: Program, told: tuple[tuple[RunnerTensor, ...], tuple[RunnerTensor, ...]]
+) -> None:
+    for specs, tensors in zip((program.inputs, program.outputs), told, strict=True):
+        read = [(spec.dtype, spec.shape) for spec in specs]
+        if read != [(tensor.dtype, tensor.shape) for tensor in tensors]:
+            raise RuntimeFailure("its description and its content are not of one program")

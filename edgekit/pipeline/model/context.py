@@ -1,0 +1,25 @@
+"""What every stage of a build is handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.measure.duel import Arena
+from edgekit.pipeline.model.fingerprint import Fingerprint
+from edgekit.progress import Progress
+from edgekit.runner.files import RunnerFiles
+from edgekit.runtimes.base import Runtime
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every rung is built with: the runtime, its runner for this host, and the device that
+    was named, where one was.
+    """
+
+    runtime: Runtime
+    host_files: RunnerFiles
+    seed: int
+    progress: Progress
+    fingerprint: Fingerprint
+    arena: Arena | None = None

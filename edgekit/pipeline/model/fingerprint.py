@@ -1,0 +1,142 @@
+"""What a build's result depends on, as one key: equal keys may share results, others never do."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+
+from edgekit.cache import content_key, file_digest
+from edgekit.compress.training.held_out import digest_of
+from edgekit.pipeline.model.predict import to_bytes
+from edgekit.pipeline.model.subject import Subject
+from edgekit.plan import Plan
+from edgekit.recipe.tensors import Inputs
+from edgekit.runtimes.base import Runtime
+
+PACKAGE = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "executorch", "torchao", "numpy", "timm", "transformers", "ultralytics")
+
+
+class Fingerprint:
+    """Of one subject: its weights, structure, data and source. Read once, for every plan; the
+    recipe's training data for those that train with them.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._parts: list[bytes] | None = None
+        with suppress(Exception):  # sparse weights, a module that refers to itself, ...
+            self._parts = list(_parts(subject))
+
+    def key(self, runtime: Runtime, plan: Plan) -> str | None:
+        """None where the model cannot be read wholly: then nothing of it is kept."""
+        if self._parts is None:
+            return None
+        own = [runtime.name, runtime.version, plan.model_dump_json()]
+        parts = [*(part.encode() for part in own), *self._parts]
+        # int8 that only learns from the float model sees nothing but the calibration data
+        others = [t for t in plan.trainings if t is not plan.train or t.objective != "float_model"]
+        if (others or plan.prunes_by_labels) and self._subject.recipe.has("training"):
+            parts.append(self._training_data)
+        if others and self._subject.recipe.has("teacher"):
+            parts += self._teacher
+        return content_key(parts)[:40]
+
+    @cached_property
+    def _teacher(self) -> list[bytes]:
+        teacher = self._subject.recipe.call("teacher")
+        return list(_of_model(teacher)) if isinstance(teacher, torch.nn.Module) else []
+
+    @cached_property
+    def _training_data(self) -> bytes:
+        return digest_of(self._subject.training(0))
+
+
+def _parts(subject: Subject) -> Iterator[bytes]:
+    for inputs in (subject.example, *subject.calibration):
+        yield from _of_inputs(inputs)
+    yield repr(subject.arguments).encode()
+    yield from _of_model(subject.model)
+    for path in sorted({subject.recipe.path, *_sources(subject.model)}):
+        yield str(path).encode()
+        yield file_digest(path).encode()
+    yield from (part.encode() for part in _versions())
+
+
+def _of_inputs(inputs: Inputs) -> Iterator[bytes]:
+    for tensor in inputs:
+        yield f"{tensor.dtype} {list(tensor.shape)}".encode()
+        yield to_bytes(tensor)
+
+
+def _of_model(model: torch.nn.Module) -> Iterator[bytes]:
+    """Weights and buffers, kept or not, and what else its modules hold: their classes, settings."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
+        yield to_bytes(tensor)
+    for name, module in model.named_modules(remove_duplicate=False):
+        yield f"{name} {type(module).__module__}.{type(module).__qualname__}".encode()
+        settings = {key: value for key, value in vars(module).items() if key[:1] != "_"}
+        yield from (f"{key}={_said(value)}".encode() for key, value in sorted(settings.items()))
+
+
+def _said(value: Any) -> str:
+    """A setting as text that is the same in every process: no addresses."""
+    if torch.is_tensor(value):
+        return f"{value.dtype} {list(value.shape)} {content_key([to_bytes(value)])}"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__}({', '.join(_said(item) for item in value)})"
+    if isinstance(value, dict):
+        return f"dict({', '.join(f'{_said(k)}: {_said(v)}' for k, v in value.items())})"
+    if isinstance(value, (FunctionType, type)):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, type(None))):
+        return repr(value)
+    return type(value).__qualname__
+
+
+def _sources(model: torch.nn.Module) -> set[Path]:
+    """The recipe, every local module that is loaded, and where the model's classes are written."""
+    found = {Path(module.__file__ or "") for module in _local_modules()}
+    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+        try:
+            found.add(Path(inspect.getfile(kind)))
+        except (TypeError, OSError):
+            continue  # a built-in
+    return {path for path in found if path.is_file()}
+
+
+def _local_modules() -> Iterator[ModuleType]:
+    """All that is neither installed nor Python's nor edgekit's own: the user's code."""
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name in ("__main__", "__mp_main__") or not isinstance(file, str):
+            continue
+        path = Path(file)
+        installed = "site-packages" in path.parts or any(path.is_relative_to(p) for p in places)
+        if not installed and not path.is_relative_to(PACKAGE):
+            yield module
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    """Of what decides the bytes; of edgekit its source, which changes between versions too."""
+    found = [platform.python_version()]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} -")
+    return (*found, *(file_digest(path) for path in sorted(PACKAGE.rglob("*.py"))))

@@ -1,0 +1,318 @@
+"""What a build works on: the recipe's model and inputs, and what it does untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from edgekit.cache import content_key
+from edgekit.compress.batches import batch_rows
+from edgekit.compress.divergence import fidelity_of
+from edgekit.compress.pruning.prune import macs_of
+from edgekit.documents.verdict import Judge
+from edgekit.errors import RecipeError
+from edgekit.fidelity.comparison import Fidelity, OutputKind, Told
+from edgekit.pipeline.model.batched import Batched
+from edgekit.pipeline.model.predict import (
+    Counted,
+    Outputs,
+    Predictor,
+    Run,
+    Structure,
+    run_all,
+    run_eager,
+    structure_of,
+)
+from edgekit.pipeline.normal_form.normalize import NormalForm, normal_form
+from edgekit.pipeline.normal_form.unwrap import plain, unwrapped
+from edgekit.pipeline.state.explicit import State
+from edgekit.pipeline.state.find import find_state, try_twice
+from edgekit.pipeline.state.sequence import Carried, Following, along
+from edgekit.progress import Progress
+from edgekit.recipe.arguments import Arguments, parameters_of
+from edgekit.recipe.blame import blaming
+from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
+from edgekit.recipe.recipe import Recipe
+from edgekit.recipe.tensors import Inputs, describe_all
+
+# How many calibration inputs parity looks at, beside the example.
+PARITY_INPUTS = 8
+# From how many calibration inputs it is seen what varies in the outputs.
+PROFILED_INPUTS = 64
+
+
+class OutputsOfFloat:
+    """The float model's outputs, profiled when they are first asked for; later versions of the
+    subject (pruned, trained) are held against the same ones.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        example: Inputs,
+        calibration: Sequence[Inputs],
+        names: Sequence[str],
+        told: Told,
+    ) -> None:
+        self._model, self._names, self._told = model, names, told
+        self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
+
+    @cached_property
+    def fidelity(self) -> Fidelity:
+        floats = run_all(Batched(self._model), self._inputs)
+        rows = batch_rows(run_eager(self._model), self._inputs)
+        return fidelity_of(floats, rows, self._names, self._told)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None.
+
+    ``fp32_judged_by``: what ran the float model for it (float_accuracy.py). ``notes`` say what was
+    changed in the recipe's model before all else.
+    """
+
+    recipe: Recipe
+    model: torch.nn.Module
+    example: Inputs
+    example_outputs: Outputs
+    arguments: Arguments
+    structure: Structure
+    calibration: tuple[Inputs, ...]
+    fp32_accuracy: float | None
+    notes: tuple[str, ...]
+    outputs_of_float: OutputsOfFloat
+    states: tuple[State, ...] = ()
+    fp32_judged_by: Judge = "torch"
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return (*self.arguments.names, *(state.name for state in self.states))
+
+    @property
+    def own_example(self) -> Inputs:
+        """Without states."""
+        return self.example[: len(self.arguments.names)]
+
+    @property
+    def initial_states(self) -> Inputs:
+        return tuple(state.initial for state in self.states)
+
+    @property
+    def own_fidelity(self) -> Fidelity:
+        """Without states, which matter by what they do to later outputs."""
+        return Fidelity(self.fidelity.outputs[: len(self.structure.names) - len(self.states)])
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.outputs_of_float.fidelity
+
+    @cached_property
+    def _held_out(self) -> tuple[list[Inputs], list[Inputs]]:
+        return hold_out(self.calibration)
+
+    @property
+    def fitted(self) -> list[Inputs]:
+        """Calibration inputs that ranges and repairs are fitted to."""
+        return self._held_out[0]
+
+    @property
+    def judged(self) -> list[Inputs]:
+        """Calibration inputs that nothing is fitted to, if there are enough of them."""
+        return self._held_out[1]
+
+    def evaluate(self, run: Run) -> float | None:
+        if not self.recipe.has("evaluate"):
+            return None
+        return self.recipe.evaluate(self.predictor(run))
+
+    def predictor(self, run: Run) -> Predictor:
+        """A new sequence."""
+        carried = Carried(run, self.initial_states) if self.states else run
+        return Predictor(carried, self.own_example, self.arguments, self.structure)
+
+    def in_sequence(self, run: Run) -> Run:
+        """``run`` for calibration inputs; its own states are fed back, if it has any."""
+        return Following(run, self.calibration, self.initial_states) if self.states else run
+
+    def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
+        """One epoch of the recipe's training()."""
+        return self.recipe.training(epoch, self.own_example, self.arguments)
+
+    @property
+    def structure_digest(self) -> str:
+        """Of the layers' names and the shapes of their weights, whatever the weights are."""
+        state = (*self.model.named_parameters(), *self.model.named_buffers())
+        parts = [f"{name} {list(tensor.shape)}".encode() for name, tensor in state]
+        return content_key(parts)[:16]
+
+    @property
+    def parity_inputs(self) -> list[Inputs]:
+        """The example, and calibration inputs evenly spread over all."""
+        step = max(1, len(self.calibration) // PARITY_INPUTS)
+        return [self.example, *self.calibration[::step][:PARITY_INPUTS]]
+
+
+def read_subject(
+    recipe: Recipe,
+    wants_calibration: bool,
+    progress: Progress,
+    calibration_file: Path | None = None,
+) -> Subject:
+    """Call the recipe's functions and run its model once; nothing is evaluated yet.
+
+    ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
+    """
+    with progress.stage("loading the model and its data"):
+        arguments, form = _read_model(recipe)
+        outputs, structure = structure_of(form.outputs)
+        _check_finite(recipe, outputs, structure)
+        with blaming(recipe.path, "the model, run twice on example_inputs(),"):
+            trial = try_twice(recipe.path, form.model, form.example)
+        calibration: list[Inputs] = []
+        if wants_calibration and calibration_file is not None:
+            calibration = read_calibration(calibration_file, form.example, arguments.names)
+        elif wants_calibration and recipe.has("calibration"):
+            calibration = recipe.calibration(form.example, arguments)
+        _check_variety(calibration, calibration_file or recipe.path)
+        with blaming(recipe.path, "the model, run on one input after the other,"):
+            found = find_state(recipe.path, form, arguments.names, calibration, trial)
+    for note in form.notes:
+        progress.note(note)
+    told = _told(recipe, structure)
+    subject = Subject(
+        recipe=recipe,
+        model=found.model,
+        example=form.example,
+        example_outputs=outputs,
+        arguments=arguments,
+        structure=structure,
+        calibration=tuple(calibration),
+        fp32_accuracy=None,
+        notes=form.notes,
+        outputs_of_float=OutputsOfFloat(
+            found.model, form.example, calibration, structure.names, told
+        ),
+    )
+    return _with_states(subject, found.states, told, progress) if found.states else subject
+
+
+def _with_states(
+    subject: Subject,
+    states: tuple[State, ...],
+    told: Told,
+    progress: Progress,
+) -> Subject:
+    """The subject of a model that takes states after its inputs: calibration inputs, the steps of
+    one sequence, get those that the float model has there.
+    """
+    names = [state.name for state in states]
+    initial = tuple(state.initial for state in states)
+    progress.note(f"the model has state, which becomes inputs and outputs: {', '.join(names)}")
+    eager, example = run_eager(subject.model), (*subject.example, *initial)
+    with progress.stage("running the calibration inputs in sequence"):
+        calibration = along(eager, subject.calibration, initial)
+    own = subject.structure.names
+    structure = replace(subject.structure, names=(*own, *_next_names(names, own)))
+    unknown: list[OutputKind | None] = [None] * len(own)
+    values: list[OutputKind | None] = ["values"] * len(names)
+    kinds = (*(told.kinds or unknown), *values)
+    return replace(
+        subject,
+        example=example,
+        example_outputs=eager(example),
+        structure=structure,
+        calibration=tuple(calibration),
+        outputs_of_float=OutputsOfFloat(
+            subject.model, example, calibration, structure.names, replace(told, kinds=kinds)
+        ),
+        states=states,
+    )
+
+
+def _next_names(states: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Of the outputs that hold the new states; the model's own ``outputs`` may be called so."""
+    found: list[str] = []
+    for state in states:
+        name = f"{state}_next"
+        while name in (*outputs, *found):
+            name += "_state"
+        found.append(name)
+    return found
+
+
+def _told(recipe: Recipe, structure: Structure) -> Told:
+    """As the recipe says, or as its training tells: cross-entropy is a loss of classes, and takes
+    them in the second axis, in (N, classes, length) too.
+    """
+    said = recipe.output_kinds(structure.names)
+    by_labels = recipe.has("training") and not recipe.has("loss")
+    if said is not None or not by_labels:
+        return Told(said)
+    classes: list[OutputKind] = ["classes" for _ in structure.names]
+    return Told(tuple(classes), class_axis=1)
+
+
+def with_accuracy(subject: Subject, progress: Progress) -> Subject:
+    """The subject with what its float model reaches in torch by ``evaluate``."""
+    with progress.stage("evaluating the float model") as stage:
+        counted = Counted(Batched(subject.model), stage)
+        return replace(subject, fp32_accuracy=subject.evaluate(counted))
+
+
+def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
+    notes: list[str] = []
+    model = unwrapped(recipe.model(), notes)
+    _check_weights(recipe, model)
+    arguments, example = recipe.example(parameters_of(model.forward))
+    with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
+        args, keywords = arguments.rebuild(example)
+        model = plain(model, tuple(args), keywords, notes)
+        form = normal_form(model, arguments, example)
+    return arguments, replace(form, notes=(*notes, *form.notes))
+
+
+def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not is_lazy(tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise RecipeError(
+                f"{recipe.path}: the model's {name} holds NaN",
+                "the training that made it did not converge, or the file is damaged",
+            )
+
+
+def _check_variety(calibration: Sequence[Inputs], path: Path) -> None:
+    """Ranges that one and the same input tells are those of no other input."""
+    first = calibration[0] if len(calibration) > 1 else ()
+    if first and all(
+        torch.equal(tensor, like)
+        for inputs in calibration
+        for tensor, like in zip(inputs, first, strict=True)
+    ):
+        raise RecipeError(
+            f"{path}: the {len(calibration)} calibration inputs are all the same",
+            "yield some tens of typical inputs that differ from each other",
+        )
+
+
+def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> None:
+    for name, tensor in zip(structure.names, outputs, strict=True):
+        if bool(torch.isnan(tensor).any()):
+            raise RecipeError(
+                f"{recipe.path}: the model gives NaN in its output {name} for example_inputs()",
+                "are its weights loaded, and are the inputs normalised as it expects?",
+            )
+
+
+def some_inputs(
+    subject: Subject, data: Sequence[Inputs], fewest: int, most: int, macs: float
+) -> list[Inputs]:
+    """Of ``data``, evenly spread: as many as ``macs`` multiply-accumulates allow, within bounds."""
+    affordable = int(macs / max(1, macs_of(subject.model, subject.example)))
+    return spread_over(data, max(fewest, min(most, affordable)))

@@ -1,0 +1,178 @@
+"""A plan that was written before: is it for this model? Asked before anything long runs."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+
+from edgekit.compress.graph import operator_names
+from edgekit.errors import RecipeError, SettingError
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.training.check import check_training
+from edgekit.pipeline.training.int8 import (
+    DISTILLATION,
+    RECOVERY_RATE,
+    STUDENT_RATE,
+    TRAINING_STEPS,
+    UNLABELLED_RATE,
+    quantization_aware,
+)
+from edgekit.pipeline.training.teacher import teacher_of
+from edgekit.plan import (
+    Objective,
+    Options,
+    Plan,
+    Precision,
+    PrecisionChoice,
+    Prune,
+    Sparsity,
+    Training,
+)
+from edgekit.progress import Progress
+from edgekit.runtimes.export import export
+from edgekit.runtimes.quiet import quiet
+
+
+def for_subject(plan: Plan, subject: Subject) -> Plan:
+    """The plan, with the model's own structure written into it.
+
+    Raises SettingError: it is of a model of another structure, or names a layer that is not there;
+    RecipeError: it trains, and the recipe's training() cannot.
+    """
+    check_stateless(subject, plan.changes_the_model or bool(plan.trainings))
+    own = subject.structure_digest
+    if plan.structure not in (None, own):
+        raise SettingError(
+            f"the plan is for another model than {subject.recipe.path}: the layers, or the shapes "
+            "of their weights, are others",
+            'build without --plan, or remove "structure" from the plan to use it all the same',
+        )
+    _check_names(plan, subject)
+    if plan.is_quantized and not subject.calibration:
+        raise SettingError(
+            f"the plan is {plan.precision}, which needs calibration data, and "
+            f"{subject.recipe.path.name} has none",
+            "give typical inputs with --calibration FILE.npz",
+        )
+    _check_worth(subject, plan.prune)
+    if plan.prunes_by_labels or any(one.objective != "float_model" for one in plan.trainings):
+        check_training(subject)
+    elif plan.trainings and not (subject.calibration or subject.recipe.has("training")):
+        raise SettingError(
+            f"the plan trains towards the float model, and {subject.recipe.path.name} has no "
+            "inputs to do that with",
+            "add calibration() or training(), or give --calibration FILE.npz",
+        )
+    return plan.model_copy(update={"structure": own})
+
+
+def _check_names(plan: Plan, subject: Subject) -> None:
+    """Raises SettingError: a layer or an operator that the model has not."""
+    known = layer_names(subject.model)
+    if any(":" in name for name in plan.float_layers):
+        known += _operator_names(subject)
+    for layer in plan.float_layers:
+        if layer not in known:
+            near = get_close_matches(layer, known, n=1, cutoff=0.0)
+            what = "operator" if ":" in layer else "layer"
+            raise SettingError(
+                f"the plan keeps the {what} '{layer}' float, but the model has none of that name",
+                f"did you mean '{near[0]}'?" if near else None,
+            )
+
+
+def _operator_names(subject: Subject) -> list[str]:
+    """Those of the graph that is quantized."""
+    with quiet():
+        graph: Any = export(subject.model, subject.example).module()
+    return operator_names(graph.graph)
+
+
+def base_plan(
+    subject: Subject, options: Options, choice: PrecisionChoice, progress: Progress
+) -> Plan:
+    """What flags do to the model before it is quantized. Its precision: what steps are measured in.
+
+    Raises RecipeError: its training() does not work.
+    """
+    check_stateless(subject, options.qat or options.changes_the_model or options.distill)
+    recipe = subject.recipe
+    precision: Precision = "int8" if choice != "fp32" and subject.calibration else "fp32"
+    plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
+    student = options.distill and recipe.has("teacher")
+    if options.prune is None and options.sparsity is None and not student:
+        return plan
+    cut = Prune(ratio=options.prune) if options.prune is not None else None
+    zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
+    _check_worth(subject, cut)
+    training = _recovery(subject, options, progress)
+    # what was solved is further from what labels teach than what was only cut (docs/benchmarks.md)
+    if training is not None and training.objective != "float_model":
+        bare = {"compensate": False}
+        cut, zeros = cut and cut.model_copy(update=bare), zeros and zeros.model_copy(update=bare)
+    return plan.model_copy(update={"prune": cut, "sparsity": zeros, "recover": training})
+
+
+def check_stateless(subject: Subject, changes: bool) -> None:
+    """Raises SettingError: what changes or trains the model is for one without state."""
+    if subject.states and changes:
+        names = ", ".join(state.name for state in subject.states)
+        raise SettingError(
+            f"{subject.recipe.path}: a model with state ({names}) cannot be pruned, sparsified or "
+            "trained",
+            "leave --prune, --sparsity, --distill and --qat out",
+        )
+
+
+def _check_worth(subject: Subject, prune: Prune | None) -> None:
+    if prune is not None and prune.needs_inputs and not subject.calibration:
+        raise RecipeError(
+            f"{subject.recipe.path} has no calibration(), which tells what a channel is worth",
+            'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
+        )
+
+
+def _recovery(subject: Subject, options: Options, progress: Progress) -> Training | None:
+    recipe = subject.recipe
+    objective: Objective = "float_model"
+    if recipe.has("training"):
+        check_training(subject)
+        objective = "both" if options.distill else "labels"
+    elif not subject.calibration:
+        progress.note("no training() and no calibration(): what is lost cannot be recovered")
+        return None
+    if objective != "labels":
+        teacher_of(subject)
+    is_cut = options.prune is not None or options.sparsity is not None
+    rate, features = RECOVERY_RATE if is_cut else STUDENT_RATE, 0.0
+    if is_cut and objective == "float_model" and not recipe.has("teacher"):
+        rate, features = UNLABELLED_RATE, 1.0
+    steps = TRAINING_STEPS[options.effort]
+    return Training(objective=objective, steps=steps, learning_rate=rate, features=features)
+
+
+def int8_training(subject: Subject, options: Options) -> Training | None:
+    """What flags train in int8: --qat with labels, --distill towards the float model, where that
+    is not done before. Raises RecipeError.
+    """
+    recipe = subject.recipe
+    if options.qat:
+        check_training(subject)
+        return quantization_aware(options.effort, options.distill)
+    is_done = options.prune is not None or options.sparsity is not None or recipe.has("teacher")
+    if not options.distill or is_done:
+        return None
+    steps = TRAINING_STEPS[options.effort]
+    return Training(objective="float_model", steps=steps, learning_rate=DISTILLATION.learning_rate)
+
+
+def layer_names(model: torch.nn.Module) -> list[str]:
+    """The names of the model's modules; of a program exported elsewhere, those that it tells."""
+    found = {name for name, _ in model.named_modules() if name}
+    if isinstance(model, torch.fx.GraphModule):
+        for node in model.graph.nodes:
+            stack = node.meta.get("nn_module_stack") or {}
+            found |= {str(value[0]) for value in stack.values() if value[0]}
+    return sorted(found)

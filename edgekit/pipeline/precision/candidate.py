@@ -1,0 +1,110 @@
+"""One plan built and judged: the artifact, run by its own runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from edgekit.documents.measure import OutputFidelity, Parity
+from edgekit.documents.verdict import Accuracy
+from edgekit.errors import RunnerError, RuntimeFailure
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import Counted, run_serving
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.lower import Lowered, lower
+from edgekit.pipeline.precision.parity import compare, in_sequence, judge_without_labels, require
+from edgekit.plan import Plan
+from edgekit.program import Artifact
+from edgekit.runner.client import Serving
+from edgekit.runner.place import staged
+
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``drop`` in points, by ``judged_by``; ``inferences`` is how many ``evaluate`` asked for.
+
+    ``fidelity`` and ``divergence``: without ``evaluate``, of the outputs against the float model's.
+    """
+
+    plan: Plan
+    artifact: Artifact
+    parity: Parity
+    accuracy: Accuracy
+    drop: float | None
+    judged_by: str | None
+    inferences: int
+    fidelity: tuple[OutputFidelity, ...] = ()
+    divergence: float = 0.0
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
+        return self.drop if self.judged_by == EVALUATE else None
+
+    @property
+    def loss(self) -> float:
+        """What the ladder goes by; a model that nothing can judge is believed."""
+        return self.drop if self.drop is not None else 0.0
+
+    @property
+    def said(self) -> str:
+        return f"{self.loss:.2f} points lost by {self.judged_by}"
+
+
+def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
+    """Lower a plan and judge the artifact. Raises RuntimeFailure, ParityError."""
+    lowered = lower(subject, tools, plan)
+    if plan.is_quantized and lowered.artifact.program.quantized_operators == 0:
+        raise RuntimeFailure(
+            "no operator of this model could be quantized to int8",
+            "build it with --precision fp32",
+        )
+    return _judge(subject, tools, plan, lowered)
+
+
+def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
+    """Parity first, then the recipe's metric."""
+    with (
+        _explaining(tools, lowered.artifact),
+        staged(lowered.artifact, tools.host_files) as here,
+        Serving(here) as serving,
+    ):
+        run = run_serving(serving)
+        with tools.progress.stage(f"checking parity of {plan.precision}"):
+            found_parity = compare(subject, lowered, run, plan.precision)
+            parity = require(found_parity, subject, plan.precision)
+            parity = parity.model_copy(update={"sequence": in_sequence(subject, run)})
+        with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
+            counted = Counted(run, stage)
+            accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
+            drop, judged_by = _drop(accuracy)
+            found = Candidate(
+                plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count
+            )
+            if drop is not None or not plan.is_quantized:
+                return found
+            judged = judge_without_labels(subject, run, plan)
+    return replace(
+        found,
+        drop=judged.loss,
+        judged_by=judged.judged_by,
+        fidelity=judged.outputs,
+        divergence=judged.divergence,
+    )
+
+
+@contextmanager
+def _explaining(tools: Tools, artifact: Artifact) -> Iterator[None]:
+    try:
+        yield
+    except RunnerError as error:
+        raise tools.runtime.explain(error, artifact.program) from error
+
+
+def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:
+    if accuracy.fp32 is None or accuracy.artifact is None:
+        return None, None
+    return round(accuracy.fp32 - accuracy.artifact, 9), EVALUATE

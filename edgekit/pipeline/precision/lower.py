@@ -1,0 +1,125 @@
+"""The stages of a build that take long, each kept by the content of all that went into it.
+
+program   the float model's or the quantized one's exported graph (int8: after calibration)
+artifact  the runtime's file, and what its reference in torch makes of the parity inputs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from edgekit.compress.last_steps import moved_by_steps
+from edgekit.compress.reference import fast_reference
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import Counted, Outputs, Run, run_eager
+from edgekit.pipeline.model.stage_cache import found_stage, keep_stage, load_outputs
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.quantize import quantized
+from edgekit.plan import Plan
+from edgekit.program import Artifact, Program
+from edgekit.runtimes.export import export
+from edgekit.runtimes.quiet import quiet
+
+PROGRAM_FILE, DESCRIPTION = "program.pt2", "program.json"
+REFERENCE = "reference.pt"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """``reference`` and ``floats``: outputs in torch for each of the parity inputs, of what the
+    artifact must agree with (int8: the quantized model) and of the float model.
+    """
+
+    artifact: Artifact
+    reference: list[Outputs]
+    floats: list[Outputs]
+
+
+def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
+    """Raises ExportError, RuntimeFailure."""
+    floats = outputs_of(run_eager(subject.model), subject, tools, "running the float model")
+    key = tools.fingerprint.key(tools.runtime, plan.of_this_model)
+    kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
+    if kept is not None:
+        tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")
+        return kept
+    exported = _exported(subject, tools, plan, key, floats)
+    with tools.progress.stage(f"lowering {plan.precision}"):
+        artifact = tools.runtime.lower(exported)
+        if plan.is_quantized:
+            artifact = _with_last_steps(artifact, exported, subject)
+    reference = floats
+    if plan.is_quantized:
+        with quiet():
+            run = run_eager(fast_reference(exported))
+        reference = outputs_of(run, subject, tools, f"running {plan.precision} in torch")
+    lowered = Lowered(artifact, reference, floats)
+    keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
+    return lowered
+
+
+def _with_last_steps(
+    artifact: Artifact, exported: torch.export.ExportedProgram, subject: Subject
+) -> Artifact:
+    """Of the outputs that end in float operators: how far devices may differ there."""
+    program = artifact.program
+    with quiet():
+        moved = moved_by_steps(exported, subject.example)
+    outputs = tuple(
+        spec.model_copy(update={"moved": steps})
+        for spec, steps in zip(program.outputs, moved, strict=True)
+    )
+    return replace(artifact, program=program.model_copy(update={"outputs": outputs}))
+
+
+def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Outputs]:
+    """What ``run`` gives for each of the parity inputs."""
+    inputs = subject.parity_inputs
+    with tools.progress.stage(title) as stage:
+        return list(map(Counted(run, stage, len(inputs)), inputs))
+
+
+def _exported(
+    subject: Subject, tools: Tools, plan: Plan, key: str | None, floats: list[Outputs]
+) -> torch.export.ExportedProgram:
+    """The graph to lower; a quantized one is kept, for calibration may take long."""
+    if plan.precision == "fp32":
+        with quiet(), tools.progress.stage("exporting"):
+            return export(subject.model, subject.example)
+    kept = found_stage("program", key, floats, _load_program)
+    if kept is not None:
+        tools.progress.note("quantized already: taken from the cache")
+        return kept
+    exported = quantized(subject, tools, plan)
+
+    def write(draft: Path) -> None:
+        with quiet():
+            torch.export.save(exported, draft / PROGRAM_FILE)
+
+    keep_stage(tools, "program", key, floats, write)
+    return exported
+
+
+def _load_program(folder: Path) -> torch.export.ExportedProgram:
+    with quiet():
+        # importing it registers the quantized operators that the file names
+        import torchao.quantization.pt2e  # noqa: F401
+
+        return torch.export.load(folder / PROGRAM_FILE)
+
+
+def _write(draft: Path, lowered: Lowered) -> None:
+    (draft / lowered.artifact.file_name).write_bytes(lowered.artifact.data)
+    description = lowered.artifact.program.model_dump_json()
+    (draft / DESCRIPTION).write_text(description, encoding="utf-8")
+    torch.save(lowered.reference, draft / REFERENCE)
+
+
+def _read(folder: Path, floats: list[Outputs]) -> Lowered:
+    (model,) = folder.glob("model.*")
+    program = Program.model_validate_json((folder / DESCRIPTION).read_bytes())
+    artifact = Artifact(model.read_bytes(), model.name, program)
+    return Lowered(artifact, load_outputs(folder / REFERENCE), floats)

@@ -1,0 +1,71 @@
+"""Why an artifact may compute something else than its model: one hint for each cause."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgekit.plan import Precision
+from edgekit.recipe.tensors import Inputs
+
+# From this normalised size on, the layer_norm of ExecuTorch 1.5.1 is wrong in half precision.
+WRONG_NORM_SIZE = 256
+HALF = (torch.float16, torch.bfloat16)
+
+
+def why_unequal(model: nn.Module, example: Inputs, precision: Precision) -> str:
+    """What to do about an artifact that failed parity, by what is found in the model."""
+    changed, differs = _run_twice(model, example)
+    if changed:
+        return (
+            f"the model changes its buffer {changed} when it runs, and the artifact does not: give "
+            "that state as an input and an output of forward"
+        )
+    if differs:
+        return (
+            "the model gives other outputs for the same input: leave dropout and random numbers "
+            "out of inference"
+        )
+    if wrong := _wrong_norm(model):
+        return (
+            f"the runtime's layer_norm is wrong in half precision from {WRONG_NORM_SIZE} channels "
+            f"on ({wrong}): give the model in float32 (model.float())"
+        )
+    if precision != "fp32":
+        return (
+            "a kernel rounds in another way than its reference: --precision mixed leaves sensitive "
+            "layers in float, --precision fp32 all"
+        )
+    return (
+        "a kernel of the runtime is wrong for this model: build parts of it by themselves to find "
+        "the layer, write that in another form, and report it to the runtime's makers"
+    )
+
+
+def _run_twice(model: nn.Module, example: Inputs) -> tuple[str | None, bool]:
+    """The first buffer that a run changes, and whether a second run gives other outputs."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        first, second = (
+            torch.utils._pytree.tree_leaves(model(*(tensor.clone() for tensor in example)))
+            for _ in range(2)
+        )
+    changed = [n for n, buffer in model.named_buffers() if not _same(buffer, before[n])]
+    for name, buffer in model.named_buffers():
+        buffer.data = before[name]
+    differs = any(not _same(one, other) for one, other in zip(first, second, strict=True))
+    return (changed[0] if changed else None), differs
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, equal_nan=True)
+
+
+def _wrong_norm(model: nn.Module) -> str | None:
+    half = any(parameter.dtype in HALF for parameter in model.parameters())
+    for name, module in model.named_modules():
+        if half and isinstance(module, nn.LayerNorm):
+            size = torch.Size(module.normalized_shape).numel()
+            if size >= WRONG_NORM_SIZE:
+                return name or "the model itself"
+    return None

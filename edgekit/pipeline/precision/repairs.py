@@ -1,0 +1,215 @@
+"""What would bring int8 nearer to the float model, found on the calibration data and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from edgekit.compress.graph import within
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.documents.verdict import Blame
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import run_eager
+from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.quantize import Simulator
+from edgekit.plan import Effort, Plan
+from edgekit.search.blame import blame
+from edgekit.search.float_layers import Purchase, purchases
+from edgekit.search.float_operators import FloatOperators, float_operators
+from edgekit.search.repairs import Found, find_repairs, float_outputs, split
+from edgekit.search.work import (
+    BLAMING,
+    BUYING,
+    REPAIRING,
+    TIMES_PLAIN,
+    values_of,
+    work_of_all,
+    work_of_plain,
+)
+
+FILE = "found.json"
+
+Result = TypeVar("Result")
+
+
+class _Kept(BaseModel):
+    """The repairs that were found, as they are kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    plain: float
+    divergence: float
+
+
+class Mending:
+    """The searches of one subject. Nothing runs before it is asked for, and nothing twice."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        tools: Tools,
+        plain: Plan,
+        effort: Effort = "normal",
+        build_s: float | None = None,
+    ) -> None:
+        """``build_s``: the seconds that plain int8 took, where that is known."""
+        self._subject, self._tools, self._plain = subject, tools, plain
+        self._effort, self._build_s = effort, build_s
+        self._split = split(subject.calibration)
+        self._simulate = Simulator(subject, tools.runtime, self._split.fitted)
+
+    @property
+    def repairs(self) -> Found:
+        return Found(self._kept.plan, self._kept.plain, self._kept.divergence)
+
+    @cached_property
+    def blame(self) -> tuple[Blame, ...]:
+        """Who is guilty in plain int8, and what would mend it."""
+        return self._once("blame", TypeAdapter(tuple[Blame, ...]), self._blame)
+
+    @cached_property
+    def purchases(self) -> Purchase:
+        """Layers to keep float, beside the repairs, in the order of what they are worth."""
+        return self._once("purchases", TypeAdapter(Purchase), self._purchases)
+
+    @cached_property
+    def float_operators(self) -> FloatOperators:
+        """Operators without weights to keep float, before anything is repaired."""
+        return self._once("operators", TypeAdapter(FloatOperators), self._float_operators)
+
+    @cached_property
+    def _kept(self) -> _Kept:
+        return self._once("repairs", TypeAdapter(_Kept), self._search)
+
+    def _once(
+        self, kind: str, adapter: TypeAdapter[Result], search: Callable[[], Result]
+    ) -> Result:
+        """What a search found, taken from the cache where this very model was searched before."""
+        key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
+        kind = kind if self._effort == "normal" else f"{kind}-{self._effort}"
+
+        def read(folder: Path) -> Result:
+            return adapter.validate_json((folder / FILE).read_bytes())
+
+        kept = found_stage(kind, key, self._parity_floats, read)
+        if kept is not None:
+            return kept
+        found = search()
+
+        def write(draft: Path) -> None:
+            (draft / FILE).write_bytes(adapter.dump_json(found))
+
+        keep_stage(self._tools, kind, key, self._parity_floats, write)
+        return found
+
+    @cached_property
+    def _parity_floats(self) -> list[Outputs]:
+        eager = run_eager(self._subject.model)
+        return [eager(inputs) for inputs in self._subject.parity_inputs]
+
+    def _float_operators(self) -> FloatOperators:
+        return float_operators(
+            self._plain,
+            self._simulate,
+            self._split.fitted,
+            self._split.judged,
+            self._floats,
+            self._subject.fidelity,
+            self._tools.progress,
+        )
+
+    def _purchases(self) -> Purchase:
+        model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
+        # corrections answer for the very layers that may go: they are made anew for what stays
+        bare = {"correct": False, "round": False}
+        plan = self.repairs.plan.model_copy(update=bare)
+        with self._tools.progress.stage("choosing ranges"):
+            simulation = self._simulate(plan)
+        # nothing was fitted to choose layers, so every input may judge
+        judged = [*self._split.fitted, *self._split.judged]
+        return purchases(
+            simulation,
+            judged,
+            float_outputs(self._simulate(self._plain), judged),
+            self._subject.fidelity,
+            model_mb,
+            BUYING * self._work,
+            self._tools.progress,
+        )
+
+    def _search(self) -> _Kept:
+        progress = self._tools.progress
+        progress.note(f"repairing int8 takes at most {self._said()}")
+        found = find_repairs(
+            self._plain,
+            self._simulate,
+            self._split,
+            self._floats,
+            self._subject.fidelity,
+            REPAIRING * self._work,
+            progress,
+        )
+        return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence)
+
+    def _blame(self) -> tuple[Blame, ...]:
+        with self._tools.progress.stage("finding the guilty layers") as stage:
+            ranges = self._plain.model_copy(update={"observer": "mse_after_activation"})
+            equalized = ranges.model_copy(update={"equalize": 0.5})
+            fixes = [("range", ranges), ("equalization", equalized)]
+            return blame(
+                self._simulate(self._plain),
+                [(name, self._simulate(plan)) for name, plan in fixes],
+                self._split.judged,
+                self._floats,
+                self._subject.fidelity,
+                BLAMING * self._work,
+                stage,
+            )
+
+    @cached_property
+    def _work(self) -> float:
+        """What all searches together may do, in values rounded (search/work.py)."""
+        own = work_of_plain(self._simulate(self._plain), len(self._subject.calibration))
+        return TIMES_PLAIN[self._effort] * own
+
+    def _said(self) -> str:
+        """The limit of the searches, and what it will take, by what the float model took here."""
+        self._floats  # noqa: B018 - timed
+        simulation = self._simulate(self._plain)
+        rounded = values_of(simulation) * len(self._split.judged)
+        fitted, judged = len(self._split.fitted), len(self._split.judged)
+        whole = work_of_all(len(simulation.points), fitted, judged) * values_of(simulation)
+        seconds = min(self._work, whole) * self._floats_s / max(1, rounded)
+        text = f"{TIMES_PLAIN[self._effort]:g} times the work of plain int8, about {seconds:.0f} s"
+        if self._build_s is None:
+            return text
+        return f"{text}, and {self._build_s:.0f} s for each precision that is built"
+
+    @cached_property
+    def _floats(self) -> list[Outputs]:
+        with self._tools.progress.stage("observing the model"):
+            simulation = self._simulate(self._plain)
+            start = time.perf_counter()
+            outputs = float_outputs(simulation, self._split.judged)
+            self._floats_s = time.perf_counter() - start
+        return outputs
+
+
+def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:
+    """With which of the fixes are in ``plan``."""
+
+    def is_applied(row: Blame) -> bool:
+        if row.fix == "range":
+            return plan.observer != "histogram"
+        if row.fix == "equalization":
+            return plan.equalize is not None
+        return any(within(row.layer, name) for name in plan.float_layers)
+
+    return tuple(row.model_copy(update={"applied": is_applied(row)}) for row in rows)

@@ -1,0 +1,75 @@
+"""What a build packages, whichever way it came about: by the ladder, or finished already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekit.documents.measure import Parity
+from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.ladder import Climbed
+from edgekit.pipeline.state.explicit import State
+from edgekit.plan import Plan
+from edgekit.program import Artifact, TensorSpec
+from edgekit.recipe.tensors import Inputs
+
+
+@dataclass(frozen=True)
+class Built:
+    """``source`` is RECIPE; ``why_no_drop`` says why ``accuracy_drop`` is None."""
+
+    source: Path
+    source_sha256: str
+    plan: Plan
+    artifact: Artifact
+    example: Inputs
+    ladder: tuple[Rung, ...]
+    why_no_drop: str
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    fp32_judged_by: Judge = "torch"
+    parity: Parity | None = None
+    accuracy_drop: float | None = None
+    inferences: int = 0
+    blame: tuple[Blame, ...] = ()
+    compression: tuple[CompressionStep, ...] = ()
+    states: tuple[State, ...] = ()
+
+
+def built(
+    subject: Subject, climbed: Climbed, compression: tuple[CompressionStep, ...] = ()
+) -> Built:
+    candidate = climbed.candidate
+    return Built(
+        source=subject.recipe.path,
+        source_sha256=subject.recipe.digest,
+        plan=candidate.plan,
+        artifact=_named(candidate.artifact, subject),
+        example=subject.example,
+        ladder=climbed.ladder,
+        blame=climbed.blame,
+        compression=compression,
+        why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
+        accuracy=candidate.accuracy,
+        fp32_judged_by=subject.fp32_judged_by,
+        parity=candidate.parity,
+        accuracy_drop=candidate.accuracy_drop,
+        inferences=candidate.inferences,
+        states=subject.states,
+    )
+
+
+def _named(artifact: Artifact, subject: Subject) -> Artifact:
+    """With the recipe's own names for the program's inputs and outputs."""
+    program = artifact.program
+    names = {
+        "inputs": _renamed(program.inputs, subject.input_names),
+        "outputs": _renamed(program.outputs, subject.structure.names),
+    }
+    return replace(artifact, program=program.model_copy(update=names))
+
+
+def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True)
+    )

@@ -1,0 +1,137 @@
+"""What each step of compression costs and buys, measured on what would ship after it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from edgekit.compress.batches import in_batches
+from edgekit.compress.divergence import compared
+from edgekit.compress.pruning.channels import parameters_of
+from edgekit.compress.pruning.prune import macs_of
+from edgekit.compress.pruning.sparsity import zeros_of
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.device.local import LocalTransport
+from edgekit.documents.verdict import CompressionStep
+from edgekit.errors import ExportError, RuntimeFailure
+from edgekit.measure.duel import Arena
+from edgekit.pipeline.model.batched import Batched
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.fingerprint import Fingerprint
+from edgekit.pipeline.model.predict import run_eager, to_bytes
+from edgekit.pipeline.model.subject import Subject, some_inputs
+from edgekit.pipeline.precision.lower import lower
+from edgekit.plan import Plan
+from edgekit.program import Artifact
+from edgekit.recipe.tensors import Inputs
+
+# Of a compressed file; less is no reason to train with zeros.
+WORTH_PACKING = 0.98
+# How many calibration inputs a step is held against the original by (sample.some_inputs).
+COMPARED, BATCH = (64, 256, 100e9), 32
+JUDGED = {"prune": "without channels", "sparsify": "with zeros", "recover": "that was trained"}
+
+
+@dataclass
+class Ledger:
+    """``precision``: a plan that has only that, of the artifacts that are compared; where int8
+    cannot be had, fp32 in its place. ``asked``: what was wanted.
+    """
+
+    subject: Subject
+    tools: Tools
+    precision: Plan
+    asked: str = field(init=False)
+    _originals: dict[str, Artifact] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.asked = self.precision.precision
+
+    @cached_property
+    def _compared(self) -> tuple[list[Inputs], list[Outputs]]:
+        """Inputs, and what the original makes of them."""
+        own = run_eager(self.subject.model)
+        data = some_inputs(self.subject, self.subject.judged, *COMPARED) or [self.subject.example]
+        inputs = in_batches(own, data, BATCH)
+        return inputs, [own(one) for one in inputs]
+
+    def step(
+        self,
+        name: str,
+        model: nn.Module,
+        refused: tuple[dict[str, str], ...] = (),
+        **told: Any,
+    ) -> CompressionStep:
+        """Of ``model``, against the recipe's own; ``told``: what else the step has to say."""
+        subject, progress = self.subject, self.tools.progress
+        with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
+            accuracy = subject.evaluate(Batched(model))
+            inputs, floats = self._compared
+            outputs = [run_eager(model)(one) for one in inputs]
+            near = compared(subject.fidelity, outputs, floats)
+        before, after = self._pair(model)
+        arena = arena_of(self.tools)
+        example = [to_bytes(tensor) for tensor in subject.example]
+        race = arena.race(after, before, example, progress)
+        if name == "prune" and race.ratio is not None and race.ratio[2] >= 1:
+            middle, low, high = race.ratio
+            progress.note(
+                f"that pruning bought latency could not be shown: {middle:.2f} times the "
+                f"original's ({low:.2f} to {high:.2f})"
+            )
+        return CompressionStep(
+            name=name,
+            accuracy=accuracy,
+            agreement=near.agreement if subject.calibration else None,
+            sqnr_db=near.sqnr_db,
+            macs=macs_of(model, subject.example),
+            macs_before=macs_of(subject.model, subject.example),
+            parameters=parameters_of(model),
+            parameters_before=parameters_of(subject.model),
+            zeros=zeros_of(model),
+            precision=self.precision.precision,
+            model_mb=len(after.data) / 1e6,
+            model_before_mb=len(before.data) / 1e6,
+            compressed_mb=packed_mb(after),
+            compressed_before_mb=packed_mb(before),
+            latency_ratio=race.ratio,
+            peak_memory_mb=race.first_memory_mb,
+            peak_memory_before_mb=race.second_memory_mb,
+            device=arena.transport.name,
+            refused=refused,
+            **told,
+        )
+
+    def _pair(self, model: nn.Module) -> tuple[Artifact, Artifact]:
+        """The original and ``model``, both in the one precision."""
+        try:
+            before = self._originals.get(self.precision.precision)
+            before = before or self._lowered(self.subject.model)
+            self._originals[self.precision.precision] = before
+            return before, self._lowered(model)
+        except ExportError:
+            raise  # in fp32 it fails the same way
+        except RuntimeFailure:
+            if not self.precision.is_quantized:
+                raise
+            self.precision = self.precision.model_copy(update={"precision": "fp32"})
+            return self._pair(model)
+
+    def _lowered(self, model: nn.Module) -> Artifact:
+        small = replace(self.subject, model=model)
+        tools = replace(self.tools, fingerprint=Fingerprint(small))
+        return lower(small, tools, self.precision).artifact
+
+
+def arena_of(tools: Tools) -> Arena:
+    """The device that was named, else this host."""
+    return tools.arena or Arena(LocalTransport(), tools.host_files, threads=1)
+
+
+def packed_mb(artifact: Artifact) -> float:
+    """The model's file as gzip packs it."""
+    return len(zlib.compress(artifact.data, 6)) / 1e6

@@ -1,0 +1,1 @@
+"""Models with state: found, and made inputs and outputs."""

@@ -1,0 +1,500 @@
+"""Models that remember: what forward changes from call to call becomes an input and an output.
+
+A model that writes nothing is run twice. One that writes in every run is run along a sequence, and
+followed operator by operator (dependence.py): what outputs are computed from is state, all else
+stays fixed (a cache that the first run fills, a tensor kept for display). In doubt it is state. Of
+a Python number it is seen whether anything asks for it (asked.py). What outputs depend on and
+cannot be an input, because its shape changes or it is no tensor, is refused by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from edgekit.errors import RecipeError
+from edgekit.pipeline.normal_form.flat_call import Around
+from edgekit.pipeline.normal_form.normalize import NormalForm
+from edgekit.pipeline.normal_form.randomness import Draws, Lines, draw_some, random_numbers_kept
+from edgekit.pipeline.normal_form.slots import (
+    Marks,
+    Slot,
+    Values,
+    duplicate,
+    kept,
+    near,
+    own_copy,
+    placed,
+    read,
+    same,
+    slots_of,
+    tensors_in,
+    write,
+)
+from edgekit.pipeline.state.dependence import Origins, Work
+from edgekit.pipeline.state.explicit import PART, State, with_states
+from edgekit.pipeline.state.python_numbers import Asked, Number, changing, mapped, matters
+from edgekit.recipe.tensors import Inputs
+
+Outputs = list[torch.Tensor]
+# Steps of a sequence that a model which writes is run on: as many as take this work (elements that
+# operators take and give), so that a large model is not run for long.
+LEAST_STEPS, MOST_STEPS, WORK = 3, 32, 200_000_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two runs of one copy on the example. ``result`` is what the first gave; ``first`` and
+    ``second`` are the slots that each wrote, ``filled`` their values after the first.
+    """
+
+    result: Any
+    first: frozenset[Slot]
+    second: frozenset[Slot]
+    filled: Values
+
+
+@dataclass(frozen=True)
+class Stateful:
+    """``model`` takes its inputs and then the states, and gives its outputs and then the new
+    states. Without ``states`` it is called as before.
+    """
+
+    model: nn.Module
+    states: tuple[State, ...] = ()
+
+
+def try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
+    """Run a copy twice; ``model`` stays as it is.
+
+    Raises RecipeError: outputs are random; and whatever the model raises.
+    """
+    with random_numbers_kept():
+        return _try_twice(path, model, example)
+
+
+def _try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
+    tried = own_copy(model)
+    one, other = Draws(tried, 1), Draws(tried, 0)
+    marks = Marks.of(tried)
+    with torch.no_grad(), one:
+        result = tried(*_own(example))
+    outputs = _flat(result)
+    first = marks.written(tried) | _changed(tried, model)
+    filled = kept(tried, first)
+    marks = Marks.of(tried)
+    with torch.no_grad(), other:
+        again = _flat(tried(*_own(example)))
+    second = marks.written(tried) | {s for s in first if not same(read(tried, s), filled[s])}
+    trial = Trial(result, frozenset(first), frozenset(second), filled)
+    if not _near(outputs, again):
+        if trial.first | trial.second:
+            fresh = own_copy(model)
+            with torch.no_grad(), Draws(fresh, 0):
+                again = _flat(fresh(*_own(example)))
+        if not (trial.first | trial.second) or not _near(outputs, again):
+            raise _random(path, model, example, one)
+    return trial
+
+
+def find_state(
+    path: Path, form: NormalForm, names: Sequence[str], others: Sequence[Inputs], trial: Trial
+) -> Stateful:
+    """Give the model its state as inputs and outputs, where it has one; caches are filled.
+
+    ``names`` are those of its inputs; ``others`` are inputs as they follow each other. Raises
+    RecipeError: what is remembered cannot be an input.
+    """
+    if not trial.first | trial.second:
+        return Stateful(form.model)
+    with random_numbers_kept():
+        draw_some()  # other numbers than the trial's
+        return _Inquiry(path, form.model, form.example, names, others, trial).run()
+
+
+@dataclass
+class _Inquiry:
+    """``steps`` are inputs in sequence, ``outputs`` what the untouched model gives for each, and
+    ``values`` all that it has written after each.
+    """
+
+    path: Path
+    model: nn.Module
+    example: Inputs
+    names: Sequence[str]
+    others: Sequence[Inputs]
+    trial: Trial
+    outputs: list[Outputs] = field(default_factory=list)
+    values: list[Values] = field(default_factory=list)
+
+    def run(self) -> Stateful:
+        self._follow()
+        self._check_caches()
+        groups = self._states()
+        self._check_numbers(groups)
+        self._check_random(groups)
+        inside = isinstance(self.model, Around)
+        states = _named(self._before, groups, f"{PART}." if inside else "", self.names)
+        made = Stateful(self._made(states), states)
+        self._check_same(made)
+        return made
+
+    @cached_property
+    def steps(self) -> list[Inputs]:
+        inputs = [self.example, *self.others[: MOST_STEPS - 1]]
+        return inputs + [_altered(self.example, seed) for seed in range(MOST_STEPS - len(inputs))]
+
+    def _follow(self) -> None:
+        """Run a copy along the steps; of caches alone the first is enough, and known."""
+        written = set(self.trial.first | self.trial.second)
+        if not self.trial.second:
+            self.outputs, self.values = [_flat(self.trial.result)], [self.trial.filled]
+            return
+        copied, work = own_copy(self.model), Work()
+        for count, step in enumerate(self.steps):
+            if count >= LEAST_STEPS and count * work.elements > WORK:
+                return
+            marks = Marks.of(copied)
+            try:
+                with nullcontext() if count else work:
+                    outputs = _flat(_run(copied, step))
+            except Exception:
+                if count < LEAST_STEPS:
+                    raise
+                return  # a cache may be full
+            self.outputs.append(outputs)
+            written |= marks.written(copied)
+            self.values.append(kept(copied, written))
+
+    @cached_property
+    def _before(self) -> Values:
+        found = slots_of(self.model)
+        written = [*(slot for slot in found if slot in self.values[-1])]
+        written += sorted(self.values[-1].keys() - found.keys())
+        return {slot: found.get(slot) for slot in written}
+
+    @cached_property
+    def _after(self) -> Values:
+        """After the first step."""
+        return self._before | self.values[0]
+
+    @cached_property
+    def _moving(self) -> list[Slot]:
+        """Written in later steps, too."""
+        if not self.trial.second:
+            return []
+        later = [values | self._before for values in self.values[1:]]
+        changed = {s for s in self._before if any(not same(v[s], self._after[s]) for v in later)}
+        moving = changed | self.trial.second
+        return [slot for slot in self._before if slot in moving]
+
+    @cached_property
+    def _tensors(self) -> list[Slot]:
+        """Moving slots that hold tensors of the same shapes throughout."""
+        forms = {
+            slot: {_form(v.get(slot, self._before[slot])) for v in self.values}
+            for slot in self._moving
+        }
+        return [
+            slot for slot in self._moving if forms[slot] == {_form(self._before[slot])} != {None}
+        ]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Slot, ...]]:
+        """Slots that are one and the same tensor are one state."""
+        found: dict[int, list[Slot]] = {}
+        for slot in self._tensors:
+            found.setdefault(id(self._before[slot]), []).append(slot)
+        groups: list[tuple[Slot, ...]] = []
+        for slots in found.values():
+            one = all(_alike(values[s], values[slots[0]]) for values in self.values for s in slots)
+            groups += [tuple(slots)] if one else [(slot,) for slot in slots]
+        return groups
+
+    @cached_property
+    def _base(self) -> Values:
+        """Everything that is written, as a first step finds it, caches filled."""
+        return self._after | {slot: self._before[slot] for slot in self._tensors}
+
+    @cached_property
+    def _scratch(self) -> nn.Module:
+        return own_copy(self.model)
+
+    def _given(self, values: Values) -> Values:
+        """Copies of values; slots that are one tensor get one."""
+        given = {slot: duplicate(value) for slot, value in values.items()}
+        for group in self._groups:
+            given |= dict.fromkeys(group, given[group[0]])
+        return given
+
+    @cached_property
+    def _points(self) -> list[tuple[Inputs, Values]]:
+        """Each step with what it finds there."""
+        found = [self._base, *(self._before | values for values in self.values[:-1])]
+        return list(zip(self.steps, found, strict=False))
+
+    def _check_caches(self) -> None:
+        """A cache must not depend on the input that filled it, or the outputs not on the cache."""
+        once = [slot for slot in self._before if slot not in self._moving]
+        if not once:
+            return
+        try:
+            fresh = own_copy(self.model)
+            outputs = _flat(_run(fresh, self.steps[1]))
+        except Exception:  # a made-up input that the model does not take
+            return
+        differs = [slot for slot in once if not same(read(fresh, slot), self._after[slot])]
+        with placed(self._scratch, self._given(self._base)):
+            filled = _flat(_run(self._scratch, self.steps[1]))
+        if differs and not _near(outputs, filled):
+            raise self._refused(differs)
+
+    def _states(self) -> list[tuple[Slot, ...]]:
+        """The groups that outputs depend on, be it through each other."""
+        if not self._moving:
+            return []
+        wanted, feeding = self._dependence()
+        while more := set[Slot]().union(*(feeding[slot] for slot in wanted)) - wanted:
+            wanted |= more
+        others = [slot for slot in self._moving if slot in wanted and slot not in self._tensors]
+        if others:
+            raise self._refused(others)
+        return [group for group in self._groups if wanted & set(group)]
+
+    def _dependence(self) -> tuple[set[Slot], dict[Slot, set[Slot]]]:
+        """The slots that outputs are computed from, and those that each slot is computed from."""
+        wanted: set[Slot] = set()
+        feeding: dict[Slot, set[Slot]] = {slot: set() for slot in self._moving}
+        for inputs, values in self._points:
+            given, origins = self._given(values), Origins()
+            for slot in self._moving:
+                origins.mark(self._marked(slot, given[slot]), slot)
+            with placed(self._scratch, given):
+                try:
+                    with origins:
+                        result = _run(self._scratch, inputs)
+                except Exception:  # a kind of operator that cannot be followed
+                    return set(self._tensors), feeding
+                wanted |= origins.of(result) | origins.read
+                for slot, found in feeding.items():
+                    found |= origins.of(read(self._scratch, slot))
+        return wanted, feeding
+
+    def _marked(self, slot: Slot, value: Any) -> list[torch.Tensor]:
+        """Of a slot that is no state by its form, only what a later step put there counts."""
+        tensors = list(tensors_in(value))
+        if slot in self._tensors:
+            return tensors
+        first = tensors_in(self._after[slot])
+        return [t for t, old in zip_longest(tensors, first) if t is not None and not same(t, old)]
+
+    def _check_numbers(self, states: Sequence[Sequence[Slot]]) -> None:
+        """A Python number that moves: does anything depend on how far it is?"""
+        found = [slot for slot in self._moving if slot not in self._tensors]
+        carried = [slot for group in states for slot in group]
+        watched = carried + [s for s in found if isinstance(self._base[s], (str, type(None)))]
+        if found and self._matter(found, watched):
+            raise self._refused([s for s in found if self._matter([s], watched)] or found)
+
+    def _matter(self, slots: Sequence[Slot], watched: Sequence[Slot]) -> bool:
+        """Tried where the sequence starts, and where it ends."""
+        return any(
+            matters(partial(self._asking, slots, watched, *point), _same_results)
+            for point in (self._points[0], self._points[-1])
+        )
+
+    def _asking(
+        self,
+        slots: Sequence[Slot],
+        watched: Sequence[Slot],
+        inputs: Inputs,
+        values: Values,
+        asked: Asked,
+    ) -> tuple[Outputs, list[Any], set[Slot]]:
+        """A run: the outputs, what is watched, and what else was written that never was before."""
+        model, given = own_copy(self.model), self._given(values)
+        given |= {slot: self._telling(slot, given[slot], asked) for slot in slots}
+        with placed(model, given):
+            marks = Marks.of(model)
+            outputs = _flat(_run(model, inputs))
+            new = marks.written(model) - self._before.keys()
+            return outputs, [duplicate(read(model, slot)) for slot in watched], new
+
+    def _telling(self, slot: Slot, value: Any, asked: Asked) -> Any:
+        """The numbers in it that move replaced by such that tell what they are asked."""
+        moved = changing(step.get(slot) for step in self.values)
+
+        def replaced(path: str, number: Any) -> Any:
+            return Number(number, asked) if path in moved else number
+
+        return mapped(value, replaced)
+
+    def _check_random(self, states: Sequence[Sequence[Slot]]) -> None:
+        for slot in (slot for group in states for slot in group):
+            if not _alike(self.values[0][slot], self.trial.filled.get(slot, self._before[slot])):
+                raise _random(self.path, self.model, self.example)
+
+    def _made(self, states: Sequence[State]) -> nn.Module:
+        model = own_copy(self.model)
+        carried = {slot for state in states for slot in state.slots}
+        for slot, value in self._base.items():
+            if slot not in self._moving:
+                write(model, slot, duplicate(value))
+        held = {s: duplicate(self._base[s]) for s in self._moving if s not in carried}
+        if not states and not held:
+            return model
+        return with_states(model, states, held, len(self.example))
+
+    def _check_same(self, made: Stateful) -> None:
+        """What was made gives what the untouched model gives, step by step."""
+        state = [state.initial for state in made.states]
+        others = [slot for slot in self._moving if slot not in self._tensors]
+        for step, outputs in zip(self.steps, self.outputs, strict=False):
+            try:
+                found = _flat(_run(made.model, (*step, *state)))
+            except Exception as error:
+                if not others:  # it is no slot's fault
+                    raise
+                raise self._refused(others) from error
+            if not _near(found[: len(outputs)], outputs):
+                raise self._refused(others or self._moving or list(self._before))
+            state = found[len(outputs) :]
+
+    def _refused(self, slots: Sequence[Slot]) -> RecipeError:
+        reason, hint = _why(
+            slots[0], self._before[slots[0]], [v.get(slots[0]) for v in self.values]
+        )
+        names = ", ".join(map(str, slots))
+        return RecipeError(
+            f"{self.path}: the model changes {names} when it is called, and its outputs depend on "
+            f"that: {reason}",
+            hint,
+        )
+
+
+def _why(slot: Slot, before: Any, values: Sequence[Any]) -> tuple[str, str]:
+    """Why a slot can be no input of the model, and what to do."""
+    shapes = [tuple(value.shape) for value in (before, *values) if torch.is_tensor(value)]
+    last = values[-1]
+    if torch.is_tensor(before) and len(set(shapes)) > 1:
+        said = " to ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+        return f"its shape changes, from {said}", (
+            "a device plans its memory before it runs: keep the last N steps in a buffer of fixed "
+            "shape"
+        )
+    if torch.is_tensor(before):
+        return "the first input fills it for all others", (
+            "compute it in every call (with torch.where, say), or give it to the model as an input"
+        )
+    if before is None and torch.is_tensor(last):
+        return "it is None at first", (
+            "let it be a buffer from the start, in __init__: "
+            f'self.register_buffer("{slot.attribute}", torch.zeros({list(last.shape)}))'
+        )
+    return f"it is a Python {type(last if before is None else before).__name__}, not a tensor", (
+        "keep what is remembered in tensors of fixed shape: self.register_buffer(name, tensor)"
+    )
+
+
+def _named(
+    before: Values, groups: Sequence[tuple[Slot, ...]], prefix: str, taken: Sequence[str]
+) -> tuple[State, ...]:
+    """A state has its slot's name, ``prefix`` left out; ``taken`` are names of inputs."""
+    found: list[State] = []
+    for group in groups:
+        for index, (path, tensor) in enumerate(pytree.tree_leaves_with_path(before[group[0]])):
+            whole = f"{group[0]}{pytree.keystr(path)}".removeprefix(prefix)
+            name = re.sub(r"\W+", "_", whole).strip("_")
+            while name in (*taken, *(state.name for state in found)):
+                name += "_state"
+            initial = tensor.detach().clone(memory_format=torch.contiguous_format)
+            found.append(State(name, group, index, initial))
+    return tuple(found)
+
+
+def _form(value: Any) -> Any:
+    """Structure, shapes and types of a value that is all tensors; else None."""
+    leaves, tree = pytree.tree_flatten(value)
+    if not leaves or not all(torch.is_tensor(t) and t.layout == torch.strided for t in leaves):
+        return None
+    return str(tree), tuple((tuple(t.shape), str(t.dtype)) for t in leaves)
+
+
+def _altered(inputs: Inputs, seed: int) -> Inputs:
+    """Other inputs of the same kind: noise on floats, the values of all else in another order."""
+    random = torch.Generator().manual_seed(seed)
+    return tuple(_altered_tensor(tensor, random) for tensor in inputs)
+
+
+def _altered_tensor(tensor: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor.flatten().roll(1).reshape(tensor.shape)
+    size = float(tensor.float().std(correction=0)) or 1.0
+    return tensor + (torch.randn(tensor.shape, generator=random) * size).to(tensor.dtype)
+
+
+def _run(model: nn.Module, inputs: Inputs) -> Any:
+    with torch.no_grad():
+        return model(*_own(inputs))
+
+
+def _own(inputs: Inputs) -> Inputs:
+    return tuple(tensor.clone() for tensor in inputs)
+
+
+def _flat(result: Any) -> Outputs:
+    return [t.detach().clone() for t in pytree.tree_leaves(result) if torch.is_tensor(t)]
+
+
+def _near(a: Outputs, b: Outputs) -> bool:
+    return len(a) == len(b) and all(near(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_results(a: tuple[Outputs, list[Any], set[Slot]], b: Any) -> bool:
+    alike = all(same(x, y) or (_flat(x) and _alike(x, y)) for x, y in zip(a[1], b[1], strict=True))
+    return _near(a[0], b[0]) and alike and a[2] == b[2]
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return _near(_flat(a), _flat(b))
+
+
+def _changed(copied: nn.Module, model: nn.Module) -> set[Slot]:
+    """Slots whose content is not that of ``model``."""
+    before = slots_of(model)
+    return {slot for slot, value in slots_of(copied).items() if not same(value, before.get(slot))}
+
+
+def _random(
+    path: Path, model: nn.Module, example: Inputs, seen: Draws | None = None
+) -> RecipeError:
+    """The error of a model that draws random numbers; ``seen``: the draws of a run of it."""
+    copied = own_copy(model)
+    if seen is None:
+        with torch.no_grad(), Draws(copied, 1) as seen:
+            copied(*_own(example))
+    if seen.name is not None:
+        what = (
+            "an operator draws random numbers" if seen.name != "bernoulli" else "dropout is active"
+        )
+        place = seen.line
+    else:
+        with torch.no_grad(), Lines() as lines:
+            copied(*_own(example))
+        what, place = "random numbers of numpy or Python, or a global variable", lines.line
+    at = f" at {place}" if place else ""
+    return RecipeError(
+        f"{path}: the model gives other outputs for the same input: {what}{at}",
+        "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training); any "
+        "other random number is an input of the model",
+    )

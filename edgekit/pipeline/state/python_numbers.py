@@ -1,0 +1,186 @@
+"""Whether anything depends on Python numbers that a model counts on from call to call.
+
+A number is replaced by one that computes as it does and notices what is asked of it. Every branch
+that it decides is taken both ways: it matters where that changes something, and where its value
+goes anywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
+
+from edgekit.pipeline.normal_form.slots import DEPTH, NUMBERS, is_foreign
+
+# So many ways through a model are tried, and so many decisions taken on one; beyond, it matters.
+MOST_WAYS, MOST_DECISIONS = 32, 256
+# Of a larger array of numpy's, an image, no element decides a branch.
+MOST_ELEMENTS = 4096
+
+
+class Asked:
+    """The decisions of one run: the first ones as given, all others by the numbers' values.
+
+    ``used``: a value went where no decision is seen, into a tensor or an index.
+    """
+
+    def __init__(self, decided: tuple[bool, ...] = ()) -> None:
+        self._decided = decided
+        self.taken: list[bool] = []
+        self.used = False
+
+    def decide(self, answer: bool) -> bool:
+        place = len(self.taken)
+        if place == MOST_DECISIONS:
+            raise RuntimeError("a loop over a number that was replaced")
+        self.taken.append(self._decided[place] if place < len(self._decided) else answer)
+        return self.taken[-1]
+
+    def others(self) -> Iterator[tuple[bool, ...]]:
+        """The decisions that lead elsewhere from this run, each once."""
+        for place in range(len(self._decided), len(self.taken)):
+            yield (*self.taken[:place], not self.taken[place])
+
+
+class Number:
+    """Stands for ``value``; repr() is not noticed."""
+
+    def __init__(self, value: Any, asked: Asked) -> None:
+        self._value, self._asked = value, asked
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For isinstance()."""
+        return type(self._value)
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __bool__(self) -> bool:
+        return self._asked.decide(bool(self._value))
+
+    def __str__(self) -> str:
+        """Printed it changes nothing; as the name of something it does."""
+        return str(self._value) if self._asked.decide(True) else "?"
+
+    def __format__(self, _: str) -> str:
+        return str(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # numpy looks whether it is an array
+            raise AttributeError(name)
+        self._asked.used = True
+        return getattr(self._value, name)
+
+
+def _computed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """With a number it gives a number; with anything else the value is used."""
+
+    def compute(self: Number, *others: Any) -> Any:
+        values = [other._value if type(other) is Number else other for other in others]
+        if not all(isinstance(value, (*NUMBERS, type(None))) for value in values):
+            self._asked.used = True
+        result = function(self._value, *values)
+        return mapped(result, lambda _, number: Number(number, self._asked))
+
+    return compute
+
+
+def _compared(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compare(self: Number, other: Any) -> Any:
+        answer = function(self._value, other._value if type(other) is Number else other)
+        if isinstance(answer, (bool, np.bool_)):
+            return self._asked.decide(bool(answer))
+        self._asked.used = True
+        return answer
+
+    return compare
+
+
+def _used(function: Callable[[Any], Any]) -> Callable[[Number], Any]:
+    def use(self: Number) -> Any:
+        self._asked.used = True
+        return function(self._value)
+
+    return use
+
+
+def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda value, other: function(other, value)
+
+
+_BINARY = "add sub mul truediv floordiv mod pow lshift rshift and or xor"
+for _name in _BINARY.split():
+    _function = getattr(operator, f"__{_name}__")
+    setattr(Number, f"__{_name}__", _computed(_function))
+    setattr(Number, f"__r{_name}__", _computed(_reflected(_function)))
+_OTHERS: dict[str, Callable[..., Any]] = {
+    "neg": operator.neg, "pos": operator.pos, "abs": abs, "invert": operator.invert,
+    "round": round, "trunc": math.trunc, "floor": math.floor, "ceil": math.ceil, "divmod": divmod,
+}  # fmt: skip
+for _name, _function in _OTHERS.items():
+    setattr(Number, f"__{_name}__", _computed(_function))
+for _name in ("lt", "le", "eq", "ne", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _compared(getattr(operator, _name)))
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "int": int, "float": float, "index": operator.index, "hash": hash,
+}  # fmt: skip
+for _name, _conversion in _CONVERSIONS.items():
+    setattr(Number, f"__{_name}__", _used(_conversion))
+
+
+def mapped(
+    value: Any, change: Callable[[str, Any], Any], path: str = "", depth: int = DEPTH
+) -> Any:
+    """``value`` with ``change(path, number)`` for each number in it; plain objects in place."""
+
+    def changed(keys: Any, leaf: Any) -> Any:
+        place = path + pytree.keystr(keys)
+        if type(leaf) is not Number and isinstance(leaf, NUMBERS):
+            return change(place, leaf)
+        if isinstance(leaf, np.ndarray) and leaf.size <= MOST_ELEMENTS:
+            return _mapped_array(leaf, lambda index, number: change(f"{place}[{index}]", number))
+        if depth and hasattr(leaf, "__dict__") and not is_foreign(leaf):
+            for name, held in vars(leaf).items():
+                vars(leaf)[name] = mapped(held, change, f"{place}.{name}", depth - 1)
+        return leaf
+
+    return pytree.tree_map_with_path(changed, value)
+
+
+def _mapped_array(array: NDArray[Any], change: Callable[[int, Any], Any]) -> NDArray[Any]:
+    """As an array of objects where a number became another object."""
+    made = np.empty(array.size, dtype=object)
+    made[:] = [change(index, number) for index, number in enumerate(array.flat)]
+    return made.reshape(array.shape) if any(type(n) is Number for n in made) else array
+
+
+def changing(values: Iterable[Any]) -> set[str]:
+    """The paths of the numbers that are not the same in all of these."""
+    seen: list[dict[str, Any]] = []
+    for value in values:
+        seen.append({})
+        mapped(value, seen[-1].setdefault)
+    return {path for one in seen for path in one if any(one[path] != o.get(path) for o in seen)}
+
+
+def matters(run: Callable[[Asked], Any], alike: Callable[[Any, Any], bool]) -> bool:
+    """``run`` is a run with numbers that tell what they are asked, and gives what came of it."""
+    ways: list[tuple[bool, ...]] = [()]
+    results: list[Any] = []
+    while ways:
+        asked = Asked(ways.pop())
+        try:
+            results.append(run(asked))
+        except Exception:  # what a model does by a wrong decision
+            return True
+        if asked.used or len(results) > MOST_WAYS or not alike(results[0], results[-1]):
+            return True
+        ways += asked.others()
+    return False

@@ -1,0 +1,1 @@
+"""Training on the recipe's data: int8, recovery after pruning, distillation."""

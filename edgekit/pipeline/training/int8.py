@@ -1,0 +1,155 @@
+"""Training a quantized model: the recipe's data or the float model's outputs, kept weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from edgekit.compress.batches import rows_of
+from edgekit.compress.divergence import compared
+from edgekit.compress.pruning.sparsity import keeping_zeros
+from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhere
+from edgekit.compress.training.distill import BATCH, distance, distillation_batches
+from edgekit.compress.training.loop import Batch, Job, train
+from edgekit.errors import TrainingError
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import run_eager
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.training.checkpoint import Checkpoint, Scores, keep_weights, load_weights
+from edgekit.pipeline.training.data import by_training
+from edgekit.pipeline.training.teacher import beside_labels, teacher_of
+from edgekit.plan import Effort, Objective, Plan, Training
+from edgekit.search.repairs import float_outputs, split
+
+TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
+# Int8 is near where it should be; what was pruned is not, and a student may come from nowhere. The
+# few inputs that have no labels are soon learned by heart.
+RATE, RECOVERY_RATE, STUDENT_RATE, UNLABELLED_RATE = 3e-3, 2e-2, 6e-2, 3e-3
+DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
+
+
+def quantization_aware(effort: Effort, distill: bool) -> Training:
+    objective: Objective = "both" if distill else "labels"
+    return Training(objective=objective, steps=TRAINING_STEPS[effort], learning_rate=RATE)
+
+
+def train_simulation(
+    subject: Subject, tools: Tools, plan: Plan, simulation: Simulation, limit_s: float | None = None
+) -> tuple[Training, Scores]:
+    """Give the simulation the weights of ``plan.train``: those kept, or trained now. The training
+    that is given back has ``stop``, the step that they are of.
+
+    Raises TrainingError, RecipeError.
+    """
+    assert plan.train is not None
+    weights = {
+        name: tensor
+        for name, tensor in simulation.graph.named_parameters()
+        if tensor.is_floating_point()
+    }
+    if not weights:
+        raise TrainingError("this model has no weights to train")
+    key = tools.fingerprint.key(tools.runtime, plan)
+    kept = load_weights(key, weights) if limit_s is None or plan.train.stop is not None else None
+    if kept is not None:
+        return kept
+    job = _job(subject, tools, plan, simulation, weights)
+    if plan.sparsity is not None:
+        matrices = {name: weight for name, weight in weights.items() if weight.dim() > 1}
+        job = replace(job, after_step=keeping_zeros(matrices))
+    checkpoint = Checkpoint(key, limit_s)
+    with simulation.rounding(everywhere):
+        result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
+    done = plan.train.model_copy(update={"steps": result.steps, "stop": result.stop})
+    # what was cut short is not what the plan leads to that says nothing of it
+    if limit_s is None and not result.interrupted:
+        keep_weights(key, weights, done, result.scores)
+    again = plan.model_copy(update={"train": done})
+    keep_weights(tools.fingerprint.key(tools.runtime, again), weights, done, result.scores)
+    if not result.interrupted:
+        checkpoint.remove()
+    return done, result.scores
+
+
+def _job(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
+) -> Job:
+    assert plan.train is not None
+    simulation.batches(subject.calibration)
+    if plan.train.objective != "float_model":
+        return _labels(subject, tools, plan.train, simulation, weights)
+    return _distillation(subject, tools, plan, simulation, weights)
+
+
+def _labels(
+    subject: Subject,
+    tools: Tools,
+    training: Training,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
+) -> Job:
+    rows = rows_of(subject.example)
+    ask = run_eager(teacher_of(subject)) if training.objective == "both" else None
+
+    def labelled(outputs: Outputs, batch: Batch) -> torch.Tensor:
+        return subject.recipe.loss(subject.structure.rebuild(outputs), batch[1])
+
+    def loss(batch: Batch, _share: float) -> torch.Tensor:
+        outputs = simulation.forward(batch[0], rows)
+        if ask is None:
+            return labelled(outputs, batch)
+        by_classes = subject.fidelity.by_classes
+        taught = distance(outputs, ask(batch[0]), by_classes, training.temperature)
+        return beside_labels(labelled(outputs, batch), taught)
+
+    def judged(batch: Batch) -> torch.Tensor:
+        return labelled(simulation.forward(batch[0], rows), batch)
+
+    batches, judge = by_training(subject, tools, judged)
+    return Job(
+        title="quantization-aware training",
+        weights=weights,
+        batches=batches,
+        loss=loss,
+        judge=judge,
+    )
+
+
+def _distillation(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    simulation: Simulation,
+    weights: Mapping[str, torch.Tensor],
+) -> Job:
+    rows, parts = rows_of(subject.example), split(subject.calibration)
+    # its roundings are off, and every layer is as the recipe has it
+    exact = plan.model_copy(update={"linear": "static", "float_layers": ()})
+    teacher = Simulation(
+        tools.runtime.prepare(subject.model, subject.example, exact, subject.calibration)
+    )
+    size = BATCH if teacher.batches(subject.calibration) else 1
+    floats = float_outputs(teacher, parts.judged)
+
+    def judge() -> float:
+        return compared(subject.fidelity, simulation.run(parts.judged), floats).divergence
+
+    def loss(batch: Batch, _share: float) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = teacher.forward(batch[0], rows)
+        outputs = simulation.forward(batch[0], rows)
+        return distance(outputs, wanted, subject.fidelity.by_classes)
+
+    return Job(
+        title="distilling from the float model",
+        weights=weights,
+        batches=lambda epoch: distillation_batches(parts.fitted, plan.seed, epoch, size),
+        loss=loss,
+        judge=judge,
+    )

@@ -1,0 +1,218 @@
+"""Training a float model after it was pruned, or as the student of a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from edgekit.compress.batches import can_batch
+from edgekit.compress.copying import copy_of
+from edgekit.compress.divergence import compared
+from edgekit.compress.pruning.sparsity import keeping_zeros, weights_of
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.compress.training.distill import (
+    BATCH,
+    Features,
+    attention,
+    distance,
+    distillation_batches,
+    hints,
+)
+from edgekit.compress.training.loop import Batch, Job, freeze_norms, train
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import Run, run_eager
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.training.checkpoint import Checkpoint
+from edgekit.pipeline.training.data import Batches, by_training
+from edgekit.pipeline.training.teacher import beside_labels, teacher_of
+from edgekit.plan import Plan, Training
+from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT
+from edgekit.recipe.tensors import Inputs
+
+# From this share of the steps on batch norms keep their statistics.
+FROZEN_FROM = 2 / 3
+# Of calibration inputs that train, so many judge: every eighth, some tens at most.
+JUDGED_EVERY, MOST_JUDGED = 8, 64
+NO_FEATURES = (
+    "features count nothing: no layers of the teacher and the model give images of one size, or "
+    "the same values of the original"
+)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """``training`` leads to the same weights again."""
+
+    training: Training
+    interrupted: bool
+
+
+def recover(
+    model: nn.Module,
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    training: Training,
+    limit_s: float | None,
+    name: str = "",
+    to_the_end: bool = False,
+) -> Recovered:
+    """Train ``model`` in place, towards the recipe's labels, its teacher, or both, on the GPU where
+    torch has one. ``name`` tells it from the plan's other trainings; ``to_the_end``: the weights
+    of the last step are taken, nothing is judged. Zeros stay zeros where the plan has sparsity.
+
+    Raises TrainingError, RecipeError.
+    """
+    key = tools.fingerprint.key(tools.runtime, plan)
+    checkpoint = Checkpoint(f"{key}-{name}" if key is not None and name else key, limit_s)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        _arrange(model.to(device), torch.channels_last)
+        job = _job(model, subject, tools, plan, training, device)
+        if to_the_end:
+            job = replace(job, judge=None)
+        result = train(job, training, plan.seed, checkpoint, tools.progress, limit_s)
+    finally:
+        _arrange(model, torch.contiguous_format)
+        model.cpu().eval()
+    if not result.interrupted:
+        checkpoint.remove()
+    done = training.model_copy(update={"steps": result.steps, "stop": result.stop})
+    return Recovered(done, result.interrupted)
+
+
+def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """``features``: what inside of it is held against the model's."""
+
+    net: nn.Module
+    training: Training
+    by_classes: bool
+    features: Features | None
+
+    def outputs(self, inputs: Inputs) -> Outputs:
+        return run_eager(self.net)(inputs)
+
+    def taught(self, model: nn.Module, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
+        """The model's outputs, and how far it is from its teacher."""
+        training, features = self.training, self.features
+        if features is None:
+            wanted, outputs = self.outputs(inputs), _outputs(model, inputs)
+            return outputs, distance(outputs, wanted, self.by_classes, training.temperature)
+        with torch.no_grad(), features.watched(self.net, features.theirs) as theirs:
+            wanted = self.outputs(inputs)
+        with features.watched(model, features.own) as own:
+            outputs = _outputs(model, inputs)
+        inside = features.between(own, theirs)
+        if inside is not None and training.features == 1:
+            return outputs, inside
+        outside = distance(outputs, wanted, self.by_classes, training.temperature)
+        if inside is None:
+            return outputs, outside
+        return outputs, (1 - training.features) * outside + training.features * inside
+
+
+def _job(
+    model: nn.Module,
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    training: Training,
+    device: torch.device,
+) -> Job:
+    by_labels = training.objective != "float_model"
+    teacher: _Teacher | None = None
+    if training.objective != "labels":
+        asked = teacher_of(subject)
+        if device.type != "cpu":
+            asked = copy_of(asked).to(device)
+        compare = attention if subject.recipe.has("teacher") else hints
+        features = (
+            compare(model, asked, _on(device, subject.example)) if training.features else None
+        )
+        if training.features and features is None:
+            tools.progress.note(NO_FEATURES)
+        teacher = _Teacher(asked, training, subject.fidelity.by_classes, features)
+
+    def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
+        return subject.recipe.loss(subject.structure.rebuild(outputs), target)
+
+    def loss(batch: Batch, share: float) -> torch.Tensor:
+        model.train()
+        if share >= FROZEN_FROM:
+            freeze_norms(model)
+        inputs, target = _on(device, batch)
+        if teacher is None:
+            return labelled(_outputs(model, inputs), target)
+        outputs, total = teacher.taught(model, inputs)
+        return beside_labels(labelled(outputs, target), total) if by_labels else total
+
+    def judged(batch: Batch) -> torch.Tensor:
+        """By the recipe's loss; where no labels are wanted, by what the teacher answers."""
+        model.eval()
+        inputs, target = _on(device, batch)
+        outputs = _outputs(model, inputs)
+        if by_labels:
+            return labelled(outputs, target)
+        assert teacher is not None
+        return distance(outputs, teacher.outputs(inputs), teacher.by_classes)
+
+    if subject.recipe.has("training"):
+        batches, judge = by_training(subject, tools, judged)
+    else:
+        assert teacher is not None
+        batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)
+    zeros = weights_of(model) if plan.sparsity is not None else {}
+    return Job(
+        title="training the model" if plan.recover_only else "training what is left",
+        weights={n: p for n, p in model.named_parameters() if p.is_floating_point()},
+        buffers=dict(model.named_buffers()),
+        batches=batches,
+        loss=loss,
+        judge=judge,
+        after_step=keeping_zeros(zeros),
+    )
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> Outputs:
+    return list(pytree.tree_leaves(model(*inputs)))
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    if device.type == "cpu":
+        return value
+    return pytree.tree_map(lambda leaf: leaf.to(device) if torch.is_tensor(leaf) else leaf, value)
+
+
+def _by_calibration(
+    model: nn.Module, subject: Subject, seed: int, ask: Run, device: torch.device
+) -> tuple[Batches, Callable[[], float]]:
+    """The calibration inputs, mixed pairwise; too few to keep some apart are both."""
+    data = subject.fitted
+    few = len(data) < MIN_TO_HOLD_OUT
+    apart = set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
+    fitted = [inputs for index, inputs in enumerate(data) if index not in apart]
+    judged = [_on(device, data[index]) for index in sorted(apart) or range(len(data))]
+    floats = [ask(inputs) for inputs in judged]
+    size = BATCH if can_batch(ask, judged) else 1
+
+    def judge() -> float:
+        model.eval()
+        outputs = [run_eager(model)(inputs) for inputs in judged]
+        return compared(subject.fidelity, outputs, floats).divergence
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        return distillation_batches(fitted, seed, epoch, size)
+
+    return batches, judge

@@ -1,0 +1,1 @@
+"""The recipe, its tensors, and errors that point at the user's line."""

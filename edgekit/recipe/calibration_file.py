@@ -1,0 +1,134 @@
+"""Calibration data from a file: --calibration FILE.npz in the place of calibration()."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgekit.errors import RecipeError
+from edgekit.recipe.recipe import MAX_CALIBRATION
+from edgekit.recipe.tensors import Inputs, check_fit, check_inputs, describe
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Every so many inputs one is kept apart: nothing is fitted to it, and it judges what was fitted to
+# the others. Fewer inputs than MIN_TO_HOLD_OUT do both.
+HELD_OUT_EVERY = 5
+MIN_TO_HOLD_OUT = 10
+# What np.savez calls arrays that were given without a name.
+UNNAMED = re.compile(r"arr_\d+")
+
+
+def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[Inputs]:
+    """Read at most MAX_CALIBRATION inputs, each of the example's shapes.
+
+    The file holds one array for each input of the model, by its name, or in its order where the
+    arrays have no names: either (N, *shape) or, where the example's batch is b,
+    (N * b, *shape[1:]).
+    Raises RecipeError: no such file, no .npz of plain numbers, or arrays that do not fit.
+    """
+    arrays = _arrays(path)
+    if set(names) <= set(arrays):
+        chosen = [arrays[name] for name in names]
+    elif len(arrays) == len(example) and all(UNNAMED.fullmatch(name) for name in arrays):
+        chosen = list(arrays.values())
+    else:
+        raise RecipeError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}, but the model's inputs are "
+            f"{', '.join(names)}",
+            "save one array for each: np.savez(FILE, " + ", ".join(f"{n}=..." for n in names) + ")",
+        )
+    columns = [
+        _split(path, name, array, like)
+        for name, array, like in zip(names, chosen, example, strict=True)
+    ]
+    lengths = {len(column) for column in columns}
+    if len(lengths) > 1:
+        said = ", ".join(f"{n} {len(c)}" for n, c in zip(names, columns, strict=True))
+        raise RecipeError(f"{path}: its arrays hold unequal numbers of inputs: {said}")
+    if lengths == {0}:
+        raise RecipeError(f"{path}: its arrays are empty", "some tens of typical inputs are wanted")
+    found = []
+    for index, row in enumerate(zip(*columns, strict=True)):
+        where = f"{path}: input {index}"
+        inputs = check_inputs(row, names, where)
+        check_fit(inputs, example, names, where)
+        found.append(inputs)
+    return found
+
+
+Item = TypeVar("Item")
+
+
+def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """What ranges and repairs are fitted to, and what they are judged by."""
+    if len(items) < MIN_TO_HOLD_OUT:
+        return list(items), list(items)
+    fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY]
+    return fitted, list(items[::HELD_OUT_EVERY])
+
+
+def spread_over(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly spread."""
+    count = min(len(items), most)
+    return [items[int(index * len(items) / count)] for index in range(count)]
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    if not path.is_file():
+        raise RecipeError(f"there is no calibration file {path}", "np.savez writes one")
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise ValueError("it holds one bare array: np.savez, not np.save")
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile,
+            NotImplementedError, zipfile.LargeZipFile, OverflowError, SyntaxError,
+            UnicodeError, TypeError, AttributeError) as error:  # fmt: skip
+        raise RecipeError(
+            f"{path} is no whole .npz file of plain numbers: {str(error) or type(error).__name__}",
+            "np.savez(FILE, name=array, ...) writes one",
+        ) from None
+
+
+def _split(path: Path, name: str, array: Any, like: torch.Tensor) -> list[torch.Tensor]:
+    """One tensor an input, of the example's shape, in the example's type where none is lost."""
+    import numpy as np
+    import torch
+
+    shape = tuple(like.shape)
+    batch = shape[0] if shape else 1
+    stacked = array.ndim == len(shape) + 1 and array.shape[1:] == shape
+    joined = bool(shape) and array.ndim == len(shape) and array.shape[1:] == shape[1:]
+    if joined and not stacked:
+        if batch == 0 or len(array) % batch:
+            raise RecipeError(f"{path}: {name} has {len(array)} rows, no multiple of {batch}")
+        array = array.reshape(-1, *shape)
+    elif not stacked:
+        whole = ", ".join(str(size) for size in shape)
+        inner = ", ".join(str(size) for size in shape[1:]) if batch == 1 else whole
+        raise RecipeError(
+            f"{path}: {name} is {array.dtype} {list(array.shape)}, but the model wants "
+            f"{describe(like)}",
+            f"its shape must be (N, {inner}) or (N, {whole})",
+        )
+    wanted = torch.empty(0, dtype=like.dtype)
+    try:
+        tensors = torch.from_numpy(np.ascontiguousarray(array[:MAX_CALIBRATION]))
+    except TypeError:
+        raise RecipeError(f"{path}: {name} is {array.dtype}, which no model takes") from None
+    if tensors.is_floating_point() != wanted.is_floating_point() or (
+        (tensors.dtype == torch.bool) != (wanted.dtype == torch.bool)
+    ):
+        raise RecipeError(
+            f"{path}: {name} is {array.dtype}, but the model wants {describe(like)}",
+            "save it in the type that the model takes, normalised as it expects",
+        )
+    return list(tensors.to(wanted.dtype))

@@ -1,0 +1,137 @@
+"""Documents as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from edgekit.budget import BudgetLine
+from edgekit.documents.measure import Agreement, Emulation, Parity
+from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
+from edgekit.report.compression import steps_said
+from edgekit.report.operators import SLOWEST
+from edgekit.report.terminal import grid, number, printed, styled
+
+COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
+
+
+def render_verdict(document: VerdictDocument) -> str:
+    """A build's or a check's result."""
+    program = document.program
+    rows = [
+        ("target", f"{document.target} through {document.runtime}"),
+        *[("note", note) for note in document.notes],
+        *steps_said(document.compression),
+        ("precision", _precision(document)),
+        *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],
+        ("accuracy", _accuracy(document)),
+        ("parity", parity_line(document.parity)),
+        *([("cpu", _cpu(document.emulation))] if isinstance(document, CheckDocument) else []),
+        ("operators", _operators(program)),
+        *(_advice(document.advice) or _outside(program)),
+    ]
+    text = grid(rows) + "\n" + budget_table(document.budgets)
+    color = COLOR[document.verdict]
+    return text + styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+
+
+def _precision(document: VerdictDocument) -> str:
+    lines = [
+        f"{rung.precision}{' is taken' if rung.taken else ' is not taken'}: {rung.reason}"
+        for rung in document.ladder
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(document: VerdictDocument) -> str:
+    if document.accuracy_said is not None:
+        return document.accuracy_said
+    notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
+    return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
+
+
+def parity_line(parity: Parity | None) -> str:
+    if parity is None:
+        return "not checked: there is no reference"
+    verb = "passed" if parity.passed else "failed"
+    inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
+    said = f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
+    if parity.sequence is None:
+        return said
+    return f"{said}; states fed back, against the float model: {_level(parity.sequence)}"
+
+
+def _cpu(found: Emulation) -> str:
+    if found.status == "not_checked" or found.parity is None:
+        return f"not checked: {found.reason}" + (f"\nto check: {found.hint}" if found.hint else "")
+    own = f"this host's own processor, {found.processor}"
+    where = f"an emulated {found.processor}, {found.emulator}" if found.emulator else own
+    return f"passed on {where}: {_level(found.parity)}"
+
+
+def _level(parity: Agreement) -> str:
+    if parity.sqnr_db is None:
+        return "bit-equal"
+    return f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
+
+
+def _operators(program: dict[str, Any]) -> str:
+    quantized = sum(layer["quantized"] for layer in program["layers"])
+    floating = sum(layer["floating"] for layer in program["layers"])
+    outside = sum(operator["count"] for operator in program["outside"])
+    return (
+        f"{quantized} int8 and {floating} float in {len(program['delegates'])} delegate "
+        f"subgraphs, {outside or 'none'} left outside"
+    )
+
+
+def _outside(program: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        f"{item['operator']} in {item['layer'] or 'the model itself'}"
+        + (f" ({item['count']} times)" if item["count"] > 1 else "")
+        for item in program["outside"]
+    ]
+    if not rows:
+        return []
+    more = [f"and {len(rows) - SLOWEST} more"] if len(rows) > SLOWEST else []
+    return [("slow kernels", "\n".join(rows[:SLOWEST] + more))]
+
+
+def _advice(advice: Sequence[Advice]) -> list[tuple[str, str]]:
+    lines = []
+    for item in advice:
+        layers = [layer or "the model itself" for layer in item.layers]
+        more = f" and {len(layers) - 2} more" if len(layers) > 2 else ""
+        calls = f" ({item.count} times)" if item.count > 1 else ""
+        lines.append(f"{', '.join(item.operators)} in {', '.join(layers[:2])}{more}{calls}")
+        if item.instead:
+            lines.append(f"  write instead: {item.instead}")
+    return [("slow kernels", "\n".join(lines))] if lines else []
+
+
+def budget_table(lines: Sequence[BudgetLine]) -> str:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("budget", "found", "", "asked for", "status"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        limit = f"<= {line.limit:g} {line.unit} ({line.asked_by})" if line.limit is not None else ""
+        color = COLOR[line.status]
+        status = line.status.replace("_", " ")
+        table.add_row(line.name, _found(line), _how(line), limit, f"[{color}]{status}[/{color}]")
+    return printed(table)
+
+
+def _found(line: BudgetLine) -> str:
+    if line.value is None:
+        return "unknown"
+    return f"{number(line.value)} {line.unit}"
+
+
+def _how(line: BudgetLine) -> str:
+    if line.value is None:
+        return line.note or ""
+    if line.interval is None or line.interval[0] == line.interval[1]:
+        return str(line.source)
+    return f"{line.source}, {number(line.interval[0])} to {number(line.interval[1])}"

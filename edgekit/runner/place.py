@@ -1,0 +1,43 @@
+"""Puts a runner, its libraries and a model where this host can run them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
+from edgekit.device.local import LocalTransport
+from edgekit.program import Artifact
+from edgekit.runner.client import Installed
+from edgekit.runner.files import RunnerFiles
+
+
+@contextmanager
+def staged(artifact: Artifact, files: RunnerFiles) -> Iterator[Installed]:
+    """The artifact with exactly the libraries that its bundle will carry, ready to run here."""
+    libraries = artifact.program.libraries
+    with staged_file(artifact.data, artifact.file_name, libraries, files) as here:
+        yield here
+
+
+@contextmanager
+def staged_file(
+    data: bytes, file_name: str, libraries: Sequence[str], files: RunnerFiles
+) -> Iterator[Installed]:
+    """A runtime's file of which only the libraries are known."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        folder = Path(name)
+        shutil.copy2(files.runner, folder / RUNNER)
+        (folder / LIBRARY_FOLDER).mkdir()
+        for library in libraries:
+            (folder / LIBRARY_FOLDER / library).symlink_to(files.libraries[library].resolve())
+        (folder / file_name).write_bytes(data)
+        yield installed_at(LocalTransport(), folder, file_name)
+
+
+def installed_at(transport: LocalTransport, folder: Path, model: str) -> Installed:
+    place = PurePosixPath(folder.resolve())
+    return Installed(transport, place / RUNNER, place / model)

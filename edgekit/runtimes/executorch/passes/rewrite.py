@@ -1,0 +1,154 @@
+"""Rewrites what XNNPACK refuses as something equal that it takes, before anything is lowered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekit.compress.graph import operator_name
+from edgekit.compress.quantization.limits import FUSED
+
+if TYPE_CHECKING:
+    import torch
+
+# What a new node takes over from the one that it replaces, so that reports name its layer.
+KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
+CONVOLUTIONS_1D = ("conv1d", "conv_transpose1d")
+QUANTIZE, DEQUANTIZE = "quantized_decomposed.quantize_", "quantized_decomposed.dequantize_"
+FIXED = "per_tensor.default"  # steps that are numbers of the program, not found anew at each run
+# What the lowering makes a pad of; and what it makes a reshape or a transpose of.
+PADS = ("pad", "constant_pad_nd", "im2col")
+SHAPERS = (
+    "flatten", "movedim", "permute", "reshape", "squeeze", "transpose", "unflatten", "unsqueeze",
+    "view",
+)  # fmt: skip
+
+
+def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program, changed in place.
+
+    PReLU on anything but images becomes two rectifiers: XNNPACK's takes four dimensions, its
+    partitioner takes any, and the lowering then fails. A convolution of the general kind becomes
+    the one of its dimensions, which the quantizer knows. A one-dimensional convolution that stays
+    float is kept apart from quantized values beside it: the lowering takes their steps for its own.
+    So is a pad, for the same reason. A value that changes its shape and its steps at once changes
+    its steps first: XNNPACK reshapes only what keeps them.
+    """
+    for node in list(exported.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if str(node.target) == "aten.prelu.default" and node.args[0].meta["val"].dim() != 4:
+            _replace_prelu(node)
+        elif str(node.target) == "aten.convolution.default":
+            _replace_convolution(node)
+        elif operator_name(node) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
+            _keep_apart(node)
+        elif operator_name(node) in PADS:
+            _keep_pad_apart(node)
+        elif operator_name(node) in SHAPERS:
+            _change_steps_first(node)
+    return exported
+
+
+def _replace_prelu(node: torch.fx.Node) -> None:
+    """relu(x) - weight * relu(-x): equal to the last bit."""
+    import torch
+
+    aten = torch.ops.aten
+    given: tuple[Any, ...] = node.args
+    x, weight = given
+    with node.graph.inserting_before(node):
+        if x.meta["val"].dim() > 2 and weight.meta["val"].numel() > 1:  # channels come second
+            shape = [-1] + [1] * (x.meta["val"].dim() - 2)
+            weight = _call(node, aten.view.default, weight, shape)
+        positive = _call(node, aten.relu.default, x)
+        negative = _call(node, aten.relu.default, _call(node, aten.neg.default, x))
+        scaled = _call(node, aten.mul.Tensor, negative, weight)
+        result = _call(node, aten.sub.Tensor, positive, scaled)
+    _put_in_place(node, result)
+
+
+def _replace_convolution(node: torch.fx.Node) -> None:
+    import torch
+
+    aten = torch.ops.aten
+    plain = (None, aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+    turned = (
+        None, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+    )  # fmt: skip
+    given: tuple[Any, ...] = node.args
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = given
+    rest = [stride, padding, dilation, groups]
+    if transposed:
+        rest = [stride, padding, output_padding, groups, dilation]
+    operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
+    with node.graph.inserting_before(node):
+        _put_in_place(node, _call(node, operator, x, weight, bias, *rest))
+
+
+def _keep_apart(node: torch.fx.Node) -> None:
+    """By views to the same shape, which cost next to nothing."""
+    _keep_apart_from_input(node)
+    users, last = list(node.users), node
+    if len(users) == 1 and operator_name(users[0]) in FUSED:
+        last, users = users[0], list(users[0].users)
+    quantizing = [user for user in users if _is(user, QUANTIZE)]
+    if quantizing:
+        with node.graph.inserting_after(last):
+            same = _same(node, last)
+        for user in quantizing:
+            user.replace_input_with(last, same)
+
+
+def _keep_apart_from_input(node: torch.fx.Node) -> None:
+    given: Any = node.args[0]
+    if _is(given, DEQUANTIZE):
+        with node.graph.inserting_before(node):
+            node.replace_input_with(given, _same(node, given))
+
+
+def _keep_pad_apart(node: torch.fx.Node) -> None:
+    """A pad whose result is quantized right away is safe; that of an im2col is indexed first."""
+    quantized = any(_is(user, QUANTIZE) for user in node.users)
+    if operator_name(node) == "im2col" or not quantized:
+        _keep_apart_from_input(node)
+
+
+def _change_steps_first(node: torch.fx.Node) -> None:
+    """Equal to the last bit: to round again to the steps that a value has changes nothing."""
+    given: Any = node.args[0]
+    if len(node.users) != 1 or not _is(given, DEQUANTIZE + FIXED):
+        return
+    (quantize,) = node.users
+    steps = quantize.args[1:]
+    if not _is(quantize, QUANTIZE + FIXED) or steps == given.args[1:]:
+        return
+    with node.graph.inserting_before(node):
+        rounded = _call(node, quantize.target, given, *steps)
+        node.replace_input_with(given, _call(node, given.target, rounded, *steps))
+
+
+def _is(node: Any, operator: str) -> bool:
+    return str(node.target).startswith(operator)
+
+
+def _same(like: torch.fx.Node, value: torch.fx.Node) -> torch.fx.Node:
+    import torch
+
+    return _call(like, torch.ops.aten.view.default, value, list(value.meta["val"].shape))
+
+
+def _put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
+    node.replace_all_uses_with(other, propagate_meta=False)
+    node.graph.erase_node(node)
+
+
+def _call(like: torch.fx.Node, operator: Any, *arguments: Any) -> torch.fx.Node:
+    """A call in the place and the layer of ``like``."""
+    import torch
+
+    node = like.graph.call_function(operator, arguments)
+    values = torch.fx.node.map_arg(arguments, lambda given: given.meta["val"])
+    node.meta = {key: like.meta[key] for key in KEPT_META if key in like.meta}
+    node.meta["val"] = operator(*values)
+    return node
