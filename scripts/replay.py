@@ -25,8 +25,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from side_by_side import PYTHON
-
 from edgekit.cache import cache_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,12 +144,12 @@ def command_of(name: str, folder: Path) -> list[str]:
     if job.as_program:
         recipe = folder / f"{name}.pt2"
         if not recipe.exists():
-            subprocess.run([PYTHON, "-c", SAVE_PROGRAM, str(ZOO), str(recipe)], check=True)
+            subprocess.run([sys.executable, "-c", SAVE_PROGRAM, str(ZOO), str(recipe)], check=True)
     if job.plan is not None:
         plan = folder / f"{name}.json"
         plan.write_text(json.dumps(job.plan))
         extra = ["--plan", str(plan)]
-    return [PYTHON, "-m", "edgekit", "build", str(recipe), *job.flags, *extra]
+    return [sys.executable, "-m", "edgekit", "build", str(recipe), *job.flags, *extra]
 
 
 def contents(bundle: Path, ignored: tuple[str, ...]) -> dict[str, Any]:

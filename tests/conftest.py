@@ -22,6 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["ssh_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
+DOUBLES = ROOT / "tests" / "doubles"
 DIGITS = ROOT / "examples" / "digits" / "recipe.py"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 

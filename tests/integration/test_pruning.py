@@ -212,7 +212,7 @@ def test_what_has_nothing_to_prune_says_why(tmp_path: Path) -> None:
 
 def test_heads_of_an_attention_go_without_labels(tmp_path: Path) -> None:
     recipe = tmp_path / "block.py"
-    folder = Path(__file__).resolve().parents[1] / "unit"
+    folder = Path(__file__).resolve().parents[1] / "doubles"
     recipe.write_text(BLOCK.format(folder=str(folder)))
     document = build(recipe, tmp_path / "b", prune=0.4, effort="quick", precision="int8")
     assert document.parity.passed

@@ -1,6 +1,6 @@
 """Peak memory on a Pi: predicted on this host, and measured on an emulated one; a Markdown table.
 
-python scripts/bench_memory.py            boots a machine of its own, some minutes
+python scripts/bench/memory.py            boots a machine of its own, some minutes
 
 What is measured there is the kernel's VmHWM of the runner, the very figure of a real board.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from side_by_side import EDGEKIT, emulated_pi, run
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 NAME = "bench-memory"
 HEAD = "import torch\nfrom torch import nn\n"
 CALIBRATION = """
@@ -72,7 +73,7 @@ def main() -> None:
 
 def cases(folder: Path) -> list[tuple[str, Path, str]]:
     recipes = {
-        "digits": HERE.parent / "examples" / "digits" / "recipe.py",
+        "digits": ROOT / "examples" / "digits" / "recipe.py",
         "MobileNetV2": HERE / "mobilenet_v2.py",
     }
     for number, (title, source) in enumerate(RECIPES.items()):

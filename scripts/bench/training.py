@@ -1,6 +1,6 @@
 """Quantization-aware training against the best that needs no training; prints a table.
 
-python scripts/bench_training.py [STEPS] [SEEDS]
+python scripts/bench/training.py [STEPS] [SEEDS]
 
 ResNet-20 on CIFAR-10 (EDGEKIT_DATA); every row the artifact's accuracy on the judged images. All
 trained arms see the same batches in the same number of steps. The weights were trained on the
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
-from bench_quantization import Judge, say
+from quantization import Judge, say
 from side_by_side import print_table
 
 import edgekit
@@ -40,7 +40,7 @@ from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.runtimes.quiet import quiet
 from edgekit.target import host_architecture
 
-RECIPE = Path(__file__).resolve().parent.parent / "examples" / "resnet_cifar" / "resnet20.py"
+RECIPE = Path(__file__).resolve().parents[2] / "examples" / "resnet_cifar" / "resnet20.py"
 # Two-sided 95 % of Student's t, by degrees of freedom.
 STUDENT = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 # From this share of the steps on batch norms stay as they are, and ranges with them.

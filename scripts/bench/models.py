@@ -1,9 +1,9 @@
 """The zoo, model by model: is it built, what falls outside the delegate, what int8 gives.
 
-python scripts/bench_models.py                     all of it, an hour and more
-python scripts/bench_models.py build vit gru       one stage only, some models only
-python scripts/bench_models.py time
-python scripts/bench_models.py table               docs/models.json and the table of docs/models.md
+python scripts/bench/models.py                     all of it, an hour and more
+python scripts/bench/models.py build vit gru       one stage only, some models only
+python scripts/bench/models.py time
+python scripts/bench/models.py table               docs/models.json and the table of docs/models.md
 
 A finished stage of a model is kept in build/models and not done again; remove its file, or give
 --again. Recipes of the zoo that use the package transformers need it on PYTHONPATH. The programs
@@ -27,9 +27,10 @@ from models_table import read_table, write_table
 from side_by_side import PYTHON, with_interval
 
 HERE = Path(__file__).resolve().parent
-ZOO = HERE / "zoo"
-FOLDER = HERE.parent / "build" / "models"
-PACKAGES = Path(os.environ.get("EDGEKIT_PACKAGES", HERE.parent / "build" / "packages"))
+ROOT = HERE.parents[1]
+ZOO = ROOT / "scripts" / "zoo"
+FOLDER = ROOT / "build" / "models"
+PACKAGES = Path(os.environ.get("EDGEKIT_PACKAGES", ROOT / "build" / "packages"))
 SHARED = ("common", "hf")
 PRECISIONS = ("fp32", "int8")
 TARGETS = ("x86", "rpi4")

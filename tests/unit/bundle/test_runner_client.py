@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
+from conftest import DOUBLES
 
 from edgekit.device.local import LocalTransport
 from edgekit.errors import RunnerError
@@ -19,7 +20,7 @@ THREE = struct.pack("<3f", 1, 2, 3)
 @pytest.fixture
 def double(tmp_path) -> Installed:
     runner = tmp_path / "runner"
-    script = Path(__file__).with_name("runner_double.py")
+    script = DOUBLES / "runner_double.py"
     runner.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
     runner.chmod(0o755)
     return Installed(LocalTransport(), PurePosixPath(runner), PurePosixPath("model.bin"))

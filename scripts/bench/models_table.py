@@ -1,4 +1,4 @@
-"""Writes what bench_models.py found: docs/models.json, and what docs/models.md says of it."""
+"""Writes what bench/models.py found: docs/models.json, and what docs/models.md says of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-BEGIN, END = "<!-- from here written by scripts/bench_models.py -->", "<!-- to here -->"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+BEGIN, END = "<!-- from here written by scripts/bench/models.py -->", "<!-- to here -->"
 HEADER = [
     "model", "fp32 ms", "int8 ms", "eager ms", "int8 / fp32", "int8 / eager", "fp32 MB", "int8 MB",
     "SQNR dB", "parity dB", "outside", "inside",

@@ -1,7 +1,7 @@
 """Benchmarks of the main job, side by side and interleaved in one run; prints a Markdown table.
 
-python scripts/bench_spine.py              all of it, some ten minutes
-python scripts/bench_spine.py help footprint runner build again
+python scripts/bench/spine.py              all of it, some ten minutes
+python scripts/bench/spine.py help footprint runner build again
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from side_by_side import (
 from edgekit.cache import STAGES, cache_folder
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 RECIPE = HERE / "mobilenet_v2.py"
 
 
@@ -51,7 +52,7 @@ def bench_help(_: Path) -> None:
 
 def bench_footprint(folder: Path) -> None:
     """What a fully delegated model's bundle puts on a device, without the model."""
-    digits = HERE.parent / "examples" / "digits" / "recipe.py"
+    digits = ROOT / "examples" / "digits" / "recipe.py"
     for target in ("rpi4", "x86"):
         bundle = folder / f"digits-{target}"
         run([*EDGEKIT, "build", digits, "--target", target, "--output", bundle, "--quiet"])
@@ -79,16 +80,14 @@ def bench_build(folder: Path) -> None:
         shutil.rmtree(cache_folder() / STAGES, ignore_errors=True)
         return seconds([*command, "--effort", "quick", "--output", output])
 
-    ratio = interleaved(
-        anew, lambda: seconds([PYTHON, HERE / "bench_bare.py", "int8", bare]), rounds=5
-    )
+    ratio = interleaved(anew, lambda: seconds([PYTHON, HERE / "bare.py", "int8", bare]), rounds=5)
     title = "`edgekit build --effort quick` int8 MobileNetV2 / bare script"
     row(title, "<= 1.2", ratio, ratio[0] <= 1.2)
 
 
 def bench_again(folder: Path) -> None:
     """An unchanged build against the recipe's own imports: seconds beyond them."""
-    digits = HERE.parent / "examples" / "digits" / "recipe.py"
+    digits = ROOT / "examples" / "digits" / "recipe.py"
     for name, recipe in (("MobileNetV2", RECIPE), ("digits", digits)):
         output = folder / f"again-{name}"
         command = [*EDGEKIT, "build", recipe, "--target", "x86", "--precision", "int8", "--quiet"]

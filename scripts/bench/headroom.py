@@ -1,6 +1,6 @@
 """What headroom in the outputs' steps is worth to models that few inputs calibrate.
 
-python scripts/bench_headroom.py RECIPE... [--seeds 4] [--table FILE]
+python scripts/bench/headroom.py RECIPE... [--seeds 4] [--table FILE]
 
 Each recipe is read with several seeds, so that its random weights and inputs differ. Plain int8 is
 simulated with and without headroom (compress/quantization/headroom.py), and both are held against

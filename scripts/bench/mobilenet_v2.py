@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), width 1.0, random weights: for benchmarks.
 
-Also a recipe: edgekit build scripts/mobilenet_v2.py --target x86
+Also a recipe: edgekit build scripts/bench/mobilenet_v2.py --target x86
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import DOUBLES
 from resealed import reseal
 from small_bundle import fill
 
@@ -27,7 +28,7 @@ from edgekit.errors import BundleError, ParityError, RunnerError
 from edgekit.measure import emulated as emulation
 from edgekit.program import Program, TensorSpec
 
-DOUBLE = Path(__file__).with_name("runner_double.py")
+DOUBLE = DOUBLES / "runner_double.py"
 # Answers as QEMU does, notes what it was given, and runs the program on this host's own CPU.
 QEMU = r"""#!/bin/sh
 case "$1 $2" in

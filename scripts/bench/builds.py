@@ -1,8 +1,8 @@
 """What builds take, part by part, against an earlier commit; prints Markdown tables.
 
 git worktree add /tmp/before COMMIT
-python scripts/bench_builds.py /tmp/before                     all of it
-python scripts/bench_builds.py /tmp/before judging again       some parts only
+python scripts/bench/builds.py /tmp/before                     all of it
+python scripts/bench/builds.py /tmp/before judging again       some parts only
 
 Parts: judging, repair, mobilenet_v2, again, silence, waiting. Both commits run in turn, each in
 processes of its own with an empty cache; what counts is CPU time (user and system), of which a
@@ -28,7 +28,8 @@ from side_by_side import PYTHON, fact, interleaved, print_table, row
 
 from edgekit.cache import cache_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = str(Path(__file__).resolve().parent)
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 ROUNDS = 3
 # Models whose builds are watched for silence: some that take long in one stage.
@@ -159,7 +160,9 @@ def waiting(_: Path, __: Path) -> None:
         try:
 
             def of(how: str) -> Callable[[], float]:
-                return lambda: float(output_of(ROOT, INFER, str(ROOT / "scripts"), how, bare=True))
+                return lambda: float(
+                    output_of(ROOT, INFER, str(Path(__file__).parent), how, bare=True)
+                )
 
             ratio = interleaved(of("active"), of("passive"), ROUNDS)
         finally:
@@ -209,7 +212,8 @@ def watch(command: list[str], surroundings: dict[str, str]) -> Watched:
 
 def environment(tree: Path, bare: bool = False) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not bare or name[:4] != "OMP_"}
-    return own | {"PYTHONPATH": str(tree)}
+    # without the current folder, which -m and -c would put first
+    return own | {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
 
 
 def output_of(tree: Path, code: str, *arguments: str, bare: bool = False) -> str:

@@ -1,7 +1,7 @@
 """What quantization loses and what its repair gives back, on the artifact; prints tables.
 
-python scripts/bench_quantization.py                       all of it
-python scripts/bench_quantization.py mobilenet_v1_025 gru  some models only
+python scripts/bench/quantization.py                       all of it
+python scripts/bench/quantization.py mobilenet_v1_025 gru  some models only
 
 Every tenth image calibrates, its label unused; the artifact judges the others by its own runner on
 this host. EDGEKIT_DATA names the folder with weights and images. Nothing in a build is left to
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_models import recipes
+from models import recipes
 from side_by_side import ROWS, print_table
 
 import edgekit
@@ -38,8 +38,8 @@ from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.search.repairs import find_repairs, float_outputs, split
 from edgekit.search.work import REPAIRING, TIMES_PLAIN, work_of_plain
 
-HERE = Path(__file__).resolve().parent
-EXAMPLES = HERE.parent / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 PLAIN = {"precision": "int8", "effort": "quick"}
 INT8 = {"precision": "int8"}
 MIXED = {"precision": "mixed", "max_drop": 1.0}

@@ -1,7 +1,7 @@
-"""The bare script that bench_spine.py holds `edgekit build` against: the same export, quantize
+"""The bare script that bench/spine.py holds `edgekit build` against: the same export, quantize
 and lower calls, and nothing else.
 
-    python scripts/bench_bare.py int8|fp32 OUTPUT.pte
+    python scripts/bench/bare.py int8|fp32 OUTPUT.pte
 """
 
 from __future__ import annotations

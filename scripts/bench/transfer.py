@@ -1,6 +1,6 @@
 """What a deployment costs on an emulated Pi 4, beside OpenSSH's scp; prints a Markdown table.
 
-python scripts/bench_transfer.py            boots a machine of its own, some minutes
+python scripts/bench/transfer.py            boots a machine of its own, some minutes
 
 Ratios are of bytes a second; both sides copy the same files to a place that has none of them.
 """

@@ -1,7 +1,7 @@
 """What pruning, zeros and distillation cost and buy, against their rivals; prints tables.
 
-python scripts/bench_pruning.py                        all of it
-python scripts/bench_pruning.py resnet20 zeros loop    some parts: resnet20, mobilenet_v2, zeros,
+python scripts/bench/pruning.py                        all of it
+python scripts/bench/pruning.py resnet20 zeros loop    some parts: resnet20, mobilenet_v2, zeros,
                                                        student, loop
 EDGEKIT_BENCH_STEPS=100                                a training's steps (800)
 
@@ -25,9 +25,9 @@ from pathlib import Path
 
 import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
-from bench_quantization import say
-from bench_training import spread
+from quantization import say
 from side_by_side import interleaved, print_table, row
+from training import spread
 
 import edgekit
 from edgekit.device.local import LocalTransport
@@ -38,8 +38,8 @@ from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
 from edgekit.runner.client import measure
 from edgekit.runner.place import installed_at
 
-HERE = Path(__file__).resolve().parent
-EXAMPLES = HERE.parent / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 RESNET = EXAMPLES / "resnet_cifar"
 FOLDER = Path("build") / "bench_pruning"
 STEPS = int(os.environ.get("EDGEKIT_BENCH_STEPS", "800"))
@@ -305,7 +305,7 @@ def median_ms(bundle: Path) -> float:
 
 def teach(weights: Path) -> None:
     """ResNet-20, trained on the JPEG files as the baseline is."""
-    from bench_training import train_by_recipe
+    from training import train_by_recipe
 
     from edgekit.compress.training.loop import freeze_norms
     from edgekit.recipe.recipe import open_recipe

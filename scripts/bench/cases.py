@@ -1,6 +1,6 @@
 """Builds every model of a folder of cases and checks the result by value.
 
-python scripts/bench_cases.py FOLDER [NAME...] [--output FOLDER] [--target NAME] [--table FILE]
+python scripts/bench/cases.py FOLDER [NAME...] [--output FOLDER] [--target NAME] [--table FILE]
 
 A case is a recipe, or a script that saves a .pt2. What is right for a case stands in `EXPECTED`,
 by the beginning of its name, so that a variant of a case (`c49_dropout`, `c49x_rrelu`) is held to

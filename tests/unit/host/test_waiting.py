@@ -12,6 +12,8 @@ from conftest import ROOT
 
 from edgekit.waiting import CHOICES
 
+PLACES = (ROOT, ROOT / "tests", ROOT / "scripts" / "bench")
+
 PRINT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
@@ -64,7 +66,7 @@ STARTED = {
 @pytest.mark.parametrize("start", STARTED.values(), ids=STARTED)
 def test_it_is_set_when_torch_is_imported(start, tmp_path) -> None:
     clean = {name: value for name, value in os.environ.items() if name not in CHOICES}
-    clean["PYTHONPATH"] = os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "scripts"]))
+    clean["PYTHONPATH"] = os.pathsep.join(map(str, PLACES))
     (tmp_path / "recipe.py").write_text("import torch\n")
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED + start],

@@ -1,6 +1,6 @@
 """Time by operator and layer: what of an inference is told, and what telling it costs; a table.
 
-python scripts/bench_profile.py            some minutes
+python scripts/bench/operator_times.py            some minutes
 
 For each model, on this host with one thread: the operators' share of the whole profiled
 inference, the share of their time whose layer is known, and two ratios of means to unprofiled
@@ -24,7 +24,8 @@ from side_by_side import EDGEKIT, interleaved, run
 from edgekit.documents.measure import REMAINDER
 
 HERE = Path(__file__).resolve().parent
-DIGITS = HERE.parent / "examples" / "digits" / "recipe.py"
+ROOT = HERE.parents[1]
+DIGITS = ROOT / "examples" / "digits" / "recipe.py"
 ROUNDS = 15
 ROUND_MS = 100.0
 UNDISTURBED = ["chrt", "--fifo", "1"] if os.geteuid() == 0 else []

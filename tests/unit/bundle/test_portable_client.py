@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import DOUBLES, ROOT
 
 from edgekit.portable import edgekit_model
 from edgekit.portable.edgekit_model import Model, ModelError
 from edgekit.program import ITEM_SIZE
 
 APPLICATIONS = ROOT / "examples" / "applications"
-DOUBLE = Path(__file__).with_name("runner_double.py")
+DOUBLE = DOUBLES / "runner_double.py"
 CLIENT = Path(edgekit_model.__file__)
 NUMBERS = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
 

@@ -1,6 +1,6 @@
 """Do other CPUs compute what this host did? One bundle's outputs on several, in steps of int8.
 
-python scripts/bench_cpus.py BUNDLE RECIPE...   pairs of a bundle and its recipe
+python scripts/bench/cpus.py BUNDLE RECIPE...   pairs of a bundle and its recipe
 
 The golden outputs of a bundle were computed on the host that built it; a device must agree within
 two steps of the output's scale. Here the same inputs run on every CPU that QEMU imitates and

@@ -16,6 +16,7 @@ from edgekit.waiting import wait_passively
 wait_passively()  # of the processes that are timed too, as edgekit itself does
 
 PYTHON = sys.executable
+SCRIPTS = Path(__file__).resolve().parents[1]
 EDGEKIT = [PYTHON, "-m", "edgekit"]
 ROWS: list[tuple[str, str, str, str]] = []
 
@@ -65,7 +66,8 @@ def run(command: list[str | Path]) -> None:
 @contextmanager
 def emulated_pi(home: Path, name: str) -> Iterator[None]:
     """An emulated Pi 4 of this benchmark's own, known by ``name`` in a $HOME of its own."""
-    script = [PYTHON, Path(__file__).with_name("emulated_pi.py")]
+    script = [PYTHON, SCRIPTS / "emulated_pi.py"]
+    sys.path.append(str(SCRIPTS))
     from pi_emulator.common import default_folder
 
     folder = default_folder()

@@ -1,7 +1,7 @@
 """Every piece of advice, tried: an operator that falls outside the delegate against what edgekit
 advises to write instead, both built fp32 and int8, timed in turns on this host; prints a table.
 
-python scripts/bench_advice.py [OPERATOR ...]
+python scripts/bench/advice.py [OPERATOR ...]
 """
 
 from __future__ import annotations
