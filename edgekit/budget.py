@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgekit.frozen import Extensible, Frozen
 
 BudgetName = Literal["latency_ms", "peak_memory_mb", "size_mb", "accuracy_drop"]
 Verdict = Literal["fits", "missed", "unknown"]
@@ -33,10 +35,8 @@ SETTING_OF: dict[BudgetName, str] = {
 }
 
 
-class BudgetLimits(BaseModel):
+class BudgetLimits(Frozen):
     """Limits under the names of the flags; ``None`` was not asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     memory_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -44,10 +44,8 @@ class BudgetLimits(BaseModel):
     max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-class Limit(BaseModel):
+class Limit(Extensible):
     """One budget that was asked for. ``asked_by``: flag, environment, a file's name, target."""
-
-    model_config = ConfigDict(frozen=True)
 
     value: float
     asked_by: str
@@ -56,10 +54,8 @@ class Limit(BaseModel):
 Limits = dict[BudgetName, Limit]
 
 
-class Figure(BaseModel):
+class Figure(Extensible):
     """What was found. ``interval`` is None where the value is exact."""
-
-    model_config = ConfigDict(frozen=True)
 
     value: float
     source: Origin
@@ -70,10 +66,8 @@ class Figure(BaseModel):
 Figures = dict[BudgetName, Figure]
 
 
-class BudgetLine(BaseModel):
+class BudgetLine(Extensible):
     """A budget as the JSON documents carry it."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: BudgetName
     unit: str

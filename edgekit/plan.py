@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
+from edgekit.frozen import Frozen
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
@@ -44,7 +45,7 @@ class Options:
         return self.distill or self.prune is not None or self.sparsity is not None
 
 
-class Training(BaseModel):
+class Training(Frozen):
     """How weights are trained.
 
     objective      labels: the recipe's training() and loss(); float_model: the outputs of the
@@ -58,8 +59,6 @@ class Training(BaseModel):
                    layers, the rest by its outputs; 1: all of it
     stop           the step whose weights are taken; null: the best on data kept apart, or the last
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: Objective
     steps: int = Field(ge=1)
@@ -77,7 +76,7 @@ class Training(BaseModel):
         return self
 
 
-class Prune(BaseModel):
+class Prune(Frozen):
     """Channels that are removed, before anything else is done.
 
     ratio       the share of the multiply-accumulates (MACs) that goes
@@ -90,8 +89,6 @@ class Prune(BaseModel):
     compensate  the weights that read the other channels take over what the removed ones told them
     between     trainings after each round but the last; there is one round more than of these
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(gt=0, lt=1)
     importance: ChannelImportance = "trial"
@@ -106,7 +103,7 @@ class Prune(BaseModel):
         return self.importance in ("trial", "fisher")
 
 
-class Sparsity(BaseModel):
+class Sparsity(Frozen):
     """Weights that become zeros, after channels were removed.
 
     ratio       the share of the weights of convolutions and linear layers
@@ -117,15 +114,13 @@ class Sparsity(BaseModel):
     between     trainings after each round but the last; there is one round more than of these
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     ratio: float = Field(gt=0, lt=1)
     threshold: Threshold = "lamp"
     compensate: bool = True
     between: tuple[Training, ...] = ()
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """What ``edgekit build --plan`` does again, to the same bytes; a user may edit it.
 
     ``fp32`` leaves the model in the floating-point types that the recipe gave it; ``mixed`` is
@@ -149,10 +144,6 @@ class Plan(BaseModel):
                    single operators of a module's own forward: ``head:cat``, ``:cat`` of the model's
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
-    )
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     prune: Prune | None = None
@@ -209,7 +200,7 @@ class Plan(BaseModel):
         if self.train is not None:
             return self
         before = {"prune": None, "sparsity": None, "recover": None, "structure": None}
-        return self.model_copy(update=before)
+        return self.replaced(**before)
 
     @property
     def is_quantized(self) -> bool:
@@ -263,5 +254,5 @@ def read_plan(path: Path) -> Plan:
     if plan.precision == "as_is":
         raise SettingError(f"{path} is of a finished file: there is nothing to do again")
     if plan.float_layers and plan.precision == "int8":
-        return plan.model_copy(update={"precision": "mixed"})
+        return plan.replaced(precision="mixed")
     return plan

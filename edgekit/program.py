@@ -8,12 +8,13 @@ from math import prod
 from typing import Any, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+
+from edgekit.frozen import Extensible, Frozen
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -22,36 +23,30 @@ ITEM_SIZE = {
 }  # fmt: skip
 
 
-class Quantization(BaseModel):
+class Quantization(Frozen):
     """Affine, per tensor: real = scale * (stored - zero_point)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scale: float
     zero_point: int
     dtype: str = "int8"
 
 
-class MovedBySteps(BaseModel):
+class MovedBySteps(Frozen):
     """How far one step of the last int8 tensors moves an element of an output whose last operators
     are float, at most: of the ``whole`` output, and of each index of an axis (``groups``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     whole: float
-    groups: dict[int, tuple[float, ...]] = {}
+    groups: dict[int, tuple[float, ...]] = Field(default_factory=dict)
 
 
-class TensorSpec(BaseModel):
+class TensorSpec(Frozen):
     """One input or output at the program's boundary; always C order there.
 
     ``quantization`` tells the steps of the values where the model quantizes them inside,
     though the boundary itself stays in ``dtype``; ``moved`` stands there where float operators
     come last, and has no key otherwise, as before there was one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     dtype: str
@@ -102,10 +97,36 @@ HOUSEKEEPING = {"Convert", "Transpose", "Reshape", "Copy"}
 BOOKKEEPING = "executorch_prim::"
 
 
-class Program(BaseModel):
-    """``planned_bytes``: the arena for inputs, outputs and everything between delegates."""
+class LayerCount(Extensible):
+    """Delegated operators of a layer ('' the model itself)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    layer: str
+    quantized: int
+    floating: int
+
+
+class OutsideOperator(Extensible):
+    """A kernel that no delegate took, ``count`` times in a layer ('' the model itself)."""
+
+    operator: str
+    layer: str
+    count: int
+
+
+class ProgramSummary(Extensible):
+    """A program as documents show it: operators counted by layer, those outside apart."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    delegates: tuple[str, ...]
+    libraries: tuple[str, ...]
+    planned_bytes: int
+    layers: tuple[LayerCount, ...]
+    outside: tuple[OutsideOperator, ...]
+
+
+class Program(Frozen):
+    """``planned_bytes``: the arena for inputs, outputs and everything between delegates."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -145,28 +166,29 @@ class Program(BaseModel):
     def outside_operators(self) -> int:
         return len(self._outside())
 
-    def summary(self) -> dict[str, Any]:
-        """As documents show it: operators counted by layer, those that no delegate took apart.
-
-        An operator of an unknown layer counts as the model's own.
-        """
+    def summary(self) -> ProgramSummary:
+        """An operator of an unknown layer counts as the model's own."""
         layers: dict[str, Counter[bool]] = {}
         for operator in self._delegated():
             layers.setdefault(operator.layer or "", Counter())[operator.kind.quantized] += 1
         outside = Counter(
             (operator.kind.name, operator.layer or "") for operator in self._outside()
         )
-        return {
-            **self.model_dump(mode="json", exclude={"kinds", "layers", "calls"}),
-            "layers": [
-                {"layer": layer, "quantized": count[True], "floating": count[False]}
+        return ProgramSummary(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            delegates=self.delegates,
+            libraries=self.libraries,
+            planned_bytes=self.planned_bytes,
+            layers=tuple(
+                LayerCount(layer=layer, quantized=count[True], floating=count[False])
                 for layer, count in layers.items()
-            ],
-            "outside": [
-                {"operator": operator, "layer": layer, "count": count}
+            ),
+            outside=tuple(
+                OutsideOperator(operator=operator, layer=layer, count=count)
                 for (operator, layer), count in outside.items()
-            ],
-        }
+            ),
+        )
 
     def _delegated(self) -> list[Operator]:
         return [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.errors import SettingError
@@ -22,8 +22,6 @@ PROJECT_FILE = "edgekit.toml"
 
 class Settings(BudgetLimits):
     """Everything that a flag of ``edgekit build``, a variable or a file may set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str | None = None
     target: str | None = None

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from edgekit.budget import BudgetLimits
 from edgekit.errors import RuntimeFailure, TargetError
+from edgekit.frozen import Frozen
 
 Architecture = Literal["x86_64", "aarch64"]
 RuntimeName = Literal["executorch", "litert", "tflite"]
 
 
-class Target(BaseModel):
+class Target(Frozen):
     """Facts about a device. ``memory_mb`` is the board's RAM (1 MB = 1,000,000 bytes)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""

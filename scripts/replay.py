@@ -33,7 +33,13 @@ DIGITS = EXAMPLES / "digits" / "recipe.py"
 TARGETS = ("x86", "rpi4")
 # Of verdict.json: seconds, memory, the machine; and its digest, which covers them.
 MEASURED = ("verdict.json:seconds", "verdict.json:environment", "verdict.json:digest")
-MEASURED_FIGURES = ("verdict.json:figures.peak_memory_mb", "verdict.json:figures.latency_ms")
+MEASURED_FIGURES = (
+    "verdict.json:figures.peak_memory_mb",
+    "verdict.json:figures.latency_ms",
+    "verdict.json:compression.*.latency_ratio",
+    "verdict.json:compression.*.peak_memory_mb",
+    "verdict.json:compression.*.peak_memory_before_mb",
+)
 DYNAMIC_LINEAR = {"schema": "edgekit.plan/1", "precision": "int8", "linear": "dynamic"}
 
 SAVE_PROGRAM = """

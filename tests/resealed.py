@@ -24,9 +24,9 @@ def reseal(bundle: Path, needs: dict[str, Any] | None = None, **changes: Any) ->
         )
         for file in files
     )
-    changes["needs"] = old.needs.model_copy(update=needs or {})
-    manifest = old.model_copy(update=changes)
+    changes["needs"] = old.needs.replaced(**needs or {})
+    manifest = old.replaced(**changes)
     (bundle / MANIFEST).write_bytes(manifest.to_bytes())
-    record = record.model_copy(update={"manifest": manifest.digest})
+    record = record.replaced(manifest=manifest.digest)
     (bundle / VERDICT).write_bytes(record.to_bytes())
     return manifest

@@ -10,11 +10,12 @@ import stat
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edgekit.cache import file_digest
 from edgekit.documents.base import canonical_json
 from edgekit.errors import BundleError, UsageError
+from edgekit.frozen import Frozen
 from edgekit.plan import Plan
 from edgekit.program import Program, TensorSpec
 from edgekit.target import Architecture, RuntimeName
@@ -48,21 +49,17 @@ def check_name(name: str) -> str:
     return name
 
 
-class File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class File(Frozen):
     path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
     role: Role
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
 
 
-class Needs(BaseModel):
+class Needs(Frozen):
     """What a device must have. ``cpu`` is the core it was built for, as QEMU names it;
     ``cpu_features`` as Linux names them in /proc/cpuinfo.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Architecture
     cpu: str
@@ -71,48 +68,38 @@ class Needs(BaseModel):
     cpu_features: tuple[str, ...] = ()
 
 
-class RuntimeInfo(BaseModel):
+class RuntimeInfo(Frozen):
     """``good_until``: which later versions of the runtime still read the model, in words."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: RuntimeName
     version: str
     good_until: str
 
 
-class Golden(BaseModel):
+class Golden(Frozen):
     """A case to check a device with: inputs, and what the artifact gave for them on the host.
 
     A tensor larger than its file is, for inputs, the file repeated (``repeat``), and, for
     outputs, compared at every ``stride``-th element only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     output_strides: tuple[int, ...]
 
 
-class StateTensor(BaseModel):
+class StateTensor(Frozen):
     """What a model keeps from call to call: the program's ``input`` is the last call's
     ``output``, and in the first call of a sequence the file ``initial`` (raw, in C order).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str
     output: str
     initial: str
 
 
-class Manifest(BaseModel):
+class Manifest(Frozen):
     """``root``: the store's folder on the device, where the target names one."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
-    )
 
     schema_: Literal["edgekit.bundle/2"] = Field(default=BUNDLE_SCHEMA, alias="schema")
     edgekit: str

@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
 from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
+from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.measure import Parity
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
 from edgekit.errors import BundleError
+from edgekit.frozen import Frozen
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
 
 
-class Record(BaseModel):
+class Record(Frozen):
     """``limits`` are the budgets asked for at build, each with who asked.
 
     ``missing`` says why a figure is not there. ``manifest`` is the digest of the manifest that
     all this was found for. ``inferences``: how many the recipe's ``evaluate`` asks for.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
-    )
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
     manifest: str
@@ -42,8 +40,17 @@ class Record(BaseModel):
     ladder: tuple[Rung, ...]
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
-    environment: dict[str, Any]
+    environment: MeasuredEnvironment | None = None
     seconds: dict[str, float]
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: Any) -> Any:
+        return value or None
+
+    @field_serializer("environment")
+    def _empty_where_none(self, value: MeasuredEnvironment | None) -> dict[str, Any]:
+        return value.model_dump(mode="json") if value is not None else {}
 
     def to_bytes(self) -> bytes:
         return seal(self.model_dump(mode="json"))
@@ -83,7 +90,7 @@ def verdict_document(
         accuracy=record.accuracy,
         fp32_judged_by=record.fp32_judged_by,
         parity=record.parity,
-        plan=manifest.plan.model_dump(mode="json"),
+        plan=manifest.plan,
         ladder=record.ladder,
         blame=record.blame,
         compression=record.compression,

@@ -21,7 +21,6 @@ from edgekit.errors import PreflightError, UsageError
 from edgekit.measure.golden import DEFAULT_RUNS, DEFAULT_WARMUP, Load
 from edgekit.measure.session import (
     Measurement,
-    environment_dict,
     measure_bundle,
     why_no_latency,
 )
@@ -117,7 +116,7 @@ def _document(
         parity=None if source.is_file() else found.parity,
         per_op=found.operators,
         profiled_ms=found.profiled_ms,
-        environment=environment_dict(found),
+        environment=found.environment,
         budgets=tuple(lines),
         verdict=verdict_of(lines),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgekit.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_MISSED, EdgekitError
+from edgekit.frozen import Extensible
 from edgekit.version import __version__
 
 EXIT_OF_VERDICT = {"fits": EXIT_DONE, "missed": EXIT_MISSED, "unknown": EXIT_INCONCLUSIVE}
@@ -21,10 +22,8 @@ def canonical_json(data: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-class Document(BaseModel):
+class Document(Extensible):
     """Base of all documents; ``schema`` is written without pydantic's underscore."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     schema_: str = Field(alias="schema")
     edgekit: str = Field(default_factory=lambda: __version__)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from edgekit.documents.base import Document
+from edgekit.frozen import Extensible
 
 
 class DeployDocument(Document):
@@ -21,10 +20,8 @@ class DeployDocument(Document):
     path: str
 
 
-class ReleaseRow(BaseModel):
+class ReleaseRow(Extensible):
     """One release on a device."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     release: str
@@ -39,10 +36,8 @@ class LsDocument(Document):
     bundles: tuple[ReleaseRow, ...]
 
 
-class OutputFile(BaseModel):
+class OutputFile(Extensible):
     """An output that ``run`` wrote. ``dtype`` as the file has it."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     file: str

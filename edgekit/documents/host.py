@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from edgekit.documents.base import Document
 from edgekit.documents.verdict import Status
 from edgekit.errors import EXIT_DONE, EXIT_ERROR
+from edgekit.frozen import Extensible
 
 
-class Finding(BaseModel):
+class Finding(Extensible):
     """One thing that edgekit needs or can use on this host.
 
     ``broken``: it is there and does not work. ``not_needed``: it is not there, and nothing is
     lost. ``detail`` is the version or the place, or what is wrong; ``command`` installs or mends
     it, None where nothing is to be done or no command does it.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     status: Status
@@ -30,10 +27,8 @@ class Finding(BaseModel):
         return self.status in ("ok", "not_needed")
 
 
-class Ability(BaseModel):
+class Ability(Extensible):
     """What this host can do with edgekit; ``lacks`` names the findings that are in the way."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     works: bool
@@ -55,10 +50,8 @@ class DoctorDocument(Document):
         return EXIT_DONE if self.ready else EXIT_ERROR
 
 
-class CachePart(BaseModel):
+class CachePart(Extensible):
     """One folder of the cache."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     entries: int

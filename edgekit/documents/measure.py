@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
 
 from edgekit.budget import BudgetLine, Verdict
 from edgekit.documents.base import EXIT_OF_VERDICT, Document
+from edgekit.documents.environment import MeasuredEnvironment
+from edgekit.frozen import Extensible
 
 
-class Agreement(BaseModel):
+class Agreement(Extensible):
     """How near two sets of outputs are, the worst output counting.
 
     ``sqnr_db`` is the signal-to-quantization-noise ratio, None where they are bit-equal.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     max_abs_diff: float
     sqnr_db: float | None
@@ -38,17 +36,15 @@ class Parity(Agreement):
     sequence: Agreement | None = None
 
 
-class WorstGroup(BaseModel):
+class WorstGroup(Extensible):
     """The group of an output that is furthest from the float model: one index of an axis."""
-
-    model_config = ConfigDict(frozen=True)
 
     axis: int
     index: int
     sqnr_db: float | None
 
 
-class OutputFidelity(BaseModel):
+class OutputFidelity(Extensible):
     """How near one output is to the float model's, on calibration inputs that nothing was fitted
     to. ``kind``: what it was judged as; ``assumed``: the recipe does not say so.
 
@@ -56,8 +52,6 @@ class OutputFidelity(BaseModel):
     None for other values. ``sqnr_db``: of what varies over inputs, for the output as a whole and
     for its worst group; None where equal.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     kind: Literal["classes", "values"]
@@ -67,15 +61,13 @@ class OutputFidelity(BaseModel):
     worst_group: WorstGroup | None
 
 
-class Emulation(BaseModel):
+class Emulation(Extensible):
     """Whether the golden inputs were run on the CPU that the bundle is for, before any device.
 
     ``cpu`` is that CPU, as QEMU names it; ``processor`` what they ran on: the same, emulated by
     ``emulator``, or (emulator is None) this host's own. ``reason`` says why they were not run,
     ``hint`` how that can be changed. ``seconds`` is how long it took and no latency.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     status: Literal["passed", "not_checked"]
     cpu: str
@@ -87,10 +79,8 @@ class Emulation(BaseModel):
     hint: str | None = None
 
 
-class LatencySummary(BaseModel):
+class LatencySummary(Extensible):
     """Milliseconds for one inference. ``samples`` are all timed runs, in order."""
-
-    model_config = ConfigDict(frozen=True)
 
     median: float
     p95: float
@@ -104,15 +94,13 @@ class LatencySummary(BaseModel):
 REMAINDER = "outside the operators"
 
 
-class OperatorTime(BaseModel):
+class OperatorTime(Extensible):
     """Mean time of one operator over the profiled runs, in order of execution.
 
     ``layer`` is the name of the module in the recipe's model that it computes, '' the model
     itself, None where it is not known or there is none. The last row, REMAINDER, is no operator:
     what the runtime takes between them, measured as the whole less all others.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     layer: str | None
@@ -137,7 +125,7 @@ class BenchDocument(Document):
     parity: Parity | None
     per_op: tuple[OperatorTime, ...]
     profiled_ms: float | None = None
-    environment: dict[str, Any]
+    environment: MeasuredEnvironment
     budgets: tuple[BudgetLine, ...]
     verdict: Verdict
 

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from edgekit.budget import BudgetLine, Verdict
+from edgekit.budget import BudgetLine, BudgetName, Verdict
 from edgekit.documents.base import EXIT_OF_VERDICT, Document
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
+from edgekit.frozen import Extensible
+from edgekit.plan import Plan, Training
+from edgekit.program import ProgramSummary
 
 # What ran the float model for its accuracy: torch, or its own fp32 artifact.
 Judge = Literal["torch", "artifact"]
 
 
-class Accuracy(BaseModel):
+class Accuracy(Extensible):
     """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
-
-    model_config = ConfigDict(frozen=True)
 
     fp32: float | None = None
     artifact: float | None = None
 
 
-class Rung(BaseModel):
+class Rung(Extensible):
     """One step of the precision ladder: tried or not, taken or not, and why. ``payoff``: what
     quantizing brings against fp32 in latency on the device that was named, under ``auto``.
     ``fidelity``: of the outputs, where ``evaluate`` cannot judge a quantized artifact.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     precision: str
     taken: bool
@@ -40,7 +39,7 @@ class Rung(BaseModel):
     fidelity: tuple[OutputFidelity, ...] = ()
 
 
-class Blame(BaseModel):
+class Blame(Extensible):
     """What plain int8 loses in the weights or the activations of one layer, and what mends it.
 
     ``drop``: points of top-1 agreement with the float model, on calibration data, that are lost
@@ -50,8 +49,6 @@ class Blame(BaseModel):
     this is not int8. ``fix``: ``range``, ``equalization`` or ``float`` (the layer is kept float);
     its costs on the target, None where unknown. ``applied``: it is in the plan.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     layer: str
     kind: Literal["weights", "activations"]
@@ -65,7 +62,20 @@ class Blame(BaseModel):
     applied: bool
 
 
-class CompressionStep(BaseModel):
+class TrainingReport(Training):
+    """How a model was trained. ``interrupted``: by hand, before its end."""
+
+    interrupted: bool
+
+
+class RefusedLayer(Extensible):
+    """A layer that was left as it was, and why."""
+
+    layer: str
+    why: str
+
+
+class CompressionStep(Extensible):
     """What the model is after a step before quantization, against the recipe's own.
 
     ``accuracy`` in torch, None without ``evaluate``; ``agreement``: of 100 calibration inputs, how
@@ -79,8 +89,6 @@ class CompressionStep(BaseModel):
     ``stop`` the step that was taken (0: none was better) and ``interrupted``. ``refused``: layers
     that were left as they were, each with ``why``.
     """
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     name: str
     accuracy: float | None
@@ -99,18 +107,23 @@ class CompressionStep(BaseModel):
     peak_memory_before_mb: float | None = None
     device: str = "local"
     widths: dict[str, tuple[int, int]] = Field(default_factory=dict)
-    training: dict[str, Any] | None = None
-    refused: tuple[dict[str, str], ...] = ()
+    training: TrainingReport | None = None
+    refused: tuple[RefusedLayer, ...] = ()
     agreement: float | None = None
     sqnr_db: float | None = None
 
 
-class Advice(BaseModel):
+class Relaxation(Extensible):
+    """Budgets that would be met; ``verified``: by a build, not only by prediction."""
+
+    budgets: dict[BudgetName, float]
+    verified: bool
+
+
+class Advice(Extensible):
     """Operators that run on slow portable kernels, of one cause: which, in which layers ('' is the
     model itself), how many calls an inference, and what to write ``instead``; None: not known.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     operators: tuple[str, ...]
     layers: tuple[str, ...]
@@ -131,12 +144,12 @@ class VerdictDocument(Document):
     accuracy: Accuracy
     fp32_judged_by: Judge = "torch"
     parity: Parity | None
-    plan: dict[str, Any]
+    plan: Plan
     ladder: tuple[Rung, ...] = ()
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
-    program: dict[str, Any] = Field(default_factory=dict)
-    relaxations: tuple[dict[str, Any], ...] = ()
+    program: ProgramSummary
+    relaxations: tuple[Relaxation, ...] = ()
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.budget import Figure, Figures
 from edgekit.bundle.manifest import Manifest
@@ -13,6 +12,7 @@ from edgekit.device.base import Transport
 from edgekit.device.facts.conditions import Conditions, conditions
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.facts.watch import watch
+from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.measure import LatencySummary, OperatorTime, Parity
 from edgekit.measure.golden import Load, golden_inputs, require_golden
 from edgekit.measure.latency import summarize
@@ -37,6 +37,10 @@ class Measurement:
     operators: tuple[OperatorTime, ...]
     profiled_ms: float | None
     conditions: Conditions
+
+    @property
+    def environment(self) -> MeasuredEnvironment:
+        return self.conditions.environment(self.threads)
 
     def figures(self) -> Figures:
         """As budgets count them. An emulated device's latency counts for nothing."""
@@ -84,12 +88,6 @@ def measure_bundle(
         profiled_ms=profiled_ms,
         conditions=conditions(before, watching.samples, after, _cpu_ms(timed + profiled)),
     )
-
-
-def environment_dict(found: Measurement) -> dict[str, Any]:
-    """The device as it was before, flat; what changed meanwhile, and what it means, beside it."""
-    seen = found.conditions
-    return {**seen.before.to_dict(), "threads": found.threads, **seen.to_dict()}
 
 
 def _cpu_ms(reports: list[RunReport]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits
 from edgekit.bundle.manifest import VERDICT, Manifest
@@ -15,10 +15,11 @@ from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import drafting
 from edgekit.cost import memory
 from edgekit.device.base import Transport
+from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.duel import Arena
 from edgekit.measure.golden import Load, golden_inputs
-from edgekit.measure.session import environment_dict, measure_bundle, why_no_latency
+from edgekit.measure.session import measure_bundle, why_no_latency
 from edgekit.plan import Effort, Options, Plan, PrecisionChoice
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
@@ -111,7 +112,7 @@ class BundleBuild:
                 asked = Request(wanted, most, options.effort, training, limit_s, base, lost)
                 climbed = climb(subject, tools, asked)
         document = self._bundle(built(subject, climbed, steps), host, name, folder)
-        document = document.model_copy(update={"notes": subject.notes})
+        document = document.replaced(notes=subject.notes)
         return self._advised(document, subject.model)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
@@ -129,8 +130,8 @@ class BundleBuild:
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
         """With what could be written better in the model, where operators are left outside."""
         classes = {layer: type(module).__name__ for layer, module in model.named_modules()}
-        advice = self.engine.advise(document.program["outside"], classes)
-        return document.model_copy(update={"advice": advice})
+        advice = self.engine.advise(document.program.outside, classes)
+        return document.replaced(advice=advice)
 
     def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
         """A file that was lowered elsewhere: no recipe, no ladder."""
@@ -169,7 +170,7 @@ class BundleBuild:
         if self.transport is not None:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
-            return _Measured(found.figures(), environment_dict(found))
+            return _Measured(found.figures(), found.environment)
         with self.progress.stage("measuring peak memory"):
             inputs = golden_inputs(draft, manifest)
             peaks = [
@@ -178,7 +179,7 @@ class BundleBuild:
             ]
         own = self.target.architecture == host_architecture()
         figure = memory.measured(peaks) if own else memory.predicted(peaks)
-        return _Measured({"peak_memory_mb": figure}, {})
+        return _Measured({"peak_memory_mb": figure}, None)
 
     def _record(self, manifest: Manifest, built: Built, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
@@ -188,8 +189,8 @@ class BundleBuild:
         else:
             missing["accuracy_drop"] = built.why_no_drop
         if "latency_ms" not in figures:
-            emulated = measured.environment.get("emulated")
-            missing["latency_ms"] = why_no_latency(emulated) if self.transport else NO_DEVICE
+            seen = measured.environment
+            missing["latency_ms"] = NO_DEVICE if seen is None else why_no_latency(seen.emulated)
         return Record(
             manifest=manifest.digest,
             recipe=str(built.source),
@@ -220,4 +221,4 @@ def _limit_of_each(options: Options, base: Plan, training: Training | None) -> f
 @dataclass(frozen=True)
 class _Measured:
     figures: Figures
-    environment: dict[str, Any]
+    environment: MeasuredEnvironment | None

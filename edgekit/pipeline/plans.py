@@ -65,7 +65,7 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
             "inputs to do that with",
             "add calibration() or training(), or give --calibration FILE.npz",
         )
-    return plan.model_copy(update={"structure": own})
+    return plan.replaced(structure=own)
 
 
 def _check_names(plan: Plan, subject: Subject) -> None:
@@ -111,8 +111,8 @@ def base_plan(
     # what was solved is further from what labels teach than what was only cut (docs/benchmarks.md)
     if training is not None and training.objective != "float_model":
         bare = {"compensate": False}
-        cut, zeros = cut and cut.model_copy(update=bare), zeros and zeros.model_copy(update=bare)
-    return plan.model_copy(update={"prune": cut, "sparsity": zeros, "recover": training})
+        cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
+    return plan.replaced(prune=cut, sparsity=zeros, recover=training)
 
 
 def check_stateless(subject: Subject, changes: bool) -> None:

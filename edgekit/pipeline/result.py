@@ -66,10 +66,8 @@ def _named(artifact: Artifact, subject: Subject) -> Artifact:
         "inputs": _renamed(program.inputs, subject.input_names),
         "outputs": _renamed(program.outputs, subject.structure.names),
     }
-    return replace(artifact, program=program.model_copy(update=names))
+    return replace(artifact, program=program.replaced(**names))
 
 
 def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True)
-    )
+    return tuple(spec.replaced(name=name) for spec, name in zip(specs, names, strict=True))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from edgekit.documents.environment import During, MeasuredEnvironment
 from edgekit.documents.measure import BenchDocument, LatencySummary
 from edgekit.report.operators import slowest
 from edgekit.report.terminal import grid, ms, styled
@@ -32,8 +31,8 @@ def render_bench(document: BenchDocument) -> str:
         ("load", ms(document.load_ms)),
         ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
         ("conditions", _conditions(environment)),
-        *_meanwhile(environment["during"]),
-        *(("warning", text) for text in environment["warnings"]),
+        *_meanwhile(environment.during),
+        *(("warning", text) for text in environment.warnings),
     ]
     text = grid(rows) + "\n" + slowest(document) + "\n" + budget_table(document.budgets)
     color = COLOR[document.verdict]
@@ -52,39 +51,39 @@ def sketch(latency: LatencySummary, width: int = 40) -> str:
     return f"{ms(low)} |{bars}| {ms(high)}"
 
 
-def _device(name: str, environment: dict[str, Any]) -> str:
-    parts = [name, environment.get("model"), environment.get("cpu"), environment.get("os")]
+def _device(name: str, environment: MeasuredEnvironment) -> str:
+    parts = [name, environment.model, environment.cpu, environment.os]
     text = ", ".join(str(part) for part in parts if part)
-    return text + (" (EMULATED: its latency means nothing)" if environment["emulated"] else "")
+    return text + (" (EMULATED: its latency means nothing)" if environment.emulated else "")
 
 
-def _conditions(environment: dict[str, Any]) -> str:
-    governor = environment.get("governor") or "not told"
+def _conditions(environment: MeasuredEnvironment) -> str:
+    governor = environment.governor or "not told"
     parts = [f"governor {governor}"]
-    if environment.get("frequency_mhz"):
-        parts.append(f"{environment['frequency_mhz']:.0f} MHz")
-    if environment.get("temperature_c") is not None:
-        parts.append(f"{environment['temperature_c']:.0f} C")
-    if environment.get("load_1min") is not None:
-        parts.append(f"load {environment['load_1min']:g} on {environment.get('cores')} cores")
-    if environment.get("memory_available_mb") is not None:
-        parts.append(f"{environment['memory_available_mb']:.0f} MB free")
-    parts.append(f"kernel {environment.get('kernel')}")
+    if environment.frequency_mhz:
+        parts.append(f"{environment.frequency_mhz:.0f} MHz")
+    if environment.temperature_c is not None:
+        parts.append(f"{environment.temperature_c:.0f} C")
+    if environment.load_1min is not None:
+        parts.append(f"load {environment.load_1min:g} on {environment.cores} cores")
+    if environment.memory_available_mb is not None:
+        parts.append(f"{environment.memory_available_mb:.0f} MB free")
+    parts.append(f"kernel {environment.kernel}")
     return ", ".join(parts)
 
 
-def _meanwhile(during: dict[str, Any]) -> list[tuple[str, str]]:
+def _meanwhile(during: During) -> list[tuple[str, str]]:
     """What was seen while the runs were timed, as far as the device tells."""
-    least, most = during["frequency_min_mhz"], during["frequency_max_mhz"]
+    least, most = during.frequency_min_mhz, during.frequency_max_mhz
     parts = []
     if most is not None:
         parts.append(f"{least:.0f} to {most:.0f} MHz" if least != most else f"{most:.0f} MHz")
-    if during["temperature_max_c"] is not None:
-        parts.append(f"up to {during['temperature_max_c']:.0f} C")
-    if during["throttled"] is not None:
-        parts.append(", ".join(during["throttled"]) or "not throttled")
-    if during["others_percent_of_core"] is not None:
-        parts.append(f"other processes {during['others_percent_of_core']:.0f} % of a core")
-    if during["swap_used_max_mb"]:
-        parts.append(f"{during['swap_used_max_mb']:.0f} MB of swap")
-    return [("", f"meanwhile {', '.join(parts)} ({during['samples']} samples)")] if parts else []
+    if during.temperature_max_c is not None:
+        parts.append(f"up to {during.temperature_max_c:.0f} C")
+    if during.throttled is not None:
+        parts.append(", ".join(during.throttled) or "not throttled")
+    if during.others_percent_of_core is not None:
+        parts.append(f"other processes {during.others_percent_of_core:.0f} % of a core")
+    if during.swap_used_max_mb:
+        parts.append(f"{during.swap_used_max_mb:.0f} MB of swap")
+    return [("", f"meanwhile {', '.join(parts)} ({during.samples} samples)")] if parts else []

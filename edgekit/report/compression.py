@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from edgekit.documents.verdict import CompressionStep
+from edgekit.documents.verdict import CompressionStep, TrainingReport
 
 NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
 
@@ -33,7 +32,7 @@ def widths_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
 def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """The layers that were left as they were, and why."""
     rows = [row for step in steps if step.name == "prune" for row in step.refused]
-    lines = dict.fromkeys(f"{row['layer'] or '(the model)'}: {row['why']}" for row in rows)
+    lines = dict.fromkeys(f"{row.layer or '(the model)'}: {row.why}" for row in rows)
     if lines:
         yield "not pruned", "\n".join(lines)
 
@@ -41,14 +40,14 @@ def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
 def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     """What a step changed, and what is measured anew after each."""
     if step.name == "sparsify" and step.refused:
-        return step.refused[0]["why"]
+        return step.refused[0].why
     macs, parameters = (
         (before.macs, before.parameters)
         if before is not None
         else (step.macs_before, step.parameters_before)
     )
     parts = [_training_said(step.training)] if step.training is not None else []
-    if step.training is not None and step.training["stop"] == 0:
+    if step.training is not None and step.training.stop == 0:
         return parts[0]
     parts += _quality(step)
     if step.macs != macs:
@@ -85,12 +84,12 @@ OBJECTIVES = {
 }
 
 
-def _training_said(training: Mapping[str, Any]) -> str:
-    by = OBJECTIVES[training["objective"]]
-    if training["stop"] == 0:
-        return f"{training['steps']} steps {by} made nothing better: they are not taken"
-    stopped = ", stopped by hand" if training["interrupted"] else ""
-    return f"step {training['stop']} of {training['steps']} {by}{stopped}"
+def _training_said(training: TrainingReport) -> str:
+    by = OBJECTIVES[training.objective]
+    if training.stop == 0:
+        return f"{training.steps} steps {by} made nothing better: they are not taken"
+    stopped = ", stopped by hand" if training.interrupted else ""
+    return f"step {training.stop} of {training.steps} {by}{stopped}"
 
 
 def _size(step: CompressionStep) -> str:

@@ -30,10 +30,10 @@ def render_explanation(document: VerdictDocument) -> str:
         *steps_said(document.compression),
         *widths_said(document.compression),
         *refused_said(document.compression),
-        ("precision", str(plan.get("precision"))),
+        ("precision", plan.precision),
         ("accuracy", _accuracy(document)),
         ("tried", _ladder(document.ladder)),
-        ("float layers", ", ".join(plan.get("float_layers") or ()) or "none by choice"),
+        ("float layers", ", ".join(plan.float_layers) or "none by choice"),
     ]
     if not document.blame:
         drops = [rung.drop for rung in document.ladder if rung.precision == "int8"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.table import Table
 
 from edgekit.budget import BudgetLine
 from edgekit.documents.measure import Agreement, Emulation, Parity
 from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
+from edgekit.program import ProgramSummary
 from edgekit.report.compression import steps_said
 from edgekit.report.operators import SLOWEST
 from edgekit.report.terminal import grid, number, printed, styled
@@ -77,21 +77,21 @@ def _level(parity: Agreement) -> str:
     return f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
 
 
-def _operators(program: dict[str, Any]) -> str:
-    quantized = sum(layer["quantized"] for layer in program["layers"])
-    floating = sum(layer["floating"] for layer in program["layers"])
-    outside = sum(operator["count"] for operator in program["outside"])
+def _operators(program: ProgramSummary) -> str:
+    quantized = sum(layer.quantized for layer in program.layers)
+    floating = sum(layer.floating for layer in program.layers)
+    outside = sum(operator.count for operator in program.outside)
     return (
-        f"{quantized} int8 and {floating} float in {len(program['delegates'])} delegate "
+        f"{quantized} int8 and {floating} float in {len(program.delegates)} delegate "
         f"subgraphs, {outside or 'none'} left outside"
     )
 
 
-def _outside(program: dict[str, Any]) -> list[tuple[str, str]]:
+def _outside(program: ProgramSummary) -> list[tuple[str, str]]:
     rows = [
-        f"{item['operator']} in {item['layer'] or 'the model itself'}"
-        + (f" ({item['count']} times)" if item["count"] > 1 else "")
-        for item in program["outside"]
+        f"{item.operator} in {item.layer or 'the model itself'}"
+        + (f" ({item.count} times)" if item.count > 1 else "")
+        for item in program.outside
     ]
     if not rows:
         return []

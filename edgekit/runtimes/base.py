@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError
 from edgekit.plan import Plan
-from edgekit.program import Artifact, Program
+from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
@@ -82,7 +82,7 @@ class Runtime(Protocol):
         ...
 
     def advise(
-        self, outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]
+        self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
     ) -> tuple[Advice, ...]:
         """What to write instead of the operators (operator, layer, count) that no delegate took;
         ``classes``: the name of each layer's class.

@@ -55,9 +55,7 @@ def float_operators(
     """The fewest that are enough, else those that leave the least; none where none are offered."""
 
     def measured(layers: tuple[str, ...]) -> FloatOperators:
-        simulation = simulate(
-            plain.model_copy(update={"float_layers": layers}) if layers else plain
-        )
+        simulation = simulate(plain.replaced(float_layers=layers) if layers else plain)
         with simulation.rounding(everywhere):
             found = compared(fidelity, simulation.run(judged), floats)
         return FloatOperators(layers, found.loss, found.divergence, 0.0)

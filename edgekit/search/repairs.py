@@ -80,7 +80,7 @@ def find_repairs(
         allowance.left += step.share * work
         each = values * (step.passes * len(data.fitted) + len(data.judged))
         starts = going_on[: step.going]
-        plans = [plan.model_copy(update=do) for plan in starts for do in step.changes]
+        plans = [plan.replaced(**do) for plan in starts for do in step.changes]
         tried = [plan for plan in plans if allowance.take(each)]
         with progress.stage(f"trying {step.title}") as stage:
             for done, plan in enumerate(tried, 1):

@@ -64,7 +64,7 @@ def resnet20() -> None:
     rivals = [built("resnet20 l1", recipe, seed, prune=uniform, recover=labels) for seed in SEEDS]
     # widths are multiples of eight: no less is taken here than the rival happened to take
     own = Prune(ratio=1 - share_of_macs(rivals[0]))
-    bare = own.model_copy(update={"compensate": False})
+    bare = own.replaced(compensate=False)
     ours = [
         built("resnet20 trial bare", recipe, seed, prune=bare, recover=labels) for seed in SEEDS
     ]
@@ -123,8 +123,8 @@ def mobilenet_v2() -> None:
         if ratio[0] <= 0.7:
             break
     row("MobileNetV2: latency of by trial to unpruned", "<= 0.7", ratio, ratio[0] <= 0.7)
-    outputs = training("float_model").model_copy(update={"learning_rate": UNLABELLED_RATE})
-    inside = outputs.model_copy(update={"features": 1.0})
+    outputs = training("float_model").replaced(learning_rate=UNLABELLED_RATE)
+    inside = outputs.replaced(features=1.0)
     gone = 1 - share_of_macs(cut)
     uniform = Prune(ratio=gone, importance="l1", spread="uniform", compensate=False)
     arms = {
@@ -158,7 +158,7 @@ def student() -> None:
     recipe = written("student", STUDENT.format(folder=str(RESNET), weights=str(weights.absolute())))
     steps = STEPS * 3 // 2
     alone, taught = (
-        training(objective, steps).model_copy(update={"learning_rate": 3 * RATE})
+        training(objective, steps).replaced(learning_rate=3 * RATE)
         for objective in ("labels", "both")
     )
     arms = {

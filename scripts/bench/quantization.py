@@ -119,7 +119,7 @@ def arm(
     lost = 100 * (floats.mean() - hits.mean())
     low, high = paired_interval(floats, hits)
     done = document.ladder[-1].precision
-    layers = document.plan["float_layers"]
+    layers = document.plan.float_layers
     how = done + (f", float: {', '.join(layers)}" if layers else "")
     text = f"{lost:.2f} ({low:.2f} to {high:.2f}); {100 * hits.mean():.2f} left; {how}"
     say(
@@ -164,7 +164,7 @@ def agreement(document: VerdictDocument) -> str:
     parity = document.parity.float_model if document.parity else None
     level = "bit-equal" if parity is None or parity.sqnr_db is None else f"{parity.sqnr_db:.1f} dB"
     lost = "" if rung.drop is None else f"; {rung.drop:.1f} points by {rung.judged_by}"
-    layers = document.plan["float_layers"]
+    layers = document.plan.float_layers
     return f"{rung.precision}: {level} against fp32{lost}" + (
         f"; float: {', '.join(layers)}" if layers else ""
     )

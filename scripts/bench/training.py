@@ -193,7 +193,7 @@ def train_by_recipe(
         return apart.without(recipe.training(number, arguments, example), 1)
 
     to_train()
-    all_steps = training.model_copy(update={"stop": training.steps})
+    all_steps = training.replaced(stop=training.steps)
     train(
         Job("training", weights, epoch, training_loss, judge),
         all_steps,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.facts.parse import Environment, State, parse_environment
+from edgekit.device.facts.parse import parse_environment
 from edgekit.device.facts.probe import probe
 from edgekit.device.facts.watch import parse_sample
 from edgekit.device.local import LocalTransport
+from edgekit.documents.environment import DeviceEnvironment, DeviceState
 
 RECORDINGS = Path(__file__).parent / "recordings"
 every_shell = pytest.mark.parametrize(
@@ -34,10 +35,10 @@ class Shell(LocalTransport):
         return super().start([*self.shell, *argv[1:]])
 
 
-def probed(name: str) -> Environment:
+def probed(name: str) -> DeviceEnvironment:
     return parse_environment(probe(LocalTransport(), str(RECORDINGS / name)))
 
 
-def watched(name: str) -> list[State]:
+def watched(name: str) -> list[DeviceState]:
     text = (RECORDINGS / f"{name}.txt").read_text()
     return [parse_sample(line) for line in text.splitlines()]

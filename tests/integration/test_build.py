@@ -39,17 +39,17 @@ def build(tmp_path):
 def test_digits_is_int8_fully_delegated_and_as_good(digits_bundle) -> None:
     document = edgekit.check(digits_bundle)
     assert document.verdict == "fits"
-    assert document.plan["precision"] == "int8"
+    assert document.plan.precision == "int8"
     assert document.accuracy.fp32 >= 98
     assert document.accuracy.artifact >= 98
     assert document.parity.passed
     assert document.parity.compared == 9
-    assert document.program["outside"] == []
-    assert len(document.program["delegates"]) == 1
-    counts = {row["layer"]: row for row in document.program["layers"]}
-    assert counts["stem.0"]["quantized"] == 1
-    assert counts["head"]["quantized"] == 1
-    assert sum(row["floating"] for row in counts.values()) == 0
+    assert document.program.outside == ()
+    assert len(document.program.delegates) == 1
+    counts = {row.layer: row for row in document.program.layers}
+    assert counts["stem.0"].quantized == 1
+    assert counts["head"].quantized == 1
+    assert sum(row.floating for row in counts.values()) == 0
     manifest = read_manifest(digits_bundle)
     assert manifest.program.inputs[0].name == "image"
     assert manifest.program.inputs[0].quantization.scale > 0
@@ -94,9 +94,9 @@ def test_two_inputs_a_dict_and_a_nested_tuple(write_recipe, build, precision) ->
     document = build(write_recipe(TWO_INPUTS), precision=precision)
     assert document.parity.passed
     assert document.accuracy.artifact == 50.0
-    assert [spec["name"] for spec in document.program["inputs"]] == ["image", "tokens"]
-    assert [spec["dtype"] for spec in document.program["inputs"]] == ["float32", "int64"]
-    names = [spec["name"] for spec in document.program["outputs"]]
+    assert [spec.name for spec in document.program.inputs] == ["image", "tokens"]
+    assert [spec.dtype for spec in document.program.inputs] == ["float32", "int64"]
+    names = [spec.name for spec in document.program.outputs]
     assert names == ["scores", "pair.0", "pair.1.0"]
 
 
@@ -135,10 +135,10 @@ def test_what_fails_at_run_time_in_int8_never_ships(write_recipe, build, source)
 
 def test_operators_left_outside_are_told_with_their_layer(write_recipe, build, tmp_path) -> None:
     document = build(write_recipe(OUTSIDE))
-    outside = {(row["operator"], row["layer"]) for row in document.program["outside"]}
+    outside = {(row.operator, row.layer) for row in document.program.outside}
     assert ("aten::mean.out", "") in {(name, layer) for name, layer in outside}
     assert any(layer == "gate" for _, layer in outside)
-    assert "libexecutorch_kernels_optimized.so" in document.program["libraries"]
+    assert "libexecutorch_kernels_optimized.so" in document.program.libraries
     assert (
         document.ladder[0].reason
         == "there is no calibration data: no calibration(), no --calibration"
@@ -289,15 +289,13 @@ def test_bench_refuses_wrong_outputs(bundle) -> None:
     path = bundle / manifest.golden.outputs[0]
     path.write_bytes(bytes(len(path.read_bytes())))
     files = tuple(
-        file.model_copy(update={"sha256": file_digest(path)})
-        if file.path == manifest.golden.outputs[0]
-        else file
+        file.replaced(sha256=file_digest(path)) if file.path == manifest.golden.outputs[0] else file
         for file in manifest.files
     )
     assert isinstance(files[0], File)
-    changed = manifest.model_copy(update={"files": files})
+    changed = manifest.replaced(files=files)
     (bundle / "manifest.json").write_bytes(changed.to_bytes())
-    record = record.model_copy(update={"manifest": changed.digest})
+    record = record.replaced(manifest=changed.digest)
     (bundle / "verdict.json").write_bytes(record.to_bytes())
     with pytest.raises(ParityError, match="golden"):
         edgekit.bench(bundle)

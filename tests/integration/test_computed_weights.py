@@ -57,8 +57,8 @@ def test_computed_weights_run_as_those_of_plain_layers(tmp_path: Path, precision
     wanted = Plan.model_validate({"precision": precision})
     verdict = edgekit.build(path, target="x86", plan=wanted, output=tmp_path / "bundle")
     assert verdict.parity.passed
-    layers = {row["layer"]: row for row in verdict.program["layers"]}
+    layers = {row.layer: row for row in verdict.program.layers}
     weighted = [layers[name] for name in ("features.0", "features.3", "encode")]
     if precision == "int8":
-        assert all(row["quantized"] and not row["floating"] for row in weighted)
-    assert verdict.program["outside"] == []
+        assert all(row.quantized and not row.floating for row in weighted)
+    assert verdict.program.outside == ()

@@ -105,7 +105,7 @@ def test_resnet20_becomes_int8(tmp_path) -> None:
     recipe = Path(shutil.copytree(EXAMPLES / "resnet_cifar", tmp_path / "few")) / "resnet20.py"
     recipe.write_text(f"{recipe.read_text()}\n\nimport cifar10\n{FEW}")
     built = edgekit.build(recipe, target="x86", max_drop=3, output=tmp_path / "bundle")
-    assert built.plan["precision"] == "int8"
+    assert built.plan.precision == "int8"
     assert built.parity.passed
     assert built.accuracy.fp32 > 75
 

@@ -94,20 +94,20 @@ def test_a_program_with_calibration_becomes_int8(made, tmp_path) -> None:
 
 def test_keywords_and_constants_become_a_flat_list_of_inputs(made, build) -> None:
     document = build(made / "keywords.pt2", calibration=made / "keywords.npz", precision="int8")
-    assert [spec["name"] for spec in document.program["inputs"]] == ["image", "ids"]
-    assert [spec["name"] for spec in document.program["outputs"]] == ["scores", "pooled.0"]
+    assert [spec.name for spec in document.program.inputs] == ["image", "ids"]
+    assert [spec.name for spec in document.program.outputs] == ["scores", "pooled.0"]
     assert document.parity.passed
-    assert "body.0" in {row["layer"] for row in document.program["layers"]}
+    assert "body.0" in {row.layer for row in document.program.layers}
 
 
 @pytest.mark.parametrize("name", ["free", "nested"])
 def test_a_free_batch_and_nested_inputs(made, build, name) -> None:
     document = build(made / f"{name}.pt2")
     assert document.parity.passed
-    assert document.plan["precision"] == "fp32"
+    assert document.plan.precision == "fp32"
     assert "no calibration data" in document.ladder[0].reason
     if name == "free":
-        assert document.program["inputs"][0]["shape"] == [2, 3, 12, 12]
+        assert document.program.inputs[0].shape == (2, 3, 12, 12)
 
 
 def test_the_same_program_again_is_taken_from_the_cache(made, build, monkeypatch) -> None:
@@ -609,7 +609,7 @@ def test_a_recipe_takes_calibration_from_a_file(write_recipe, build, tmp_path) -
 def test_a_finished_file_is_packaged_as_it_is(digits_bundle, build, tmp_path, target) -> None:
     document = build(digits_bundle / "model.pte", target=target, name="digits")
     assert (document.parity, document.accuracy.artifact) == (None, None)
-    assert document.plan["precision"] == "as_is"
+    assert document.plan.precision == "as_is"
     assert document.verdict == "fits"
     assert (tmp_path / "out" / "model.pte").read_bytes() == (
         digits_bundle / "model.pte"

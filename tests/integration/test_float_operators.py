@@ -136,14 +136,14 @@ def sqnr_db(actual: np.ndarray, floats: np.ndarray) -> float:
 def test_boxes_and_scores_in_one_output_keep_both(write, tmp_path) -> None:
     recipe, bundle = write(DETECTOR), tmp_path / "out"
     document = edgekit.build(recipe, target="x86", output=bundle)
-    assert document.plan["precision"] == "mixed"
-    kept = document.plan["float_layers"]
+    assert document.plan.precision == "mixed"
+    kept = document.plan.float_layers
     assert "head:cat" in kept
     assert all(name.startswith("head:") for name in kept)
     assert [rung.precision for rung in document.ladder] == ["int8", "mixed"]
     assert "head:cat" in {row.layer for row in document.blame}
-    layers = {row["layer"]: row for row in document.program["layers"]}
-    assert all(layers[name]["quantized"] for name in ("stem.0", "stem.2", "head.box", "head.score"))
+    layers = {row.layer: row for row in document.program.layers}
+    assert all(layers[name].quantized for name in ("stem.0", "stem.2", "head.box", "head.score"))
     actual, floats = outputs(recipe, bundle)
     assert np.abs(actual - floats)[..., :4].max() < 1.0
     assert np.abs(actual - floats)[..., 4:].max() < 0.05
@@ -156,14 +156,14 @@ def test_int8_that_was_asked_for_leaves_nothing_float(write, tmp_path) -> None:
     document = edgekit.build(
         write(DETECTOR), target="x86", precision="int8", effort="quick", output=tmp_path / "out"
     )
-    assert document.plan["float_layers"] == []
+    assert document.plan.float_layers == ()
 
 
 def test_masks_and_scalars_do_not_cost_int8_its_accuracy(write, tmp_path) -> None:
     recipe, bundle = write(ATTENTION), tmp_path / "out"
     document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
     assert document.ladder[-1].precision == "int8"
-    assert sum(row["quantized"] for row in document.program["layers"]) >= 3
+    assert sum(row.quantized for row in document.program.layers) >= 3
     assert sqnr_db(*outputs(recipe, bundle)) > 25
 
 
@@ -189,7 +189,7 @@ def test_a_good_int8_ships_where_fp32_cannot_be_lowered(write, tmp_path, monkeyp
 
     monkeypatch.setattr(ladder, "lower", refuse)
     document = edgekit.build(write(ATTENTION), target="x86", output=tmp_path / "out")
-    assert document.plan["precision"] == "int8"
+    assert document.plan.precision == "int8"
     assert "fp32 cannot be lowered" in str(document.ladder[-1].payoff)
 
 
@@ -207,7 +207,7 @@ def calibration():
 
 def assert_int8_is_near(recipe: Path, bundle: Path) -> None:
     document = edgekit.build(recipe, target="x86", precision="int8", effort="quick", output=bundle)
-    assert document.plan["precision"] == "int8"
+    assert document.plan.precision == "int8"
     assert document.parity.passed
     assert sqnr_db(*outputs(recipe, bundle)) > 25
 
@@ -226,10 +226,10 @@ def Net():
     )
     plain = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "int8")
     plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({**plain.plan, "precision": "mixed", "float_layers": [layer]}))
+    plan.write_text(plain.plan.replaced(precision="mixed", float_layers=(layer,)).model_dump_json())
     built = edgekit.build(recipe, target="x86", plan=plan, output=tmp_path / "mixed")
     assert built.parity.passed
-    assert [row["quantized"] for row in built.program["layers"] if row["layer"] == layer] == [0]
+    assert [row.quantized for row in built.program.layers if row.layer == layer] == [0]
 
 
 @pytest.mark.parametrize("layer", ["nn.Conv2d(3, 3, 3, 1, 1)", "nn.Linear(8, 8)"])
@@ -248,8 +248,8 @@ class Net(nn.Module):
     )
     built = edgekit.build(recipe, target="x86", precision="int8", output=tmp_path / "out")
     assert built.parity.sqnr_db is None or built.parity.sqnr_db > 40
-    rows = [row for row in built.program["layers"] if row["layer"] == "layer"]
-    assert [(row["quantized"], row["floating"]) for row in rows] == [(2, 0)]
+    rows = [row for row in built.program.layers if row.layer == "layer"]
+    assert [(row.quantized, row.floating) for row in rows] == [(2, 0)]
 
 
 def test_a_value_may_change_its_shape_and_its_steps_at_once(write, tmp_path) -> None:

@@ -71,8 +71,8 @@ def test_from_the_recipe_to_the_device(write_recipe, tmp_path) -> None:
         effort="quick",
         output=tmp_path / "out",
     )
-    assert [spec["name"] for spec in built.program["inputs"]] == NAMES
-    assert {spec["dtype"] for spec in built.program["inputs"]} == {"float32"}
+    assert [spec.name for spec in built.program.inputs] == NAMES
+    assert {spec.dtype for spec in built.program.inputs} == {"float32"}
     assert "bfloat16" in built.notes[0]
     assert built.accuracy.artifact == 70.0
     golden = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["program"]["outputs"]

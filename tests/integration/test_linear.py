@@ -65,9 +65,9 @@ def test_dynamic_layers_compute_in_integers_and_agree(tmp_path: Path) -> None:
     dynamic = build(path, tmp_path / "dynamic", linear="dynamic")
     assert dynamic.parity.passed
     assert dynamic.parity.float_model.sqnr_db > static.parity.float_model.sqnr_db
-    linear = [row for row in dynamic.program["layers"] if row["layer"] in ("up", "down", "head")]
-    assert [row["quantized"] > 0 and row["floating"] == 0 for row in linear] == [True] * 3
-    assert dynamic.plan["linear"] == "dynamic"
+    linear = [row for row in dynamic.program.layers if row.layer in ("up", "down", "head")]
+    assert [row.quantized > 0 and row.floating == 0 for row in linear] == [True] * 3
+    assert dynamic.plan.linear == "dynamic"
 
 
 def test_four_bit_weights_are_smaller_and_run(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_a_linear_layer_that_is_kept_float_is_float(tmp_path: Path) -> None:
         recipe(tmp_path), tmp_path / "b", linear="dynamic_int4", precision="mixed",
         float_layers=["head"],
     )  # fmt: skip
-    layers = {row["layer"]: row for row in document.program["layers"]}
-    assert layers["head"]["quantized"] == 0
-    assert layers["up"]["floating"] == 0
+    layers = {row.layer: row for row in document.program.layers}
+    assert layers["head"].quantized == 0
+    assert layers["up"].floating == 0
 
 
 def test_what_cannot_have_four_bits_is_told(tmp_path: Path) -> None:

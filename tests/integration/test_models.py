@@ -90,7 +90,7 @@ def advice_of(document: edgekit.VerdictDocument, operator: str):
 def test_a_transformer_of_token_ids(built) -> None:
     document = built(TRANSFORMER)
     assert document.parity.passed
-    assert document.program["inputs"][0]["dtype"] == "int64"
+    assert document.program.inputs[0].dtype == "int64"
     norms = advice_of(document, "native_layer_norm")
     assert norms.layers == ("layer.norm1", "layer.norm2")
     assert "mean((2, 3), keepdim=True)" in norms.instead
@@ -103,7 +103,7 @@ def test_a_transformer_of_token_ids(built) -> None:
 def test_an_lstm_with_its_state_as_output(built) -> None:
     document = built(RECURRENT)
     assert document.parity.passed
-    assert len(document.program["outputs"]) == 3
+    assert len(document.program.outputs) == 3
     first = document.advice[0]
     assert first.layers[0] == "lstm"
     assert "split_with_sizes_copy" in " ".join(first.operators)
@@ -113,16 +113,16 @@ def test_an_lstm_with_its_state_as_output(built) -> None:
 def test_several_outputs_grouped_and_dilated(built) -> None:
     document = built(GROUPED_AND_DILATED)
     assert document.parity.passed
-    assert document.program["outside"] == []
+    assert document.program.outside == ()
     assert document.advice == ()
-    assert len(document.program["outputs"]) == 2
+    assert len(document.program.outputs) == 2
 
 
 def test_pixel_shuffle_for_a_pi(tmp_path) -> None:
     options = {"target": "rpi4", "precision": "int8", "output": tmp_path / "out"}
     document = edgekit.build(ZOO / "espcn.py", **options)
     assert document.parity.passed
-    assert document.program["outside"] == []
+    assert document.program.outside == ()
     assert document.advice == ()
 
 

@@ -69,8 +69,8 @@ def test_half_of_the_macs_go_and_training_recovers(
 
 def test_without_labels_the_original_teaches(digits, tmp_path: Path) -> None:
     document = build(digits(gone="training"), tmp_path / "b", prune=0.3, effort="quick")
-    assert document.plan["recover"]["objective"] == "float_model"
-    assert document.plan["recover"]["features"] == 1
+    assert document.plan.recover.objective == "float_model"
+    assert document.plan.recover.features == 1
     pruned, trained = document.compression
     assert pruned.accuracy > 80, "the weights that stay took over what went"
     assert trained.sqnr_db > pruned.sqnr_db, "on calibration inputs that nothing was fitted to"
@@ -109,7 +109,7 @@ def model():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 """
     document = build(digits(student), tmp_path / "b", distill=True, effort="quick", max_drop=100)
-    assert document.plan["recover"]["objective"] == "both"
+    assert document.plan.recover.objective == "both"
     (trained,) = document.compression
     assert trained.accuracy > document.accuracy.fp32 + 20
 
@@ -133,8 +133,8 @@ def test_zeros_by_flag_pack_smaller_and_stay_through_training_and_rounding(
     assert trained.compressed_mb < 0.85 * trained.compressed_before_mb
     assert trained.accuracy > zeros.accuracy
     assert "70% of the weights are zero" in render_explanation(document)
-    repaired = document.plan | {"round": True, "precision": "int8"}
-    build(DIGITS, tmp_path / "rounded", plan=Plan.model_validate(repaired))
+    repaired = document.plan.replaced(round=True, precision="int8")
+    build(DIGITS, tmp_path / "rounded", plan=repaired)
     for bundle in ("first", "rounded"):
         packed = packed_size(tmp_path / bundle / "model.pte")
         assert packed < 0.85 * packed_size(tmp_path / "dense" / "model.pte"), dense.plan
@@ -150,12 +150,12 @@ def packed_size(path: Path) -> int:
 def test_zeros_that_buy_nothing_are_not_applied_under_auto(digits, tmp_path: Path) -> None:
     recipe = digits(gone="training")
     document = build(recipe, tmp_path / "auto", sparsity=0.005, effort="quick")
-    assert document.plan["sparsity"] is None
+    assert document.plan.sparsity is None
     (step,) = [step for step in document.compression if step.name == "sparsify"]
     assert step.zeros < 0.001
     assert "zeros are not applied" in render_explanation(document)
     asked = build(recipe, tmp_path / "int8", sparsity=0.005, effort="quick", precision="int8")
-    assert asked.plan["sparsity"]["ratio"] == 0.005
+    assert asked.plan.sparsity.ratio == 0.005
 
 
 def test_a_plan_in_rounds_trains_between_them(
@@ -174,7 +174,7 @@ def test_a_plan_in_rounds_trains_between_them(
     macs = [step.macs / step.macs_before for step in document.compression]
     assert macs[2] <= 0.5 < macs[0] <= 0.75
     assert document.compression[-1].zeros == pytest.approx(0.5, abs=0.01)
-    assert document.plan["prune"]["between"][0]["stop"] == 20
+    assert document.plan.prune.between[0].stop == 20
     empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
     build(DIGITS, tmp_path / "again", plan=tmp_path / "first" / "manifest.json")
     assert manifest(tmp_path / "again") == manifest(tmp_path / "first")
@@ -216,7 +216,7 @@ def test_heads_of_an_attention_go_without_labels(tmp_path: Path) -> None:
     recipe.write_text(BLOCK.format(folder=str(folder)))
     document = build(recipe, tmp_path / "b", prune=0.4, effort="quick", precision="int8")
     assert document.parity.passed
-    assert document.plan["recover"]["objective"] == "float_model"
+    assert document.plan.recover.objective == "float_model"
     assert document.compression[0].macs < 0.6 * document.compression[0].macs_before
 
 

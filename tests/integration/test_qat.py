@@ -90,7 +90,7 @@ def test_trained_int8_is_better_and_its_plan_makes_the_same_bytes(
     document = build(recipe, tmp_path / "first", precision="int8", qat=True)
     assert document.accuracy.artifact > plain.accuracy.artifact + 20
     assert document.ladder[-1].precision == "int8 trained"
-    assert document.plan["train"]["stop"] > 0
+    assert document.plan.train.stop > 0
     empty_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
     again = build(recipe, tmp_path / "again", plan=tmp_path / "first" / "manifest.json")
     assert again.plan == document.plan
@@ -121,7 +121,7 @@ def test_training_that_makes_nothing_better_is_not_taken(recipe: Path, tmp_path:
     tried = {rung.precision: rung for rung in document.ladder}
     assert not tried["int8 trained"].taken
     assert tried["int8"].taken
-    assert document.plan["train"] is None
+    assert document.plan.train is None
 
 
 def test_distillation_needs_no_labels(recipe: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_other_training_data_are_trained_on_anew(recipe: Path, tmp_path: Path) -
     first = build(recipe, tmp_path / "first", **options)
     data.write_text("1")
     second = build(recipe, tmp_path / "second", **options)
-    assert first.plan["train"] is not None
+    assert first.plan.train is not None
     assert second.accuracy.artifact < first.accuracy.artifact - 10
 
 
@@ -175,9 +175,9 @@ def test_a_limit_cuts_training_and_is_forgotten_with_the_next_build(
     options = {"precision": "int8", "qat": True}
     short = build(recipe, tmp_path / "short", time_limit_s=0.5, **options)
     long = build(recipe, tmp_path / "long", **options)
-    if short.plan["train"] is not None:
-        assert short.plan["train"]["steps"] < long.plan["train"]["steps"]
-    assert long.plan["train"]["steps"] == 400
+    if short.plan.train is not None:
+        assert short.plan.train.steps < long.plan.train.steps
+    assert long.plan.train.steps == 400
     again = build(recipe, tmp_path / "again", plan=tmp_path / "short" / "manifest.json")
     assert again.plan == short.plan
 
@@ -228,4 +228,4 @@ def test_a_teacher_stands_beside_the_labels_of_int8(recipe: Path, tmp_path: Path
         recipe, tmp_path / "b", precision="int8", qat=True, distill=True, effort="quick"
     )
     assert document.ladder[-1].precision == "int8 trained"
-    assert document.plan["train"]["objective"] == "both"
+    assert document.plan.train.objective == "both"

@@ -144,12 +144,12 @@ def test_a_hostile_layer_is_found_and_mended(write, tmp_path, name) -> None:
     assert document.blame[0].layer in guilty
     assert document.blame[0].fix in ("equalization", "range")  # wide steps may be why it is guilty
     assert document.blame[0].applied
-    assert document.plan["equalize"] is not None
-    assert document.plan["float_layers"] == []
+    assert document.plan.equalize is not None
+    assert document.plan.float_layers == ()
     assert document.ladder[-1].precision == "int8 repaired"
     assert sqnr(document) > sqnr(plain) + 10
-    outside = [row for row in document.program["layers"] if row["quantized"] == 0]
-    assert not [row for row in outside if row["layer"] in guilty]
+    outside = [row for row in document.program.layers if row.quantized == 0]
+    assert not [row for row in outside if row.layer in guilty]
 
 
 def sqnr(document) -> float:
@@ -188,11 +188,11 @@ def test_an_edited_plan_keeps_a_layer_float(write, tmp_path) -> None:
     document = edgekit.build(
         recipe, target="x86", plan=tmp_path / "plan.json", output=tmp_path / "out"
     )
-    counts = {row["layer"]: row for row in document.program["layers"]}
-    assert counts["two"]["quantized"] == 0
-    assert counts["two"]["floating"] >= 1
-    assert counts["one"]["quantized"] >= 1
-    assert document.plan["precision"] == "mixed"
+    counts = {row.layer: row for row in document.program.layers}
+    assert counts["two"].quantized == 0
+    assert counts["two"].floating >= 1
+    assert counts["one"].quantized >= 1
+    assert document.plan.precision == "mixed"
     assert document.parity.passed
 
 
@@ -210,7 +210,7 @@ def test_mixed_buys_as_few_layers_as_needed(write, tmp_path) -> None:
     assert taken.taken
     assert taken.precision in ("int8", "int8 repaired", "mixed")
     if taken.precision == "mixed":
-        assert 0 < len(document.plan["float_layers"]) < 4
+        assert 0 < len(document.plan.float_layers) < 4
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_quick_neither_repairs_nor_blames(write, tmp_path) -> None:
         write(CHAIN), target="x86", precision="int8", effort="quick", output=tmp_path / "out"
     )
     assert document.blame == ()
-    assert document.plan["observer"] == "histogram"
+    assert document.plan.observer == "histogram"
     assert [rung.precision for rung in document.ladder] == ["int8"]
 
 

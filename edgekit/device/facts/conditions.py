@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from edgekit.device.facts.parse import Environment, State
 from edgekit.device.facts.throttled import UNDER_VOLTAGE, WORDS, has_occurred
+from edgekit.documents.environment import (
+    DeviceEnvironment,
+    DeviceState,
+    During,
+    MeasuredEnvironment,
+)
 
 # Below this share of what the processor sustains, the clock is called low.
 LOW_CLOCK = 0.8
@@ -27,49 +31,30 @@ USE_OFFICIAL_SUPPLY = "use the board's official power supply"
 
 
 @dataclass(frozen=True)
-class During:
-    """What was seen while runs were timed; None is "not told". 1 MB = 1,000,000 bytes.
-
-    Frequencies are of the fastest core, from the samples that found the device at work where
-    there are such: an idle one clocks down. ``throttled``: what was so at any time.
-    ``others_percent_of_core``: CPU time of everything but the runner, 100 for one busy core.
-    """
-
-    samples: int
-    frequency_min_mhz: float | None
-    frequency_max_mhz: float | None
-    frequency_limit_min_mhz: float | None
-    temperature_max_c: float | None
-    throttled: tuple[str, ...] | None
-    load_1min_max: float | None
-    memory_available_min_mb: float | None
-    swap_used_max_mb: float | None
-    others_percent_of_core: float | None
-
-
-@dataclass(frozen=True)
 class Conditions:
     """Before, while and after runs were timed. ``warnings``: what to do about what was found."""
 
-    before: Environment
+    before: DeviceEnvironment
     during: During
-    after: Environment
+    after: DeviceEnvironment
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON. Of before and after only what changes: the rest is ``before.to_dict()``."""
-        return {
-            "before": _state_dict(self.before),
-            "during": asdict(self.during),
-            "after": _state_dict(self.after),
-            "warnings": self.warnings,
-        }
+    def environment(self, threads: int) -> MeasuredEnvironment:
+        """For documents: of before and after only what changes stands apart."""
+        return MeasuredEnvironment(
+            **dict(self.before),
+            threads=threads,
+            before=_state_of(self.before),
+            during=self.during,
+            after=_state_of(self.after),
+            warnings=self.warnings,
+        )
 
 
 def conditions(
-    before: Environment,
-    samples: Sequence[State],
-    after: Environment,
+    before: DeviceEnvironment,
+    samples: Sequence[DeviceState],
+    after: DeviceEnvironment,
     runner_cpu_ms: float | None,
 ) -> Conditions:
     """Pure. ``samples``: a watch's, around the timed runs. ``runner_cpu_ms``: the CPU time of all
@@ -85,9 +70,9 @@ def conditions(
 
 
 def _during(
-    before: Environment,
-    samples: Sequence[State],
-    after: Environment,
+    before: DeviceEnvironment,
+    samples: Sequence[DeviceState],
+    after: DeviceEnvironment,
     runner_cpu_ms: float | None,
 ) -> During:
     frequencies = [s.frequency_mhz for s in _at_work(samples, before.cores) or samples]
@@ -106,7 +91,7 @@ def _during(
 
 
 def _throttled(
-    before: Environment, samples: Sequence[State], after: Environment
+    before: DeviceEnvironment, samples: Sequence[DeviceState], after: DeviceEnvironment
 ) -> tuple[str, ...] | None:
     """Seen in a sample, or between two: "has occurred" that had not before."""
     told = [state.throttled for state in (*samples, after) if state.throttled is not None]
@@ -121,7 +106,7 @@ def _throttled(
 
 
 def _others(
-    samples: Sequence[State], cores: int | None, runner_cpu_ms: float | None
+    samples: Sequence[DeviceState], cores: int | None, runner_cpu_ms: float | None
 ) -> float | None:
     if len(samples) < 2 or not cores or runner_cpu_ms is None:
         return None
@@ -133,7 +118,7 @@ def _others(
     return round(100 * max(0.0, busy_ms - runner_cpu_ms) / (total_ms / cores), 1)
 
 
-def _at_work(samples: Sequence[State], cores: int | None) -> list[State]:
+def _at_work(samples: Sequence[DeviceState], cores: int | None) -> list[DeviceState]:
     """The samples that found the device busy: never the first and the last one."""
     found = []
     for earlier, sample in pairwise(samples[:-1]):
@@ -146,7 +131,9 @@ def _at_work(samples: Sequence[State], cores: int | None) -> list[State]:
     return found
 
 
-def _cut_warning(before: Environment, samples: Sequence[State], during: During) -> str | None:
+def _cut_warning(
+    before: DeviceEnvironment, samples: Sequence[DeviceState], during: During
+) -> str | None:
     """The clock was cut against a weak supply or heat."""
     least = _least(s.frequency_mhz for s in _at_work(samples, before.cores))
     low = _low(least, before)
@@ -160,7 +147,9 @@ def _cut_warning(before: Environment, samples: Sequence[State], during: During) 
     return None
 
 
-def _slow_warning(before: Environment, samples: Sequence[State], after: Environment) -> str | None:
+def _slow_warning(
+    before: DeviceEnvironment, samples: Sequence[DeviceState], after: DeviceEnvironment
+) -> str | None:
     """The clock was low all the time, or is likely to be cut."""
     limit = _low(before.frequency_limit_mhz, before)
     if limit:
@@ -178,7 +167,7 @@ def _slow_warning(before: Environment, samples: Sequence[State], after: Environm
     return None
 
 
-def _pace_mhz(before: Environment, samples: Sequence[State]) -> float | None:
+def _pace_mhz(before: DeviceEnvironment, samples: Sequence[DeviceState]) -> float | None:
     """The clock under load, where it is known: one sample may meet a pause between two runs."""
     working = _at_work(samples, before.cores)
     held = {state.frequency_mhz for state in (before, *samples)}
@@ -187,14 +176,14 @@ def _pace_mhz(before: Environment, samples: Sequence[State]) -> float | None:
     return _most(s.frequency_mhz for s in working or samples)
 
 
-def _low(frequency_mhz: float | None, before: Environment) -> str | None:
+def _low(frequency_mhz: float | None, before: DeviceEnvironment) -> str | None:
     nominal = before.frequency_nominal_mhz
     if frequency_mhz is None or nominal is None or frequency_mhz >= LOW_CLOCK * nominal:
         return None
     return f"{frequency_mhz:.0f} of {nominal:.0f} MHz"
 
 
-def _limit_fell(before: Environment, during: During) -> bool:
+def _limit_fell(before: DeviceEnvironment, during: During) -> bool:
     limit, least = before.frequency_limit_mhz, during.frequency_limit_min_mhz
     return limit is not None and least is not None and least < limit
 
@@ -206,7 +195,7 @@ def _others_warning(during: During) -> str | None:
     return f"other processes used {percent:.0f} % of a core: stop them and measure again"
 
 
-def _swap_warning(before: Environment, during: During) -> str | None:
+def _swap_warning(before: DeviceEnvironment, during: During) -> str | None:
     """Swap that filled up, or is in use while memory is short. Old pages at rest harm nobody."""
     used, free = during.swap_used_max_mb, during.memory_available_min_mb
     if not used:
@@ -226,8 +215,8 @@ def _swap_warning(before: Environment, during: During) -> str | None:
     )
 
 
-def _state_dict(state: State) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in State.__dataclass_fields__}
+def _state_of(environment: DeviceEnvironment) -> DeviceState:
+    return DeviceState(**{name: getattr(environment, name) for name in DeviceState.model_fields})
 
 
 def _least(values: Iterable[float | None]) -> float | None:

@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekit.device.facts.throttled import throttled_words
+from edgekit.documents.environment import DeviceEnvironment, DeviceState
 
 # The kernel shows user space ticks of 1/100 s, whatever its own clock (USER_HZ).
 MS_PER_TICK = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What changes on a device, at one moment. None is "not told". 1 MB = 1,000,000 bytes.
-
-    Frequencies are those of the fastest core: now, and the most it may have now. The temperature
-    is the hottest of the CPU's zones. ``throttled``: the firmware's words of a Raspberry Pi
-    (throttled.py). ``cpu_busy_ms`` and ``cpu_total_ms`` count since boot, over all cores, in
-    steps of 10 ms.
-    """
-
-    frequency_mhz: float | None = None
-    frequency_limit_mhz: float | None = None
-    temperature_c: float | None = None
-    throttled: tuple[str, ...] | None = None
-    load_1min: float | None = None
-    memory_available_mb: float | None = None
-    swap_used_mb: float | None = None
-    cpu_busy_ms: int | None = None
-    cpu_total_ms: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+def parse_state(sections: Mapping[str, str]) -> DeviceState:
+    return DeviceState(**_state(sections))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment(State):
-    """A device at one moment: its state, and what it is.
-
-    ``frequency_nominal_mhz``: what the fastest core sustains: its base clock where it has one
-    and boosts above it, else its highest. ``boot_time_s``: seconds since 1970.
-    """
-
-    emulated: bool | None = None
-    architecture: str | None = None
-    model: str | None = None
-    cpu: str | None = None
-    cpu_features: tuple[str, ...] = ()
-    cores: int | None = None
-    governor: str | None = None
-    frequency_nominal_mhz: float | None = None
-    memory_mb: float | None = None
-    swap_total_mb: float | None = None
-    os: str | None = None
-    kernel: str | None = None
-    uptime_s: float | None = None
-    boot_time_s: int | None = None
-
-
-def parse_state(sections: Mapping[str, str]) -> State:
-    return State(**_state(sections))
-
-
-def parse_environment(sections: Mapping[str, str]) -> Environment:
+def parse_environment(sections: Mapping[str, str]) -> DeviceEnvironment:
     cpuinfo = sections.get("cpuinfo", "")
     memory = _memory_mb(sections.get("meminfo", ""))
     uname = sections.get("uname", "").split()
     features = _field(cpuinfo, "flags") or _field(cpuinfo, "Features") or ""
     boot_time = re.search(r"^btime (\d+)$", sections.get("stat", ""), re.MULTILINE)
-    return Environment(
+    return DeviceEnvironment(
         **_state(sections),
         emulated=is_emulated(sections),
         architecture=uname[2] if len(uname) > 2 else None,

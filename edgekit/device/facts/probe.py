@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from edgekit.device.base import Transport
-from edgekit.device.facts.parse import Environment, parse_environment
+from edgekit.device.facts.parse import parse_environment
 from edgekit.device.facts.shell import PRELUDE
+from edgekit.documents.environment import DeviceEnvironment
 from edgekit.errors import DeviceError
 
 LIMIT_S = 60.0
@@ -47,7 +48,7 @@ exit 0
 )
 
 
-def environment_of(transport: Transport) -> Environment:
+def environment_of(transport: Transport) -> DeviceEnvironment:
     """A device at this moment. Raises DeviceError, also where it takes too long to tell."""
     try:
         return parse_environment(probe(transport))

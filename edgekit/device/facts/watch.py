@@ -8,8 +8,9 @@ from itertools import chain, repeat
 from threading import Event, Thread
 
 from edgekit.device.base import Process, Transport
-from edgekit.device.facts.parse import State, parse_state
+from edgekit.device.facts.parse import parse_state
 from edgekit.device.facts.shell import PRELUDE
+from edgekit.documents.environment import DeviceState
 from edgekit.errors import EdgekitError
 
 # One line for each line of stdin, printed at once. The clock is on this side of the connection:
@@ -50,13 +51,13 @@ class Watch:
     def __init__(self, process: Process, every_s: float) -> None:
         self._process = process
         self._every_s = every_s
-        self._samples: list[State] = []
+        self._samples: list[DeviceState] = []
         self._first = Event()
         self._stopping = Event()
         self._thread = Thread(target=self._sample, name="edgekit-watch", daemon=True)
 
     @property
-    def samples(self) -> tuple[State, ...]:
+    def samples(self) -> tuple[DeviceState, ...]:
         return tuple(self._samples)
 
     def begin(self) -> None:
@@ -114,7 +115,7 @@ def watch(transport: Transport, every_s: float = 1.0, root: str = "/") -> Iterat
         watching.end()
 
 
-def parse_sample(line: str) -> State:
+def parse_sample(line: str) -> DeviceState:
     """One line of the script: sections as the probe has them, between bars."""
     sections: dict[str, str] = {}
     for part in line.strip().split("|"):

@@ -76,7 +76,7 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
         with tools.progress.stage(f"checking parity of {plan.precision}"):
             found_parity = compare(subject, lowered, run, plan.precision)
             parity = require(found_parity, subject, plan.precision)
-            parity = parity.model_copy(update={"sequence": in_sequence(subject, run)})
+            parity = parity.replaced(sequence=in_sequence(subject, run))
         with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))

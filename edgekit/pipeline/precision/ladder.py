@@ -180,7 +180,7 @@ class _Climb:
         found = mending.float_operators
         if not found.worth:
             return
-        plan = self._plan("mixed").model_copy(update={"float_layers": found.layers})
+        plan = self._plan("mixed").replaced(float_layers=found.layers)
         self.start = self._mending(plan)
         if found.enough:
             self._try(plan, "mixed")
@@ -195,7 +195,7 @@ class _Climb:
 
     def _try_trained(self, start: _Tried, int8: Candidate, training: Training, name: str) -> None:
         try:
-            plan = int8.plan.model_copy(update={"train": training})
+            plan = int8.plan.replaced(train=training)
             plan, scores = trained(self.subject, self.tools, plan, self.request.limit_s)
         except TrainingError as error:
             if self.request.training is not None:
@@ -224,12 +224,12 @@ class _Climb:
         while True:
             kept = tuple(sorted({*repaired.float_layers, *bought.layers[count - 1]}))
             change = {"precision": "mixed", "float_layers": kept}
-            found = self._try(repaired.model_copy(update=change), "mixed")
+            found = self._try(repaired.replaced(**change), "mixed")
             if found is None or self._is_good(found):
                 return
             # repairs were chosen beside layers that are float now: without them it may be nearer
             if not repaired.is_plain:
-                bare = self._try(self._plan("mixed").model_copy(update=change), "mixed")
+                bare = self._try(self._plan("mixed").replaced(**change), "mixed")
                 if self._is_good(bare):
                     return
             if count == len(bought.layers):
@@ -339,14 +339,12 @@ class _Climb:
             return rows
         prices = arena.layer_prices_ms(int8, floating, self._example_bytes, self.tools.progress)
         return tuple(
-            row.model_copy(update={"cost_latency_ms": prices.get(row.layer)})
-            if row.fix == "float"
-            else row
+            row.replaced(cost_latency_ms=prices.get(row.layer)) if row.fix == "float" else row
             for row in rows
         )
 
     def _plan(self, precision: Precision) -> Plan:
-        return self.request.base.model_copy(update={"precision": precision})
+        return self.request.base.replaced(precision=precision)
 
     @property
     def _example_bytes(self) -> list[bytes]:

@@ -69,10 +69,9 @@ def _with_last_steps(
     with quiet():
         moved = moved_by_steps(exported, subject.example)
     outputs = tuple(
-        spec.model_copy(update={"moved": steps})
-        for spec, steps in zip(program.outputs, moved, strict=True)
+        spec.replaced(moved=steps) for spec, steps in zip(program.outputs, moved, strict=True)
     )
-    return replace(artifact, program=program.model_copy(update={"outputs": outputs}))
+    return replace(artifact, program=program.replaced(outputs=outputs))
 
 
 def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Outputs]:

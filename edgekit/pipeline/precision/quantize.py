@@ -73,7 +73,7 @@ def trained(
     with quiet():
         simulation = _simulated(_prepared(subject, tools, plan), subject, tools, plan)
         done, scores = train_simulation(subject, tools, plan, simulation, limit_s)
-        return plan.model_copy(update={"train": done}), scores
+        return plan.replaced(train=done), scores
 
 
 def _prepared(subject: Subject, tools: Tools, plan: Plan) -> torch.fx.GraphModule:
@@ -159,7 +159,7 @@ class Simulator:
         def observe() -> Observed:
             if plan.equalize is None:
                 return observed(self._prepare(plan), self._data)
-            bare = self._observe(plan.model_copy(update={"equalize": None}))
+            bare = self._observe(plan.replaced(equalize=None))
             return equalized(bare, self._data, plan.equalize)
 
         return self._observed.get((_structure(plan), plan.equalize), observe)

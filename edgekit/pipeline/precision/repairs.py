@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.documents.verdict import Blame
+from edgekit.frozen import Frozen
 from edgekit.pipeline.model.context import Tools
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
@@ -38,10 +39,8 @@ FILE = "found.json"
 Result = TypeVar("Result")
 
 
-class _Kept(BaseModel):
+class _Kept(Frozen):
     """The repairs that were found, as they are kept."""
-
-    model_config = ConfigDict(frozen=True)
 
     plan: Plan
     plain: float
@@ -129,7 +128,7 @@ class Mending:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
         # corrections answer for the very layers that may go: they are made anew for what stays
         bare = {"correct": False, "round": False}
-        plan = self.repairs.plan.model_copy(update=bare)
+        plan = self.repairs.plan.replaced(**bare)
         with self._tools.progress.stage("choosing ranges"):
             simulation = self._simulate(plan)
         # nothing was fitted to choose layers, so every input may judge
@@ -160,8 +159,8 @@ class Mending:
 
     def _blame(self) -> tuple[Blame, ...]:
         with self._tools.progress.stage("finding the guilty layers") as stage:
-            ranges = self._plain.model_copy(update={"observer": "mse_after_activation"})
-            equalized = ranges.model_copy(update={"equalize": 0.5})
+            ranges = self._plain.replaced(observer="mse_after_activation")
+            equalized = ranges.replaced(equalize=0.5)
             fixes = [("range", ranges), ("equalization", equalized)]
             return blame(
                 self._simulate(self._plain),
@@ -212,4 +211,4 @@ def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:
             return plan.equalize is not None
         return any(within(row.layer, name) for name in plan.float_layers)
 
-    return tuple(row.model_copy(update={"applied": is_applied(row)}) for row in rows)
+    return tuple(row.replaced(applied=is_applied(row)) for row in rows)

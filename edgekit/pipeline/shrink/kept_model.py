@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgekit.compress.copying import copy_of
 from edgekit.compress.pruning.channels import without_channels
 from edgekit.documents.verdict import CompressionStep
+from edgekit.frozen import Frozen
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.shrink.step_report import Ledger, arena_of
 from edgekit.plan import Prune, Sparsity, Training
@@ -29,19 +29,17 @@ def measured_here(kept: tuple[nn.Module, KeptModel], ledger: Ledger) -> tuple[nn
     if (found.device, found.precision) == here or not found.steps:
         return kept
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
-    steps = [step.model_copy(update=unknown) for step in found.steps]
+    steps = [step.replaced(**unknown) for step in found.steps]
     last = found.steps[-1]
     told = {"training": last.training, "widths": last.widths}
     steps[-1] = ledger.step(last.name, model, last.refused, **told)
-    return model, found.model_copy(update={"steps": tuple(steps)})
+    return model, found.replaced(steps=tuple(steps))
 
 
-class KeptModel(BaseModel):
+class KeptModel(Frozen):
     """What was done, as it is kept beside the weights. ``gone``: the channels, round by round;
     ``interrupted``: a training was ended before its end.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     gone: list[dict[str, list[int]]]
     prune: Prune | None

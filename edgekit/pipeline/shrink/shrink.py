@@ -19,7 +19,7 @@ from edgekit.compress.pruning.channels import with_own_weights
 from edgekit.compress.pruning.compensate import compensate
 from edgekit.compress.pruning.prune import macs_of, prune
 from edgekit.compress.pruning.sparsity import sparsify, weights_of
-from edgekit.documents.verdict import CompressionStep
+from edgekit.documents.verdict import CompressionStep, RefusedLayer, TrainingReport
 from edgekit.errors import SettingError
 from edgekit.pipeline.model.context import Tools
 from edgekit.pipeline.model.fingerprint import Fingerprint
@@ -95,9 +95,9 @@ def smaller(
     else:
         model, found = _Work(subject, tools, own, ledger, limit_s, as_it_stands).run()
     parts = {name: getattr(found, name) for name in ("prune", "sparsity", "recover")}
-    done = plan.model_copy(update=parts)
+    done = plan.replaced(**parts)
     if kept is None:
-        again = tools.fingerprint.key(tools.runtime, own.model_copy(update=parts))
+        again = tools.fingerprint.key(tools.runtime, own.replaced(**parts))
         whole = limit_s is None and not found.interrupted
         for name in {again, key} if whole else {again}:
             keep_stage(tools, KIND, name, floats, partial(write_model, model, found))
@@ -126,7 +126,7 @@ class _Work:
             self._sparsify(self.plan.sparsity)
         if self.plan.recover is not None:
             done = self._train(self.plan.recover, "last")
-            self.plan = self.plan.model_copy(update={"recover": done})
+            self.plan = self.plan.replaced(recover=done)
         found = KeptModel(
             gone=self.gone,
             prune=self.plan.prune,
@@ -149,7 +149,7 @@ class _Work:
             if ratio <= 0:
                 continue
             try:
-                self._remove(wanted.model_copy(update={"ratio": ratio}))
+                self._remove(wanted.replaced(ratio=ratio))
             except SettingError as error:
                 if rounds == 1:
                     raise
@@ -174,7 +174,7 @@ class _Work:
                 compensate(before, pruned.model, pruned.lost, data, stage.advance)
         self.model = pruned.model
         self.gone.append(pruned.gone)
-        refused = tuple(vars(one) for one in pruned.refused)
+        refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
         self._say_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
 
@@ -194,7 +194,7 @@ class _Work:
         before, told, rounds = copy_of(self.model), len(self.steps), len(wanted.between) + 1
         for index in range(rounds):
             ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
-            self._zero(wanted.model_copy(update={"ratio": ratio}))
+            self._zero(wanted.replaced(ratio=ratio))
             if index < len(wanted.between):
                 self._train_between("sparsity", index)
         if not self.as_it_stands and not self._pays(told):
@@ -211,8 +211,8 @@ class _Work:
         self.model, left = dense, {"sparsity": None}
         if self.plan.prune is None and not self.subject.recipe.has("teacher"):
             left["recover"] = None
-        self.plan = self.plan.model_copy(update=left)
-        refused = {"layer": "", "why": NO_USE}
+        self.plan = self.plan.replaced(**left)
+        refused = RefusedLayer(layer="", why=NO_USE)
         self.steps[told:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
     def _zero(self, wanted: Sparsity) -> None:
@@ -231,8 +231,8 @@ class _Work:
         wanted: Prune | Sparsity = getattr(self.plan, key)
         between = list(wanted.between)
         between[index] = self._train(between[index], f"{key} {index}", to_the_end=True)
-        done = wanted.model_copy(update={"between": tuple(between)})
-        self.plan = self.plan.model_copy(update={key: done})
+        done = wanted.replaced(between=tuple(between))
+        self.plan = self.plan.replaced(**{key: done})
 
     def _train(self, training: Training, name: str, to_the_end: bool = False) -> Training:
         """``to_the_end``: the weights of the last step, whatever was better before."""
@@ -247,10 +247,10 @@ class _Work:
             to_the_end,
         )
         self.interrupted |= found.interrupted
-        told = found.training.model_dump() | {"interrupted": found.interrupted}
+        told = TrainingReport(**dict(found.training), interrupted=found.interrupted)
         if found.training.stop == 0 and self.steps:  # the model is what it was
             same = {"name": "recover", "training": told, "refused": (), "widths": {}}
-            self.steps.append(self.steps[-1].model_copy(update=same))
+            self.steps.append(self.steps[-1].replaced(**same))
         else:
             self.steps.append(self.ledger.step("recover", self.model, training=told))
         return found.training

@@ -16,7 +16,7 @@ from edgekit.compress.pruning.prune import macs_of
 from edgekit.compress.pruning.sparsity import zeros_of
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.device.local import LocalTransport
-from edgekit.documents.verdict import CompressionStep
+from edgekit.documents.verdict import CompressionStep, RefusedLayer
 from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.measure.duel import Arena
 from edgekit.pipeline.model.batched import Batched
@@ -63,7 +63,7 @@ class Ledger:
         self,
         name: str,
         model: nn.Module,
-        refused: tuple[dict[str, str], ...] = (),
+        refused: tuple[RefusedLayer, ...] = (),
         **told: Any,
     ) -> CompressionStep:
         """Of ``model``, against the recipe's own; ``told``: what else the step has to say."""
@@ -118,7 +118,7 @@ class Ledger:
         except RuntimeFailure:
             if not self.precision.is_quantized:
                 raise
-            self.precision = self.precision.model_copy(update={"precision": "fp32"})
+            self.precision = self.precision.replaced(precision="fp32")
             return self._pair(model)
 
     def _lowered(self, model: nn.Module) -> Artifact:

@@ -62,11 +62,11 @@ def train_simulation(
     checkpoint = Checkpoint(key, limit_s)
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
-    done = plan.train.model_copy(update={"steps": result.steps, "stop": result.stop})
+    done = plan.train.replaced(steps=result.steps, stop=result.stop)
     # what was cut short is not what the plan leads to that says nothing of it
     if limit_s is None and not result.interrupted:
         keep_weights(key, weights, done, result.scores)
-    again = plan.model_copy(update={"train": done})
+    again = plan.replaced(train=done)
     keep_weights(tools.fingerprint.key(tools.runtime, again), weights, done, result.scores)
     if not result.interrupted:
         checkpoint.remove()
@@ -130,7 +130,7 @@ def _distillation(
 ) -> Job:
     rows, parts = rows_of(subject.example), split(subject.calibration)
     # its roundings are off, and every layer is as the recipe has it
-    exact = plan.model_copy(update={"linear": "static", "float_layers": ()})
+    exact = plan.replaced(linear="static", float_layers=())
     teacher = Simulation(
         tools.runtime.prepare(subject.model, subject.example, exact, subject.calibration)
     )

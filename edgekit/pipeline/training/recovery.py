@@ -82,7 +82,7 @@ def recover(
         model.cpu().eval()
     if not result.interrupted:
         checkpoint.remove()
-    done = training.model_copy(update={"steps": result.steps, "stop": result.stop})
+    done = training.replaced(steps=result.steps, stop=result.stop)
     return Recovered(done, result.interrupted)
 
 

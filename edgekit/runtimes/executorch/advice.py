@@ -8,9 +8,9 @@ the operator is named and nothing is advised.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from edgekit.documents.verdict import Advice
+from edgekit.program import OutsideOperator
 
 MOST = 10
 
@@ -96,7 +96,7 @@ INSTEAD_OF_LAYER: dict[str, str] = {
 }
 
 
-def advise(outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]) -> tuple[Advice, ...]:
+def advise(outside: Iterable[OutsideOperator], classes: Mapping[str, str]) -> tuple[Advice, ...]:
     """The operators outside the delegate, those of one cause together; at most MOST.
 
     ``outside`` has for each its ``operator``, ``layer`` and ``count``; ``classes`` the name of each
@@ -105,19 +105,19 @@ def advise(outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]) -> 
     rows = list(outside)
     names: dict[str, set[str]] = {}
     for row in rows:
-        names.setdefault(row["layer"], set()).add(_name(row))
-    causes: dict[str, list[Mapping[str, Any]]] = {}
+        names.setdefault(row.layer, set()).add(_name(row))
+    causes: dict[str, list[OutsideOperator]] = {}
     for row in rows:
-        causes.setdefault(_cause(row, names[row["layer"]], classes), []).append(row)
+        causes.setdefault(_cause(row, names[row.layer], classes), []).append(row)
     found = [_together(rows, cause) for cause, rows in causes.items()]
     return tuple(sorted(found, key=lambda advice: (not advice.instead, -advice.count))[:MOST])
 
 
-def _cause(row: Mapping[str, Any], beside: set[str], classes: Mapping[str, str]) -> str:
+def _cause(row: OutsideOperator, beside: set[str], classes: Mapping[str, str]) -> str:
     """The layer's class where that is the cause, else what became several operators, else the
     operator that brought this one along, else its own.
     """
-    of_class = classes.get(row["layer"], "")
+    of_class = classes.get(row.layer, "")
     if of_class in INSTEAD_OF_LAYER:
         return of_class
     name = _name(row)
@@ -127,14 +127,14 @@ def _cause(row: Mapping[str, Any], beside: set[str], classes: Mapping[str, str])
     return next((c for c, brought in BRINGS.items() if c in beside and name in brought), name)
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return str(row["operator"]).split("::")[-1].split(".")[0]
+def _name(row: OutsideOperator) -> str:
+    return str(row.operator).split("::")[-1].split(".")[0]
 
 
-def _together(rows: list[Mapping[str, Any]], cause: str) -> Advice:
+def _together(rows: list[OutsideOperator], cause: str) -> Advice:
     return Advice(
-        operators=tuple(dict.fromkeys(row["operator"] for row in rows)),
-        layers=tuple(dict.fromkeys(row["layer"] for row in rows)),
-        count=sum(row["count"] for row in rows),
+        operators=tuple(dict.fromkeys(row.operator for row in rows)),
+        layers=tuple(dict.fromkeys(row.layer for row in rows)),
+        count=sum(row.count for row in rows),
         instead=INSTEAD_OF_LAYER.get(cause) or INSTEAD.get(cause),
     )

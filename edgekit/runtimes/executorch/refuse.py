@@ -132,8 +132,8 @@ def explain_run(error: RunnerError, program: Program) -> RunnerError:
     """Why a lowered program does not run: the runner names files, the user knows layers."""
     text = TEMPORARY.sub("", error.message)
     if missing := MISSING.search(text):
-        rows = program.summary()["outside"]
-        layers = [row["layer"] for row in rows if row["operator"] == missing[1]]
+        rows = program.summary().outside
+        layers = [row.layer for row in rows if row.operator == missing[1]]
         found = no_kernel(missing[1], layers[0] if layers else None)
         return RunnerError(found.message, found.hint, error.runner_code)
     hint = next((hint for said, hint in RUN_HINTS.items() if said in text), OTHER_FORM)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.documents.verdict import Advice
 from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
-from edgekit.program import Artifact, Program
+from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
@@ -81,7 +81,7 @@ class ExecuTorch:
         return runner_files(architecture, progress)
 
     def advise(
-        self, outside: Iterable[Mapping[str, Any]], classes: Mapping[str, str]
+        self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
     ) -> tuple[Advice, ...]:
         from edgekit.runtimes.executorch.advice import advise
 

@@ -388,7 +388,7 @@ def test_which_folder(monkeypatch, release) -> None:
     manifest = release("one").manifest
     monkeypatch.delenv("EDGEKIT_ROOT", raising=False)
     assert store_root(manifest) == "~/.local/share/edgekit"
-    named = manifest.model_copy(update={"root": "/opt/edgekit"})
+    named = manifest.replaced(root="/opt/edgekit")
     assert store_root(named) == "/opt/edgekit"
     monkeypatch.setenv("EDGEKIT_ROOT", "~/models")
     assert store_root(named) == "~/models"

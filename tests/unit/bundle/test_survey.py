@@ -75,7 +75,7 @@ def manifest(tmp_path):
     needs = made.needs.model_copy(
         update={"architecture": "aarch64", "cpu_features": ("fp", "asimd"), "glibcxx": "3.4.22"}
     )
-    return made.model_copy(update={"needs": needs})
+    return made.replaced(needs=needs)
 
 
 def test_what_a_pi_tells(survey) -> None:

@@ -104,5 +104,5 @@ def test_a_thinned_output_has_the_steps_of_its_groups() -> None:
 def test_a_program_without_them_keeps_its_bytes() -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=(1,))
     assert "moved" not in spec.model_dump(mode="json")
-    told = spec.model_copy(update={"moved": MovedBySteps(whole=1.0, groups={0: (1.0,)})})
+    told = spec.replaced(moved=MovedBySteps(whole=1.0, groups={0: (1.0,)}))
     assert TensorSpec.model_validate_json(told.model_dump_json()) == told

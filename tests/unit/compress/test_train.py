@@ -94,7 +94,7 @@ def test_the_step_it_stopped_at_leads_to_the_same_weights() -> None:
     job, best = problem()
     found = run(job)
     job, again = problem()
-    assert run(job, TRAINING.model_copy(update={"stop": found.stop})).stop == found.stop
+    assert run(job, TRAINING.replaced(stop=found.stop)).stop == found.stop
     assert torch.equal(again, best)
 
 

@@ -6,16 +6,15 @@ import json
 import os
 import shutil
 import time
-from dataclasses import replace
 
 import pytest
 from recorded import RECORDINGS, Shell, every_shell, probed, watched
 
 from edgekit.device.facts import watch as watching_module
 from edgekit.device.facts.conditions import Conditions, conditions
-from edgekit.device.facts.parse import State
 from edgekit.device.facts.watch import SCRIPT, watch
 from edgekit.device.local import LocalTransport
+from edgekit.documents.environment import DeviceState
 
 BUSY_MS = 13_240  # the runner's part of rpi4/watch.txt
 
@@ -26,13 +25,15 @@ def board(tmp_path):
     return shutil.copytree(RECORDINGS / "rpi4", tmp_path / "board")
 
 
-def on_a_pi(samples: list[State], runner_cpu_ms: float | None = BUSY_MS, **before) -> Conditions:
+def on_a_pi(
+    samples: list[DeviceState], runner_cpu_ms: float | None = BUSY_MS, **before
+) -> Conditions:
     device = probed("rpi4")
-    return conditions(replace(device, **before), samples, device, runner_cpu_ms)
+    return conditions(device.replaced(**before), samples, device, runner_cpu_ms)
 
 
-def every(samples: list[State], **changes) -> list[State]:
-    return [replace(sample, **changes) for sample in samples]
+def every(samples: list[DeviceState], **changes) -> list[DeviceState]:
+    return [sample.replaced(**changes) for sample in samples]
 
 
 # ---- the watch ----
@@ -120,7 +121,7 @@ def test_a_healthy_pi_gives_no_warning() -> None:
 
 def test_a_weak_supply() -> None:
     device = probed("rpi4_undervolted")
-    before = replace(device, throttled=("under-voltage has occurred",))
+    before = device.replaced(throttled=("under-voltage has occurred",))
     found = conditions(before, watched("rpi4_undervolted/watch"), device, 7800)
     assert found.during.throttled == ("under-voltage", "arm frequency capped", "throttled")
     assert found.during.frequency_min_mhz == pytest.approx(600.1)
@@ -133,7 +134,7 @@ def test_a_weak_supply() -> None:
 def test_a_dip_between_two_samples() -> None:
     """No sample met it, but the firmware remembers."""
     samples = watched("rpi4/watch")
-    samples[-1] = replace(samples[-1], throttled=("under-voltage has occurred",))
+    samples[-1] = samples[-1].replaced(throttled=("under-voltage has occurred",))
     found = on_a_pi(samples)
     assert found.during.throttled == ("under-voltage",)
     assert "too weak" in found.warnings[0]
@@ -141,7 +142,7 @@ def test_a_dip_between_two_samples() -> None:
 
 def test_a_dip_before_is_told_as_such() -> None:
     past = ("under-voltage has occurred",)
-    device = replace(probed("rpi4"), throttled=past)
+    device = probed("rpi4").replaced(throttled=past)
     found = conditions(device, every(watched("rpi4/watch"), throttled=past), device, BUSY_MS)
     assert found.during.throttled == ()
     assert found.warnings[0].startswith("under-voltage has occurred since boot")
@@ -158,7 +159,7 @@ def test_heat_on_a_pi() -> None:
 def test_heat_on_another_board() -> None:
     """Its kernel lowers the limit of the clock."""
     samples = every(watched("rpi4/watch"), throttled=None, temperature_c=90.0)
-    samples[3] = replace(samples[3], frequency_limit_mhz=1200.0)
+    samples[3] = samples[3].replaced(frequency_limit_mhz=1200.0)
     found = on_a_pi(samples)
     assert found.during.frequency_limit_min_mhz == 1200
     assert found.warnings == ("it throttled at 90 C: the clock was cut; cool it (heat sink, fan)",)
@@ -233,8 +234,9 @@ def test_a_board_that_tells_almost_nothing() -> None:
 
 def test_as_json() -> None:
     found = on_a_pi(watched("rpi4/watch"))
-    document = json.loads(json.dumps(found.to_dict()))
-    assert set(document) == {"before", "during", "after", "warnings"}
+    document = json.loads(found.environment(threads=4).model_dump_json())
+    assert {"threads", "before", "during", "after", "warnings"} <= set(document)
+    assert document["model"] == found.before.model
     assert document["before"]["temperature_c"] == 48.686
     assert "cpu_features" not in document["before"]  # it does not change
     assert document["during"]["samples"] == 7

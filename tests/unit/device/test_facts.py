@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from recorded import RECORDINGS, Shell, every_shell, probed
 
-from edgekit.device.facts.parse import Environment, parse_environment
+from edgekit.device.facts.parse import parse_environment
 from edgekit.device.facts.probe import environment_of, probe, split_sections
 from edgekit.device.facts.throttled import throttled_words
 from edgekit.device.local import LocalTransport
+from edgekit.documents.environment import DeviceEnvironment
 
 
-def read(name: str) -> Environment:
+def read(name: str) -> DeviceEnvironment:
     return parse_environment(split_sections((RECORDINGS / f"{name}.txt").read_text()))
 
 
@@ -119,7 +120,7 @@ def test_a_board_that_tells_almost_nothing() -> None:
 
 
 def test_a_device_that_tells_nothing(tmp_path) -> None:
-    assert parse_environment({}) == Environment()
+    assert parse_environment({}) == DeviceEnvironment()
     found = parse_environment(probe(LocalTransport(), str(tmp_path)))
     assert found.emulated is None
     assert found.cpu_features == ()
@@ -178,4 +179,3 @@ def test_this_host_answers() -> None:
     assert found.kernel
     assert found.uptime_s > 0
     assert found.cpu_total_ms > found.cpu_busy_ms > 0
-    assert found.to_dict()["emulated"] is found.emulated

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from edgekit.documents.measure import REMAINDER
 from edgekit.errors import RunnerError
 from edgekit.measure.operators import operator_times, runs_of_round
-from edgekit.program import Call, Kind, Operator, Program
+from edgekit.program import Call, Kind, LayerCount, Operator, OutsideOperator, Program
 from edgekit.runner.client import ProfileRow, RunReport
 from edgekit.runtimes.executorch.describe import LayerMap, _kernel_operators
 from edgekit.runtimes.executorch.profile import layers_of_events, locate
@@ -170,8 +170,8 @@ def test_counts_of_a_program() -> None:
     assert PROGRAM.float_operators == 1
     assert PROGRAM.outside_operators == 1
     summary = PROGRAM.summary()
-    assert summary["layers"] == [{"layer": "shared", "quantized": 2, "floating": 1}]
-    assert summary["outside"] == [{"operator": "aten::add.out", "layer": "", "count": 1}]
+    assert summary.layers == (LayerCount(layer="shared", quantized=2, floating=1),)
+    assert summary.outside == (OutsideOperator(operator="aten::add.out", layer="", count=1),)
     assert Program.model_validate_json(PROGRAM.model_dump_json()) == PROGRAM
 
 

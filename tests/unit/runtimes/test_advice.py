@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from edgekit.program import OutsideOperator
 from edgekit.runtimes.executorch.advice import INSTEAD, INSTEAD_OF_LAYER, MOST, advise
 
 
-def outside(operator: str, layer: str = "", count: int = 1) -> dict[str, object]:
-    return {"operator": operator, "layer": layer, "count": count}
+def outside(operator: str, layer: str = "", count: int = 1) -> OutsideOperator:
+    return OutsideOperator(operator=operator, layer=layer, count=count)
 
 
 def test_nothing_where_all_is_delegated() -> None:
