@@ -129,3 +129,20 @@ def test_prelu_behind_linear_and_conv1d_stays_inside(precision) -> None:
         assert program.quantized_operators >= 4
     assert program.outside_operators == 0
     assert {"1", "4"} <= set(program.layers)
+
+
+LINES = {
+    "vmap": ("torch.vmap(self.a)(x)", "pass"),
+    "replaced": (
+        "self.a(x)",
+        "self.a.forward = lambda x: torch.sin(x @ self.a.weight.t()) + self.a.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_linear_module_may_compute_something_else(write_recipe, tmp_path, name) -> None:
+    """The lowering takes every product inside an nn.Linear for the whole module."""
+    document = built(write_recipe, tmp_path, *LINES[name])
+    assert document.parity.passed
+    assert document.program["outside"] == []

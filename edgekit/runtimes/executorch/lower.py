@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Artifact, Quantization
 from edgekit.runtimes.executorch.passes.fold import fold_constants
+from edgekit.runtimes.executorch.passes.products import hide_modules, products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse
 from edgekit.runtimes.provenance import sharing_provenance
@@ -29,9 +30,10 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
         from edgekit.runtimes.executorch.passes.copies import WithoutCopies, has_copies
 
-        exported = fold_constants(exported)
+        exported = fold_constants(products_as_linear(exported))
         refuse(exported)
         exported = rewrite(exported)
+        hide_modules(exported.graph)
         steps = boundary_quantization(exported)
         passes = [WithoutCopies()] if has_copies(exported) else None
         with blaming("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):

@@ -16,6 +16,7 @@ from edgekit.progress import Progress, Stage
 from edgekit.recipe.recipe import own_defaults
 from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.executorch.passes.fold import fold_constants
+from edgekit.runtimes.executorch.passes.products import products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.executorch.refuse import blaming, refuse
 from edgekit.runtimes.export import export
@@ -45,7 +46,7 @@ def prepare(
 
         if plan.linear == "dynamic_int4":
             model = _with_int4_weights(model, plan)
-        exported = fold_constants(export(model, example))
+        exported = fold_constants(products_as_linear(export(model, example)))
         refuse(exported)
         graph = rewrite(exported).module()
         with own_defaults():

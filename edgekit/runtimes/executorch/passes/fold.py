@@ -24,9 +24,6 @@ GROWTH = 4
 FREE = {"expand", "detach", "alias", "lift_fresh_copy"}
 # Say that they change something, or act, yet leave values as they are.
 HARMLESS = {"detach", "_assert_tensor_metadata"}
-TRANSPOSES = {"t", "transpose", "permute"}
-# With a transposed weight the lowering takes these for a linear layer.
-PRODUCTS = {"mm", "addmm", "matmul"}
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,10 @@ def _known(exported: torch.export.ExportedProgram) -> dict[Node, _Known]:
     found = {
         node: _Known(tensor, (node,))
         for node, tensor in get_constant_placeholder_dict(exported).items()
-        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and not _is_changed(node)
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and not is_changed(node)
     }
     for node in exported.graph.nodes:
-        if not _is_pure(node) or any(given not in found for given in node.all_input_nodes):
+        if not is_pure(node) or any(given not in found for given in node.all_input_nodes):
             continue
         sources = tuple(dict.fromkeys(s for n in node.all_input_nodes for s in found[n].sources))
         if _bytes(node.meta.get("val")) > _most_bytes(sources):
@@ -80,13 +77,13 @@ def _known(exported: torch.export.ExportedProgram) -> dict[Node, _Known]:
     return found
 
 
-def _is_pure(node: Node) -> bool:
+def is_pure(node: Node) -> bool:
     """Does it give the same each time, and change nothing? Not what rounds a quantized weight:
     the kernels do that.
     """
     import torch
 
-    if node.op != "call_function" or _is_changed(node):
+    if node.op != "call_function" or is_changed(node):
         return False
     if node.target is operator.getitem:
         return True
@@ -95,7 +92,7 @@ def _is_pure(node: Node) -> bool:
     return operator_name(node) in HARMLESS or not node.is_impure()
 
 
-def _is_changed(node: Node) -> bool:
+def is_changed(node: Node) -> bool:
     return any(_changes(user) for user in node.users)
 
 
@@ -126,10 +123,7 @@ def _is_stored(node: Node, known: dict[Node, _Known]) -> bool:
     users = [operator_name(user) for user in node.users if user not in known]
     if not isinstance(known[node].value, torch.Tensor) or not known[node].sources:
         return False
-    if operator_name(node) in FREE or "" in users:
-        return False
-    plain = operator_name(node) in TRANSPOSES and node.all_input_nodes[0].op == "placeholder"
-    return not (plain and PRODUCTS.issuperset(users))
+    return operator_name(node) not in FREE and "" not in users
 
 
 def _store(

@@ -59,12 +59,12 @@ def _replace_prelu(node: torch.fx.Node) -> None:
     with node.graph.inserting_before(node):
         if x.meta["val"].dim() > 2 and weight.meta["val"].numel() > 1:  # channels come second
             shape = [-1] + [1] * (x.meta["val"].dim() - 2)
-            weight = _call(node, aten.view.default, weight, shape)
-        positive = _call(node, aten.relu.default, x)
-        negative = _call(node, aten.relu.default, _call(node, aten.neg.default, x))
-        scaled = _call(node, aten.mul.Tensor, negative, weight)
-        result = _call(node, aten.sub.Tensor, positive, scaled)
-    _put_in_place(node, result)
+            weight = call_like(node, aten.view.default, weight, shape)
+        positive = call_like(node, aten.relu.default, x)
+        negative = call_like(node, aten.relu.default, call_like(node, aten.neg.default, x))
+        scaled = call_like(node, aten.mul.Tensor, negative, weight)
+        result = call_like(node, aten.sub.Tensor, positive, scaled)
+    put_in_place(node, result)
 
 
 def _replace_convolution(node: torch.fx.Node) -> None:
@@ -83,7 +83,7 @@ def _replace_convolution(node: torch.fx.Node) -> None:
         rest = [stride, padding, output_padding, groups, dilation]
     operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
     with node.graph.inserting_before(node):
-        _put_in_place(node, _call(node, operator, x, weight, bias, *rest))
+        put_in_place(node, call_like(node, operator, x, weight, bias, *rest))
 
 
 def _keep_apart(node: torch.fx.Node) -> None:
@@ -124,8 +124,8 @@ def _change_steps_first(node: torch.fx.Node) -> None:
     if not _is(quantize, QUANTIZE + FIXED) or steps == given.args[1:]:
         return
     with node.graph.inserting_before(node):
-        rounded = _call(node, quantize.target, given, *steps)
-        node.replace_input_with(given, _call(node, given.target, rounded, *steps))
+        rounded = call_like(node, quantize.target, given, *steps)
+        node.replace_input_with(given, call_like(node, given.target, rounded, *steps))
 
 
 def _is(node: Any, operator: str) -> bool:
@@ -135,15 +135,15 @@ def _is(node: Any, operator: str) -> bool:
 def _same(like: torch.fx.Node, value: torch.fx.Node) -> torch.fx.Node:
     import torch
 
-    return _call(like, torch.ops.aten.view.default, value, list(value.meta["val"].shape))
+    return call_like(like, torch.ops.aten.view.default, value, list(value.meta["val"].shape))
 
 
-def _put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
+def put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
     node.replace_all_uses_with(other, propagate_meta=False)
     node.graph.erase_node(node)
 
 
-def _call(like: torch.fx.Node, operator: Any, *arguments: Any) -> torch.fx.Node:
+def call_like(like: torch.fx.Node, operator: Any, *arguments: Any) -> torch.fx.Node:
     """A call in the place and the layer of ``like``."""
     import torch
 
