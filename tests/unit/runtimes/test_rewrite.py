@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.quiet import quiet
@@ -87,3 +88,28 @@ def test_a_value_that_changes_shape_and_steps_changes_its_steps_first() -> None:
     (unsqueeze,) = (node for node in rewritten.graph.nodes if "unsqueeze" in str(node.target))
     assert [node.args[1] for node in (unsqueeze.args[0], *unsqueeze.users)] == [0.31, 0.31]
     assert torch.equal(rewritten.module()(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("compute", "left"),
+    [
+        (lambda x: functional.pad(x, (-1, 2, 1, -1), value=0.5), 1),
+        (lambda x: functional.pad(x, (-1, -2)), 0),
+        (lambda x: functional.fold(x.flatten(1, 2), (7, 6), 3, padding=(1, 0), stride=(2, 1)), 1),
+    ],
+)
+def test_a_pad_by_less_than_nothing_is_a_slice(compute, left) -> None:
+    """F.fold is lowered to one: it folds into a larger image, which is then cut."""
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return compute(x)
+
+    x = torch.randn(1, 9, 2, 16, generator=torch.Generator().manual_seed(0))
+    exported = rewrite(torch.export.export(Net(), (x,)))
+    assert torch.equal(exported.module()(x), compute(x))
+    calls = [node for node in exported.graph.nodes if node.op == "call_function"]
+    pads = [node for node in calls if str(node.target).startswith(("aten.pad", "aten.col2im"))]
+    assert all(min(node.args[1]) >= 0 for node in pads)
+    assert all(not any(node.args[4]) for node in pads if "col2im" in str(node.target))
+    assert len(pads) == left

@@ -31,7 +31,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
     the one of its dimensions, which the quantizer knows. A one-dimensional convolution that stays
     float is kept apart from quantized values beside it: the lowering takes their steps for its own.
     So is a pad, for the same reason. A value that changes its shape and its steps at once changes
-    its steps first: XNNPACK reshapes only what keeps them.
+    its steps first: XNNPACK reshapes only what keeps them. A pad by less than nothing becomes a
+    slice, and col2im (F.fold), which is lowered to one, folds into a larger image first.
     """
     for node in list(exported.graph.nodes):
         if node.op != "call_function":
@@ -42,6 +43,10 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_convolution(node)
         elif operator_name(node) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
             _keep_apart(node)
+        elif operator_name(node) == "col2im" and any(node.args[4]):
+            _replace_col2im(node)
+        elif _is_negative_pad(node):
+            _replace_negative_pad(node)
         elif operator_name(node) in PADS:
             _keep_pad_apart(node)
         elif operator_name(node) in SHAPERS:
@@ -84,6 +89,48 @@ def _replace_convolution(node: torch.fx.Node) -> None:
     operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
     with node.graph.inserting_before(node):
         put_in_place(node, call_like(node, operator, x, weight, bias, *rest))
+
+
+def _is_negative_pad(node: torch.fx.Node) -> bool:
+    """With a constant, not with a reflection, by less than nothing."""
+    given: tuple[Any, ...] = node.args
+    if operator_name(node) not in ("pad", "constant_pad_nd") or min(given[1]) >= 0:
+        return False
+    return not any(isinstance(value, str) and value != "constant" for value in given[2:])
+
+
+def _replace_negative_pad(node: torch.fx.Node) -> None:
+    given: tuple[Any, ...] = node.args
+    x, amounts, *rest = given
+    with node.graph.inserting_before(node):
+        for place in range(len(amounts) // 2):
+            before, after = (max(-amount, 0) for amount in amounts[2 * place : 2 * place + 2])
+            x = _slice(node, x, -1 - place, before, after)
+        kept = [max(amount, 0) for amount in amounts]
+        result = call_like(node, node.target, x, kept, *rest) if any(kept) else x
+    put_in_place(node, result)
+
+
+def _replace_col2im(node: torch.fx.Node) -> None:
+    """Fold into an image that has room for the padding, and cut that off."""
+    given: tuple[Any, ...] = node.args
+    x, size, kernel, dilation, padding, stride = given
+    room = [length + 2 * amount for length, amount in zip(size, padding, strict=True)]
+    with node.graph.inserting_before(node):
+        image = call_like(node, node.target, x, room, kernel, dilation, [0, 0], stride)
+        for dim, amount in zip((-2, -1), padding, strict=True):
+            image = _slice(node, image, dim, amount, amount)
+    put_in_place(node, image)
+
+
+def _slice(like: torch.fx.Node, x: torch.fx.Node, dim: int, before: int, after: int) -> Any:
+    """Without so many values at the beginning and the end of a dimension."""
+    import torch
+
+    if not before and not after:
+        return x
+    end = x.meta["val"].shape[dim] - after
+    return call_like(like, torch.ops.aten.slice.Tensor, x, dim, before, end)
 
 
 def _keep_apart(node: torch.fx.Node) -> None:
