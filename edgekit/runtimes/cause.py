@@ -7,6 +7,7 @@ worked on, and the node knows the layer and the line that it came from.
 
 from __future__ import annotations
 
+import operator
 import re
 import traceback
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ NAMED = (
     re.compile(r"OperatorMissing \(0x14\): ([\w:.]+)"),
     re.compile(r"Operator ([\w.:]+)\("),
 )
+# Where a text names a constant of the graph.
+CONSTANT = re.compile(r"model attribute: (\w+)")
 FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
 LIBRARIES = re.compile(r"/(torch|executorch|torchao)/")
 
@@ -64,12 +67,14 @@ def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cau
     chain = list(chain_of(error))
     deepest = chain[-1]
     node = next((found for each in reversed(chain) if (found := _node(each))), None)
-    operator = name_of(node) if node is not None else _named(chain)
-    if node is None and operator is not None:
-        node = next((found for found in _graphs(chain, graph) if name_of(found) == operator), None)
+    name = name_of(node) if node is not None else _named(chain)
+    if node is None:
+        every = _graphs(chain, graph)
+        node = next((found for found in every if _is_meant(found, name, str(deepest))), None)
+        name = name_of(node) if node is not None else name
     line = line_of(node) if node is not None else _last_line(str(deepest))
     layer = module_of(node) if node is not None else None
-    return Cause(deepest, said(deepest), operator, layer, line)
+    return Cause(deepest, said(deepest), name, layer, line)
 
 
 def said(error: BaseException) -> str:
@@ -100,8 +105,12 @@ def place(operator: str | None, layer: str | None, line: str | None) -> str:
 
 
 def name_of(node: torch.fx.Node) -> str:
-    """aten.prelu, mine.double; the function's own name where it is no operator."""
+    """aten.prelu, mine.double; the function's own name where it is no operator. One of several
+    results has the name of the operator that gives them.
+    """
     target: Any = node.target
+    if target is operator.getitem and isinstance(node.args[0], torch.fx.Node):
+        return name_of(node.args[0])
     schema = getattr(target, "_schema", None)
     if schema is not None:
         return str(schema.name).replace("::", ".")
@@ -128,10 +137,14 @@ def _raised_at(error: BaseException) -> str | None:
 
 
 def _node(error: BaseException) -> torch.fx.Node | None:
-    """The operator that was being worked on, from the deepest frame that has one."""
+    """The operator that was being worked on, from the deepest frame that has one; of a constant,
+    the first operator that takes it.
+    """
     for frame in frames_of(error):
         for name in ("node", "n"):
             value = frame.f_locals.get(name)
+            if isinstance(value, torch.fx.Node) and value.op == "get_attr":
+                value = next(iter(value.users), None)
             if isinstance(value, torch.fx.Node) and value.op == "call_function":
                 return value
     return None
@@ -150,12 +163,30 @@ def _named(chain: list[BaseException]) -> str | None:
     return None
 
 
+def _is_meant(node: torch.fx.Node, name: str | None, text: str) -> bool:
+    """By the operator's name, or by a constant of its own that the text names."""
+    if name is not None:
+        return name_of(node) == name
+    constant = CONSTANT.search(text)
+    if constant is None or line_of(node) is None:
+        return False
+    return f"c_{constant[1]}" in {str(given) for given in node.all_input_nodes}
+
+
 def _graphs(chain: list[BaseException], graph: torch.fx.Graph | None) -> Iterator[torch.fx.Node]:
     """The operators of the user's graph, then of every graph that was at work."""
     if graph is not None:
         yield from (node for node in graph.nodes if node.op == "call_function")
     for error in reversed(chain):
         for frame in frames_of(error):
-            for value in frame.f_locals.values():
+            for held in frame.f_locals.values():
+                value = getattr(getattr(held, "aten", None), "gm", held)  # torch.export's own
                 if isinstance(value, torch.fx.GraphModule):
-                    yield from (n for n in value.graph.nodes if n.op == "call_function")
+                    yield from _calls(value)
+
+
+def _calls(graph: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
+    """The operators of a graph and of those inside it."""
+    for module in graph.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from (node for node in module.graph.nodes if node.op == "call_function")

@@ -27,8 +27,16 @@ FIXED_SHAPES = (
     "a device plans its memory before it runs: multiply by a mask or use torch.where instead of "
     "x[x > 0], nonzero or unique, and topk with a fixed k instead of a slice up to .item()"
 )
+# Instead of what gives sizes by its data, by a word of the operator or of the user's line.
+DEPENDENT = {
+    "one_hot": "give F.one_hot its number of classes: F.one_hot(x, n)",
+    "bincount": "count with a fixed number of classes: F.one_hot(x, n).sum(0)",
+    "repeat_interleave": "repeat by a number, or by an index that is a buffer: x[:, index]",
+}
 # What the deepest cause says, and what to do about it; the first that is found in it counts.
 HINTS = {
+    r"(?s)fake tensor in the exported program.*vmap": "torch.vmap gives its dimension first: leave "
+    "out_dims out, and move it afterwards, torch.vmap(f)(x).movedim(0, 1)",
     r"numpy\(\)|data pointer|data_ptr|__array__": "NumPy cannot be traced: compute with torch's "
     "own functions in forward, or do it before the model",
     r"fake tensor in the exported program|functorch|does not require grad": "gradients and "
@@ -105,8 +113,12 @@ def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:
             raise ExportError(
                 "the shape of a tensor depends on the values of the model's data"
                 + place(name_of(node), module_of(node), line_of(node)),
-                FIXED_SHAPES,
+                _dependent(f"{name_of(node)} {line_of(node)}") or FIXED_SHAPES,
             )
+
+
+def _dependent(text: str) -> str | None:
+    return next((hint for word, hint in DEPENDENT.items() if word in text), None)
 
 
 class _WithoutGraphs:
@@ -151,8 +163,9 @@ def _explain(error: Exception, model: torch.nn.Module) -> ExportError:
     if "data-dependent" in text or type(cause.error).__name__ == "DataDependentOutputException":
         return ExportError(
             "the model's control flow depends on the values of its data" + place(None, layer, line),
-            ONE_GRAPH,
+            _dependent(str(line)) or ONE_GRAPH,
         )
+    text += f"\n{line}"
     hint = next((hint for said, hint in HINTS.items() if re.search(said, text)), TRY_ALONE)
     where = place(cause.operator, layer, line)
     return ExportError(f"torch.export cannot export the model{where}: {cause.said}", hint)

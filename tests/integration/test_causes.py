@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import edgekit
-from edgekit.errors import EdgekitError, ExportError, RuntimeFailure
+from edgekit.errors import ExportError, RuntimeFailure
 
 pytestmark = pytest.mark.runtime
 
@@ -45,6 +45,16 @@ REFUSED = {
     "numpy": ("torch.from_numpy(y.numpy())", ExportError, "", "torch's own"),
     "values": ("y if y.sum() > 0 else x", ExportError, "", "torch.where"),
     "shape": ("y[y > 0].sum()", ExportError, "aten.index", "mask"),
+    "unique": ("torch.unique(y)", ExportError, "aten._unique2", "mask"),
+    "count": ("torch.bincount(y.argmax(-1)[0])", ExportError, "aten.bincount", "one_hot"),
+    "classes": ("nn.functional.one_hot(y.argmax(-1))", ExportError, "", "number of classes"),
+    "number": (
+        "torch.view_as_complex(y.view(-1, 2)).abs()",
+        RuntimeFailure, "aten.view_as_complex", "imaginary",
+    ),
+    "on the device": ("torch.sort(y).values", RuntimeFailure, "aten.sort", "topk"),
+    "vmap": ("torch.vmap(self.a, out_dims=1)(y)", ExportError, "", "movedim"),
+    "gradient": ("torch.func.grad(lambda v: self.a(v).sum())(y)", ExportError, "", "derivative"),
 }  # fmt: skip
 
 
@@ -68,13 +78,6 @@ def test_a_refusal_names_the_layer(write_recipe, tmp_path) -> None:
             f"self.deep = nn.Sequential({IMAGE})",
         )
     assert "layer deep.0" in caught.value.message
-
-
-def test_a_kernel_that_only_the_device_lacks_is_named(write_recipe, tmp_path) -> None:
-    with pytest.raises(EdgekitError) as caught:
-        built(write_recipe, tmp_path, "torch.sort(y).values")
-    assert "aten.sort" in caught.value.message
-    assert "topk" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def layers_of_program(program: torch.export.ExportedProgram) -> LayerMap:
     """Read from the program as it was emitted which layer each of its nodes is of."""
     found = LayerMap()
     for node in program.graph.nodes:
-        if name := _kernel_name(node):
+        if name := kernel_name(node):
             found.kernels.append((name, layer_of(node)))
         elif DELEGATE_CALL in str(node.target):
             lowered: Any = getattr(program.graph_module, str(node.args[0]))
@@ -71,7 +71,7 @@ def _layers_of_delegate(graph: torch.fx.Graph) -> DelegateLayers:
             continue
         if layer is not None:
             layers.setdefault(handle, set()).add(layer)
-        if "batch_norm" in _kernel_name(node) and not _folds(node.args[0]):
+        if "batch_norm" in kernel_name(node) and not _folds(node.args[0]):
             found.norms.append((handle, layer))
     found.by_handle = {
         handle: names.pop() if len(names) == 1 else None for handle, names in layers.items()
@@ -81,7 +81,7 @@ def _layers_of_delegate(graph: torch.fx.Graph) -> DelegateLayers:
 
 def _folds(source: Any) -> bool:
     """Does a batch normalization of this become part of it?"""
-    name = _kernel_name(source)
+    name = kernel_name(source)
     return len(source.users) == 1 and any(part in name for part in ("conv", "linear", "addmm"))
 
 
@@ -90,14 +90,14 @@ def layer_of(node: torch.fx.Node) -> str | None:
 
     What the quantizer added is of the layer whose value it converts.
     """
-    if _kernel_name(node).split("::")[0] in QUANTIZED_NAMESPACES:
+    if kernel_name(node).split("::")[0] in QUANTIZED_NAMESPACES:
         source: Any = node.args[0] if node.args else None
-        return layer_of(source) if hasattr(source, "meta") and _kernel_name(source) else None
+        return layer_of(source) if hasattr(source, "meta") and kernel_name(source) else None
     names = [value[0] for value in (node.meta.get("nn_module_stack") or {}).values()]
     return str(names[-1]) if names else None
 
 
-def _kernel_name(node: torch.fx.Node) -> str:
+def kernel_name(node: torch.fx.Node) -> str:
     """As the program's instructions name it; '' where the node becomes no kernel's call."""
     schema: Any = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None:

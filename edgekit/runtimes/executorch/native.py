@@ -14,7 +14,7 @@ from edgekit.errors import RuntimeFailure
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.executorch import describe
-from edgekit.runtimes.executorch.wheel import VERSION, wheel_folder
+from edgekit.runtimes.executorch.wheel import VERSION, installed_folder, wheel_folder
 from edgekit.target import Architecture
 
 GLIBC = "2.28"
@@ -103,3 +103,13 @@ def _zig(*arguments: str) -> None:
             f"the native runner could not be compiled:\n{done.stderr.strip()}",
             "is the ziglang package whole (pip install --force-reinstall ziglang)?",
         )
+
+
+def missing_kernels(names: set[str]) -> set[str]:
+    """Those that no library registers (``aten::sort.values``): each does so by the name as text."""
+    folder = installed_folder() / "lib"
+    missing = set(names)
+    for library in LIBRARIES if names else ():
+        data = (folder / library).read_bytes()
+        missing = {name for name in missing if name.encode() + b"\0" not in data}
+    return missing

@@ -11,20 +11,31 @@ from edgekit.compress.graph import module_of, operator_name
 from edgekit.errors import EdgekitError, RunnerError, RuntimeFailure
 from edgekit.program import Program
 from edgekit.runtimes.cause import Cause, find_cause, line_of, name_of, place
+from edgekit.runtimes.executorch.native import missing_kernels
 
 if TYPE_CHECKING:
     import torch
 
 FEATURES = (
     "compute features such as spectra before the model, in the program that feeds it (torch, "
-    "NumPy or a package), or in the model as products with fixed cosines and sines (F.linear)"
+    "NumPy or a package), or in the model as products with fixed cosines and sines: "
+    "F.linear(x, cosines), and for frames F.conv1d(x[:, None], window * cosines, stride=hop)"
 )
+COMPLEX = (
+    "compute with real and imaginary part as two tensors: (a + bi)(c + di) is a * c - b * d and "
+    "a * d + b * c, with fixed cosines and sines as buffers"
+)
+SPECTRA = re.compile(r"_?fft_|stft|istft")
 OUTSIDE = "compute it before or after the model, in the program that calls it"
 OTHER_FORM = "write that line in another form, or compute it before or after the model"
 OWN_OPERATOR = (
     "a device has ExecuTorch's kernels alone: write the operator as a function of torch's own"
 )
 TOP_K = "torch.topk(x, k) with a fixed k; of all values it is a sort"
+BAG = "nn.Embedding and the mean, sum or amax over each bag: embedding(x).mean(1)"
+RUNNING = (
+    "a loop over slices: torch.maximum or minimum of the last result and x[:, i:i + 1], then cat"
+)
 POOLING = "torch.max_pool2d with the size that gives the same output (the whole of it for 1)"
 # By the operator's name, for what has no kernel on a device.
 INSTEAD = {
@@ -38,6 +49,14 @@ INSTEAD = {
     "searchsorted": "(x[..., None] > edges).sum(-1)",
     "bucketize": "(x[..., None] > edges).sum(-1)",
     "erfinv": OUTSIDE,
+    "_embedding_bag": BAG,
+    "_embedding_bag_forward_only": BAG,
+    "cummax": RUNNING,
+    "cummin": RUNNING,
+    "cumprod": "x.log().cumsum(dim).exp() of values above 0",
+    "logcumsumexp": "m = x.amax(dim, keepdim=True); (x - m).exp().cumsum(dim).log() + m",
+    "histc": "with fixed edges: x = x.reshape(-1, 1); ((x >= edges[:-1]) & (x < edges[1:])).sum(0)",
+    "scatter_reduce": "for fixed groups: torch.where(mask, x, fill).amax(-1), one mask a group",
 }
 # What the runner reports, and what to do about it.
 MISSING = re.compile(r"OperatorMissing \(0x14\): ([\w:.]+)")
@@ -84,7 +103,8 @@ def _trouble(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None
     import torch
 
     if value.is_complex():
-        return "complex tensors", FEATURES
+        name = operator_name(node if node.op == "call_function" else next(iter(node.users), node))
+        return "complex tensors", FEATURES if SPECTRA.match(name) else COMPLEX
     if value.layout != torch.strided:
         return "sparse tensors", "make them dense: tensor.to_dense() in model()"
     dtype = str(value.dtype).removeprefix("torch.")
@@ -99,6 +119,17 @@ def _trouble(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None
             f"reshape to at most {MOST_DIMENSIONS}: merge neighbours that stay together"
         )
     return None
+
+
+def refuse_missing(graph: torch.fx.Graph) -> None:
+    """Refuse what was lowered to a kernel that no library brings. Raises RuntimeFailure."""
+    from edgekit.runtimes.executorch.describe import kernel_name
+
+    calls = [(node, kernel_name(node)) for node in graph.nodes]
+    missing = missing_kernels({name for _, name in calls if name})
+    for node, name in calls:
+        if name in missing:
+            raise no_kernel(name_of(node), module_of(node), line_of(node))
 
 
 def _place(node: torch.fx.Node) -> str:
