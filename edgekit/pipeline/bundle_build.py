@@ -81,6 +81,7 @@ class BundleBuild:
         from edgekit.pipeline.plans import base_plan, for_subject, int8_training
         from edgekit.pipeline.precision.float_accuracy import judged
         from edgekit.pipeline.precision.ladder import Request, climb, replay
+        from edgekit.pipeline.precision.workshop import BuildWorkshop
         from edgekit.pipeline.result import built
         from edgekit.pipeline.shrink.shrink import points_lost, smaller
 
@@ -104,13 +105,14 @@ class BundleBuild:
                 small = smaller(subject, tools, base, limit_s, as_it_stands)
                 lost = points_lost(subject, small.steps)
                 subject, tools, base, steps = small.subject, small.tools, small.plan, small.steps
+            workshop = BuildWorkshop(subject, tools, base, options.effort)
             if isinstance(wanted, Plan):
-                climbed = replay(subject, tools, base, "as the plan says (--plan)")
+                climbed = replay(workshop, base, "as the plan says (--plan)")
             else:
                 drop = self.limits.get("accuracy_drop")
                 most = drop.value if drop else None
-                asked = Request(wanted, most, options.effort, training, limit_s, base, lost)
-                climbed = climb(subject, tools, asked)
+                asked = Request(wanted, most, options.effort, training, limit_s, lost)
+                climbed = climb(workshop, asked)
         document = self._bundle(built(subject, climbed, steps), host, name, folder)
         document = document.replaced(notes=subject.notes)
         return self._advised(document, subject.model)

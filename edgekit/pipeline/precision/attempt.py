@@ -1,0 +1,67 @@
+"""Explaining the ladder: what became of each rung, in words and as documents have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.documents.verdict import Rung
+from edgekit.pipeline.precision.candidate import Candidate
+from edgekit.pipeline.training.checkpoint import Scores
+
+
+@dataclass
+class Attempt:
+    """A rung: what became of it, or why nothing did. ``preferred``: better than what it came from
+    by a measure that losses do not tell.
+    """
+
+    name: str
+    candidate: Candidate | None
+    reason: str
+    payoff: str | None = None
+    preferred: bool = False
+
+    @property
+    def made(self) -> Candidate:
+        assert self.candidate is not None
+        return self.candidate
+
+    @property
+    def loss(self) -> float:
+        return self.made.loss
+
+    def rung(self, taken: bool) -> Rung:
+        candidate = self.candidate
+        return Rung(
+            precision=self.name,
+            taken=taken,
+            reason=self.reason,
+            drop=candidate.drop if candidate else None,
+            judged_by=candidate.judged_by if candidate else None,
+            payoff=self.payoff,
+            fidelity=candidate.fidelity if candidate else (),
+        )
+
+
+def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
+    """What a candidate loses, what is allowed, and how it was made. ``lost``: in points, before
+    any precision was chosen.
+    """
+    plan = candidate.plan
+    how = ", ".join((*plan.repairs, *(f"{layer} float" for layer in plan.float_layers)))
+    allowed = f"; allowed are {limit:.3g}" if candidate.drop is not None else ""
+    if allowed and lost:
+        allowed += f", as compression cost {lost:.3g}"
+    return f"{candidate.said}{allowed}" + (f" ({how})" if how else "")
+
+
+def scores_said(scores: Scores) -> str:
+    """The first and the best score of a training on data kept apart."""
+    return f"loss on data kept apart {scores[0][1]:.3g}, {min(s for _, s in scores):.3g}"
+
+
+def rungs(attempts: Sequence[Attempt], taken: Attempt) -> tuple[Rung, ...]:
+    """In the order in which they were tried, the one that is taken at the end."""
+    others = [attempt.rung(False) for attempt in attempts if attempt is not taken]
+    return (*others, taken.rung(True))

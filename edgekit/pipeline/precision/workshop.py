@@ -1,0 +1,158 @@
+"""What the ladder works with: it builds, searches, trains and prices, and decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgekit.documents.verdict import Blame
+from edgekit.errors import RecipeError, RuntimeFailure
+from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.predict import to_bytes
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.candidate import Candidate, make
+from edgekit.pipeline.precision.lower import lower
+from edgekit.pipeline.precision.payoff import Payoff, compare, is_larger
+from edgekit.pipeline.precision.quantize import trained
+from edgekit.pipeline.precision.repairs import Mending
+from edgekit.pipeline.training.checkpoint import Scores
+from edgekit.plan import Effort, Plan
+from edgekit.search.float_layers import Purchase
+from edgekit.search.float_operators import FloatOperators
+from edgekit.search.repairs import Found
+
+
+class Searches(Protocol):
+    """Of one plan; each runs when it is first asked for."""
+
+    @property
+    def repairs(self) -> Found: ...
+
+    @property
+    def blame(self) -> tuple[Blame, ...]: ...
+
+    @property
+    def purchases(self) -> Purchase: ...
+
+    @property
+    def float_operators(self) -> FloatOperators: ...
+
+
+class Workshop(Protocol):
+    """``by_points``: losses are told in points, by evaluate() or as classes. ``may_mix_inputs``:
+    training may draw inputs in any order. ``base``: what was done to the model before.
+    """
+
+    @property
+    def base(self) -> Plan: ...
+
+    @property
+    def has_calibration(self) -> bool: ...
+
+    @property
+    def by_points(self) -> bool: ...
+
+    @property
+    def may_mix_inputs(self) -> bool: ...
+
+    def note(self, text: str) -> None: ...
+
+    def make(self, plan: Plan) -> Candidate:
+        """Raises RuntimeFailure, ParityError; ExportError where no precision would build."""
+        ...
+
+    def searches(self, plain: Plan, build_s: float) -> Searches:
+        """``build_s``: the seconds that plain int8 took."""
+        ...
+
+    def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
+        """Raises TrainingError."""
+        ...
+
+    def payoff(self, candidate: Candidate) -> Payoff:
+        """What ``candidate`` brings against fp32."""
+        ...
+
+    def priced(self, blame: tuple[Blame, ...]) -> tuple[Blame, ...]:
+        """With what a layer that stays float takes longer, where a device can tell."""
+        ...
+
+    def no_calibration(self) -> RecipeError: ...
+
+
+@dataclass(frozen=True)
+class BuildWorkshop:
+    """Of one subject, with the real runtime, and the device where one was named."""
+
+    subject: Subject
+    tools: Tools
+    base: Plan
+    effort: Effort
+
+    @property
+    def has_calibration(self) -> bool:
+        return bool(self.subject.calibration)
+
+    @property
+    def by_points(self) -> bool:
+        return self.subject.recipe.has("evaluate") or "classes" in self.subject.fidelity.kinds
+
+    @property
+    def may_mix_inputs(self) -> bool:
+        """Not with states: those of unlike moments would be mixed too."""
+        return not self.subject.states
+
+    def note(self, text: str) -> None:
+        self.tools.progress.note(text)
+
+    def make(self, plan: Plan) -> Candidate:
+        return make(self.subject, self.tools, plan)
+
+    def searches(self, plain: Plan, build_s: float) -> Searches:
+        return Mending(self.subject, self.tools, plain, self.effort, build_s)
+
+    def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
+        return trained(self.subject, self.tools, plan, limit_s)
+
+    def payoff(self, candidate: Candidate) -> Payoff:
+        arena, artifact = self.tools.arena, candidate.artifact
+        weights = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
+        if arena is None and len(artifact.data) < weights:
+            return Payoff()
+        try:
+            floating = lower(self.subject, self.tools, self._plain("fp32")).artifact
+        except RuntimeFailure as failure:
+            return Payoff(why_not=f"not compared with fp32: {failure.message}")
+        if arena is None:
+            return Payoff(is_larger(len(artifact.data), len(floating.data)))
+        return compare(arena, artifact, floating, self._example_bytes, self.tools.progress)
+
+    def priced(self, blame: tuple[Blame, ...]) -> tuple[Blame, ...]:
+        arena, progress = self.tools.arena, self.tools.progress
+        if arena is None or not any(row.fix == "float" for row in blame):
+            return blame
+        pair = [self._plain("int8"), self._plain("fp32")]
+        try:
+            int8, floating = (lower(self.subject, self.tools, plan).artifact for plan in pair)
+        except RuntimeFailure as failure:
+            progress.note(f"layers are not priced: {failure.message}")
+            return blame
+        prices = arena.layer_prices_ms(int8, floating, self._example_bytes, progress)
+        return tuple(
+            row.replaced(cost_latency_ms=prices.get(row.layer)) if row.fix == "float" else row
+            for row in blame
+        )
+
+    def no_calibration(self) -> RecipeError:
+        return RecipeError(
+            f"{self.subject.recipe.path} has no calibration(), which static int8 needs",
+            "give typical inputs with --calibration FILE.npz, add calibration() to the recipe "
+            "(edgekit init shows one), or build with --precision fp32",
+        )
+
+    def _plain(self, precision: str) -> Plan:
+        return self.base.replaced(precision=precision)
+
+    @property
+    def _example_bytes(self) -> list[bytes]:
+        return [to_bytes(tensor) for tensor in self.subject.example]

@@ -1,0 +1,322 @@
+"""The ladder's choices, with a workshop that builds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgekit.documents.verdict import Accuracy, Blame
+from edgekit.errors import ExportError, ParityError, RecipeError, RuntimeFailure, TrainingError
+from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
+from edgekit.pipeline.precision.ladder import Climbed, Request, climb, replay
+from edgekit.pipeline.precision.payoff import Payoff
+from edgekit.plan import Plan, Training
+from edgekit.search.float_layers import Purchase
+from edgekit.search.float_operators import FloatOperators
+from edgekit.search.repairs import Found
+
+LABELS = Training(objective="labels", steps=10, learning_rate=0.1)
+NO_OPERATORS = FloatOperators((), 50.0, 1.0, 1.0)
+BLAMED = Blame(
+    layer="head", kind="weights", drop=2.0, sqnr_db=None, fix="float",
+    cost_latency_ms=None, cost_size_mb=0.1, applied=False,
+)  # fmt: skip
+
+
+def kind(plan: Plan) -> str:
+    """What a plan is on the ladder: what the doubles tell losses by."""
+    words = [plan.precision]
+    words += ["repaired"] if plan.equalize else []
+    words += ["trained"] if plan.train else []
+    return " ".join([*words, *plan.float_layers])
+
+
+@dataclass
+class Searching:
+    repairs: Found
+    purchases: Purchase
+    float_operators: FloatOperators
+    blame: tuple[Blame, ...] = (BLAMED,)
+
+
+@dataclass
+class Double:
+    """Losses by the kind of plan, or what is raised; 9 points where nothing is said."""
+
+    losses: dict[str, float | Exception] = field(default_factory=dict)
+    repair: bool = True
+    layers: tuple[tuple[str, ...], ...] = ()
+    operators: FloatOperators = NO_OPERATORS
+    pays: Payoff = field(default_factory=Payoff)
+    stop: int = 5
+    training_error: TrainingError | None = None
+    judged_by: str | None = EVALUATE
+    base: Plan = field(default_factory=lambda: Plan(precision="fp32"))
+    has_calibration: bool = True
+    by_points: bool = True
+    may_mix_inputs: bool = True
+    built: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def make(self, plan: Plan) -> Candidate:
+        name = kind(plan)
+        self.built.append(name)
+        found = self.losses.get(name, 0.0 if name == "fp32" else 9.0)
+        if isinstance(found, Exception):
+            raise found
+        artifact: Any = SimpleNamespace(data=b"")
+        parity: Any = None
+        return Candidate(plan, artifact, parity, Accuracy(), found, self.judged_by, 1)
+
+    def searches(self, plain: Plan, build_s: float) -> Searching:
+        repaired = plain.replaced(equalize=0.5) if self.repair else plain
+        bought = Purchase(self.layers, tuple(1.0 / 2**i for i in range(len(self.layers))), 2.0)
+        return Searching(Found(repaired, 1.0, 0.5), bought, self.operators)
+
+    def train(
+        self, plan: Plan, limit_s: float | None
+    ) -> tuple[Plan, tuple[tuple[int, float], ...]]:
+        if self.training_error is not None:
+            raise self.training_error
+        assert plan.train is not None
+        return plan.replaced(train=plan.train.replaced(stop=self.stop)), ((0, 2.0), (5, 1.0))
+
+    def payoff(self, candidate: Candidate) -> Payoff:
+        return self.pays
+
+    def priced(self, blame: tuple[Blame, ...]) -> tuple[Blame, ...]:
+        return blame
+
+    def no_calibration(self) -> RecipeError:
+        return RecipeError("no calibration()")
+
+
+def climbed(double: Double, choice: str = "auto", **asked: Any) -> Climbed:
+    request: Any = Request(choice, **asked)  # type: ignore[arg-type]
+    found = climb(double, request)
+    assert [rung.taken for rung in found.ladder][-1]
+    assert sum(rung.taken for rung in found.ladder) == 1
+    return found
+
+
+def taken(found: Climbed) -> str:
+    return kind(found.candidate.plan)
+
+
+def test_good_int8_is_all_that_auto_builds() -> None:
+    double = Double({"int8": 0.2})
+    assert taken(climbed(double)) == "int8"
+    assert double.built == ["int8"]
+
+
+def test_fp32_builds_nothing_else() -> None:
+    double = Double()
+    assert taken(climbed(double, "fp32")) == "fp32"
+    assert double.built == ["fp32"]
+
+
+def test_repairs_come_before_float_layers() -> None:
+    double = Double({"int8": 3.0, "int8 repaired": 0.4}, layers=(("head",),))
+    found = climbed(double)
+    assert taken(found) == "int8 repaired"
+    assert [rung.precision for rung in found.ladder] == ["int8", "int8 repaired"]
+
+
+def test_operators_in_float_come_before_repairs() -> None:
+    enough = FloatOperators((":cat",), 0.0, 0.001, 1.0)
+    double = Double({"int8": 3.0, "mixed :cat": 0.1}, operators=enough)
+    assert taken(climbed(double)) == "mixed :cat"
+    assert "int8 repaired" not in double.built
+
+
+def test_int8_that_was_asked_for_has_no_float_operator() -> None:
+    enough = FloatOperators((":cat",), 0.0, 0.001, 1.0)
+    double = Double({"int8": 3.0, "int8 repaired": 1.0}, operators=enough)
+    assert taken(climbed(double, "int8")) == "int8 repaired"
+
+
+def test_layers_are_bought_until_it_is_good() -> None:
+    layers = (("a",), ("a", "b"), ("a", "b", "c"))
+    double = Double({"int8": 4.0, "int8 repaired": 3.0, "mixed a b": 0.5}, layers=layers)
+    found = climbed(double)
+    assert taken(found) == "mixed a b"
+    assert found.ladder[-1].precision == "mixed"
+
+
+def test_layers_are_tried_without_the_repairs_too() -> None:
+    double = Double(
+        {"int8": 4.0, "int8 repaired": 3.0, "mixed repaired a": 2.0, "mixed a": 0.3},
+        layers=(("a",),),
+    )
+    assert taken(climbed(double)) == "mixed a"
+
+
+@pytest.mark.parametrize("repair", [True, False])
+def test_all_layers_were_not_enough(repair: bool) -> None:
+    double = Double({"int8": 4.0}, repair=repair, layers=(("a",), ("a", "b")))
+    found = climbed(double)
+    assert taken(found) == "fp32"
+    assert [name for name in double.built if name.startswith("mixed")]
+    assert any("no repair" in rung.reason for rung in found.ladder) != repair
+
+
+def test_the_least_loss_is_taken_where_nothing_is_good_and_int8_was_asked_for() -> None:
+    double = Double({"int8": 4.0, "int8 repaired": 2.0})
+    assert taken(climbed(double, "int8")) == "int8 repaired"
+
+
+def test_mixed_that_was_asked_for_keeps_layers_float() -> None:
+    double = Double({"int8": 4.0, "int8 repaired": 2.0, "mixed repaired a": 1.5}, layers=(("a",),))
+    assert taken(climbed(double, "mixed")) == "mixed repaired a"
+
+
+def test_what_does_not_pay_is_not_taken() -> None:
+    double = Double({"int8": 0.0}, pays=Payoff(larger=True))
+    found = climbed(double)
+    assert taken(found) == "fp32"
+    assert "does not pay" in found.ladder[0].reason
+
+
+def test_int8_that_was_asked_for_need_not_pay() -> None:
+    double = Double({"int8": 0.0}, pays=Payoff(larger=True))
+    assert taken(climbed(double, "int8")) == "int8"
+
+
+@pytest.mark.parametrize(("max_drop", "expected"), [(None, "fp32"), (3.0, "int8"), (0.0, "fp32")])
+def test_the_limit_is_the_users(max_drop: float | None, expected: str) -> None:
+    double = Double({"int8": 2.5}, repair=False)
+    assert taken(climbed(double, max_drop=max_drop)) == expected
+
+
+def test_what_compression_lost_before_is_allowed_again() -> None:
+    double = Double({"int8": 2.5}, repair=False)
+    assert taken(climbed(double, lost=2.2)) == "int8"
+
+
+def test_quick_repairs_nothing_and_blames_nobody() -> None:
+    double = Double({"int8": 4.0})
+    found = climbed(double, effort="quick")
+    assert taken(found) == "fp32"
+    assert double.built == ["int8", "fp32"]
+    assert found.blame == ()
+
+
+def test_layers_are_blamed_where_plain_int8_loses_noticeably() -> None:
+    assert climbed(Double({"int8": 0.4})).blame == ()
+    (row,) = climbed(Double({"int8": 0.8})).blame
+    assert row.layer == "head"
+    assert not row.applied
+
+
+def test_a_layer_that_is_float_has_its_fix_applied() -> None:
+    double = Double({"int8": 4.0, "mixed repaired head": 0.1}, layers=(("head",),))
+    (row,) = climbed(double).blame
+    assert row.applied
+
+
+def test_int8_that_cannot_be_lowered_means_the_next_rung_of_auto() -> None:
+    double = Double({"int8": RuntimeFailure("no kernel")})
+    found = climbed(double)
+    assert taken(found) == "fp32"
+    assert "no kernel" in found.ladder[0].reason
+    assert double.built == ["int8", "fp32"]
+
+
+def test_int8_without_parity_is_repaired() -> None:
+    double = Double({"int8": ParityError("19 dB"), "int8 repaired": 0.1})
+    assert taken(climbed(double)) == "int8 repaired"
+
+
+def test_the_first_failure_is_raised_where_int8_was_asked_for() -> None:
+    double = Double({"int8": ParityError("first"), "int8 repaired": RuntimeFailure("second")})
+    with pytest.raises(ParityError, match="first"):
+        climbed(double, "int8")
+
+
+def test_a_model_that_cannot_be_exported_ends_the_build() -> None:
+    with pytest.raises(ExportError):
+        climbed(Double({"int8": ExportError("control flow")}))
+
+
+def test_without_calibration() -> None:
+    double = Double(has_calibration=False)
+    found = climbed(double)
+    assert taken(found) == "fp32"
+    assert "calibration" in found.ladder[0].reason
+    for asked in ({"choice": "int8"}, {"choice": "auto", "training": LABELS}):
+        with pytest.raises(RecipeError):
+            climbed(Double(has_calibration=False), **asked)
+
+
+def test_training_that_was_asked_for_is_taken_where_better() -> None:
+    double = Double({"int8": 0.9, "int8 repaired": 0.8, "int8 trained": 0.1})
+    assert taken(climbed(double, training=LABELS)) == "int8 trained"
+    worse = Double({"int8": 0.1, "int8 trained": 0.9})
+    assert taken(climbed(worse, training=LABELS)) == "int8"
+
+
+def test_training_that_made_nothing_better_is_not_built() -> None:
+    double = Double({"int8": 0.1}, stop=0)
+    found = climbed(double, training=LABELS)
+    assert double.built == ["int8"]
+    assert "nothing better" in found.ladder[0].reason
+
+
+def test_labels_are_preferred_to_agreement_with_the_float_model() -> None:
+    losses = {"int8": 0.1, "int8 trained": 0.9}
+    double = Double(losses, judged_by="output as classes")
+    found = climbed(double, training=LABELS)
+    assert taken(found) == "int8 trained"
+    assert "kept apart 2, 1" in found.ladder[-1].reason
+
+
+def test_training_that_fails_ends_the_build_only_where_it_was_asked_for() -> None:
+    failing = {"int8": 4.0}
+    with pytest.raises(TrainingError):
+        climbed(Double(failing, training_error=TrainingError("NaN")), training=LABELS)
+    found = climbed(Double(failing, training_error=TrainingError("NaN")), effort="thorough")
+    assert taken(found) == "fp32"
+    assert any("NaN" in rung.reason for rung in found.ladder)
+
+
+@pytest.mark.parametrize(("mixing", "expected"), [(True, "int8 repaired trained"), (False, "fp32")])
+def test_thorough_distils_where_inputs_may_be_mixed(mixing: bool, expected: str) -> None:
+    losses: dict[str, float | Exception] = {"int8": 4.0, "int8 repaired": 3.0}
+    losses["int8 repaired trained"] = 0.2
+    double = Double(losses, may_mix_inputs=mixing)
+    assert taken(climbed(double, effort="thorough")) == expected
+
+
+def test_other_good_rungs_are_told_to_be_worse() -> None:
+    double = Double({"int8": 0.9, "int8 repaired": 0.8, "int8 trained": 0.1})
+    first = climbed(double, training=LABELS).ladder[0]
+    assert first.reason.endswith("int8 trained is better")
+
+
+def test_a_plan_is_built_as_it_stands() -> None:
+    plan = Plan(precision="int8", equalize=0.5)
+    found = replay(Double({"int8 repaired": 50.0}), plan, "the plan")
+    assert found.candidate.plan == plan
+    assert found.ladder[0].reason == "the plan"
+
+
+def test_outputs_that_are_values_stop_at_what_passes() -> None:
+    """Where no points decide, layers are bought until the divergence is expected to pass."""
+    layers = tuple(tuple("abcdefgh"[: count + 1]) for count in range(8))
+
+    def first_mixed(make: Callable[[], Double]) -> str:
+        double = make()
+        climbed(double, "mixed")
+        return next(name for name in double.built if name.startswith("mixed"))
+
+    losses: dict[str, float | Exception] = {"int8": 100.0, "int8 repaired": 100.0}
+    by_points = first_mixed(lambda: Double(losses, layers=layers))
+    by_values = first_mixed(lambda: replace(Double(losses, layers=layers), by_points=False))
+    assert len(by_values) <= len(by_points)
