@@ -7,13 +7,13 @@ blocks (a module with the layers inside it) are offered beside single layers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgekit.compress.divergence import compared
 from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Outputs, Simulation
 from edgekit.fidelity.comparison import Fidelity
-from edgekit.progress import Progress
+from edgekit.progress import Progress, Stage
 from edgekit.recipe.tensors import Inputs
 from edgekit.search.blame import float_cost_mb, without_layers
 from edgekit.search.work import Allowance, values_of
@@ -63,48 +63,82 @@ def purchases(
     pairs, half = list(zip(judged, floats, strict=True)), Allowance(work / 2)
     few = half.some(pairs, len(offers) + 1, values)
     more = half.some(pairs, MAX_PURCHASES * OFFERED + 1, values)
-
-    def left(layers: Iterable[str], by: list[tuple[Inputs, Outputs]]) -> float:
-        with simulation.rounding(without_layers(frozenset(layers))):
-            outputs = simulation.run([inputs for inputs, _ in by])
-        return compared(fidelity, outputs, [wanted for _, wanted in by]).divergence
-
-    before = now = left((), more)
-    owners = {owner for point in simulation.points.values() for owner in point.owners}
-    least_mb = FREE_SHARE * max(model_mb, 1e-6)
-    price = {
-        name: sum(float_cost_mb(simulation, owner) for owner in inside) + least_mb
-        for name, inside in offers.items()
-    }
-    bought: list[str] = []
-    layers: list[tuple[str, ...]] = []
-    divergences: list[float] = []
+    buying = _Buying(simulation, fidelity, _prices_mb(simulation, offers, model_mb), few, more)
+    before = buying.left((), more)
     if before <= 0:  # outputs that tell nothing of what was lost on the way to them
         return Purchase((), (), before)
     with progress.stage("finding the layers to keep float") as stage:
-        # each offer is tried once; after that only the best, for most trade places seldom
+        buying.compare(stage)
+        layers, divergences = buying.buy(before, stage)
+    return Purchase(layers, divergences, before)
+
+
+Pairs = Sequence[tuple[Inputs, Outputs]]
+
+
+@dataclass
+class _Buying:
+    """``few`` inputs compare all offers, ``more`` judge the best. ``gain``: by ``few``, what an
+    offer alone is worth for its price.
+    """
+
+    simulation: Simulation
+    fidelity: Fidelity
+    price_mb: dict[str, float]
+    few: Pairs
+    more: Pairs
+    gain: dict[str, float] = field(default_factory=dict)
+
+    def left(self, layers: Iterable[str], by: Pairs) -> float:
+        """The divergence where these stay float."""
+        with self.simulation.rounding(without_layers(frozenset(layers))):
+            outputs = self.simulation.run([inputs for inputs, _ in by])
+        return compared(self.fidelity, outputs, [wanted for _, wanted in by]).divergence
+
+    def compare(self, stage: Stage) -> None:
+        """Try each offer once; after that only the best, for most trade places seldom."""
         worth: dict[str, float] = {}
-        for done, name in enumerate(offers, 1):
-            worth[name] = left([name], few)
-            stage.advance(done, len(offers) + MAX_PURCHASES * OFFERED)
-        beside = left((), few)
+        for done, name in enumerate(self.price_mb, 1):
+            worth[name] = self.left([name], self.few)
+            stage.advance(done, len(self.price_mb) + MAX_PURCHASES * OFFERED)
+        beside = self.left((), self.few)
+        self.gain = {name: (beside - worth[name]) / self.price_mb[name] for name in worth}
+
+    def buy(
+        self, before: float, stage: Stage
+    ) -> tuple[tuple[tuple[str, ...], ...], tuple[float, ...]]:
+        now, bought = before, list[str]()
+        layers: list[tuple[str, ...]] = []
+        divergences: list[float] = []
         while len(layers) < MAX_PURCHASES and now > NEAR_SHARE * before:
-            free = [name for name in offers if not any(within(name, own) for own in bought)]
-            free.sort(key=lambda name: (worth[name] - beside) / price[name])
-            tried = {name: left([*bought, name], more) for name in free[:OFFERED]}
-            if not tried:
+            free = [n for n in self.price_mb if not any(within(n, own) for own in bought)]
+            free.sort(key=lambda name: -self.gain[name])
+            left = {name: self.left([*bought, name], self.more) for name in free[:OFFERED]}
+            best = max(left, key=lambda n: (now - left[n]) / self.price_mb[n], default=None)
+            if best is None or left[best] >= now or self._is_all([*bought, best]):
                 break
-            best = max(tried, key=lambda name: (now - tried[name]) / price[name])
-            if tried[best] >= now:
-                break
-            if all(any(within(owner, own) for own in (*bought, best)) for owner in owners):
-                break  # nothing would be left in int8
-            now = tried[best]
+            now = left[best]
             bought = [own for own in bought if not within(own, best)] + [best]
             layers.append(tuple(sorted(bought)))
             divergences.append(now)
             stage.tell(f"{len(layers)} chosen")
-    return Purchase(tuple(layers), tuple(divergences), before)
+        return tuple(layers), tuple(divergences)
+
+    def _is_all(self, bought: Sequence[str]) -> bool:
+        """Would nothing be left in int8?"""
+        points = self.simulation.points.values()
+        owners = {owner for point in points for owner in point.owners}
+        return all(any(within(owner, own) for own in bought) for owner in owners)
+
+
+def _prices_mb(
+    simulation: Simulation, offers: dict[str, frozenset[str]], model_mb: float
+) -> dict[str, float]:
+    least_mb = FREE_SHARE * max(model_mb, 1e-6)
+    return {
+        name: sum(float_cost_mb(simulation, owner) for owner in inside) + least_mb
+        for name, inside in offers.items()
+    }
 
 
 def _offers(simulation: Simulation) -> dict[str, frozenset[str]]:

@@ -32,8 +32,9 @@ from edgekit.pipeline.model.predict import (
 from edgekit.pipeline.normal_form.normalize import NormalForm, normal_form
 from edgekit.pipeline.normal_form.unwrap import plain, unwrapped
 from edgekit.pipeline.state.explicit import State
-from edgekit.pipeline.state.find import find_state, try_twice
+from edgekit.pipeline.state.find import find_state
 from edgekit.pipeline.state.sequence import Carried, Following, along
+from edgekit.pipeline.state.trial import try_twice
 from edgekit.progress import Progress
 from edgekit.recipe.arguments import Arguments, parameters_of
 from edgekit.recipe.blame import blaming

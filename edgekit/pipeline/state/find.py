@@ -9,7 +9,6 @@ cannot be an input, because its shape changes or it is no tensor, is refused by 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -25,14 +24,13 @@ from torch.utils import _pytree as pytree
 from edgekit.errors import RecipeError
 from edgekit.pipeline.normal_form.flat_call import Around
 from edgekit.pipeline.normal_form.normalize import NormalForm
-from edgekit.pipeline.normal_form.randomness import Draws, Lines, draw_some, random_numbers_kept
+from edgekit.pipeline.normal_form.randomness import draw_some, random_numbers_kept
 from edgekit.pipeline.normal_form.slots import (
     Marks,
     Slot,
     Values,
     duplicate,
     kept,
-    near,
     own_copy,
     placed,
     read,
@@ -43,25 +41,22 @@ from edgekit.pipeline.normal_form.slots import (
 )
 from edgekit.pipeline.state.dependence import Origins, Work
 from edgekit.pipeline.state.explicit import PART, State, with_states
+from edgekit.pipeline.state.naming import named_states, reason_against
 from edgekit.pipeline.state.python_numbers import Asked, Number, changing, mapped, matters
+from edgekit.pipeline.state.runs import (
+    Outputs,
+    alike,
+    altered,
+    flat_outputs,
+    near_outputs,
+    run_model,
+)
+from edgekit.pipeline.state.trial import Trial, random_error
 from edgekit.recipe.tensors import Inputs
 
-Outputs = list[torch.Tensor]
 # Steps of a sequence that a model which writes is run on: as many as take this work (elements that
 # operators take and give), so that a large model is not run for long.
 LEAST_STEPS, MOST_STEPS, WORK = 3, 32, 200_000_000
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Two runs of one copy on the example. ``result`` is what the first gave; ``first`` and
-    ``second`` are the slots that each wrote, ``filled`` their values after the first.
-    """
-
-    result: Any
-    first: frozenset[Slot]
-    second: frozenset[Slot]
-    filled: Values
 
 
 @dataclass(frozen=True)
@@ -72,39 +67,6 @@ class Stateful:
 
     model: nn.Module
     states: tuple[State, ...] = ()
-
-
-def try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
-    """Run a copy twice; ``model`` stays as it is.
-
-    Raises RecipeError: outputs are random; and whatever the model raises.
-    """
-    with random_numbers_kept():
-        return _try_twice(path, model, example)
-
-
-def _try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
-    tried = own_copy(model)
-    one, other = Draws(tried, 1), Draws(tried, 0)
-    marks = Marks.of(tried)
-    with torch.no_grad(), one:
-        result = tried(*_own(example))
-    outputs = _flat(result)
-    first = marks.written(tried) | _changed(tried, model)
-    filled = kept(tried, first)
-    marks = Marks.of(tried)
-    with torch.no_grad(), other:
-        again = _flat(tried(*_own(example)))
-    second = marks.written(tried) | {s for s in first if not same(read(tried, s), filled[s])}
-    trial = Trial(result, frozenset(first), frozenset(second), filled)
-    if not _near(outputs, again):
-        if trial.first | trial.second:
-            fresh = own_copy(model)
-            with torch.no_grad(), Draws(fresh, 0):
-                again = _flat(fresh(*_own(example)))
-        if not (trial.first | trial.second) or not _near(outputs, again):
-            raise _random(path, model, example, one)
-    return trial
 
 
 def find_state(
@@ -144,7 +106,7 @@ class _Inquiry:
         self._check_numbers(groups)
         self._check_random(groups)
         inside = isinstance(self.model, Around)
-        states = _named(self._before, groups, f"{PART}." if inside else "", self.names)
+        states = named_states(self._before, groups, f"{PART}." if inside else "", self.names)
         made = Stateful(self._made(states), states)
         self._check_same(made)
         return made
@@ -152,13 +114,13 @@ class _Inquiry:
     @cached_property
     def steps(self) -> list[Inputs]:
         inputs = [self.example, *self.others[: MOST_STEPS - 1]]
-        return inputs + [_altered(self.example, seed) for seed in range(MOST_STEPS - len(inputs))]
+        return inputs + [altered(self.example, seed) for seed in range(MOST_STEPS - len(inputs))]
 
     def _follow(self) -> None:
         """Run a copy along the steps; of caches alone the first is enough, and known."""
         written = set(self.trial.first | self.trial.second)
         if not self.trial.second:
-            self.outputs, self.values = [_flat(self.trial.result)], [self.trial.filled]
+            self.outputs, self.values = [flat_outputs(self.trial.result)], [self.trial.filled]
             return
         copied, work = own_copy(self.model), Work()
         for count, step in enumerate(self.steps):
@@ -167,7 +129,7 @@ class _Inquiry:
             marks = Marks.of(copied)
             try:
                 with nullcontext() if count else work:
-                    outputs = _flat(_run(copied, step))
+                    outputs = flat_outputs(run_model(copied, step))
             except Exception:
                 if count < LEAST_STEPS:
                     raise
@@ -217,7 +179,7 @@ class _Inquiry:
             found.setdefault(id(self._before[slot]), []).append(slot)
         groups: list[tuple[Slot, ...]] = []
         for slots in found.values():
-            one = all(_alike(values[s], values[slots[0]]) for values in self.values for s in slots)
+            one = all(alike(values[s], values[slots[0]]) for values in self.values for s in slots)
             groups += [tuple(slots)] if one else [(slot,) for slot in slots]
         return groups
 
@@ -250,13 +212,13 @@ class _Inquiry:
             return
         try:
             fresh = own_copy(self.model)
-            outputs = _flat(_run(fresh, self.steps[1]))
+            outputs = flat_outputs(run_model(fresh, self.steps[1]))
         except Exception:  # a made-up input that the model does not take
             return
         differs = [slot for slot in once if not same(read(fresh, slot), self._after[slot])]
         with placed(self._scratch, self._given(self._base)):
-            filled = _flat(_run(self._scratch, self.steps[1]))
-        if differs and not _near(outputs, filled):
+            filled = flat_outputs(run_model(self._scratch, self.steps[1]))
+        if differs and not near_outputs(outputs, filled):
             raise self._refused(differs)
 
     def _states(self) -> list[tuple[Slot, ...]]:
@@ -282,7 +244,7 @@ class _Inquiry:
             with placed(self._scratch, given):
                 try:
                     with origins:
-                        result = _run(self._scratch, inputs)
+                        result = run_model(self._scratch, inputs)
                 except Exception:  # a kind of operator that cannot be followed
                     return set(self._tensors), feeding
                 wanted |= origins.of(result) | origins.read
@@ -326,7 +288,7 @@ class _Inquiry:
         given |= {slot: self._telling(slot, given[slot], asked) for slot in slots}
         with placed(model, given):
             marks = Marks.of(model)
-            outputs = _flat(_run(model, inputs))
+            outputs = flat_outputs(run_model(model, inputs))
             new = marks.written(model) - self._before.keys()
             return outputs, [duplicate(read(model, slot)) for slot in watched], new
 
@@ -341,8 +303,8 @@ class _Inquiry:
 
     def _check_random(self, states: Sequence[Sequence[Slot]]) -> None:
         for slot in (slot for group in states for slot in group):
-            if not _alike(self.values[0][slot], self.trial.filled.get(slot, self._before[slot])):
-                raise _random(self.path, self.model, self.example)
+            if not alike(self.values[0][slot], self.trial.filled.get(slot, self._before[slot])):
+                raise random_error(self.path, self.model, self.example)
 
     def _made(self, states: Sequence[State]) -> nn.Module:
         model = own_copy(self.model)
@@ -361,17 +323,17 @@ class _Inquiry:
         others = [slot for slot in self._moving if slot not in self._tensors]
         for step, outputs in zip(self.steps, self.outputs, strict=False):
             try:
-                found = _flat(_run(made.model, (*step, *state)))
+                found = flat_outputs(run_model(made.model, (*step, *state)))
             except Exception as error:
                 if not others:  # it is no slot's fault
                     raise
                 raise self._refused(others) from error
-            if not _near(found[: len(outputs)], outputs):
+            if not near_outputs(found[: len(outputs)], outputs):
                 raise self._refused(others or self._moving or list(self._before))
             state = found[len(outputs) :]
 
     def _refused(self, slots: Sequence[Slot]) -> RecipeError:
-        reason, hint = _why(
+        reason, hint = reason_against(
             slots[0], self._before[slots[0]], [v.get(slots[0]) for v in self.values]
         )
         names = ", ".join(map(str, slots))
@@ -382,46 +344,6 @@ class _Inquiry:
         )
 
 
-def _why(slot: Slot, before: Any, values: Sequence[Any]) -> tuple[str, str]:
-    """Why a slot can be no input of the model, and what to do."""
-    shapes = [tuple(value.shape) for value in (before, *values) if torch.is_tensor(value)]
-    last = values[-1]
-    if torch.is_tensor(before) and len(set(shapes)) > 1:
-        said = " to ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
-        return f"its shape changes, from {said}", (
-            "a device plans its memory before it runs: keep the last N steps in a buffer of fixed "
-            "shape"
-        )
-    if torch.is_tensor(before):
-        return "the first input fills it for all others", (
-            "compute it in every call (with torch.where, say), or give it to the model as an input"
-        )
-    if before is None and torch.is_tensor(last):
-        return "it is None at first", (
-            "let it be a buffer from the start, in __init__: "
-            f'self.register_buffer("{slot.attribute}", torch.zeros({list(last.shape)}))'
-        )
-    return f"it is a Python {type(last if before is None else before).__name__}, not a tensor", (
-        "keep what is remembered in tensors of fixed shape: self.register_buffer(name, tensor)"
-    )
-
-
-def _named(
-    before: Values, groups: Sequence[tuple[Slot, ...]], prefix: str, taken: Sequence[str]
-) -> tuple[State, ...]:
-    """A state has its slot's name, ``prefix`` left out; ``taken`` are names of inputs."""
-    found: list[State] = []
-    for group in groups:
-        for index, (path, tensor) in enumerate(pytree.tree_leaves_with_path(before[group[0]])):
-            whole = f"{group[0]}{pytree.keystr(path)}".removeprefix(prefix)
-            name = re.sub(r"\W+", "_", whole).strip("_")
-            while name in (*taken, *(state.name for state in found)):
-                name += "_state"
-            initial = tensor.detach().clone(memory_format=torch.contiguous_format)
-            found.append(State(name, group, index, initial))
-    return tuple(found)
-
-
 def _form(value: Any) -> Any:
     """Structure, shapes and types of a value that is all tensors; else None."""
     leaves, tree = pytree.tree_flatten(value)
@@ -430,71 +352,8 @@ def _form(value: Any) -> Any:
     return str(tree), tuple((tuple(t.shape), str(t.dtype)) for t in leaves)
 
 
-def _altered(inputs: Inputs, seed: int) -> Inputs:
-    """Other inputs of the same kind: noise on floats, the values of all else in another order."""
-    random = torch.Generator().manual_seed(seed)
-    return tuple(_altered_tensor(tensor, random) for tensor in inputs)
-
-
-def _altered_tensor(tensor: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    if not tensor.is_floating_point():
-        return tensor.flatten().roll(1).reshape(tensor.shape)
-    size = float(tensor.float().std(correction=0)) or 1.0
-    return tensor + (torch.randn(tensor.shape, generator=random) * size).to(tensor.dtype)
-
-
-def _run(model: nn.Module, inputs: Inputs) -> Any:
-    with torch.no_grad():
-        return model(*_own(inputs))
-
-
-def _own(inputs: Inputs) -> Inputs:
-    return tuple(tensor.clone() for tensor in inputs)
-
-
-def _flat(result: Any) -> Outputs:
-    return [t.detach().clone() for t in pytree.tree_leaves(result) if torch.is_tensor(t)]
-
-
-def _near(a: Outputs, b: Outputs) -> bool:
-    return len(a) == len(b) and all(near(x, y) for x, y in zip(a, b, strict=True))
-
-
 def _same_results(a: tuple[Outputs, list[Any], set[Slot]], b: Any) -> bool:
-    alike = all(same(x, y) or (_flat(x) and _alike(x, y)) for x, y in zip(a[1], b[1], strict=True))
-    return _near(a[0], b[0]) and alike and a[2] == b[2]
-
-
-def _alike(a: Any, b: Any) -> bool:
-    return _near(_flat(a), _flat(b))
-
-
-def _changed(copied: nn.Module, model: nn.Module) -> set[Slot]:
-    """Slots whose content is not that of ``model``."""
-    before = slots_of(model)
-    return {slot for slot, value in slots_of(copied).items() if not same(value, before.get(slot))}
-
-
-def _random(
-    path: Path, model: nn.Module, example: Inputs, seen: Draws | None = None
-) -> RecipeError:
-    """The error of a model that draws random numbers; ``seen``: the draws of a run of it."""
-    copied = own_copy(model)
-    if seen is None:
-        with torch.no_grad(), Draws(copied, 1) as seen:
-            copied(*_own(example))
-    if seen.name is not None:
-        what = (
-            "an operator draws random numbers" if seen.name != "bernoulli" else "dropout is active"
-        )
-        place = seen.line
-    else:
-        with torch.no_grad(), Lines() as lines:
-            copied(*_own(example))
-        what, place = "random numbers of numpy or Python, or a global variable", lines.line
-    at = f" at {place}" if place else ""
-    return RecipeError(
-        f"{path}: the model gives other outputs for the same input: {what}{at}",
-        "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training); any "
-        "other random number is an input of the model",
+    alike = all(
+        same(x, y) or (flat_outputs(x) and alike(x, y)) for x, y in zip(a[1], b[1], strict=True)
     )
+    return near_outputs(a[0], b[0]) and alike and a[2] == b[2]

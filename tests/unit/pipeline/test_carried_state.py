@@ -19,8 +19,9 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.model.subject import read_subject
 from edgekit.pipeline.normal_form.flat_call import owner_of
 from edgekit.pipeline.normal_form.normalize import NormalForm, normal_form
-from edgekit.pipeline.state.find import find_state, try_twice
+from edgekit.pipeline.state.find import find_state
 from edgekit.pipeline.state.sequence import Carried, Following, along
+from edgekit.pipeline.state.trial import try_twice
 from edgekit.progress import Silent
 from edgekit.recipe.arguments import read_arguments
 from edgekit.recipe.recipe import open_recipe
