@@ -25,6 +25,9 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     rarely changes anything.
     """
 
+    # torch.cond and the like; what they run is not looked into
+    supports_higher_order_operators = True
+
     def __init__(self, model: torch.nn.Module, bit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model, self._bit = model, bit

@@ -24,6 +24,12 @@ from edgekit.pipeline.normal_form.slots import (
 from edgekit.pipeline.state.runs import flat_outputs, near_outputs, own_inputs
 from edgekit.recipe.tensors import Inputs
 
+# What is neither an operator's random numbers nor a slot of the model's own.
+UNSEEN = (
+    "random numbers of numpy or Python, a global variable, or a function kept in the model that "
+    "reads the model itself (self.act = lambda x: self.layer(x))"
+)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -92,7 +98,7 @@ def random_error(
     else:
         with torch.no_grad(), Lines() as lines:
             copied(*own_inputs(example))
-        what, place = "random numbers of numpy or Python, or a global variable", lines.line
+        what, place = UNSEEN, lines.line
     at = f" at {place}" if place else ""
     return RecipeError(
         f"{path}: the model gives other outputs for the same input: {what}{at}",
