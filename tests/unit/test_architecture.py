@@ -24,6 +24,7 @@ ROOMS = {
         "bundle_build", "finished_file", "package", "result", "shrink", "plans", "precision",
         "training", "model", "state", "normal_form",
     ],
+    "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [
         "training", "pruning", "last_steps", "divergence", "quantization", "reference", "masks",
         "graph", "batches", "moments", "copying",
@@ -36,7 +37,7 @@ NO_TORCH = [
 ]  # fmt: skip
 # Commands that build or judge need torch, and import it when they are called.
 LATE_TORCH = {"commands/build.py", "commands/evaluate.py"}
-MOST_FILES = 16
+MOST_FILES = 14
 
 
 def room_of(path: Path) -> str:
@@ -81,6 +82,18 @@ def test_imports_point_down(house: str) -> None:
         for name in imports_of(path)
         if (parts := name.split("."))[: len(prefix)] == prefix and len(parts) > len(prefix)
         if (below := parts[len(prefix)]) in order and order.index(below) < order.index(room)
+    ]
+    assert not wrong, wrong
+
+
+def test_only_the_ssh_transport_knows_paramiko() -> None:
+    """What device/shell/ holds serves every transport."""
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in PACKAGE.rglob("*.py")
+        if not path.is_relative_to(PACKAGE / "device" / "ssh")
+        for name in imports_of(path)
+        if name.split(".")[0] == "paramiko"
     ]
     assert not wrong, wrong
 

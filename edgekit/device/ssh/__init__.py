@@ -6,6 +6,6 @@ hostkeys.py    known_hosts: is the device the one it was?
 auth.py        who are we; agent.py, keys.py: what proves it
 link.py        one SSH connection, and whether its peer is still there
 connection.py  from a DEVICE to its link: sockets, proxy commands, jump hosts
-command.py     one program on the device; guard.py: what ends it when the connection is lost
-transport.py   the five methods of device/base.Transport
+channel.py     one program on the device, for device/shell/
+transport.py   the methods of device/base.Transport
 """

@@ -1,115 +1,26 @@
-"""The SSH transport: device/base.Transport over a connection. It needs no SFTP on the device."""
+"""The SSH transport: a connection, and a remote shell over it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import IO
+from functools import partial
 
-from edgekit.device.base import Advance, Completed, Stdin
+from edgekit.device.shell.transport import ShellTransport
 from edgekit.device.ssh.address import Address
-from edgekit.device.ssh.channel import PACKET_BYTES, Channel, Drain, Feeder
-from edgekit.device.ssh.command import Command
+from edgekit.device.ssh.channel import SshChannel
 from edgekit.device.ssh.connection import Connection, Say
-from edgekit.device.ssh.guard import Guard
-from edgekit.device.ssh.process import SshProcess
-from edgekit.errors import StoreError
-
-SOURCE = 'exec cat < "$1"'
 
 
-class SshTransport:
+class SshTransport(ShellTransport):
     def __init__(self, name: str, address: Address, *, accept_new_host_key: bool, say: Say) -> None:
-        self.name = name
         self._connection = Connection(
             name, address, accept_new_host_key=accept_new_host_key, say=say
         )
         try:
-            self._guard = Guard(self._connection.link, name)
+            super().__init__(name, partial(SshChannel, self._connection.link, name))
         except BaseException:
             self._connection.close()
             raise
 
-    def run(
-        self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
-    ) -> Completed:
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        try:
-            with self._open(argv) as command:
-                feeder = Feeder(command.channel, _split(stdin))
-                channel = command.channel
-                output = Drain(channel.receive)
-                stdout = output.result(_left(until), feeder.check, channel.has_ended)
-                return channel.completed(stdout, _left(until))
-        except TimeoutError:
-            raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
-
-    def start(self, argv: Sequence[str]) -> SshProcess:
-        command = self._open(argv)
-        try:
-            command.channel.await_start()
-        except BaseException:
-            command.end()
-            raise
-        return SshProcess(command)
-
-    def put(
-        self,
-        source: Path,
-        target: PurePosixPath,
-        *,
-        advance: Advance | None = None,
-    ) -> None:
-        argv = ["dd", f"of={target}", "bs=65536", "status=none"]
-        with source.open("rb") as file, self._open(argv) as command:
-            command.channel.await_start()
-            feeder = Feeder(command.channel, _read(file))
-            for count in feeder.progress():
-                if advance:
-                    advance(count)
-            self._finish(command.channel, f"{target} cannot be written on {self.name}")
-
-    def get(self, source: PurePosixPath, target: Path) -> None:
-        argv = ["sh", "-c", SOURCE, "edgekit-get", str(source)]
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file, self._open(argv) as command:
-                command.channel.close_stdin()
-                while data := command.channel.receive(1 << 18):
-                    file.write(data)
-                self._finish(command.channel, f"{source} cannot be read on {self.name}")
-            Path(draft).replace(target)
-        finally:
-            with suppress(FileNotFoundError):
-                Path(draft).unlink()
-
     def close(self) -> None:
-        self._guard.close()
+        super().close()
         self._connection.close()
-
-    def _open(self, argv: Sequence[str]) -> Command:
-        return Command(self._connection.link, self._guard, self.name, argv)
-
-    def _finish(self, channel: Channel, failure: str) -> None:
-        if channel.exit_code() != 0:
-            said = channel.stderr().decode(errors="replace").strip()
-            reason = said.rpartition(": ")[2] or "it did not say why"
-            raise StoreError(f"{failure}: {reason}")
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
-
-
-def _split(stdin: Stdin) -> Iterator[tuple[bytes, int]]:
-    for data in [stdin] if isinstance(stdin, bytes) else stdin:
-        yield data, len(data)
-
-
-def _read(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    while data := file.read(16 * PACKET_BYTES):
-        yield data, len(data)

@@ -6,39 +6,38 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from edgekit.device.ssh.channel import Channel
-from edgekit.device.ssh.guard import Guard
-from edgekit.device.ssh.link import Link
+from edgekit.device.shell.channel import OpenChannel
+from edgekit.device.shell.guard import Guard
 
-# How long an ended command may take to start before: the guard finds it when it has.
+# The guard finds a program only once it has started: how long to wait for that before ending it.
 START_WAIT_S = 2.0
 
 
 class Command:
-    """Starts ``argv``. Left by an exception, it is ended on the device before that goes on."""
+    """Starts ``argv``. As a context, an exception ends the program before it propagates."""
 
-    def __init__(self, link: Link, guard: Guard, device: str, argv: Sequence[str]) -> None:
+    def __init__(self, open_channel: OpenChannel, guard: Guard, argv: Sequence[str]) -> None:
         self._guard = guard
         self._is_over = False
         self._id = guard.begin()
         try:
-            self.channel = Channel(link, device, argv, guard.environment(self._id))
+            self.channel = open_channel(argv, guard.environment(self._id))
         except BaseException:
             guard.end(self._id)
             raise
 
     def done(self) -> None:
-        """It has ended by itself."""
+        """Forget it: it has ended by itself."""
         if not self._is_over:
             self._is_over = True
             self._guard.done(self._id)
             self.channel.close()
 
     def end(self) -> None:
-        """End it; comes back when it has ended."""
+        """End it; return when it has ended."""
         if not self._is_over:
             if not self.channel.has_started(START_WAIT_S):
-                self.channel.close()  # what starts now, ends at its mark
+                self.channel.close()  # a program that starts now ends at its mark
             self._guard.end(self._id)
             self._is_over = True
             self.channel.close()

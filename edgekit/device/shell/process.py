@@ -1,23 +1,21 @@
-"""A program on the device that is talked to."""
+"""A running program on the device, with stdin and stdout as file objects."""
 
 from __future__ import annotations
 
 import io
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from edgekit.device.base import Completed
-from edgekit.device.ssh.channel import Channel
+from edgekit.device.shell.channel import Channel
+from edgekit.device.shell.command import Command
 from edgekit.errors import DeviceError
-
-if TYPE_CHECKING:
-    from edgekit.device.ssh.command import Command
 
 BUFFER_BYTES = 1 << 18
 
 
-class SshProcess:
-    """Of the protocol device/base.Process."""
+class RemoteProcess:
+    """Implements device/base.Process."""
 
     def __init__(self, command: Command) -> None:
         self._command = command

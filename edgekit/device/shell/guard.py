@@ -1,10 +1,10 @@
-"""What ends a device's programs when nobody waits for them any more.
+"""Ends a device's programs when nobody waits for them any more.
 
 sshd leaves the programs of a lost connection running. So each connection has one guard: a shell
-on the device that sleeps in ``read``. The end of its stdin is the end of the connection, however
-that came about; then it ends the programs that were still waited for. It finds them, and what
-they started, by a variable in their environment: they have it from the moment at which they may
-run (channel.START). A program that has ended is struck off: what it left behind on purpose stays.
+on the device that sleeps in ``read``. When the connection ends, for whatever reason, its stdin
+ends. It then ends the programs that edgekit still waited for. It finds them, and their children,
+by a variable in their environment, which they have before they run (start.START). A program that
+has ended is removed from the list: what it left running on purpose stays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import time
 from contextlib import suppress
 from itertools import count
 
-from edgekit.device.ssh.channel import Channel
-from edgekit.device.ssh.link import Link
+from edgekit.device.shell.channel import Channel, OpenChannel
 from edgekit.errors import DeviceError
 
 VARIABLE = "EDGEKIT_COMMAND"
@@ -83,45 +82,46 @@ for id in $running; do finish "$id"; done
 
 
 class Guard:
-    """The guard of one connection. Raises DeviceError where it cannot be posted."""
+    """The guard of one connection. Raises DeviceError where it cannot be started."""
 
-    def __init__(self, link: Link, device: str) -> None:
-        self._link = link
-        self._device = device
+    def __init__(self, open_channel: OpenChannel) -> None:
+        self._open_channel = open_channel
         self._token = secrets.token_hex(8)
         self._numbers = count(1)
         self._lock = threading.Lock()
-        self._channel = self._post()
+        self._channel = self._start()
 
     def begin(self) -> str:
-        """Announce a program. Gives its id; ``environment`` of it is what marks the program."""
+        """Announce a program. Gives its id, for ``environment``, ``done`` and ``end``."""
         name = f"{self._token}-{next(self._numbers)}"
         self._order(f"run {name}")
         return name
 
     @staticmethod
     def environment(name: str) -> list[str]:
+        """The variable by which the guard finds the program."""
         return [f"{VARIABLE}={name}."]
 
     def done(self, name: str) -> None:
-        """It has ended: what it left behind is not ours to end."""
+        """Forget a program that has ended by itself."""
         with suppress(DeviceError, OSError):
             self._order(f"done {name}")
 
     def end(self, name: str) -> None:
-        """End it, which has started, and what it started; comes back when it has ended. On a
-        lost connection the device does that by itself.
+        """End a started program and its children; return when they have ended.
+
+        On a lost connection the device does that by itself.
         """
         with suppress(DeviceError, OSError):
             self._order(f"end {name}", answer=f"ended {name}\n".encode())
 
     def close(self) -> None:
-        """Relieve it: it ends what still runs, and itself."""
+        """Close its stdin: it ends what still runs, and itself."""
         self._channel.close()
 
-    def _post(self) -> Channel:
+    def _start(self) -> Channel:
         argv = ["sh", "-c", SCRIPT, "edgekit-guard", VARIABLE]
-        channel = Channel(self._link, self._device, argv)
+        channel = self._open_channel(argv)
         channel.await_start()
         return channel
 
@@ -129,8 +129,8 @@ class Guard:
         with self._lock:
             try:
                 self._channel.send(text.encode() + b"\n")
-            except BrokenPipeError:  # somebody ended it; it has no memory that matters
-                self._channel = self._post()
+            except BrokenPipeError:  # somebody ended it: start another
+                self._channel = self._start()
                 self._channel.send(text.encode() + b"\n")
             deadline = time.monotonic() + END_LIMIT_S
             said = b""
