@@ -20,7 +20,7 @@ def restrict(link: Link, options: HostOptions) -> None:
                 f"the ssh configuration of {options.alias} allows only {spec}: edgekit has none"
                 " of these"
             )
-        setattr(link, f"_preferred_{what}", allowed)
+        link.prefer(what, allowed)
 
 
 def select(spec: str, available: Sequence[str]) -> tuple[str, ...]:

@@ -9,16 +9,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import paramiko
-from paramiko.auth_handler import AuthHandler
-from paramiko.common import (
-    MSG_USERAUTH_INFO_REQUEST,
-    cMSG_USERAUTH_REQUEST,
-)
-from paramiko.message import Message
 
 from edgekit.device.ssh.keys import Ask, Identities, Identity, Unusable
 from edgekit.device.ssh.link import Link
 from edgekit.device.ssh.options import HostOptions
+from edgekit.device.ssh.private import Probe
 from edgekit.errors import DeviceError
 
 Prompts = tuple[str, str, Sequence[tuple[str, bool]]]
@@ -94,10 +89,16 @@ class _Login:
             self._tried.append(f"{identity.label} (not accepted)")
 
     def _is_welcome(self, identity: Identity) -> bool:
-        """Ask before signing: nobody shall type a passphrase for a key that is of no use."""
-        handler = _Probe(self._link, identity)
-        self._link.auth_handler = handler
-        return handler.ask(self._options.user)
+        """Ask before signing: nobody should type a passphrase for a key that is of no use."""
+        certificate, public = identity.certificate, identity.public
+        assert public is not None
+        kind, data = (
+            (certificate.key_type, certificate.key_blob)
+            if certificate
+            else (public.kind, public.data)
+        )
+        probe = self._link.auth_handler = Probe(self._link, kind, data)
+        return probe.ask(self._options.user)
 
     def _by_password(self) -> None:
         self._failed.add("password")
@@ -170,49 +171,3 @@ def log_in(link: Link, options: HostOptions, who: str, ask: Ask | None) -> None:
     what was tried and what would be; paramiko's errors where the connection ends.
     """
     _Login(link, options, who, ask).run()
-
-
-class _Probe(AuthHandler):  # type: ignore[misc]
-    """Asks whether a key would be accepted; paramiko only ever signs at once."""
-
-    def __init__(self, link: Link, identity: Identity) -> None:
-        super().__init__(link)
-        self._identity = identity
-        self._is_welcome = False
-
-    def ask(self, user: str) -> bool:
-        event = threading.Event()
-        with self.transport.lock:
-            self.auth_event = event
-            self.auth_method = "publickey"
-            self.username = user
-            self._request_auth()
-        try:
-            self.wait_for_response(event)
-        except paramiko.AuthenticationException:
-            if not self.transport.is_active():
-                raise
-        return self._is_welcome
-
-    def _parse_service_accept(self, _: Message) -> None:
-        certificate, public = self._identity.certificate, self._identity.public
-        assert public is not None
-        kind = certificate.key_type if certificate else public.kind
-        request = Message()
-        request.add_byte(cMSG_USERAUTH_REQUEST)
-        request.add_string(self.username)
-        request.add_string("ssh-connection")
-        request.add_string("publickey")
-        request.add_boolean(False)
-        request.add_string(self._finalize_pubkey_algorithm(kind))
-        request.add_string(certificate.key_blob if certificate else public.data)
-        self.transport._send_message(request)
-
-    def _parse_acceptable(self, _: Message) -> None:
-        self._is_welcome = True
-        self.auth_event.set()
-
-    @property
-    def _client_handler_table(self) -> dict[int, Any]:
-        # the number of this answer means something else in other ways to log in
-        return {**super()._client_handler_table, MSG_USERAUTH_INFO_REQUEST: self._parse_acceptable}

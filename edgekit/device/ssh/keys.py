@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import re
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from typing import Any
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from paramiko.agent import AgentSSH
 from paramiko.message import Message
 from paramiko.pkey import OPENSSH_AUTH_MAGIC, PublicBlob
 
 from edgekit.device.ssh.hostkeys import KEY_TYPES, HostKey, parse_key
 from edgekit.device.ssh.options import HostOptions
+from edgekit.device.ssh.private import Agent
 
 # A key may have to be confirmed by its owner.
 AGENT_LIMIT_S = 120.0
@@ -44,24 +43,6 @@ class Identity:
     public: HostKey | None
     load: Callable[[], Any]
     certificate: PublicBlob | None = None
-
-
-class Agent(AgentSSH):  # type: ignore[misc]
-    """The agent that listens at ``path``. Raises OSError, paramiko.SSHException."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(AGENT_LIMIT_S)
-        try:
-            connection.connect(path)
-            self._connect(connection)
-        except BaseException:
-            connection.close()
-            raise
-
-    def close(self) -> None:
-        self._close()
 
 
 class Identities:
@@ -104,7 +85,7 @@ class Identities:
         if not self._options.identity_agent:
             return []
         try:
-            self._agent = Agent(self._options.identity_agent)
+            self._agent = Agent(self._options.identity_agent, AGENT_LIMIT_S)
         except (OSError, paramiko.SSHException) as error:
             why = getattr(error, "strerror", None) or error
             self.said.append(f"the agent at {self._options.identity_agent} ({why})")
