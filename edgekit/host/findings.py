@@ -217,12 +217,12 @@ def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Fin
 
 
 def _ssh_client() -> Finding:
-    """edgekit speaks SSH itself; the programs are what a configuration may name."""
+    """edgekit speaks SSH itself; the client reads the user's configuration for it."""
     found = shutil.which("ssh")
     return Finding(
         name="ssh",
         status="ok" if found else "not_needed",
-        detail=found or "used only by a ProxyCommand that names it; edgekit speaks SSH itself",
+        detail=found or "without it, Include and Match exec of your ssh configuration are not read",
         command=None if found else _apt_install("openssh-client"),
     )
 

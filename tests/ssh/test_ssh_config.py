@@ -1,223 +1,195 @@
-"""Our reading of a configuration against what ssh itself says of it."""
+"""Configurations as the OpenSSH client of this machine resolves them."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import pwd
-import re
 import socket
-import subprocess
+from pathlib import Path
 
 import pytest
 
 from edgekit.device.ssh.address import Address, parse_address
-from edgekit.device.ssh.config import Source
+from edgekit.device.ssh.connection import find_route
 from edgekit.device.ssh.options import HostOptions, resolve
 from edgekit.errors import DeviceError
 
 pytestmark = pytest.mark.ssh
 
-# A name, the file, and the host that is asked for. FOLDER is where the file and its parts lie.
+ME, HERE = getpass.getuser(), socket.gethostname()
+# A name, the file, the device that is asked for, and what is expected. HOME is its folder.
 CONFIGS = {
-    "nothing": ("", "board"),
-    "user in the argument": ("User bob\n", "alice@board"),
-    "port in the argument": ("Port 2200\n", "ssh://board:2222"),
-    "options before any Host": ("User bob\nPort 2200\n", "board"),
-    "first value wins": ("Host board\n User a\n Port 1\nHost *\n User b\n Port 2\n", "board"),
-    "patterns": ("Host bo?rd *.lab\n User a\nHost x\n User b\n", "pi.lab"),
-    "no character classes": ("Host b[o]ard\n User a\n", "board"),
-    "negation": ("Host * !board\n User a\nHost board\n User b\n", "board"),
-    "negation of others": ("Host * !board\n User a\n", "other"),
-    "case of a host": ("Host BOARD\n User a\nHost board\n User b\n", "BOARD"),
-    "equals and spaces": ("Host=board\nUser = bob\nPort\t=2200\n\tIdentityFile=/k/a\n", "board"),
-    "quotes": (
-        'Host "board"\n User "bob"\n IdentityFile "/my keys/id"\n'
-        ' UserKnownHostsFile "/a b" /c # rest\n',
-        "board",
+    "nothing": ("", "board", {"hostname": "board", "user": ME, "port": 22}),
+    "argument": ("User bob\nPort 2200\n", "ssh://alice@board:2222", {"user": "alice",
+                                                                    "port": 2222}),
+    "ipv6": ("", "bob@fe80::1%eth0", {"hostname": "fe80::1%eth0", "user": "bob"}),
+    "first value wins": (
+        "Host board\n User a\n Port 1\nHost *\n User b\n Port 2\n", "board",
+        {"user": "a", "port": 1},
     ),
-    "single quotes and backslashes": (
-        "IdentityFile '/my \"keys'\nCertificateFile \"/a \\\"b\\\"\"\nHostKeyAlias a\\ b\n",
-        "board",
+    "patterns": ("Host * !board\n User a\nHost bo?rd\n User b\n", "board", {"user": "b"}),
+    "hostname": ("Host a\n HostName %h.Example.org\n", "a", {"hostname": "a.example.org"}),
+    "identities": (
+        "Host board\n IdentityFile \"/my keys/id\"\n IdentityFile ~/%r@%h\n IdentityFile %d/%u\n"
+        "Host *\n User bob\n IdentitiesOnly yes\n CertificateFile ~/c-%n\n", "board",
+        {"identity_files": ("/my keys/id", "HOME/bob@board", f"HOME/{ME}"),
+         "are_identities_configured": True, "identities_only": True,
+         "certificate_files": ("HOME/c-board",)},
     ),
-    "comments": ("# Host no\n  # more\nHost board # or so\n User bob # b\n", "board"),
-    "any case of keywords": ("hOsT board\n uSER bob\n hostname Other.Example\n", "board"),
-    "hostname with its token": ("Host a b\n HostName %h.example.org\n", "a"),
-    "hostname with two percents": ("Host a\n HostName %%h\n", "a"),
-    "several identities": (
-        "Host board\n IdentityFile /k/a\n IdentityFile /k/b\nHost *\n IdentityFile /k/a\n"
-        " IdentityFile /k/c\n IdentitiesOnly yes\n",
-        "board",
-    ),
+    "usual identities": ("User bob\n", "board", {"are_identities_configured": False}),
     "tokens": (
-        "Host board\n HostName h.example\n User bob\n Port 2200\n IdentityFile %d/%u/%r\n"
-        " IdentityFile ~/%h/%n/%p/%%/%L/%l/%i\n CertificateFile ~/c-%r\n"
-        " UserKnownHostsFile ~/known ~/%h\n",
-        "board",
+        "HostKeyAlias key\nPort 7\nIdentityFile /%n/%p/%%/%L/%l/%i/%k\n", "board",
+        {"identity_files": (f"/board/7/%/{HERE.split('.')[0]}/{HERE}/{os.getuid()}/key",)},
     ),
     "known hosts": (
-        "UserKnownHostsFile /a\nUserKnownHostsFile /b\nGlobalKnownHostsFile /c /d\n"
-        "HostKeyAlias other\nHashKnownHosts yes\nStrictHostKeyChecking accept-new\n",
-        "board",
+        "UserKnownHostsFile ~/known \"/a b\" %d/%h\nGlobalKnownHostsFile /c /d\n"
+        "HostKeyAlias other\nHashKnownHosts yes\nStrictHostKeyChecking accept-new\n", "board",
+        {"user_known_hosts": ("HOME/known", "/a b", "HOME/board"),
+         "global_known_hosts": ("/c", "/d"), "host_key_alias": "other", "hash_known_hosts": True,
+         "strict": "accept-new"},
     ),
-    "no known hosts": ("UserKnownHostsFile none\nStrictHostKeyChecking off\n", "board"),
-    "strict": ("StrictHostKeyChecking yes\n", "board"),
+    "usual known hosts": (
+        "User bob\n", "board",
+        {"user_known_hosts": ("HOME/.ssh/known_hosts", "HOME/.ssh/known_hosts2")},
+    ),
+    "no known hosts": (
+        "UserKnownHostsFile none\nStrictHostKeyChecking off\n", "board",
+        {"user_known_hosts": (), "strict": "no"},
+    ),
     "times and flags": (
         "ConnectTimeout 1m30\nServerAliveInterval 2m\nServerAliveCountMax 5\nBatchMode yes\n"
-        "Compression yes\nAddressFamily inet6\nBindAddress 127.0.0.1\n",
-        "board",
+        "Compression yes\nAddressFamily inet6\nBindAddress 127.0.0.1\n", "board",
+        {"connect_limit_s": 90, "alive_interval_s": 120, "alive_count": 5, "batch_mode": True,
+         "compression": True, "family": socket.AF_INET6, "bind_address": "127.0.0.1"},
     ),
-    "ways to log in": ("PubkeyAuthentication no\nPasswordAuthentication no\n", "board"),
-    "jumps": ("Host board\n ProxyJump a@j1:2200,j2,b@[::1]:22\n", "board"),
-    "no jump": ("Host board\n ProxyJump none\nHost *\n ProxyJump j\n", "board"),
-    "command before jump": ("ProxyCommand nc %h %p\nProxyJump j\n", "board"),
-    "jump before command": ("ProxyJump j\nProxyCommand nc %h %p\n", "board"),
-    "a command keeps its quotes": ('ProxyCommand sh -c "a \'b\' # c" %r@%h\n', "board"),
-    "no command": ("Host board\n ProxyCommand none\nHost *\n ProxyCommand nc x y\n", "board"),
-    "agent": ("IdentityAgent ~/agent.sock\n", "board"),
-    "no agent": ("IdentityAgent none\n", "board"),
-    "include": ("Include FOLDER/part-*\nUser z\n", "board"),
-    "include in a block that counts": ("Host board\n Include FOLDER/part-1\nUser z\n", "board"),
-    "include in a block that does not": ("Host no\n Include FOLDER/part-1\nHost *\nPort 9\n", "b"),
-    "a block does not leave its include": (
-        "Host board\n Include FOLDER/part-2\n User z\n Port 7\n",
-        "board",
+    "login": (
+        "PasswordAuthentication no\nPreferredAuthentications password,publickey\n", "board",
+        {"methods": ("publickey",)},
     ),
-    "nested includes": ("Include FOLDER/nested\n", "board"),
-    "include of nothing": ("Include FOLDER/absent-*\nUser z\n", "board"),
-    "match host": (
-        "Host board\n HostName real.lab\nMatch host real.*\n User a\nMatch host board\n Port 9\n",
-        "board",
+    "jumps": (
+        "ProxyJump a@j1:2200,%h2,127.0.0.1:3,b@[::1]:22\nProxyCommand nc x y\n", "board",
+        {"proxy_command": None, "proxy_jump": (
+            Address("j1", "a", 2200), Address("board2"), Address("127.0.0.1", None, 3),
+            Address("::1", "b", 22))},
     ),
-    "match originalhost": (
-        "Host board\n HostName real\nMatch originalhost board\n User a\nMatch originalhost real\n"
-        " Port 9\n",
-        "board",
+    "no jump": ("Host board\n ProxyJump none\nHost *\n ProxyJump j\n", "board",
+                {"proxy_jump": ()}),
+    "command": (
+        "ProxyCommand sh -c \"a 'b' # c\" %r@%h %p\nProxyJump j\nUser bob\n", "board",
+        {"proxy_command": "sh -c \"a 'b' # c\" bob@board 22", "proxy_jump": ()},
     ),
-    "match user": ("Match user bob\n Port 1\nMatch user alice\n Port 2\n", "alice@board"),
-    "match a user set before": ("User bob\nMatch user bob\n Port 3\n", "board"),
-    "match localuser": ("Match localuser ME\n Port 4\nMatch !localuser ME\n User x\n", "board"),
-    "match all": ("Match host no\n User a\nMatch all\n User b\n", "board"),
-    "match lists": ("Match host a,b*,!board\n User a\nMatch host c,b*\n User b\n", "board"),
-    "match several": ("Match host board user bob\n Port 5\nMatch host board\n Port 6\n", "board"),
-    "match exec": (
-        "Match exec true\n User yes\nMatch exec false\n Port 7\n"
-        'Match exec "test %h = board && test %p = 22"\n IdentityFile /k/%n\n',
-        "board",
+    "no command": ("Host board\n ProxyCommand none\nHost *\n ProxyCommand nc x y\n", "board",
+                   {"proxy_command": None}),
+    "agent": ("IdentityAgent ~/%h.sock\n", "board", {"identity_agent": "HOME/board.sock"}),
+    "no agent": ("IdentityAgent none\n", "board", {"identity_agent": ""}),
+    "include": ("Include HOME/part-*\nUser z\n", "board", {"user": "part", "port": 1001}),
+    "match": (
+        "Host board\n HostName real.lab\nMatch host real.* user !bob,a*\n Port 9\n"
+        'Match originalhost board exec "test %h = real.lab"\n BindAddress 127.0.0.1\n'
+        "Match !exec true\n HostKeyAlias no\n", "alice@board",
+        {"port": 9, "bind_address": "127.0.0.1", "host_key_alias": None},
     ),
-    "match not": ("Match !host no\n User a\nMatch !exec true\n Port 8\n", "board"),
     "match final": (
-        "Match final host real\n User late\nHost board\n HostName real\nHost real\n Port 11\n"
-        " IdentityFile /k/real\n",
-        "board",
+        "Match final host real\n User late\nHost board\n HostName real\nHost real\n Port 11\n",
+        "board", {"user": "late", "port": 11},
     ),
-    "match final all": ("Host *\n IdentityFile /k/a\nMatch final all\n User late\n", "board"),
-    "match not final": ("Match !final\n User early\nMatch final\n Port 12\n", "board"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "host"), CONFIGS.values(), ids=CONFIGS)
-def test_resolves_as_ssh_does(text, host, tmp_path, monkeypatch):
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    (tmp_path / "part-1").write_text("User part1\nHost board\n Port 1001\nHost other\n User o\n")
-    (tmp_path / "part-2").write_text("Host other\n User part2\n")
-    (tmp_path / "nested").write_text(
-        f"Host no\n Include {tmp_path}/part-1\nHost board\n Include {tmp_path}/part-2\n"
-        f" Include {tmp_path}/part-1\n"
-    )
-    config = tmp_path / "config"
-    text = text.replace("FOLDER", str(tmp_path)).replace("ME", getpass.getuser())
-    config.write_text(text)
-    ours = resolve(parse_address(host), tmp_path / "home", [Source(config, True)])
-    assert rendered(ours) == said_by_ssh(config, host, ours, str(tmp_path / "home"))
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path
 
 
-def rendered(options: HostOptions) -> dict[str, str]:
-    families = {socket.AF_UNSPEC: "any", socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
-    return {
-        "hostname": options.hostname,
-        "user": options.user,
-        "port": str(options.port),
-        "identityfile": ",".join(map(str, options.identity_files)),
-        "identitiesonly": _flag(options.identities_only),
-        "certificatefile": ",".join(map(str, options.certificate_files)),
-        "userknownhostsfile": " ".join(map(str, options.user_known_hosts)) or "none",
-        "globalknownhostsfile": " ".join(map(str, options.global_known_hosts)),
-        "hostkeyalias": options.host_key_alias or "",
-        "hashknownhosts": _flag(options.hash_known_hosts),
-        "stricthostkeychecking": options.strict,
-        "proxycommand": options.proxy_command or "",
-        "proxyjump": ",".join(map(_hop, options.proxy_jump)),
-        "connecttimeout": f"{options.connect_limit_s:g}",
-        "serveraliveinterval": f"{options.alive_interval_s:g}",
-        "serveralivecountmax": str(options.alive_count),
-        "batchmode": _flag(options.batch_mode),
-        "compression": _flag(options.compression),
-        "addressfamily": families[options.family],
-        "bindaddress": options.bind_address or "",
-        "identityagent": options.identity_agent,
-        "pubkeyauthentication": _flag("publickey" in options.methods),
-        "passwordauthentication": _flag("password" in options.methods),
-    }
+def configured(home: Path, text: str, device: str = "board") -> HostOptions:
+    (home / ".ssh" / "config").write_text(text.replace("HOME", str(home)))
+    return resolve(parse_address(device), home)
 
 
-def said_by_ssh(config, host, ours: HostOptions, home: str) -> dict[str, str]:
-    """What `ssh -G` says, in the words of ``rendered``. It knows no $HOME, expands no file names,
-    and has other defaults for the times.
-    """
-    command = ["ssh", "-G", "-F", str(config), host]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
-    )
-    said: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        key, _, value = line.partition(" ")
-        said.setdefault(key, []).append(value)
-    not_ours = ("/id_dsa", "/id_xmss")
-    said["identityfile"] = [f for f in said["identityfile"] if not f.endswith(not_ours)]
-    one = {key: ",".join(values) for key, values in said.items()}
-    defaults = {"connecttimeout": ("none", "15"), "serveraliveinterval": ("0", "15")}
-    result = {}
-    for key in rendered(ours):
-        value = one.get(key, "")
-        ours_for = defaults.get(key)
-        result[key] = ours_for[1] if ours_for and value == ours_for[0] else value
-    account_home = pwd.getpwuid(os.getuid()).pw_dir
-    tokens = {
-        "%%": "%", "%h": result["hostname"], "%n": host.rpartition("@")[2], "%p": result["port"],
-        "%r": result["user"], "%u": getpass.getuser(), "%d": home, "%i": str(os.getuid()),
-        "%l": socket.gethostname(), "%L": socket.gethostname().split(".")[0],
-    }  # fmt: skip
-    for key in ("identityfile", "certificatefile", "userknownhostsfile", "proxycommand"):
-        result[key] = re.sub("%.", lambda match: tokens[match[0]], result[key])
-    for key in ("identityfile", "certificatefile", "identityagent", "userknownhostsfile"):
-        result[key] = re.sub(rf"(^|[ ,])(~|{account_home})/", rf"\1{home}/", result[key])
-    yes = {"true": "yes", "false": "no"}
-    for key in ("stricthostkeychecking", "pubkeyauthentication", "passwordauthentication"):
-        result[key] = yes.get(result[key], result[key])
-    for key in ("proxyjump", "proxycommand", "identityagent"):
-        result[key] = "" if result[key] in ("none", "SSH_AUTH_SOCK") else result[key]
-    return result
+@pytest.mark.parametrize(("text", "device", "expected"), CONFIGS.values(), ids=CONFIGS)
+def test_configurations(text, device, expected, home):
+    (home / "part-1").write_text("User part\nHost board\n Port 1001\nHost other\n")
+    found = configured(home, text, device)
+    for name, value in expected.items():
+        value = of_home(value, home)
+        got = getattr(found, name)
+        assert (tuple(map(str, got)) if name.endswith(("_files", "_hosts")) and
+                isinstance(got, tuple) else got) == value, name  # fmt: skip
 
 
-def _flag(value: bool) -> str:
-    return "yes" if value else "no"
+def of_home(value, home: Path):
+    if isinstance(value, str):
+        return value.replace("HOME", str(home))
+    return tuple(of_home(v, home) for v in value) if isinstance(value, tuple) else value
 
 
-def _hop(address: Address) -> str:
-    user = f"{address.user}@" if address.user else ""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return user + host + (f":{address.port}" if address.port else "")
+def test_algorithms_only_where_they_are_configured(home):
+    assert configured(home, "").algorithms == {}
+    changed = configured(home, "Ciphers ^aes256-gcm@openssh.com\nMACs -hmac-sha1*\n").algorithms
+    assert set(changed) == {"ciphers", "macs"}
+    assert changed["ciphers"][0] == "aes256-gcm@openssh.com"
+    assert not [name for name in changed["macs"] if name.startswith("hmac-sha1")]
+
+
+def test_the_account_s_own_home():
+    """Here ssh reads its files by itself."""
+    account = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    found = resolve(Address("no-such-alias", "bob", 2200), account)
+    assert (found.user, found.port) == ("bob", 2200)
+    assert found.user_known_hosts
+
+
+def test_the_machines_file_counts(home, monkeypatch):
+    machines = home / "machines"
+    machines.write_text("User all\nPort 9\n")
+    monkeypatch.setattr("edgekit.device.ssh.config.SYSTEM_CONFIG", machines)
+    found = configured(home, "User me\n")
+    assert (found.user, found.port) == ("me", 9)
+
+
+def test_a_home_with_odd_characters(home):
+    odd = home / "my [home] x"
+    (odd / ".ssh").mkdir(parents=True)
+    assert configured(odd, "User bob\n").user == "bob"
+
+
+def test_an_include_that_ssh_looks_for_elsewhere(home):
+    (note,) = configured(home, "Include conf.d/*\nInclude HOME/b\n").notes
+    assert "conf.d/*" in note
+    assert str(home / "b") not in note
+    assert configured(home, 'Include HOME/b "HOME/c d" # or so\n').notes == ()
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["User\n", 'User "bob\n', "Port 70000\n", "Match host\n", "Match what ever\n",
-     "ConnectTimeout soon\n", "IdentityFile /k/%Q\n", "Include FOLDER/config\n"],
+    ("text", "said"),
+    [("User\n", "line 1"), ('User bob\nUser "bob\n', "line 2"), ("Port 70000\n", "Bad port"),
+     ("\n\nNoSuchOption x\n", "line 3: Bad configuration option: nosuchoption"),
+     ("Match what ever\n", "line 1"), ("Include HOME/.ssh/config\n", "recursive")],
 )  # fmt: skip
-def test_refuses_what_ssh_refuses(text, tmp_path):
-    config = tmp_path / "config"
-    config.write_text(text.replace("FOLDER", str(tmp_path)))
-    ours = Source(config, True)
-    with pytest.raises(DeviceError):
-        resolve(Address("board"), tmp_path, [ours])
+def test_ssh_says_what_is_wrong(text, said, home):
+    with pytest.raises(DeviceError) as caught:
+        configured(home, text)
+    assert said in caught.value.message
+    assert "terminating" not in caught.value.message
+    assert "ssh -G board" in caught.value.hint
+
+
+def test_file_that_others_may_write(home):
+    configured(home, "User a\n")
+    (home / ".ssh" / "config").chmod(0o622)  # Debian's ssh allows the group
+    with pytest.raises(DeviceError, match="Bad owner or permissions"):
+        resolve(Address("x"), home)
+
+
+def test_hops_of_hops(home):
+    options = configured(
+        home,
+        "Host board\n ProxyJump b@two:2200,three\nHost two\n ProxyJump one\nHost three\n"
+        " ProxyJump never\n",
+    )
+    route = find_route(options, home)
+    assert [hop.alias for hop in route] == ["one", "two", "three", "board"]
+    assert (route[1].user, route[1].port) == ("b", 2200)

@@ -86,7 +86,8 @@ def test_said_on_stderr(server):
 def test_compression_and_chosen_algorithms(server, reach):
     server.write_config(
         "Compression yes\nCiphers aes256-gcm@openssh.com\nMACs ^hmac-sha2-512-etm@openssh.com\n"
-        "KexAlgorithms ecdh-*\nHostKeyAlgorithms +ssh-dss\nPubkeyAcceptedAlgorithms -rsa-*"
+        "KexAlgorithms ecdh-sha2-nistp256\nHostKeyAlgorithms +ssh-dss\n"
+        "PubkeyAcceptedAlgorithms -rsa-*"
     )
     transport = reach()
     assert works(transport)
@@ -285,5 +286,17 @@ def test_errors_are_one_line_each_and_exit_4(server):
 
 def test_configuration_of_somebody_else(server, reach):
     (server.home / ".ssh" / "config").chmod(0o666)
-    with pytest.raises(DeviceError, match="could have been written by somebody else"):
+    with pytest.raises(DeviceError, match="Bad owner or permissions"):
         reach()
+
+
+def test_without_an_ssh_client(server, reach, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("edgekit.device.ssh.fallback.SYSTEM_CONFIG", tmp_path / "none")
+    assert works(reach())
+    assert reach.said == []
+    server.write_config("Include ~/.ssh/more")
+    assert works(reach())
+    (note,) = reach.said
+    assert "no OpenSSH client" in note
+    assert "Include" in note

@@ -1,291 +1,151 @@
-"""Reads ~/.ssh/config and /etc/ssh/ssh_config as OpenSSH does.
+"""The ssh configuration in effect for one host, as the installed OpenSSH client reports it.
 
-paramiko's own reader knows no Include, no ``final`` and no ``%%``, and takes the rest of a line
-for one value; so this is our own. tests/ssh/test_ssh_config.py holds it against ``ssh -G``.
+``ssh -G`` resolves Host, Match and Include and prints each option on a line. It leaves ``~`` and
+%-tokens in most values; options.py expands those.
 """
 
 from __future__ import annotations
 
-import getpass
 import glob
 import os
+import pwd
 import re
-import stat
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from edgekit.device.ssh.address import Address
 from edgekit.errors import DeviceError
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
-INCLUDE_DEPTH = 16
-EXEC_LIMIT_S = 30.0
-# Their value is the rest of the line, not words.
-RAW_KEYS = {"proxycommand", "proxyjump", "localcommand", "remotecommand", "knownhostscommand"}
-# Every line of these counts, not only the first.
-LISTED_KEYS = {"identityfile", "certificatefile"}
+# 'Match exec' runs programs, and CanonicalizeHostname asks a name server.
+CLIENT_LIMIT_S = 60.0
+# In these values ssh itself puts the account's home for ``~``.
+EXPANDED = ("userknownhostsfile", "identityagent")
 
-# Each key in small letters, with the words of its value; those of LISTED_KEYS one word a line.
-Options = dict[str, list[str]]
+# Each key in lower case, with its values: one a line of `ssh -G`.
+Values = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A configuration file. A user's own must be the user's own, and ``~`` means something."""
+class Settings:
+    """``defaults``: the values for an empty configuration. ``notes``: what the user should know."""
 
-    path: Path
-    is_user: bool
-
-
-@dataclass
-class Query:
-    """Whose options are asked for. ``user`` and ``port``: what the DEVICE argument says."""
-
-    host: str
-    home: Path
-    user: str | None = None
-    port: int | None = None
-    local_user: str = field(default_factory=getpass.getuser)
+    values: Values
+    defaults: Values
+    notes: tuple[str, ...] = ()
 
 
-def default_sources(home: Path) -> list[Source]:
-    return [Source(home / ".ssh" / "config", True), Source(SYSTEM_CONFIG, False)]
+def find_client() -> str | None:
+    """The installed ssh. None also for a user without an account: ssh then refuses to run."""
+    return shutil.which("ssh") if _account_home() else None
 
 
-def read_options(
-    query: Query, sources: Sequence[Source], expand: Callable[[str, Options], str]
-) -> Options:
-    """All options in effect. ``expand`` puts values for %-tokens, given the options so far.
-
-    Raises DeviceError: a file that OpenSSH would refuse, too.
-    """
-    options: Options = {}
-    if query.user:
-        options["user"] = [query.user]
-    if query.port:
-        options["port"] = [str(query.port)]
-    first = _Pass(query, options, expand, query.host, is_final=False)
-    first.read_all(sources)
-    if first.wants_final:
-        host = resolved_host(query.host, options)
-        _Pass(query, options, expand, host, is_final=True).read_all(sources)
-    return options
+def look_up(client: str, address: Address, home: Path) -> Settings:
+    """Ask ``client`` for the options of ``address``. Raises DeviceError, with its own message."""
+    place = ["-l", address.user] if address.user else []
+    place += ["-p", str(address.port)] if address.port else []
+    with _files_of(home) as files:
+        values = _ask(client, [*files, *place, "--", address.host])
+    defaults = _defaults(client)
+    if home == _account_home():
+        return Settings(values, defaults)
+    return Settings(_without_account(values), _without_account(defaults), _include_notes(home))
 
 
-def resolved_host(host: str, options: Options) -> str:
-    """HostName with its tokens, else the host itself."""
-    name = options.get("hostname", ["%h"])[0]
-    return re.sub("%[%h]", lambda match: "%" if match[0] == "%%" else host, name)
-
-
-class _Pass:
-    """One reading of all files. ``host`` is what Host patterns are held against."""
-
-    def __init__(
-        self,
-        query: Query,
-        options: Options,
-        expand: Callable[[str, Options], str],
-        host: str,
-        *,
-        is_final: bool,
-    ) -> None:
-        self._query = query
-        self._options = options
-        self._expand = expand
-        self._host = host
-        self._is_final = is_final
-        self.wants_final = False
-
-    def read_all(self, sources: Sequence[Source]) -> None:
-        for source in sources:
-            self._read(source, is_active=True, depth=0)
-
-    def _read(self, source: Source, *, is_active: bool, depth: int) -> None:
-        """``is_active``: whether the lines before the file's first Host or Match count."""
-        text = _text_of(source)
-        may_match = is_active
-        for number, line in enumerate(text.splitlines(), 1):
-            where = f"{source.path}, line {number}"
-            key, rest = _split_key(line)
-            if not key:
-                continue
-            if key in ("host", "match"):
-                matches = self._match_host if key == "host" else self._match
-                is_active = may_match and matches(rest, where)
-            elif key == "include":
-                if depth >= INCLUDE_DEPTH:
-                    raise DeviceError(f"{where}: too many files include each other")
-                for path in _included(rest, source, self._query.home, where):
-                    included = Source(path, source.is_user)
-                    self._read(included, is_active=is_active, depth=depth + 1)
-            elif is_active:
-                self._set(key, rest, where)
-
-    def _set(self, key: str, rest: str, where: str) -> None:
-        words = [rest] if key in RAW_KEYS else split_words(rest, where)
-        if not words or not words[0]:
-            raise DeviceError(f"{where}: {key} has no value")
-        if key == "proxyjump" and "proxycommand" in self._options:
-            return
-        if key == "proxycommand" and "proxyjump" in self._options:
-            return
-        if key not in LISTED_KEYS:
-            self._options.setdefault(key, words)
-        elif words[0] not in self._options.setdefault(key, []):
-            self._options[key].append(words[0])
-
-    def _match_host(self, rest: str, where: str) -> bool:
-        patterns = split_words(rest, where)
-        if any(p.startswith("!") and matches_pattern(self._host, p[1:]) for p in patterns):
-            return False
-        return any(matches_pattern(self._host, p) for p in patterns)
-
-    def _match(self, rest: str, where: str) -> bool:
-        """All criteria must hold. One that runs a program is asked only where the others hold."""
-        holds = True
-        for word, argument in _criteria(rest, where):
-            name = word.removeprefix("!")
-            if name == "exec":
-                result = holds and self._run(argument)
-            else:
-                result = self._holds(name, argument, where)
-            holds = holds and result != word.startswith("!")
-        return holds
-
-    def _holds(self, name: str, argument: str, where: str) -> bool:
-        options, query = self._options, self._query
-        if name == "all":
-            return True
-        if name == "canonical":
-            return False  # names are not made canonical; options.py says so
-        if name == "final":
-            self.wants_final = True
-            return self._is_final
-        if name in ("host", "originalhost"):
-            host = resolved_host(self._host, options) if name == "host" else query.host
-            return matches_list(host.lower(), argument.lower())
-        if name == "user":
-            return matches_list(options.get("user", [query.local_user])[0], argument)
-        if name == "localuser":
-            return matches_list(query.local_user, argument)
-        if name == "tagged":
-            return matches_list(options.get("tag", [""])[0], argument)
-        raise DeviceError(f"{where}: edgekit does not know 'Match {name}'")
-
-    def _run(self, command: str) -> bool:
-        shell = os.environ.get("SHELL") or "/bin/sh"
-        line = self._expand(command, self._options)
-        try:
-            done = subprocess.run(
-                [shell, "-c", line],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                timeout=EXEC_LIMIT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return done.returncode == 0
-
-
-def _text_of(source: Source) -> str:
-    """A file that is not there is an empty one."""
+def _account_home() -> Path | None:
     try:
-        with source.path.open(encoding="utf-8", errors="surrogateescape") as file:
-            if source.is_user:
-                _check_owner(source.path, os.fstat(file.fileno()))
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        raise DeviceError(f"{source.path} cannot be read: {error.strerror}") from None
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
 
 
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.getuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise DeviceError(
-            f"{path} could have been written by somebody else: OpenSSH refuses it, too",
-            f"chown it to yourself and chmod go-w {path}",
+@contextmanager
+def _files_of(home: Path) -> Iterator[Sequence[str]]:
+    """The arguments that make ssh read the files of ``home``: by itself it ignores $HOME."""
+    if home == _account_home():
+        yield []
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="edgekit-ssh-") as file:
+        for path in (home / ".ssh" / "config", SYSTEM_CONFIG):
+            file.write(f'Include "{glob.escape(str(path))}"\n')
+        file.flush()
+        yield ["-F", file.name]
+
+
+@cache
+def _defaults(client: str) -> Values:
+    return _ask(client, ["-F", "/dev/null", "--", "host"])
+
+
+def _ask(client: str, arguments: Sequence[str]) -> Values:
+    try:
+        done = subprocess.run(
+            [client, "-G", "-T", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=CLIENT_LIMIT_S,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise DeviceError(
+            f"'ssh -G {arguments[-1]}' has not ended after {CLIENT_LIMIT_S:g} s",
+            "does a 'Match exec' of the ssh configuration run a slow program?",
+        ) from None
+    except OSError as error:
+        raise DeviceError(f"{client} cannot be started: {error.strerror}") from None
+    if done.returncode != 0:
+        raise DeviceError(
+            f"ssh refuses its configuration: {_message(done.stderr)}",
+            f"correct the file: 'ssh -G {arguments[-1]}' checks it",
+        )
+    return parse(done.stdout)
 
 
-def _split_key(line: str) -> tuple[str, str]:
-    """A line's keyword and the rest. Between them stand spaces and at most one ``=``."""
-    match = re.match(r'[ \t]*"?([^\s="#]+)"?[ \t]*=?[ \t]*(.*)', line.rstrip(" \t\r\f"))
-    return (match[1].lower(), match[2]) if match else ("", "")
+def parse(output: str) -> Values:
+    """The output of ``ssh -G``."""
+    values: Values = {}
+    for line in output.splitlines():
+        key, _, value = line.partition(" ")
+        values.setdefault(key.lower(), []).append(value)
+    return values
 
 
-def split_words(text: str, where: str) -> list[str]:
-    """Words between spaces; quotes and backslashes as OpenSSH has them; # begins a comment."""
-    words: list[str] = []
-    word: str | None = None
-    quote = ""
-    characters = iter(range(len(text)))
-    for i in characters:
-        this, following = text[i], text[i + 1 : i + 2]
-        if word is None and this == "#":
-            break
-        if word is None and this in " \t":
-            continue
-        word = word or ""
-        if this == "\\" and (following in ("'", '"', "\\") or (not quote and following == " ")):
-            word += following
-            next(characters)
-        elif not quote and this in " \t":
-            words.append(word)
-            word = None
-        elif not quote and this in "'\"":
-            quote = this
-        elif this == quote:
-            quote = ""
-        else:
-            word += this
-    if quote:
-        raise DeviceError(f"{where}: a quote that does not end")
-    return words if word is None else [*words, word]
+def _message(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines()]
+    said = [line for line in lines if line and ": terminating, " not in line]
+    return "; ".join(said) or "it gives no reason"
 
 
-def _criteria(rest: str, where: str) -> Iterator[tuple[str, str]]:
-    """What stands after Match: names, those that take one with their argument."""
-    words = iter(split_words(re.sub(r"(?<=\w)=(?=\S)", " ", rest), where))
-    for word in words:
-        name = word.lower()
-        if name.removeprefix("!") in ("all", "canonical", "final"):
-            yield name, ""
-            continue
-        argument = next(words, None)
-        if argument is None:
-            raise DeviceError(f"{where}: Match {word} needs a value")
-        yield name, argument
+def _without_account(values: Values) -> Values:
+    """Put ``~`` back where ssh put the account's home: the user's home is $HOME."""
+    account = re.escape(f"{_account_home()}/")
+    back = {
+        key: [re.sub(rf"(^| ){account}", r"\1~/", value) for value in values[key]]
+        for key in EXPANDED
+        if key in values
+    }
+    return {**values, **back}
 
 
-def _included(rest: str, source: Source, home: Path, where: str) -> list[Path]:
-    folder = home / ".ssh" if source.is_user else SYSTEM_CONFIG.parent
-    found: list[str] = []
-    for word in split_words(rest, where):
-        pattern = expand_home(word, home) if source.is_user else word
-        found += sorted(glob.glob(str(folder / pattern)))  # noqa: PTH207 - it may be absolute
-    return [Path(path) for path in found]
-
-
-def expand_home(path: str, home: Path) -> str:
-    """``~`` is $HOME, and not what the account database says."""
-    if path == "~" or path.startswith("~/"):
-        return str(home) + path[1:]
-    return str(Path(path).expanduser()) if path.startswith("~") else path
-
-
-def matches_pattern(text: str, pattern: str) -> bool:
-    """``*`` and ``?`` only."""
-    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
-
-
-def matches_list(text: str, patterns: str) -> bool:
-    """A list with commas; one that begins with ! and matches decides against."""
-    each = patterns.split(",")
-    if any(p.startswith("!") and matches_pattern(text, p[1:]) for p in each):
-        return False
-    return any(matches_pattern(text, p) for p in each)
+def _include_notes(home: Path) -> tuple[str, ...]:
+    """ssh looks for a relative Include in the account's home; no option changes that."""
+    path = home / ".ssh" / "config"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    included = re.findall(r"(?im)^[ \t]*include[ \t=]+([^#\n]*)", text)
+    words = [w.strip('"') for line in included for w in re.findall(r'"[^"]*"|\S+', line)]
+    relative = ", ".join(word for word in words if not word.startswith("/"))
+    note = (
+        f"{path} includes {relative}: ssh looks in {_account_home()}, not $HOME; give a full path"
+    )
+    return (note,) if relative else ()

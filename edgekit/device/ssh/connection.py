@@ -9,9 +9,7 @@ from typing import Any
 import paramiko
 
 from edgekit.device.ssh.address import Address
-from edgekit.device.ssh.algorithms import restrict
 from edgekit.device.ssh.auth import log_in
-from edgekit.device.ssh.config import Source
 from edgekit.device.ssh.hostkeys import HostKey, KnownHosts
 from edgekit.device.ssh.link import HANDSHAKE_LIMIT_S, Link
 from edgekit.device.ssh.options import HostOptions, home_folder, resolve
@@ -37,6 +35,8 @@ class Connection:
         route = find_route(resolve(address, home), home)
         terminal = Terminal()
         try:
+            for note in dict.fromkeys(note for hop in route for note in hop.notes):
+                say(note)
             for hop in route:
                 for option in hop.not_honoured:
                     say(f"{hop.alias}: edgekit does not honour {option} of the ssh configuration")
@@ -64,7 +64,7 @@ class Connection:
         sock = self._socket(hop, who)
         link = Link(sock, known.algorithms(), via=self._links[-1] if self._links else None)
         try:
-            restrict(link, hop)
+            link.restrict(hop)
             self._shake_hands(link, hop, who)
             self._check_host_key(known, link, hop)
             ask = terminal.for_host(hop)
@@ -166,17 +166,15 @@ def _unfinished(who: str) -> DeviceError:
     )
 
 
-def find_route(
-    options: HostOptions, home: Path, sources: list[Source] | None = None, depth: int = 0
-) -> list[HostOptions]:
+def find_route(options: HostOptions, home: Path, depth: int = 0) -> list[HostOptions]:
     """All hosts on the way, the device last. Only the first may need a proxy of its own."""
     if depth > HOPS_LIMIT:
         raise DeviceError(
             f"the ssh configuration: ProxyJump of {options.alias} leads in a circle",
             f"give the jump host itself 'ProxyJump none' (Host {options.alias})",
         )
-    hops = [resolve(address, home, sources) for address in options.proxy_jump]
+    hops = [resolve(address, home) for address in options.proxy_jump]
     # 'Host *' with a ProxyJump means the jump host, too
     if not hops or any(hop.alias == options.alias for hop in hops):
         return [options]
-    return [*find_route(hops[0], home, sources, depth + 1), *hops[1:], options]
+    return [*find_route(hops[0], home, depth + 1), *hops[1:], options]

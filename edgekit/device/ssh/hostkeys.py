@@ -11,11 +11,11 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.device.ssh.config import matches_list
 from edgekit.device.ssh.options import DEFAULT_PORT, HostOptions
 from edgekit.errors import HostKeyError
 
@@ -68,10 +68,12 @@ class KnownHosts:
         self._elsewhere = list(_lines_of(files, {plain}))
 
     def algorithms(self) -> list[str]:
-        """What to ask a server for: the key types that are known first."""
+        """What to ask a server for: the key types that are known first, else by preference."""
+        kinds = {name: kind for kind, names in KEY_TYPES.items() for name in names}
+        preferred = self._options.algorithms.get("keys", tuple(kinds))
         known = {line.key.kind for line in self._plain()}
-        order = sorted(KEY_TYPES, key=lambda kind: kind not in known)
-        return [algorithm for kind in order for algorithm in KEY_TYPES[kind]]
+        usable = [name for name in preferred if name in kinds]
+        return sorted(usable, key=lambda name: kinds[name] not in known)
 
     def check(self, key: HostKey) -> bool:
         """Whether the key is known. Raises HostKeyError for a revoked and for a changed one."""
@@ -187,3 +189,17 @@ def _lacks_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
+
+
+def matches_list(text: str, patterns: str) -> bool:
+    """A list with commas; one that begins with ! and matches decides against."""
+    each = patterns.split(",")
+    if any(p.startswith("!") and _matches(text, p[1:]) for p in each):
+        return False
+    return any(_matches(text, p) for p in each)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """``*`` and ``?`` only."""
+    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
+    return re.fullmatch("".join(parts), text, re.DOTALL) is not None

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from edgekit.device.ssh.options import HostOptions
 from edgekit.device.ssh.private import Transport
+from edgekit.errors import DeviceError
 
 # paramiko's threads log as errors what we report; without a handler Python prints that on stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -36,6 +38,21 @@ class Link(Transport):
         self._end_reason: str | None = None
         self.banner_timeout = self.handshake_timeout = HANDSHAKE_LIMIT_S
         self.auth_timeout = self.channel_timeout = PROMPT_LIMIT_S
+
+    def restrict(self, options: HostOptions) -> None:
+        """Offer only what the options allow. Raises DeviceError where nothing is left."""
+        self.use_compression(options.compression)
+        for what, names in options.algorithms.items():
+            available = getattr(self, f"preferred_{what}")
+            # host keys are in order already: the known ones first
+            order = available if what == "keys" else names
+            allowed = [name for name in order if name in names and name in available]
+            if not allowed:
+                raise DeviceError(
+                    f"the ssh configuration of {options.alias} allows only {','.join(names)}:"
+                    " edgekit has none of these"
+                )
+            self.prefer(what, allowed)
 
     def watch(self, interval_s: float, count: int, give_up: Callable[[], None]) -> None:
         """From now on call ``give_up`` when the peer falls silent: nothing was heard for

@@ -1,25 +1,19 @@
-"""What of OpenSSH's configuration concerns edgekit, for one host."""
+"""The options of OpenSSH's configuration that concern edgekit, for one host."""
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import re
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from edgekit.device.ssh import config, fallback
 from edgekit.device.ssh.address import Address, parse_address
-from edgekit.device.ssh.config import (
-    Options,
-    Query,
-    Source,
-    default_sources,
-    expand_home,
-    read_options,
-    resolved_host,
-)
+from edgekit.device.ssh.config import Settings
 from edgekit.errors import DeviceError, UsageError
 
 DEFAULT_PORT = 22
@@ -28,6 +22,7 @@ METHODS = ("publickey", "keyboard-interactive", "password")
 DEFAULT_CONNECT_LIMIT_S = 15.0
 DEFAULT_ALIVE_INTERVAL_S = 15.0
 DEFAULT_ALIVE_COUNT = 3
+OFF = ("no", "false", "none", "off")
 ALGORITHMS = {
     "ciphers": "ciphers",
     "macs": "macs",
@@ -36,31 +31,21 @@ ALGORITHMS = {
     "pubkeyacceptedalgorithms": "pubkeys",
     "pubkeyacceptedkeytypes": "pubkeys",
 }
-# Key in small letters -> its name, and the values with which it changes nothing.
-NOT_HONOURED = {
-    "pkcs11provider": ("PKCS11Provider", {"none"}),
-    "securitykeyprovider": ("SecurityKeyProvider", {"internal", "none"}),
-    "hostbasedauthentication": ("HostbasedAuthentication", {"no"}),
-    "proxyusefdpass": ("ProxyUseFdpass", {"no"}),
-    "knownhostscommand": ("KnownHostsCommand", {"none"}),
-    "revokedhostkeys": ("RevokedHostKeys", {"none"}),
-    "canonicalizehostname": ("CanonicalizeHostname", {"no"}),
-    "bindinterface": ("BindInterface", {"none"}),
-    "verifyhostkeydns": ("VerifyHostKeyDNS", {"no"}),
-    "nohostauthenticationforlocalhost": ("NoHostAuthenticationForLocalhost", {"no"}),
-    "checkhostip": ("CheckHostIP", {"no"}),
-    "permitlocalcommand": ("PermitLocalCommand", {"no"}),
-    "requiredrsasize": ("RequiredRSASize", set[str]()),
-    "setenv": ("SetEnv", set[str]()),
-}
+NOT_HONOURED = (
+    "PKCS11Provider", "SecurityKeyProvider", "HostbasedAuthentication", "ProxyUseFdpass",
+    "KnownHostsCommand", "RevokedHostKeys", "BindInterface", "VerifyHostKeyDNS",
+    "NoHostAuthenticationForLocalhost", "CheckHostIP", "PermitLocalCommand", "RequiredRSASize",
+    "SetEnv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class HostOptions:
     """One host's options in effect; times in seconds. ``proxy_jump``: the hops, nearest first.
 
-    ``strict``: ``yes``, ``ask``, ``accept-new`` or ``no``. ``algorithms``: for what, and the list
-    in OpenSSH's notation. ``not_honoured``: one sentence for each option that edgekit cannot obey.
+    ``strict``: ``yes``, ``ask``, ``accept-new`` or ``no``. ``algorithms``: for what, and the names
+    in order, where the configuration changes them. ``not_honoured``: each option in effect that
+    edgekit cannot obey. ``notes``: what else the user should know of the configuration.
     """
 
     alias: str
@@ -87,137 +72,132 @@ class HostOptions:
     bind_address: str | None
     compression: bool
     methods: tuple[str, ...]
-    algorithms: dict[str, str]
+    algorithms: dict[str, tuple[str, ...]]
     not_honoured: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def resolve(address: Address, home: Path, sources: Sequence[Source] | None = None) -> HostOptions:
-    """The options of ``address`` as OpenSSH would find them. Raises DeviceError."""
-    query = Query(address.host, home, address.user, address.port)
-    expander = _Expander(query)
-    found = default_sources(home) if sources is None else sources
-    options = read_options(query, found, expander.expand)
-    return _Reading(query, options, expander).host_options()
+def resolve(address: Address, home: Path) -> HostOptions:
+    """The options of ``address`` as OpenSSH finds them. Raises DeviceError."""
+    client = config.find_client()
+    look_up = partial(config.look_up, client) if client else fallback.look_up
+    return read(address, home, look_up(address, home))
+
+
+def read(address: Address, home: Path, settings: Settings) -> HostOptions:
+    """The options that ``settings`` give. Raises DeviceError: a value that edgekit cannot read."""
+    return _Reading(address, home, settings).host_options()
 
 
 def home_folder() -> Path:
-    """$HOME, as the contract has it; the account database only where that is not set."""
+    """$HOME; the account's home only where that is not set."""
     return Path(os.environ.get("HOME") or Path("~").expanduser())
 
 
-class _Expander:
-    """Puts values for %-tokens and ${VARIABLES}."""
-
-    def __init__(self, query: Query) -> None:
-        self._query = query
-
-    def expand(self, text: str, options: Options) -> str:
-        def value(match: re.Match[str]) -> str:
-            found = values.get(match[1])
-            if found is None:
-                raise DeviceError(f"the ssh configuration: '%{match[1]}' in '{text}' is unknown")
-            return found
-
-        values = self._values(options)
-        return re.sub("%(.?)", value, text)
-
-    def expand_path(self, text: str, options: Options) -> str:
-        text = expand_home(self.expand(text, options), self._query.home)
-        return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match[1], text), text)
-
-    def _values(self, options: Options) -> dict[str, str]:
-        query = self._query
-        host = resolved_host(query.host, options)
-        port = options.get("port", [str(DEFAULT_PORT)])[0]
-        user = options.get("user", [query.local_user])[0]
-        local, jump = socket.gethostname(), options.get("proxyjump", [""])[0].partition(",")[0]
-        hashed = hashlib.sha1(f"{local}{host}{port}{user}{jump}".encode()).hexdigest()
-        return {
-            "%": "%", "C": hashed, "d": str(query.home), "h": host, "i": str(os.getuid()),
-            "j": jump, "k": options.get("hostkeyalias", [query.host])[0], "L": local.split(".")[0],
-            "l": local, "n": query.host, "p": port, "r": user, "u": query.local_user,
-        }  # fmt: skip
-
-
 class _Reading:
-    """From words to values."""
+    """From the words of a configuration to values."""
 
-    def __init__(self, query: Query, options: Options, expander: _Expander) -> None:
-        self._query = query
-        self._options = options
-        self._expander = expander
+    def __init__(self, address: Address, home: Path, settings: Settings) -> None:
+        self._address = address
+        self._home = home
+        self._settings = settings
+        self._hostname = (self._word("hostname") or address.host).lower()
+        self._user = self._word("user") or address.user or getpass.getuser()
+        self._port = self._valid_port(self._word("port") or str(address.port or DEFAULT_PORT))
 
     def host_options(self) -> HostOptions:
-        query, options = self._query, self._options
-        known = [f"~/.ssh/{name}" for name in ("known_hosts", "known_hosts2")]
-        known_globally = [f"/etc/ssh/ssh_{name}" for name in ("known_hosts", "known_hosts2")]
-        default_identities = [f"~/.ssh/{name}" for name in DEFAULT_IDENTITIES]
+        settings = self._settings
+        known = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
+        known_globally = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
         return HostOptions(
-            alias=query.host,
-            hostname=resolved_host(query.host, options).lower(),
-            user=self._word("user") or query.local_user,
-            port=self._port(),
-            identity_files=self._paths("identityfile", default_identities),
-            are_identities_configured="identityfile" in options,
+            alias=self._address.host,
+            hostname=self._hostname,
+            user=self._user,
+            port=self._port,
+            identity_files=self._paths("identityfile", DEFAULT_IDENTITIES),
+            are_identities_configured=self._is_configured("identityfile"),
             identities_only=self._flag("identitiesonly"),
             identity_agent=self._agent(),
-            certificate_files=self._paths("certificatefile", []),
-            user_known_hosts=self._paths("userknownhostsfile", known),
-            global_known_hosts=self._paths("globalknownhostsfile", known_globally),
+            certificate_files=self._paths("certificatefile"),
+            user_known_hosts=self._files("userknownhostsfile", known),
+            global_known_hosts=self._files("globalknownhostsfile", known_globally),
             host_key_alias=self._word("hostkeyalias"),
             hash_known_hosts=self._flag("hashknownhosts"),
             strict=self._strict(),
             proxy_jump=self._proxy_jump(),
             proxy_command=self._proxy_command(),
-            connect_limit_s=self._seconds("connecttimeout") or DEFAULT_CONNECT_LIMIT_S,
-            alive_interval_s=self._seconds("serveraliveinterval") or DEFAULT_ALIVE_INTERVAL_S,
-            alive_count=self._count("serveralivecountmax", DEFAULT_ALIVE_COUNT),
+            connect_limit_s=self._seconds("connecttimeout", DEFAULT_CONNECT_LIMIT_S),
+            alive_interval_s=self._seconds("serveraliveinterval", DEFAULT_ALIVE_INTERVAL_S),
+            alive_count=int(self._seconds("serveralivecountmax", DEFAULT_ALIVE_COUNT)),
             batch_mode=self._flag("batchmode"),
             family=self._family(),
             bind_address=self._word("bindaddress"),
             compression=self._flag("compression"),
             methods=self._methods(),
-            algorithms={
-                what: options[key][0] for key, what in ALGORITHMS.items() if key in options
-            },
+            algorithms=self._algorithms(),
             not_honoured=tuple(self._not_honoured()),
+            notes=settings.notes,
         )
 
     def _word(self, key: str) -> str | None:
-        words = self._options.get(key)
-        return words[0] if words else None
+        values = self._settings.values.get(key)
+        return values[0] if values else None
 
     def _flag(self, key: str, default: bool = False) -> bool:
         word = self._word(key)
-        return default if word is None else word.lower() in ("yes", "true")
+        return default if word is None else word.lower() not in OFF
 
-    def _paths(self, key: str, default: list[str]) -> tuple[Path, ...]:
-        words = self._options.get(key, default)
-        if [word.lower() for word in words] == ["none"]:
-            return ()
-        expand = self._expander.expand_path
-        return tuple(Path(expand(w, self._options)) for w in words if w.lower() != "none")
+    def _is_configured(self, key: str) -> bool:
+        values = self._settings.values.get(key)
+        return values is not None and values != self._settings.defaults.get(key)
 
-    def _port(self) -> int:
-        word = self._word("port") or str(DEFAULT_PORT)
+    def _paths(self, key: str, default: tuple[str, ...] = ()) -> tuple[Path, ...]:
+        """One file name a line."""
+        words = self._settings.values.get(key, [f"~/.ssh/{name}" for name in default])
+        return tuple(self._path(word) for word in words if word.lower() != "none")
+
+    def _files(self, key: str, default: str) -> tuple[Path, ...]:
+        """File names in one line. A word that begins no path belongs to the one before it."""
+        names: list[str] = []
+        for word in (self._word(key) or default).split(" "):
+            if names and not re.match(r"[/~$%]", word):
+                names[-1] += f" {word}"
+            else:
+                names.append(word)
+        return () if names == ["none"] else tuple(self._path(name) for name in names)
+
+    def _path(self, text: str) -> Path:
+        text = self._expand(text)
+        if text == "~" or text.startswith("~/"):
+            text = str(self._home) + text[1:]
+        text = re.sub(r"\$\{(\w+)\}", lambda match: _variable(match[1], text), text)
+        return Path(os.path.expanduser(text))  # noqa: PTH111 - it leaves an unknown ~user as it is
+
+    def _expand(self, text: str, tokens: str = "%CdhijkLlnpru") -> str:
+        """Put values for %-tokens; other characters behind a % stay."""
+        values = self._tokens() if "%" in text else {}
+        return re.sub(f"%([{tokens}])", lambda match: values[match[1]], text)
+
+    def _tokens(self) -> dict[str, str]:
+        alias, local = self._address.host, socket.gethostname()
+        host, port, user = self._hostname, str(self._port), self._user
+        jump = (self._word("proxyjump") or "").partition(",")[0]
+        hashed = hashlib.sha1(f"{local}{host}{port}{user}{jump}".encode()).hexdigest()
+        return {
+            "%": "%", "C": hashed, "d": str(self._home), "h": host, "i": str(os.getuid()),
+            "j": jump, "k": self._word("hostkeyalias") or alias, "L": local.split(".")[0],
+            "l": local, "n": alias, "p": port, "r": user, "u": getpass.getuser(),
+        }  # fmt: skip
+
+    def _valid_port(self, word: str) -> int:
         if not word.isdigit() or not 0 < int(word) < 65536:
-            raise DeviceError(f"the ssh configuration of {self._query.host}: '{word}' is no port")
+            raise DeviceError(f"the ssh configuration of {self._address.host}: '{word}' is no port")
         return int(word)
 
-    def _seconds(self, key: str) -> float | None:
-        """OpenSSH's times: 90, 90s, 1m30s; None for ``none``."""
-        word = self._word(key)
-        if word is None or word.lower() == "none":
-            return None
-        units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-        if not re.fullmatch(r"(\d+[smhdwSMHDW]?)+", word):
-            raise DeviceError(f"the ssh configuration: {key} '{word}' is no time")
-        parts = re.findall(r"(\d+)([smhdw]?)", word.lower())
-        return float(sum(int(number) * units[unit] for number, unit in parts))
-
-    def _count(self, key: str, default: int) -> int:
-        word = self._word(key)
-        return max(1, int(word)) if word and word.isdigit() else default
+    def _seconds(self, key: str, default: float) -> float:
+        """A number above 0; nothing may wait for ever."""
+        word = self._word(key) or ""
+        return float(word) if word.isdigit() and int(word) else default
 
     def _family(self) -> socket.AddressFamily:
         families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -235,22 +215,20 @@ class _Reading:
             return ""
         if word == "SSH_AUTH_SOCK" or re.fullmatch(r"\$\w+", word):
             return os.environ.get(word.removeprefix("$"), "")
-        return self._expander.expand_path(word, self._options)
+        return str(self._path(word))
 
     def _proxy_command(self) -> str | None:
         word = self._word("proxycommand")
-        if word is None or word.lower() == "none":
-            return None
-        return self._expander.expand(word, self._options)
+        return None if word is None or word.lower() == "none" else self._expand(word)
 
     def _proxy_jump(self) -> tuple[Address, ...]:
-        word = self._word("proxyjump")
-        if word is None or word.strip().lower() == "none":
+        word = (self._word("proxyjump") or "none").strip()
+        if word.lower() == "none":
             return ()
-        return tuple(_hop(part.strip()) for part in word.split(","))
+        return tuple(_hop(part.strip()) for part in self._expand(word, "%hnpr").split(","))
 
     def _methods(self) -> tuple[str, ...]:
-        """Of the ways to log in that edgekit knows, those that are allowed, in order."""
+        """Of the login methods that edgekit knows, those that are allowed, in order."""
         preferred = self._word("preferredauthentications") or ",".join(METHODS)
         allowed = {
             "publickey": self._flag("pubkeyauthentication", True),
@@ -262,18 +240,25 @@ class _Reading:
         }
         return tuple(name for name in preferred.split(",") if allowed.get(name))
 
+    def _algorithms(self) -> dict[str, tuple[str, ...]]:
+        return {
+            what: tuple((self._word(key) or "").split(","))
+            for key, what in ALGORITHMS.items()
+            if self._is_configured(key)
+        }
+
     def _not_honoured(self) -> list[str]:
-        said = []
-        for key, (name, harmless) in NOT_HONOURED.items():
-            words = self._options.get(key, [])
-            if words and words[0].lower() not in harmless:
-                said.append(f"{name} {' '.join(words)}")
-        return said
+        found = []
+        for name in NOT_HONOURED:
+            words = self._settings.values.get(name.lower(), ["none"])
+            if self._is_configured(name.lower()) and words[0].lower() not in (*OFF, "internal"):
+                found.append(f"{name} {' '.join(words)}")
+        return found
 
 
 def _hop(text: str) -> Address:
-    """A hop of ProxyJump: [user@]host[:port], or a URI."""
-    uri = text if text.startswith("ssh://") else f"ssh://{text}"
+    """A hop of ProxyJump: [user@]host[:port], or a URI. ssh puts brackets around IPv4, too."""
+    uri = re.sub(r"\[([\d.]+)\]", r"\1", "ssh://" + text.removeprefix("ssh://"))
     try:
         return parse_address(uri)
     except UsageError as error:

@@ -13,9 +13,10 @@ from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESS
 
 from edgekit.device.ssh.address import Address
 from edgekit.device.ssh.auth import log_in
+from edgekit.device.ssh.config import Settings
 from edgekit.device.ssh.hostkeys import KEY_TYPES
 from edgekit.device.ssh.link import Link
-from edgekit.device.ssh.options import resolve
+from edgekit.device.ssh.options import read
 from edgekit.errors import DeviceError
 
 SECRET = "right"
@@ -73,7 +74,7 @@ def meet(host_key, tmp_path, monkeypatch):
         link = Link(ours, [a for algorithms in KEY_TYPES.values() for a in algorithms])
         ended.extend([link, side])
         link.start_client()
-        options = replace(resolve(Address("board", "bob"), tmp_path, []), **changes)
+        options = replace(read(Address("board", "bob"), tmp_path, Settings({}, {})), **changes)
 
         def ask(question: str) -> str | None:
             server.asked.append(question)

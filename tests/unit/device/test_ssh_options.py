@@ -1,30 +1,32 @@
-"""Options of ~/.ssh/config, where no ssh is needed to know what is right."""
+"""From the output of ``ssh -G`` to options; no ssh is needed."""
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgekit.device.connect import connect
+from edgekit.device.ssh import config
 from edgekit.device.ssh.address import Address
-from edgekit.device.ssh.algorithms import select
-from edgekit.device.ssh.config import Source
-from edgekit.device.ssh.connection import find_route
-from edgekit.device.ssh.options import HostOptions, home_folder, resolve
-from edgekit.errors import DeviceError
+from edgekit.device.ssh.config import Settings, parse
+from edgekit.device.ssh.hostkeys import KEY_TYPES, KnownHosts
+from edgekit.device.ssh.link import Link
+from edgekit.device.ssh.options import HostOptions, home_folder, read, resolve
+from edgekit.errors import DeviceError, UsageError
 
 
 @pytest.fixture
 def options(tmp_path):
-    """The options of ``board`` by a configuration file."""
+    """The options of ``board`` by the output of ``ssh -G``."""
 
-    def read(text: str, host: str = "board") -> HostOptions:
-        path = tmp_path / ".ssh" / "config"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return resolve(Address(host), tmp_path, [Source(path, True)])
+    def read_output(text: str, defaults: str = "") -> HostOptions:
+        return read(Address("board"), tmp_path, Settings(parse(text), parse(defaults)))
 
-    return read
+    return read_output
 
 
 def test_home_is_the_variable(monkeypatch, tmp_path):
@@ -32,105 +34,152 @@ def test_home_is_the_variable(monkeypatch, tmp_path):
     assert home_folder() == tmp_path
 
 
-def test_no_files_at_all(tmp_path):
-    found = resolve(Address("board", "bob"), tmp_path, [Source(tmp_path / "none", True)])
-    assert (found.hostname, found.user, found.port) == ("board", "bob", 22)
+def test_a_client_that_reports_little(options, tmp_path):
+    """Old clients do not have all keys: edgekit has OpenSSH's defaults for the rest."""
+    found = options("user bob\nhostname h.example\nport 2200\n")
+    assert (found.hostname, found.user, found.port) == ("h.example", "bob", 2200)
     assert found.user_known_hosts[0] == tmp_path / ".ssh" / "known_hosts"
+    assert found.global_known_hosts[0] == Path("/etc/ssh/ssh_known_hosts")
     assert tmp_path / ".ssh" / "id_ed25519" in found.identity_files
+    assert found.methods == ("publickey", "keyboard-interactive", "password")
+    assert found.strict == "ask"
+    assert found.not_honoured == found.notes == ()
 
 
-def test_included_files_lie_beside_the_configuration(options, tmp_path):
-    (tmp_path / ".ssh" / "conf.d").mkdir(parents=True)
-    (tmp_path / ".ssh" / "conf.d" / "a").write_text("User a\n")
-    (tmp_path / "b").write_text("Port 7\n")
-    found = options("Include conf.d/*\nInclude ~/b\n")
-    assert (found.user, found.port) == ("a", 7)
+def test_a_client_that_is_too_old(tmp_path, monkeypatch):
+    client = tmp_path / "ssh"
+    client.write_text("#!/bin/sh\necho 'unknown option -- G' >&2\nexit 255\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(DeviceError, match="unknown option -- G"):
+        resolve(Address("board"), tmp_path)
 
 
-def test_the_users_file_comes_before_the_machines(tmp_path):
-    mine, machines = tmp_path / "mine", tmp_path / "machines"
-    mine.write_text("User me\n")
-    machines.write_text("User all\nPort 9\nGSSAPIAuthentication yes\nSendEnv LANG LC_*\n")
-    machines.chmod(0o666)  # only the user's own is looked at
-    found = resolve(Address("x"), tmp_path, [Source(mine, True), Source(machines, False)])
-    assert (found.user, found.port, found.not_honoured) == ("me", 9, ())
+def test_a_client_that_does_not_end(tmp_path, monkeypatch):
+    client = tmp_path / "ssh"
+    client.write_text("#!/bin/sh\nexec sleep 60\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(config, "CLIENT_LIMIT_S", 0.2)
+    with pytest.raises(DeviceError, match="has not ended"):
+        resolve(Address("board"), tmp_path)
 
 
-def test_file_that_others_may_write(options, tmp_path):
-    options("User a\n")
-    (tmp_path / ".ssh" / "config").chmod(0o620)
-    with pytest.raises(DeviceError, match="could have been written by somebody else"):
-        resolve(Address("x"), tmp_path, [Source(tmp_path / ".ssh" / "config", True)])
+@pytest.mark.parametrize("device", ["-oProxyCommand=x", "a;b", "$(id)", "x@-F/dev/null"])
+def test_a_device_that_no_host_is_called_never_reaches_ssh(device, tmp_path, monkeypatch):
+    """Match exec and ProxyCommand run through a shell, with the host's name in them."""
+    client = tmp_path / "ssh"
+    client.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UsageError):
+        connect(device)
+    assert not (tmp_path / "called").exists()
 
 
-def test_errors_name_file_and_line(options, tmp_path):
-    with pytest.raises(DeviceError, match=r"\.ssh/config, line 2"):
-        options('User bob\nIdentityFile "unfinished\n')
+def test_file_names_with_spaces(options):
+    found = options("userknownhostsfile /a b /c\nidentityfile /my keys/id\n")
+    assert found.user_known_hosts == (Path("/a b"), Path("/c"))
+    assert found.identity_files == (Path("/my keys/id"),)
+    assert options("userknownhostsfile none\nidentityfile none").user_known_hosts == ()
 
 
-def test_variables(options, monkeypatch, tmp_path):
+def test_variables(options, monkeypatch):
     monkeypatch.setenv("KEYS", "/keys")
     monkeypatch.delenv("ABSENT", raising=False)
-    assert options("IdentityFile ${KEYS}/a\n").identity_files == (Path("/keys/a"),)
+    assert options("identityfile ${KEYS}/a\n").identity_files == (Path("/keys/a"),)
     with pytest.raises(DeviceError, match="ABSENT"):
-        options("IdentityFile ${ABSENT}/a\n")
+        options("identityfile ${ABSENT}/a\n")
+
+
+def test_tokens(options, tmp_path):
+    text = "user bob\nhostname h\nport 22\n"
+    found = options(f"{text}identityfile ~/%r@%h-%n%%\nproxycommand nc %h %p %q\n")
+    assert found.identity_files == (tmp_path / "bob@h-board%",)
+    assert found.proxy_command == "nc h 22 %q"
 
 
 def test_agent(options, monkeypatch):
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     monkeypatch.setenv("OTHER", "/run/other")
     assert options("").identity_agent == "/run/agent"
-    assert options("IdentityAgent none").identity_agent == ""
-    assert options("IdentityAgent $OTHER").identity_agent == "/run/other"
-    assert options("IdentityAgent SSH_AUTH_SOCK").identity_agent == "/run/agent"
+    assert options("identityagent none").identity_agent == ""
+    assert options("identityagent $OTHER").identity_agent == "/run/other"
+    assert options("identityagent SSH_AUTH_SOCK").identity_agent == "/run/agent"
 
 
 def test_times_that_are_off_have_our_limits(options):
     """Nothing may wait for ever, whatever is configured."""
-    found = options("ServerAliveInterval 0\nConnectTimeout none\n")
+    found = options("serveraliveinterval 0\nconnecttimeout none\nserveralivecountmax 0\n")
     assert (found.alive_interval_s, found.alive_count, found.connect_limit_s) == (15, 3, 15)
 
 
 @pytest.mark.parametrize(
     "line",
     ["PKCS11Provider /lib/p.so", "SecurityKeyProvider /lib/k.so", "ProxyUseFdpass yes",
-     "KnownHostsCommand /bin/x", "RevokedHostKeys /keys", "CanonicalizeHostname yes",
-     "NoHostAuthenticationForLocalhost yes", "SetEnv A=b"],
+     "KnownHostsCommand /bin/x", "RevokedHostKeys /keys", "CheckHostIP yes",
+     "NoHostAuthenticationForLocalhost yes", "SetEnv A=b", "RequiredRSASize 2048"],
 )  # fmt: skip
-def test_what_cannot_be_honoured_is_told(line, options):
-    assert options(line + "\n").not_honoured == (line,)
+def test_what_cannot_be_honoured_is_reported(line, options):
+    assert options(line + "\n", "requiredrsasize 1024\n").not_honoured == (line,)
 
 
 @pytest.mark.parametrize(
     "line",
     ["PKCS11Provider none", "ForwardX11 yes", "ControlMaster auto", "LogLevel DEBUG",
-     "CanonicalizeHostname no", "AddKeysToAgent yes", "LocalForward 1 x:2", "UseKeychain yes"],
+     "CanonicalizeHostname true", "AddKeysToAgent yes", "LocalForward 1 x:2", "CheckHostIP no"],
 )  # fmt: skip
 def test_what_changes_nothing_is_not(line, options):
     assert options(line + "\n").not_honoured == ()
 
 
-def test_hops_of_hops(tmp_path):
-    path = tmp_path / "config"
-    path.write_text(
-        "Host board\n ProxyJump b@two:2200,three\nHost two\n ProxyJump one\nHost three\n"
-        " ProxyJump never\n"
+def test_the_clients_own_defaults_are_no_configuration(options):
+    """What an old client does by itself is nothing that the user asked for."""
+    text = "checkhostip yes\nciphers aes128-ctr,3des-cbc\nidentityfile ~/.ssh/id_rsa\n"
+    found = options(text, text)
+    assert (found.not_honoured, found.algorithms, found.are_identities_configured) == (
+        (),
+        {},
+        False,
     )
-    sources = [Source(path, True)]
-    route = find_route(resolve(Address("board"), tmp_path, sources), tmp_path, sources)
-    assert [hop.alias for hop in route] == ["one", "two", "three", "board"]
-    assert (route[1].user, route[1].port) == ("b", 2200)
+
+
+def test_a_port_that_is_none(options):
+    with pytest.raises(DeviceError, match="'x' is no port"):
+        options("port x\n")
 
 
 def test_malformed_hop(options):
     with pytest.raises(DeviceError, match="ProxyJump"):
-        options("ProxyJump a b\n")
+        options("proxyjump a b\n")
 
 
-@pytest.mark.parametrize(
-    ("spec", "chosen"),
-    [("b", "b"), ("c,a", "ca"), ("x,b", "b"), ("x", ""), ("+x", "abc"), ("-b,x", "ac"),
-     ("^c,b", "cba"), ("*", "abc"), ("-*", "")],
-)  # fmt: skip
-def test_lists_of_algorithms(spec, chosen):
-    assert select(spec, "abc") == tuple(chosen)
+def restricted(options: HostOptions, **algorithms: str) -> Link:
+    chosen = replace(options, algorithms={k: tuple(v.split(",")) for k, v in algorithms.items()})
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        link = Link(ours, KnownHosts(chosen).algorithms())
+        link.restrict(chosen)
+        return link
+
+
+def test_algorithms_in_the_configured_order(options):
+    link = restricted(options(""), ciphers="chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr")
+    assert link.preferred_ciphers == ("aes256-ctr", "aes128-ctr")
+
+
+def test_no_algorithm_is_left(options):
+    with pytest.raises(DeviceError, match="allows only chacha20"):
+        restricted(options(""), ciphers="chacha20-poly1305@openssh.com")
+    with pytest.raises(DeviceError, match="allows only ssh-dss"):
+        restricted(options(""), keys="ssh-dss")
+
+
+def test_known_host_keys_come_first_whatever_the_order(options, tmp_path):
+    line = "board ssh-rsa AAAAB3NzaC1yc2E=\n"
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "known_hosts").write_text(line)
+    every = [name for names in KEY_TYPES.values() for name in names]
+    link = restricted(options(""), keys=",".join(every))
+    assert link.preferred_keys[:2] == KEY_TYPES["ssh-rsa"]
+    assert set(link.preferred_keys) == set(every)
