@@ -14,22 +14,30 @@ LIMIT_S = 30.0
 def running(mark: str) -> list[int]:
     """The processes whose command line holds ``mark``; our own aside."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in _processes():
         with suppress(OSError):
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if mark in line and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            if mark in line.decode(errors="replace"):
+                found.append(pid)
     return found
 
 
 def holding(path: str) -> list[int]:
     """The processes that have this file open, ours aside."""
     found = set()
-    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+    for pid in _processes():
         with suppress(OSError):
-            if str(entry.readlink()) == path:
-                found.add(int(entry.parent.parent.name))
-    return sorted(found - {os.getpid()})
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    if str(entry.readlink()) == path:
+                        found.add(pid)
+    return sorted(found)
+
+
+def _processes() -> list[int]:
+    """All but our own. glob would fail where one ends meanwhile."""
+    names = [entry.name for entry in Path("/proc").iterdir()]
+    return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
 
 
 def until(condition: Callable[[], object], what: str) -> None:
