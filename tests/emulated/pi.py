@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from watching import patience_s
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "scripts" / "emulated_pi.py"
 if str(SCRIPT.parent) not in sys.path:
@@ -79,7 +81,7 @@ class Pi:
         ssh = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", "-l", user, self.alias]
         return subprocess.run(
             [*ssh, command],
-            input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False,
+            input=stdin, capture_output=True, text=True, timeout=patience_s(timeout_s), check=False,
         )  # fmt: skip
 
     def kill(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from emulated.pi import FOLDER, SCRIPT, booted, emulated_pi
 from pi_emulator.access import UserConfig
 from pi_emulator.devicetree import with_model
+from watching import patience_s
 
 pi = pytest.mark.pi
 
@@ -176,7 +177,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, number) -> None:
     assert "fetching" in process.stdout.readline()
     time.sleep(0.5)
     os.kill(process.pid, number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=patience_s(60))
     assert process.returncode in (130, 143)
     assert [path.name for path in tmp_path.iterdir()] == ["build.lock"]
 

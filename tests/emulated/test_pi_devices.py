@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import DIGITS, ROOT, build_with_other_weights, documented, run_edgekit
 from emulated.pi import Pi, booted
+from watching import patience_s, until
 
 pytestmark = [pytest.mark.runtime, pytest.mark.pi]
 CACHE = os.environ.get("XDG_CACHE_HOME", f"{Path.home()}/.cache")
@@ -186,7 +187,7 @@ def test_an_interruption_leaves_nothing_there(
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    process.wait(timeout=60)
+    process.wait(timeout=patience_s(60))
     process.stderr.close()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
@@ -197,12 +198,12 @@ def test_an_interruption_leaves_nothing_there(
 
 def settled(pi: Pi) -> None:
     """Nothing of ours runs there and nothing temporary lies there: now, or in a moment."""
-    for _ in range(20):
-        left = runners_on(pi), temporary_on(pi)
-        if left == ("", []):
-            return
-        time.sleep(0.5)
-    pytest.fail(f"left on the device: {left}")
+
+    def left() -> str:
+        runners, files = runners_on(pi), temporary_on(pi)
+        return f"{runners} {files}" if runners or files else ""
+
+    until(lambda: not left(), f"left on the device: {left()}")
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_a_frozen_device_is_noticed_and_the_next_deployment_completes(
                 break
         pi.freeze()
         rest = process.stderr.read()
-        process.wait(timeout=120)
+        process.wait(timeout=patience_s(120))
         process.stderr.close()
         pi.thaw()
         assert process.returncode == 4, rest

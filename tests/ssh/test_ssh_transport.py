@@ -327,7 +327,7 @@ def test_the_guard_may_be_ended(server, reach, mark):
     for pid in running("edgekit-guard"):
         if server.is_ancestor_of(pid):
             os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
+            until(lambda pid=pid: pid not in running("edgekit-guard"), "it is not ended")
     with pytest.raises(TimeoutError):
         transport.run(sleeper(mark), timeout_s=1)
     assert not running(mark)
