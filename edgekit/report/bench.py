@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.documents.environment import During, MeasuredEnvironment
 from edgekit.documents.measure import BenchDocument, LatencySummary
 from edgekit.report.operators import slowest
-from edgekit.report.terminal import grid, ms, styled
+from edgekit.report.terminal import INTERVAL, grid, ms, styled
 from edgekit.report.verdict import COLOR, budget_table, parity_line
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -25,7 +25,7 @@ def render_bench(document: BenchDocument) -> str:
         ),
         (
             "",
-            f"the median lies within {ms(latency.interval[0])} to {ms(latency.interval[1])}",
+            f"median {INTERVAL} {ms(latency.interval[0])}-{ms(latency.interval[1])}",
         ),
         ("", sketch(latency)),
         ("load", ms(document.load_ms)),
@@ -54,11 +54,13 @@ def sketch(latency: LatencySummary, width: int = 40) -> str:
 def _device(name: str, environment: MeasuredEnvironment) -> str:
     parts = [name, environment.model, environment.cpu, environment.os]
     text = ", ".join(str(part) for part in parts if part)
-    return text + (" (EMULATED: its latency means nothing)" if environment.emulated else "")
+    return text + (
+        " (EMULATED: latency is not evidence for the real board)" if environment.emulated else ""
+    )
 
 
 def _conditions(environment: MeasuredEnvironment) -> str:
-    governor = environment.governor or "not told"
+    governor = environment.governor or "unknown"
     parts = [f"governor {governor}"]
     if environment.frequency_mhz:
         parts.append(f"{environment.frequency_mhz:.0f} MHz")
@@ -86,4 +88,6 @@ def _meanwhile(during: During) -> list[tuple[str, str]]:
         parts.append(f"other processes {during.others_percent_of_core:.0f} % of a core")
     if during.swap_used_max_mb:
         parts.append(f"{during.swap_used_max_mb:.0f} MB of swap")
-    return [("", f"meanwhile {', '.join(parts)} ({during.samples} samples)")] if parts else []
+    return (
+        [("", f"during the runs: {', '.join(parts)} ({during.samples} samples)")] if parts else []
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgekit.documents.verdict import CompressionStep, TrainingReport
+from edgekit.report.terminal import INTERVAL
 
 NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
 
@@ -60,7 +61,7 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
     parts.append(_size(step))
     if step.latency_ratio is not None:
         middle, low, high = step.latency_ratio
-        parts.append(f"{middle:.2f} times the latency on {step.device} ({low:.2f} to {high:.2f})")
+        parts.append(f"latency {middle:.2f}x on {step.device} ({INTERVAL} {low:.2f}-{high:.2f})")
     if step.peak_memory_mb is not None and step.peak_memory_before_mb is not None:
         peaks_mb = f"{step.peak_memory_mb:.2f} MB of {step.peak_memory_before_mb:.2f}"
         parts.append(f"peak memory {peaks_mb}")
@@ -72,22 +73,22 @@ def _quality(step: CompressionStep) -> Iterator[str]:
     if step.accuracy is not None:
         yield f"{step.accuracy:.2f} in torch"
     elif step.agreement is not None:
-        yield f"the original's class for {step.agreement:.1f} % of the calibration inputs"
+        yield f"top-1 agreement with the original {step.agreement:.1f} %"
     elif step.sqnr_db is not None:
-        yield f"SQNR {step.sqnr_db:.1f} dB against the original's outputs"
+        yield f"SQNR {step.sqnr_db:.1f} dB against the original"
 
 
 OBJECTIVES = {
     "labels": "by labels",
-    "float_model": "towards the original, without labels",
-    "both": "by labels and towards the teacher",
+    "float_model": "against the original, without labels",
+    "both": "by labels and the teacher",
 }
 
 
 def _training_said(training: TrainingReport) -> str:
     by = OBJECTIVES[training.objective]
     if training.stop == 0:
-        return f"{training.steps} steps {by} made nothing better: they are not taken"
+        return f"{training.steps} steps {by} gave no improvement: not applied"
     stopped = ", stopped by hand" if training.interrupted else ""
     return f"step {training.stop} of {training.steps} {by}{stopped}"
 

@@ -13,7 +13,7 @@ from edgekit.target import Target
 
 
 def render_deploy(document: DeployDocument) -> str:
-    state = "is current now" if document.changed else "was current already"
+    state = "is current" if document.changed else "was already current"
     rows = [
         ("device", document.device),
         ("release", f"{document.release} of {document.name} {state}"),
@@ -25,7 +25,7 @@ def render_deploy(document: DeployDocument) -> str:
 
 def render_ls(document: LsDocument) -> str:
     if not document.bundles:
-        return f"nothing is deployed on {document.device}\n"
+        return f"no bundle on {document.device}\n"
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("name", "release", "size", ""):
         table.add_column(title)
@@ -44,7 +44,7 @@ def render_eval(document: EvalDocument) -> str:
     host = "unknown" if document.host_accuracy is None else f"{document.host_accuracy:.2f}"
     rows = [
         ("device", document.device),
-        ("accuracy", f"{document.accuracy:.2f} there, {host} on the host, when it was built"),
+        ("accuracy", f"{document.accuracy:.2f} on the device, {host} on the host at build time"),
         ("inferences", str(document.inferences)),
     ]
     return grid([*rows, ("note", document.note)] if document.note else rows)

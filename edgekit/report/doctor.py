@@ -25,15 +25,15 @@ def render_doctor(document: DoctorDocument) -> str:
         (ability.name, "yes" if ability.works else f"no, it needs {', '.join(ability.lacks)}")
         for ability in document.abilities
     ]
-    text = printed(table) + "\n" + grid([("what works here", ""), *rows])
-    return text + _commands("what is missing", document.commands) + _optional(document.findings)
+    text = printed(table) + "\n" + grid([("what works", ""), *rows])
+    return text + _commands("missing packages", document.commands) + _optional(document.findings)
 
 
 def render_cache(document: CacheDocument) -> str:
     """The cache's parts, or what was freed."""
     freed = "" if document.freed_mb is None else f"freed {document.freed_mb:.1f} MB\n"
     if not document.parts:
-        return f"{freed}nothing is in the cache, {document.folder}\n"
+        return f"{freed}the cache {document.folder} is empty\n"
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("part")
     table.add_column("entries", justify="right")
@@ -50,7 +50,7 @@ def _status(finding: Finding) -> str:
 
 def _optional(findings: tuple[Finding, ...]) -> str:
     commands = [f.command for f in findings if f.status == "not_needed" and f.command]
-    return _commands("what is not needed here", tuple(commands))
+    return _commands("optional packages", tuple(commands))
 
 
 def _commands(title: str, commands: tuple[str, ...]) -> str:

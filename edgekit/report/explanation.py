@@ -1,4 +1,4 @@
-"""What ``explain`` prints: the rungs that were tried, the guilty layers, the prices of fixes."""
+"""What ``explain`` prints: candidates, int8-sensitive layers, the cost of each fix."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FIXES = {
     "float": "keep it float",
 }
 SMALLER = {"MB": "kB", "ms": "us"}
-NOTHING_LOST = "plain int8 lost too little to look for a culprit (0.5 points or less)"
+NOTHING_LOST = "plain int8 lost 0.5 points or less: no layer was examined"
 NOT_MEASURED = (
-    "nobody looked for a culprit: plain int8 was not built, or lost little beyond what compression "
-    "cost, or --effort quick"
+    "no layer was examined: plain int8 was not built, lost little beyond what compression cost, "
+    "or --effort quick"
 )
 
 
@@ -32,20 +32,20 @@ def render_explanation(document: VerdictDocument) -> str:
         *refused_said(document.compression),
         ("precision", plan.precision),
         ("accuracy", _accuracy(document)),
-        ("tried", _ladder(document.ladder)),
-        ("float layers", ", ".join(plan.float_layers) or "none by choice"),
+        ("candidates", _ladder(document.ladder)),
+        ("float layers", ", ".join(plan.float_layers) or "none chosen"),
     ]
     if not document.blame:
         drops = [rung.drop for rung in document.ladder if rung.precision == "int8"]
         little = any(drop is not None and drop <= 0.5 for drop in drops)
-        return grid([*rows, ("blame", NOTHING_LOST if little else NOT_MEASURED)])
+        return grid([*rows, ("sensitivity", NOTHING_LOST if little else NOT_MEASURED)])
     return grid(rows) + "\n" + _blame(document.blame)
 
 
 def _accuracy(document: VerdictDocument) -> str:
     found = document.accuracy
     if found.fp32 is None or found.artifact is None:
-        return "unknown: the recipe has no evaluate()"
+        return "unknown: no evaluate()"
     lost = found.fp32 - found.artifact
     return f"{document.accuracy_said}: {lost:.2f} points lost"
 
@@ -53,14 +53,22 @@ def _accuracy(document: VerdictDocument) -> str:
 def _ladder(ladder: Sequence[Rung]) -> str:
     lines = []
     for rung in ladder:
-        taken = "taken" if rung.taken else "not taken"
-        lines.append(f"{rung.precision}, {taken}: {rung.reason}")
+        chosen = "chosen" if rung.taken else "not chosen"
+        lines.append(f"{rung.precision} {chosen}: {rung.reason}")
     return "\n".join(lines)
 
 
 def _blame(rows: Sequence[Blame]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    titles = ("guilty in plain int8", "alone", "regains", "fix", "size", "latency", "")
+    titles = (
+        "int8-sensitive layers",
+        "loss alone",
+        "recovered if float",
+        "fix",
+        "size",
+        "latency",
+        "",
+    )
     for title in titles:
         table.add_column(title, overflow="fold", no_wrap=title != titles[0])
     for row in rows:

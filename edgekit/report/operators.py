@@ -38,7 +38,7 @@ def slowest(document: BenchDocument) -> str:
 
 
 def _layer(row: OperatorTime) -> str:
-    return "not known" if row.layer is None else escape(row.layer) or "the model itself"
+    return "unknown" if row.layer is None else escape(row.layer) or "the model itself"
 
 
 def _cells(us: float, whole_us: float) -> tuple[str, str]:

@@ -45,6 +45,9 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
 
 
+INTERVAL = "95 % CI"
+
+
 def ms(value: float) -> str:
     if value < 0.1:
         return f"{value * 1000:.1f} us"

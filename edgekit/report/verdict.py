@@ -12,7 +12,7 @@ from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
 from edgekit.program import ProgramSummary
 from edgekit.report.compression import steps_said
 from edgekit.report.operators import SLOWEST
-from edgekit.report.terminal import grid, number, printed, styled
+from edgekit.report.terminal import INTERVAL, grid, number, printed, styled
 
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
 
@@ -39,7 +39,7 @@ def render_verdict(document: VerdictDocument) -> str:
 
 def _precision(document: VerdictDocument) -> str:
     lines = [
-        f"{rung.precision}{' is taken' if rung.taken else ' is not taken'}: {rung.reason}"
+        f"{rung.precision}{' chosen' if rung.taken else ' not chosen'}: {rung.reason}"
         for rung in document.ladder
     ]
     return "\n".join(lines)
@@ -49,12 +49,12 @@ def _accuracy(document: VerdictDocument) -> str:
     if document.accuracy_said is not None:
         return document.accuracy_said
     notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
-    return f"unknown: {notes[0] if notes and notes[0] else 'there is no evaluate()'}"
+    return f"unknown: {notes[0] if notes and notes[0] else 'no evaluate()'}"
 
 
 def parity_line(parity: Parity | None) -> str:
     if parity is None:
-        return "not checked: there is no reference"
+        return "not checked: no reference"
     verb = "passed" if parity.passed else "failed"
     inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
     said = f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
@@ -83,7 +83,7 @@ def _operators(program: ProgramSummary) -> str:
     outside = sum(operator.count for operator in program.outside)
     return (
         f"{quantized} int8 and {floating} float in {len(program.delegates)} delegate "
-        f"subgraphs, {outside or 'none'} left outside"
+        f"subgraphs, {outside or 'none'} outside"
     )
 
 
@@ -113,7 +113,7 @@ def _advice(advice: Sequence[Advice]) -> list[tuple[str, str]]:
 
 def budget_table(lines: Sequence[BudgetLine]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("budget", "found", "", "asked for", "status"):
+    for title in ("budget", "value", "", "limit", "status"):
         table.add_column(title, overflow="fold")
     for line in lines:
         limit = f"<= {line.limit:g} {line.unit} ({line.asked_by})" if line.limit is not None else ""
@@ -134,4 +134,4 @@ def _how(line: BudgetLine) -> str:
         return line.note or ""
     if line.interval is None or line.interval[0] == line.interval[1]:
         return str(line.source)
-    return f"{line.source}, {number(line.interval[0])} to {number(line.interval[1])}"
+    return f"{line.source}, {INTERVAL} {number(line.interval[0])}-{number(line.interval[1])}"

@@ -99,7 +99,7 @@ def test_bench_measures_memory_and_says_what_is_emulated(reach, digits_arm_bundl
     latency = next(row for row in done["budgets"] if row["name"] == "latency_ms")
     assert (latency["value"], latency["status"]) == (None, "not_asked")
     text = run_edgekit("bench", str(digits_arm_bundle), reach.device, "--runs", "3").stdout
-    assert "EMULATED: its latency means nothing" in text
+    assert "EMULATED" in text
     assert not runners_on(reach)
     assert not temporary_on(reach)
 

@@ -91,7 +91,7 @@ def test_json_stdout_is_one_document_whatever_a_recipe_prints(edgekit_command, t
 def test_text_is_for_people(edgekit_command, digits_bundle) -> None:
     checked = edgekit_command("check", str(digits_bundle))
     assert checked.returncode == 0
-    for part in ("int8 is taken", "99.20 in torch", "none left outside", "fits", "size_mb"):
+    for part in ("int8 chosen", "99.20 in torch", "none outside", "fits", "size_mb"):
         assert part in checked.stdout
     benched = edgekit_command("bench", str(digits_bundle), "local", "--runs", "30")
     for part in ("median", "outside the operators", "Convolution", "peak", "kernel", "|"):

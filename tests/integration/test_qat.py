@@ -140,7 +140,7 @@ def test_without_evaluate_the_loss_on_data_kept_apart_decides(recipe: Path, tmp_
     document = build(recipe, tmp_path / "b", qat=True, max_drop=50)
     tried = [(rung.precision, rung.taken) for rung in document.ladder]
     assert tried == [("int8", False), ("int8 trained", True)]
-    assert "loss on data kept apart" in document.ladder[-1].reason
+    assert "held-out loss" in document.ladder[-1].reason
 
 
 def test_a_good_int8_is_not_lost_to_a_training_that_is_worse(recipe: Path, tmp_path: Path) -> None:

@@ -50,15 +50,15 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
     """
     plan = candidate.plan
     how = ", ".join((*plan.repairs, *(f"{layer} float" for layer in plan.float_layers)))
-    allowed = f"; allowed are {limit:.3g}" if candidate.drop is not None else ""
+    allowed = f"limit {limit:.3g}" if candidate.drop is not None else ""
     if allowed and lost:
-        allowed += f", as compression cost {lost:.3g}"
-    return f"{candidate.said}{allowed}" + (f" ({how})" if how else "")
+        allowed += f": compression cost {lost:.3g}"
+    return candidate.said + (f" ({allowed})" if allowed else "") + (f"; {how}" if how else "")
 
 
 def scores_said(scores: Scores) -> str:
-    """The first and the best score of a training on data kept apart."""
-    return f"loss on data kept apart {scores[0][1]:.3g}, {min(s for _, s in scores):.3g}"
+    """The first and the best loss of a training on held-out data."""
+    return f"held-out loss {scores[0][1]:.3g} before, {min(s for _, s in scores):.3g} after"
 
 
 def rungs(attempts: Sequence[Attempt], taken: Attempt) -> tuple[Rung, ...]:

@@ -51,7 +51,10 @@ class Candidate:
 
     @property
     def said(self) -> str:
-        return f"{self.loss:.2f} points lost by {self.judged_by}"
+        lost = f"{self.loss:.2f} points lost"
+        if self.judged_by == EVALUATE:
+            return f"{lost} on evaluate()"
+        return f"{self.judged_by}: {lost}" if self.judged_by else lost
 
 
 def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:

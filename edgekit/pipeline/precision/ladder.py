@@ -32,7 +32,7 @@ DEFAULT_MAX_DROP = 1.0
 NOTICEABLE_DROP = 0.5
 # What is chosen on a simulation is judged on the artifact: of what passes, this much.
 NEARLY_PASSING = 0.7
-LAST = "the last rung of auto: the model as it is"
+LAST = "no other precision of auto passed"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Climb:
     def run(self) -> Climbed:
         choice = self.request.choice
         if choice == "fp32":
-            return self._take_float("asked for (--precision fp32)")
+            return self._take_float("requested (--precision fp32)")
         if not self.workshop.has_calibration:
             return self._without_calibration()
         self._try_int8()
@@ -168,7 +168,7 @@ class _Climb:
         plan = searches.repairs.plan
         name = "mixed repaired" if plan.float_layers else "int8 repaired"
         if plan.is_plain:
-            self._fail(name, "no repair brings it nearer to the float model")
+            self._fail(name, "no repair brings it closer to the float model")
         else:
             self._try(plan, name)
 
@@ -184,7 +184,7 @@ class _Climb:
             self._fail(name, error.message)
             return
         if plan.train is None or plan.train.stop == 0:
-            self._fail(name, "training made nothing better on the data that were kept apart")
+            self._fail(name, "training did not improve the held-out loss")
             return
         found = self._try(plan, name)
         by_labels = training.objective != "float_model" and int8.judged_by != EVALUATE
@@ -197,7 +197,7 @@ class _Climb:
         """As few layers as are expected to do; twice as many where that was not enough."""
         bought, repaired = start.purchases, start.repairs.plan
         if not bought.layers:
-            self._fail("mixed", "no layer that is kept float brings it nearer to the float model")
+            self._fail("mixed", "no float layer brings it closer to the float model")
             return
         loss = best.loss if best is not None else 100.0
         share = self.request.limit / loss if loss > 0 else 1.0
@@ -242,7 +242,7 @@ class _Climb:
 
     def _fail(self, name: str, reason: str) -> None:
         self.tried.append(Attempt(name, None, reason))
-        self.workshop.note(f"{name} is not taken: {reason}")
+        self.workshop.note(f"{name} not chosen: {reason}")
 
     def _take_what_pays(self, best: Attempt | None) -> Climbed:
         """``auto``: the rungs that follow would pay less."""
@@ -253,13 +253,13 @@ class _Climb:
         if payoff.pays:
             return self._take(best)
         best.reason = f"it does not pay: {payoff.said}"
-        self.workshop.note(f"{best.name} is not taken: {best.reason}")
+        self.workshop.note(f"{best.name} not chosen: {best.reason}")
         return self._take_float(LAST)
 
     def _without_calibration(self) -> Climbed:
         if self.request.choice in ("int8", "mixed") or self.request.training is not None:
             raise self.workshop.no_calibration()
-        self._fail("int8", "there is no calibration data: no calibration(), no --calibration")
+        self._fail("int8", "no calibration data: neither calibration() nor --calibration")
         return self._take_float(LAST)
 
     def _take_float(self, reason: str) -> Climbed:
@@ -270,7 +270,7 @@ class _Climb:
     def _take(self, taken: Attempt) -> Climbed:
         asked = self.request.choice
         if taken.name == asked and self._is_good(taken) and asked != "fp32":
-            taken.reason = f"asked for (--precision {asked}): {taken.reason}"
+            taken.reason = f"requested (--precision {asked}): {taken.reason}"
         for other in self.tried:
             if other is not taken and self._is_good(other) and other.payoff is None:
                 other.reason += f"; {taken.name} is better"

@@ -105,15 +105,15 @@ def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
     for inputs, wanted in zip(judged, floats, strict=True):
         comparison.add(arrays(run(inputs)[:count]), arrays(wanted[:count]))
     found = comparison.findings
-    apart = "kept apart" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also fitted to"
+    apart = "held out" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also used for fitting"
     if plan.float_layers or not plan.is_plain:
-        apart += ", which also chose the plan"
+        apart += ", also used to choose the plan"
     kinds = "; ".join(_said(output) for output in found)
     fed_back = ", states fed back" if subject.states else ""
     return Judgement(
         loss=comparison.loss,
         divergence=comparison.divergence,
-        judged_by=f"{kinds}, on {len(judged)} calibration inputs {apart}{fed_back}",
+        judged_by=f"{kinds}, {len(judged)} calibration inputs {apart}{fed_back}",
         outputs=found,
     )
 
@@ -128,7 +128,7 @@ def _said(output: OutputFidelity) -> str:
     if output.worst_group is not None:
         worst = output.worst_group
         said += f", worst group (axis {worst.axis}, index {worst.index}) {_db(worst.sqnr_db)}"
-    return f"{said}; {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB required"
+    return f"{said} (limits {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB)"
 
 
 def _db(value: float | None) -> str:

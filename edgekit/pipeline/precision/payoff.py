@@ -12,7 +12,7 @@ from edgekit.progress import Progress
 SLOWER, SLOWER_MS = 1.05, 0.005
 # Devices store, read and map files by pages of this size.
 PAGE_BYTES = 4096
-NOT_CHECKED = "not compared with fp32 on a device: none was named (--device)"
+NOT_CHECKED = "not compared with fp32: no device named (--device)"
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Payoff:
     @property
     def said(self) -> str:
         if self.larger:
-            return "the file is larger than that of fp32"
+            return "the file is larger than the fp32 file"
         if self.ratio is None:
             return self.why_not
         middle, low, high = self.ratio
-        return f"{middle:.2f} times the latency of fp32 there ({low:.2f} to {high:.2f})"
+        return f"latency {middle:.2f}x fp32 on the device (95 % CI {low:.2f}-{high:.2f})"
 
 
 def is_larger(quantized_bytes: int, float_bytes: int) -> bool:

@@ -266,7 +266,7 @@ def test_training_that_made_nothing_better_is_not_built() -> None:
     double = Double({"int8": 0.1}, stop=0)
     found = climbed(double, training=LABELS)
     assert double.built == ["int8"]
-    assert "nothing better" in found.ladder[0].reason
+    assert "did not improve" in found.ladder[0].reason
 
 
 def test_labels_are_preferred_to_agreement_with_the_float_model() -> None:
@@ -274,7 +274,7 @@ def test_labels_are_preferred_to_agreement_with_the_float_model() -> None:
     double = Double(losses, judged_by="output as classes")
     found = climbed(double, training=LABELS)
     assert taken(found) == "int8 trained"
-    assert "kept apart 2, 1" in found.ladder[-1].reason
+    assert "held-out loss 2 before, 1 after" in found.ladder[-1].reason
 
 
 def test_training_that_fails_ends_the_build_only_where_it_was_asked_for() -> None:

@@ -10,11 +10,11 @@ from edgekit.pipeline.precision.payoff import Payoff, is_larger
 @pytest.mark.parametrize(
     ("payoff", "pays", "said"),
     [
-        (Payoff(False, (0.5, 0.45, 0.55)), True, "0.50 times"),
-        (Payoff(False, (1.2, 1.1, 1.3), float_ms=4.0), False, "1.20 times"),
-        (Payoff(False, (1.2, 1.1, 1.3), float_ms=0.01), True, "1.20 times"),
-        (Payoff(False, (1.02, 0.97, 1.06)), True, "1.02 times"),
-        (Payoff(), True, "none was named"),
+        (Payoff(False, (0.5, 0.45, 0.55)), True, "0.50x"),
+        (Payoff(False, (1.2, 1.1, 1.3), float_ms=4.0), False, "1.20x"),
+        (Payoff(False, (1.2, 1.1, 1.3), float_ms=0.01), True, "1.20x"),
+        (Payoff(False, (1.02, 0.97, 1.06)), True, "1.02x"),
+        (Payoff(), True, "no device named"),
         (Payoff(larger=True), False, "larger"),
         (Payoff(True, (0.5, 0.4, 0.6)), False, "larger"),
     ],
