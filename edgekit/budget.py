@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field
-
 from edgekit.frozen import Extensible, Frozen
+from edgekit.values import NotNegative, Positive
 
 BudgetName = Literal["latency_ms", "peak_memory_mb", "size_mb", "accuracy_drop"]
 Verdict = Literal["fits", "missed", "unknown"]
@@ -38,10 +37,10 @@ SETTING_OF: dict[BudgetName, str] = {
 class BudgetLimits(Frozen):
     """Limits under the names of the flags; ``None`` was not asked for."""
 
-    latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    memory_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    size_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    latency_ms: Positive | None = None
+    memory_mb: Positive | None = None
+    size_mb: Positive | None = None
+    max_drop: NotNegative | None = None
 
 
 class Limit(Extensible):

@@ -11,13 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
 from edgekit.frozen import Frozen
+from edgekit.values import Effort, Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
 Precision = Literal["fp32", "int8", "mixed", "as_is"]
-PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
-# How long a build may look for something better, and how often it measures.
-Effort = Literal["quick", "normal", "thorough"]
 Objective = Literal["labels", "float_model", "both"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
@@ -62,8 +60,8 @@ class Training(Frozen):
 
     objective: Objective
     steps: int = Field(ge=1)
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    learning_rate: Positive
+    temperature: Positive = 1.0
     features: float = Field(default=0.0, ge=0, le=1)
     stop: int | None = Field(default=None, ge=0)
 
@@ -90,7 +88,7 @@ class Prune(Frozen):
     between     trainings after each round but the last; there is one round more than of these
     """
 
-    ratio: float = Field(gt=0, lt=1)
+    ratio: Share
     importance: ChannelImportance = "trial"
     spread: Literal["by_worth", "uniform"] = "by_worth"
     step: int = Field(default=8, ge=1)
@@ -114,7 +112,7 @@ class Sparsity(Frozen):
     between     trainings after each round but the last; there is one round more than of these
     """
 
-    ratio: float = Field(gt=0, lt=1)
+    ratio: Share
     threshold: Threshold = "lamp"
     compensate: bool = True
     between: tuple[Training, ...] = ()
@@ -159,7 +157,7 @@ class Plan(Frozen):
     train: Training | None = None
     float_layers: tuple[str, ...] = ()
     structure: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _has_something_to_round(self) -> Self:

@@ -6,17 +6,16 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import platformdirs
 from pydantic import Field, ValidationError
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.errors import SettingError
-from edgekit.plan import Effort, PrecisionChoice
 from edgekit.target import Target, explain_validation
+from edgekit.values import Effort, PrecisionChoice, RuntimeChoice
 
-RuntimeChoice = Literal["auto", "executorch"]
 PROJECT_FILE = "edgekit.toml"
 
 

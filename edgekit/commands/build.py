@@ -22,10 +22,11 @@ from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import SettingError, TargetError
 from edgekit.interrupt import fragile
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
-from edgekit.plan import Effort, Options, Plan, PrecisionChoice, read_plan
+from edgekit.plan import Options, Plan, read_plan
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.registry import choose_runtime
 from edgekit.target import Target, load_target
+from edgekit.values import Effort, PrecisionChoice
 from edgekit.waiting import wait_passively
 
 if TYPE_CHECKING:

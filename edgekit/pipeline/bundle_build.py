@@ -20,12 +20,13 @@ from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.duel import Arena
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.session import measure_bundle, why_no_latency
-from edgekit.plan import Effort, Options, Plan, PrecisionChoice
+from edgekit.plan import Options, Plan
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
 from edgekit.target import Target, host_architecture
+from edgekit.values import Effort, PrecisionChoice
 
 if TYPE_CHECKING:
     import torch

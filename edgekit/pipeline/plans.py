@@ -25,7 +25,6 @@ from edgekit.plan import (
     Options,
     Plan,
     Precision,
-    PrecisionChoice,
     Prune,
     Sparsity,
     Training,
@@ -33,6 +32,7 @@ from edgekit.plan import (
 from edgekit.progress import Progress
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
+from edgekit.values import PrecisionChoice
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:

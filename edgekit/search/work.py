@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from edgekit.compress.quantization.simulate import Simulation
-from edgekit.plan import Effort
+from edgekit.values import Effort
 
 # What plain int8 takes: observing each input costs as many inferences, lowering each point as much
 # as rounding so many values.

@@ -25,7 +25,8 @@ from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
 from edgekit.pipeline.precision.repairs import applied
 from edgekit.pipeline.precision.workshop import Searches, Workshop
 from edgekit.pipeline.training.int8 import DISTILLATION
-from edgekit.plan import Effort, Plan, Precision, PrecisionChoice, Training
+from edgekit.plan import Plan, Precision, Training
+from edgekit.values import Effort, PrecisionChoice
 
 DEFAULT_MAX_DROP = 1.0
 # Plain int8 that loses more is mended also where nobody named a limit, and its layers blamed.

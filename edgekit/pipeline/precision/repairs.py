@@ -19,7 +19,7 @@ from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.quantize import Simulator
-from edgekit.plan import Effort, Plan
+from edgekit.plan import Plan
 from edgekit.search.blame import blame
 from edgekit.search.float_layers import Purchase, purchases
 from edgekit.search.float_operators import FloatOperators, float_operators
@@ -33,6 +33,7 @@ from edgekit.search.work import (
     work_of_all,
     work_of_plain,
 )
+from edgekit.values import Effort
 
 FILE = "found.json"
 

@@ -16,10 +16,11 @@ from edgekit.pipeline.precision.payoff import Payoff, compare, is_larger
 from edgekit.pipeline.precision.quantize import trained
 from edgekit.pipeline.precision.repairs import Mending
 from edgekit.pipeline.training.checkpoint import Scores
-from edgekit.plan import Effort, Plan
+from edgekit.plan import Plan
 from edgekit.search.float_layers import Purchase
 from edgekit.search.float_operators import FloatOperators
 from edgekit.search.repairs import Found
+from edgekit.values import Effort
 
 
 class Searches(Protocol):

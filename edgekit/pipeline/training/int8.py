@@ -20,8 +20,9 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.checkpoint import Checkpoint, Scores, keep_weights, load_weights
 from edgekit.pipeline.training.data import by_training
 from edgekit.pipeline.training.teacher import beside_labels, teacher_of
-from edgekit.plan import Effort, Objective, Plan, Training
+from edgekit.plan import Objective, Plan, Training
 from edgekit.search.repairs import float_outputs, split
+from edgekit.values import Effort
 
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
 # Int8 is near where it should be; what was pruned is not, and a student may come from nowhere. The
