@@ -2,7 +2,7 @@
 
 EdgekitError                exit 1   what happened, to which input, what to do next
 ├── UsageError              exit 2   the command line alone shows it to be wrong
-├── SettingError                     edgekit.toml, the environment or a budget's value
+├── SettingError                     an option in edgekit.toml, the environment or a call
 ├── RecipeError                      the user's recipe: import, functions, inputs, data
 │   └── ExportError                  torch.export refused the model
 ├── TrainingError                    a loss that is not finite, training data that run dry

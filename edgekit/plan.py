@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
 from edgekit.frozen import Frozen
-from edgekit.values import Effort, Positive, Seed, Share
+from edgekit.values import Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
@@ -21,26 +20,6 @@ LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
 Threshold = Literal["lamp", "global", "per_layer"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What flags ask for beside the precision. ``prune``: a share of the multiply-accumulates;
-    ``sparsity``: a share of the weights.
-    """
-
-    seed: int = 0
-    effort: Effort = "normal"
-    qat: bool = False
-    prune: float | None = None
-    sparsity: float | None = None
-    distill: bool = False
-    time_limit_s: float | None = None
-
-    @property
-    def changes_the_model(self) -> bool:
-        """Before anything is quantized; what flags ask for, the recipe may be unable to do."""
-        return self.distill or self.prune is not None or self.sparsity is not None
 
 
 class Training(Frozen):

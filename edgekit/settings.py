@@ -9,48 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import Field, ValidationError
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.errors import SettingError
-from edgekit.target import Target, explain_validation
-from edgekit.values import Effort, PrecisionChoice, RuntimeChoice
+from edgekit.options import BUDGETS, ENVIRONMENT, FLAGS, clashes, file_side, validated
 
 PROJECT_FILE = "edgekit.toml"
+# Variables of edgekit that are no options of a build.
+OTHER_VARIABLES = {"EDGEKIT_COMMAND", "EDGEKIT_DATA", "EDGEKIT_ROOT"}
+
+# Who set them, and the values by the names of BuildOptions' fields.
+Layer = tuple[str, dict[str, Any]]
 
 
-class Settings(BudgetLimits):
-    """Everything that a flag of ``edgekit build``, a variable or a file may set."""
+def read_layers(flags: Mapping[str, Any]) -> list[Layer]:
+    """All layers of settings, strongest first. A flag that is None was not given.
 
-    recipe: str | None = None
-    target: str | None = None
-    runtime: RuntimeChoice | None = None
-    precision: PrecisionChoice | None = None
-    effort: Effort | None = None
-    qat: bool | None = None
-    prune: float | None = Field(default=None, gt=0, lt=1)
-    sparsity: float | None = Field(default=None, gt=0, lt=1)
-    distill: bool | None = None
-    time_limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    plan: str | None = None
-    calibration: str | None = None
-    seed: int | None = None
-    device: str | None = None
-    name: str | None = None
-    output: str | None = None
-
-
-Layers = list[tuple[str, Settings]]
-
-
-def read_layers(flags: Mapping[str, Any]) -> Layers:
-    """All layers of settings, strongest first, each with who set it.
-
-    Raises SettingError: a variable or a file with an unknown key or a value that is not allowed.
+    Raises UsageError for flags, SettingError for a variable or a file: an unknown name, a value
+    that is not allowed, or options that exclude each other.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
     return [
-        ("flag", _validated(given, "the command line")),
+        ("flag", validated(given, FLAGS)),
         ("environment", _from_environment()),
         (PROJECT_FILE, _from_file(Path(PROJECT_FILE))),
         ("user configuration", _from_file(user_file())),
@@ -61,40 +41,41 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("edgekit", appauthor=False)) / PROJECT_FILE
 
 
-def pick(layers: Layers, key: str, default: Any = None) -> Any:
-    """The strongest layer's value of ``key``."""
-    values = (getattr(settings, key) for _, settings in layers)
-    return next((value for value in values if value is not None), default)
+def merge(layers: list[Layer]) -> dict[str, Any]:
+    """The strongest layer's value of each option but the budgets (``limits``).
+
+    What a stronger layer excludes is left out: --plan replaces a precision in edgekit.toml.
+    """
+    merged: dict[str, Any] = {}
+    for _, values in layers:
+        excluded = set().union(*(names for names, _ in clashes(values | merged)))
+        merged = {key: values[key] for key in values.keys() - excluded - set(BUDGETS)} | merged
+    return merged
 
 
-def limits(layers: Layers, target: Target) -> Limits:
-    """The budgets asked for; the target's own come last."""
-    return merge_limits([*layers, ("target", target.budgets)])
+def limits(layers: list[Layer]) -> Limits:
+    """The budgets asked for, with who asked."""
+    return merge_limits(
+        (asked_by, BudgetLimits(**{key: values[key] for key in BUDGETS if key in values}))
+        for asked_by, values in layers
+    )
 
 
-def _from_environment() -> Settings:
+def _from_environment() -> dict[str, Any]:
     found = {
-        key: os.environ[variable]
-        for key in Settings.model_fields
-        if (variable := f"EDGEKIT_{key.upper()}") in os.environ
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("EDGEKIT_") and name not in OTHER_VARIABLES
     }
-    return _validated(found, "the environment (EDGEKIT_...)")
+    return validated(ENVIRONMENT.fields_of(found), ENVIRONMENT)
 
 
-def _from_file(path: Path) -> Settings:
+def _from_file(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return Settings()
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(f"{path} cannot be read: {error}") from None
-    return _validated(data, str(path))
-
-
-def _validated(data: Mapping[str, Any], where: str) -> Settings:
-    try:
-        return Settings.model_validate(dict(data))
-    except ValidationError as error:
-        raise SettingError(
-            f"{where} holds a setting that is not valid:\n" + explain_validation(error, Settings)
-        ) from None
+    side = file_side(path)
+    return validated(side.fields_of(data), side)

@@ -5,25 +5,15 @@ document.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from edgekit.cli.app import app, targets_app
-from edgekit.cli.options import (
-    AcceptNew,
-    Bundle,
-    Json,
-    LatencyMs,
-    MaxDrop,
-    MemoryMb,
-    Quiet,
-    SizeMb,
-    Verbose,
-    positive,
-    share,
-)
+from edgekit.cli.build_flags import with_options
+from edgekit.cli.options import AcceptNew, Bundle, Json, Quiet, Verbose
 from edgekit.cli.output import output
+from edgekit.options import BUDGETS, FLAGS, validated
 
 
 @app.command()
@@ -41,64 +31,9 @@ def init(
 
 
 @app.command()
+@with_options()
 def build(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(metavar="[RECIPE]", help="A recipe, .pt2 or .pte; else ./recipe.py."),
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="A target's name or TOML file.")] = None,
-    runtime: Annotated[
-        Literal["auto", "executorch"] | None, typer.Option(help="The on-device runtime.")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "int8", "mixed"] | None,
-        typer.Option(help="auto: the first of int8, repaired, mixed, fp32 within --max-drop."),
-    ] = None,
-    latency_ms: LatencyMs = None,
-    memory_mb: MemoryMb = None,
-    size_mb: SizeMb = None,
-    max_drop: MaxDrop = None,
-    effort: Annotated[
-        Literal["quick", "normal", "thorough"] | None,
-        typer.Option(
-            help="quick: no repairs, no blame, memory measured once; thorough: nine times."
-        ),
-    ] = None,
-    prune: Annotated[
-        float | None,
-        typer.Option(help="Remove channels: this share of the MACs.", callback=share),
-    ] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option(help="Set this share of the weights to zero.", callback=share),
-    ] = None,
-    distill: Annotated[
-        bool | None,
-        typer.Option("--distill/--no-distill", help="Train towards teacher() or the model itself."),
-    ] = None,
-    qat: Annotated[
-        bool | None,
-        typer.Option("--qat/--no-qat", help="Train int8 by training(); kept where better."),
-    ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(help="Seconds that all training may take.", callback=positive)
-    ] = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Do what this plan says, in the place of --precision."),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.npz", help="Typical inputs, in the place of calibration()."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random numbers start here.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Measure on this device: local, user@host, an alias.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What a deployment is called.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", help="The bundle's folder; else ./build/NAME-TARGET.")
-    ] = None,
+    options: dict[str, Any],
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -110,64 +45,16 @@ def build(
     from edgekit.cli.progress import make_progress
     from edgekit.report.verdict import render_verdict
 
-    layers = settings.read_layers(
-        {
-            "recipe": str(recipe) if recipe else None,
-            "target": target,
-            "runtime": runtime,
-            "precision": precision,
-            "latency_ms": latency_ms,
-            "memory_mb": memory_mb,
-            "size_mb": size_mb,
-            "max_drop": max_drop,
-            "effort": effort,
-            "prune": prune,
-            "sparsity": sparsity,
-            "distill": distill,
-            "qat": qat,
-            "time_limit": time_limit,
-            "plan": str(plan) if plan else None,
-            "calibration": str(calibration) if calibration else None,
-            "seed": seed,
-            "device": device,
-            "name": name,
-            "output": str(out) if out else None,
-        }
-    )
-    if plan is not None and precision is not None:
-        raise edgekit.UsageError("--plan says the precision: leave --precision out")
-    if plan is not None and (qat or distill or prune is not None or sparsity is not None):
-        raise edgekit.UsageError(
-            "--plan says what is pruned and trained: leave --prune, --sparsity, --distill and "
-            "--qat out"
-        )
-    if qat and precision == "fp32":
-        raise edgekit.UsageError("--qat trains int8: leave --precision fp32 out")
-    wanted = settings.pick(layers, "target")
-    if wanted is None:
+    layers = settings.read_layers(options)
+    chosen = settings.merge(layers)
+    if "target" not in chosen:
         raise edgekit.UsageError(
             "no target: name one with --target, or as target in edgekit.toml",
             "edgekit targets list shows them",
         )
-    board = edgekit.load_target(wanted)
     document = edgekit.build(
-        settings.pick(layers, "recipe", "recipe.py"),
-        target=board,
-        runtime=settings.pick(layers, "runtime", "auto"),
-        precision=settings.pick(layers, "precision", "auto"),
-        limits=settings.limits(layers, board),
-        effort=settings.pick(layers, "effort", "normal"),
-        prune=settings.pick(layers, "prune"),
-        sparsity=settings.pick(layers, "sparsity"),
-        distill=settings.pick(layers, "distill", False),
-        qat=settings.pick(layers, "qat", False),
-        time_limit_s=settings.pick(layers, "time_limit"),
-        plan=settings.pick(layers, "plan"),
-        calibration=settings.pick(layers, "calibration"),
-        seed=settings.pick(layers, "seed", 0),
-        device=settings.pick(layers, "device"),
-        name=settings.pick(layers, "name"),
-        output=settings.pick(layers, "output"),
+        **chosen,
+        limits=settings.limits(layers),
         accept_new_host_key=accept_new_host_key,
         progress=make_progress(output.quiet),
     )
@@ -176,12 +63,10 @@ def build(
 
 
 @app.command()
+@with_options(BUDGETS)
 def check(
     bundle: Bundle,
-    latency_ms: LatencyMs = None,
-    memory_mb: MemoryMb = None,
-    size_mb: SizeMb = None,
-    max_drop: MaxDrop = None,
+    options: dict[str, Any],
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -191,14 +76,8 @@ def check(
     from edgekit.cli.progress import make_progress
     from edgekit.report.verdict import render_verdict
 
-    document = edgekit.check(
-        bundle,
-        latency_ms=latency_ms,
-        memory_mb=memory_mb,
-        size_mb=size_mb,
-        max_drop=max_drop,
-        progress=make_progress(output.quiet),
-    )
+    budgets = validated(options, FLAGS)
+    document = edgekit.check(bundle, **budgets, progress=make_progress(output.quiet))
     output.emit(document.to_json() if output.json else render_verdict(document))
     raise typer.Exit(document.exit_code)
 

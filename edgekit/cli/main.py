@@ -17,6 +17,7 @@ import typer
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
 from edgekit.interrupt import is_fragile, takes_stop
+from edgekit.options import unknown
 from edgekit.waiting import wait_passively
 
 # What a shell gives for a program that SIGINT ended.
@@ -108,7 +109,10 @@ def _fail(error: EdgekitError) -> int:
 
 def _fail_usage(error: typer.TyperException) -> int:
     """Typer's own errors: what the command line alone shows to be wrong."""
-    failure = UsageError(error.format_message(), "edgekit --help, or the command's own --help")
+    message = error.format_message()
+    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        message = unknown(error.option_name, error.possibilities or ())
+    failure = UsageError(message, "edgekit --help, or the command's own --help")
     failure.exit_code = error.exit_code or EXIT_USAGE
     return _fail(failure)
 

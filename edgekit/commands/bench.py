@@ -12,7 +12,7 @@ from edgekit.budget import judge, verdict_of
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import Record, figures_of, peak_of
-from edgekit.commands.build import FINISHED, build
+from edgekit.commands.build import build
 from edgekit.device.base import Transport
 from edgekit.device.connect import reaching
 from edgekit.device.facts.probe import environment_of
@@ -24,6 +24,7 @@ from edgekit.measure.session import (
     measure_bundle,
     why_no_latency,
 )
+from edgekit.options import FINISHED
 from edgekit.progress import Progress, Silent
 from edgekit.target import Architecture, Target
 

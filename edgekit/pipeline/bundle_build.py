@@ -20,7 +20,8 @@ from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.duel import Arena
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.session import measure_bundle, why_no_latency
-from edgekit.plan import Options, Plan
+from edgekit.options import BuildOptions
+from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
@@ -65,7 +66,7 @@ class BundleBuild:
     transport: Transport | None
     progress: Progress
     clock: Clock
-    options: Options
+    options: BuildOptions
 
     def run(
         self,
@@ -214,7 +215,7 @@ class BundleBuild:
         )
 
 
-def _limit_of_each(options: Options, base: Plan, training: Training | None) -> float | None:
+def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None) -> float | None:
     """What each training may take of what they may take together."""
     in_int8 = training is not None or options.effort == "thorough"  # which may distil (ladder.py)
     count, limit_s = len(base.trainings) + in_int8, options.time_limit_s

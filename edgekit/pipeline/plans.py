@@ -9,6 +9,7 @@ import torch
 
 from edgekit.compress.graph import operator_names
 from edgekit.errors import RecipeError, SettingError
+from edgekit.options import BuildOptions
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (
@@ -22,7 +23,6 @@ from edgekit.pipeline.training.int8 import (
 from edgekit.pipeline.training.teacher import teacher_of
 from edgekit.plan import (
     Objective,
-    Options,
     Plan,
     Precision,
     Prune,
@@ -91,7 +91,7 @@ def _operator_names(subject: Subject) -> list[str]:
 
 
 def base_plan(
-    subject: Subject, options: Options, choice: PrecisionChoice, progress: Progress
+    subject: Subject, options: BuildOptions, choice: PrecisionChoice, progress: Progress
 ) -> Plan:
     """What flags do to the model before it is quantized. Its precision: what steps are measured in.
 
@@ -134,7 +134,7 @@ def _check_worth(subject: Subject, prune: Prune | None) -> None:
         )
 
 
-def _recovery(subject: Subject, options: Options, progress: Progress) -> Training | None:
+def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Training | None:
     recipe = subject.recipe
     objective: Objective = "float_model"
     if recipe.has("training"):
@@ -153,7 +153,7 @@ def _recovery(subject: Subject, options: Options, progress: Progress) -> Trainin
     return Training(objective=objective, steps=steps, learning_rate=rate, features=features)
 
 
-def int8_training(subject: Subject, options: Options) -> Training | None:
+def int8_training(subject: Subject, options: BuildOptions) -> Training | None:
     """What flags train in int8: --qat with labels, --distill towards the float model, where that
     is not done before. Raises RecipeError.
     """

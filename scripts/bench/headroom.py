@@ -26,11 +26,11 @@ from edgekit.compress.quantization.limits import keep_within
 from edgekit.compress.quantization.repair import as_calibrated, settle
 from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.errors import EdgekitError
+from edgekit.options import BuildOptions
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.predict import run_all
 from edgekit.pipeline.model.subject import Subject, read_subject
 from edgekit.pipeline.plans import base_plan
-from edgekit.plan import Options
 from edgekit.progress import Silent
 from edgekit.recipe.recipe import open_recipe
 from edgekit.recipe.tensors import Inputs
@@ -103,7 +103,10 @@ def scores(path: Path, seed: int) -> Iterator[tuple[str, Score]]:
 
 
 def simulated(subject: Subject, seed: int) -> Simulation:
-    runtime, plan = ExecuTorch(), base_plan(subject, Options(seed=seed), "int8", Silent())
+    runtime, plan = (
+        ExecuTorch(),
+        base_plan(subject, BuildOptions(target="x86", seed=seed), "int8", Silent()),
+    )
     prepared = runtime.prepare(subject.model, subject.example, plan, subject.calibration)
     runtime.calibrate(prepared, subject.fitted, Silent())
     found = as_calibrated(prepared)

@@ -17,8 +17,9 @@ ROOMS = {
     "": [
         "cli", "commands", "report", "pipeline", "host", "measure", "search", "exported",
         "runtimes", "compress", "store", "cost", "data", "metrics", "recipe", "runner", "fidelity",
-        "bundle", "device", "settings", "target", "documents", "plan", "program", "budget", "cache",
-        "progress", "interrupt", "waiting", "frozen", "errors", "values", "version", "portable",
+        "bundle", "device", "settings", "options", "target", "documents", "plan", "program",
+        "budget", "cache", "progress", "interrupt", "waiting", "frozen", "errors", "values",
+        "version", "portable",
     ],
     "pipeline": [
         "bundle_build", "finished_file", "package", "result", "shrink", "plans", "precision",
@@ -32,8 +33,8 @@ ROOMS = {
 }  # fmt: skip
 NO_TORCH = [
     "cli", "commands", "report", "host", "measure", "store", "cost", "runner", "fidelity", "bundle",
-    "device", "settings", "target", "plan", "program", "documents", "budget", "cache", "progress",
-    "interrupt", "waiting", "frozen", "errors", "values", "version",
+    "device", "settings", "options", "target", "plan", "program", "documents", "budget", "cache",
+    "progress", "interrupt", "waiting", "frozen", "errors", "values", "version",
 ]  # fmt: skip
 # Commands that build or judge need torch, and import it when they are called.
 LATE_TORCH = {"commands/build.py", "commands/evaluate.py"}

@@ -1,0 +1,272 @@
+"""The options of a build: each is declared here, once.
+
+A field of BuildOptions that has an ``Option`` beside its type is a keyword of ``edgekit.build``, a
+flag of ``edgekit build`` (cli/build_flags.py), a key of edgekit.toml and an environment variable
+(settings.py). pydantic is imported when a value is read, so that ``edgekit --help`` needs none.
+"""
+
+# Annotations are evaluated here: flags are made from them. What would import pydantic is quoted.
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from edgekit.errors import EdgekitError, SettingError, UsageError
+from edgekit.progress import Progress
+from edgekit.values import (
+    Effort,
+    NotNegative,
+    Positive,
+    PrecisionChoice,
+    RuntimeChoice,
+    Seed,
+    Share,
+    Words,
+)
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from edgekit.budget import Limits
+    from edgekit.plan import Plan
+    from edgekit.target import Target
+
+# The suffix of a program that is lowered already: it is packaged as it is.
+FINISHED = ".pte"
+BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What help says of an option. ``key``: its name in files, where the field has another."""
+
+    help: str
+    metavar: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that ``edgekit.build`` takes, validated.
+
+    ``target`` and ``plan`` may be objects that load_target and read_plan gave. ``limits`` are
+    budgets with who asked for each; they are weaker than the four budget options, and stronger
+    than the target's own.
+
+    Raises SettingError: a value that is not allowed, or options that exclude each other.
+    """
+
+    recipe: Annotated[
+        str | Path, Option("A recipe, .pt2 or .pte; else ./recipe.py.", metavar="[RECIPE]")
+    ] = "recipe.py"
+    _: KW_ONLY
+    target: Annotated["str | Target", Option("A target's name or TOML file.")]
+    runtime: Annotated[RuntimeChoice, Option("The on-device runtime.")] = "auto"
+    precision: Annotated[
+        PrecisionChoice,
+        Option("auto: the first of int8, repaired, mixed, fp32 within --max-drop."),
+    ] = "auto"
+    latency_ms: Annotated[
+        Positive | None, Option("Budget: median milliseconds of one inference.")
+    ] = None
+    memory_mb: Annotated[Positive | None, Option("Budget: peak resident memory of the runner.")] = (
+        None
+    )
+    size_mb: Annotated[Positive | None, Option("Budget: model, runner, libraries, manifest.")] = (
+        None
+    )
+    max_drop: Annotated[
+        NotNegative | None, Option("Budget: points of accuracy that may be lost.")
+    ] = None
+    effort: Annotated[
+        Effort,
+        Option("quick: no repairs, no blame, memory measured once; thorough: nine times."),
+    ] = "normal"
+    prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
+    sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
+    distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
+    qat: Annotated[bool, Option("Train int8 by training(); kept where better.")] = False
+    time_limit_s: Annotated[
+        Positive | None, Option("Seconds that all training may take.", key="time_limit")
+    ] = None
+    plan: Annotated[
+        "str | Path | Plan | None",
+        Option("Do what this plan says, in the place of --precision.", metavar="FILE"),
+    ] = None
+    calibration: Annotated[
+        str | Path | None,
+        Option("Typical inputs, in the place of calibration().", metavar="FILE.npz"),
+    ] = None
+    seed: Annotated[Seed, Option("Random numbers start here.")] = 0
+    device: Annotated[str | None, Option("Measure on this device: local, user@host, an alias.")] = (
+        None
+    )
+    name: Annotated[str | None, Option("What a deployment is called.")] = None
+    output: Annotated[
+        str | Path | None, Option("The bundle's folder; else ./build/NAME-TARGET.")
+    ] = None
+    limits: "Limits | None" = None
+    accept_new_host_key: bool = False
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        values = {name: getattr(self, name) for name in OPTIONS}
+        for name, value in validated(values, LIBRARY).items():
+            object.__setattr__(self, name, value)
+        if self.is_finished and not chosen(values).isdisjoint(_FOR_A_MODEL):
+            raise SettingError(
+                f"{self.recipe} is finished and is packaged as it is: --precision, --plan, "
+                "--prune, --sparsity, --distill, --qat and --calibration are for a recipe or an "
+                "exported program (.pt2)"
+            )
+
+    @property
+    def is_finished(self) -> bool:
+        """The recipe is a program that was lowered elsewhere."""
+        return Path(self.recipe).suffix == FINISHED
+
+    @property
+    def changes_the_model(self) -> bool:
+        """Before anything is quantized; the recipe may be unable to do what the options ask."""
+        return self.distill or self.prune is not None or self.sparsity is not None
+
+
+def _option(annotation: Any) -> Option | None:
+    return next((part for part in get_args(annotation) if isinstance(part, Option)), None)
+
+
+OPTIONS = {field.name: option for field in fields(BuildOptions) if (option := _option(field.type))}
+_DEFAULTS = {field.name: field.default for field in fields(BuildOptions)}
+_CHANGES = ("prune", "sparsity", "distill", "qat")
+_FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
+
+
+def key_of(name: str) -> str:
+    """What a field of BuildOptions is called in files; flags and variables are made from it."""
+    return OPTIONS[name].key or name
+
+
+@dataclass(frozen=True)
+class Side:
+    """A place where options are given: how it spells them, and the error it raises."""
+
+    spell: Callable[[str], str]
+    error: type[EdgekitError] = SettingError
+    prefix: str = ""
+
+    def fields_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """``given``, with the names of fields in the place of the side's own.
+
+        Raises ``error``: an option that does not exist; the nearest one is suggested.
+        """
+        known = {self.spell(name): name for name in OPTIONS}
+        wrong = [unknown(name, known) for name in given if name not in known]
+        self.refuse(wrong, "edgekit build --help lists all options")
+        return {known[name]: value for name, value in given.items()}
+
+    def refuse(self, wrong: Iterable[str], hint: str | None = None) -> None:
+        """Raise ``error`` where something is wrong."""
+        if lines := "\n".join(f"{self.prefix}{line}" for line in wrong):
+            raise self.error(lines, hint)
+
+
+FLAGS = Side(lambda name: "--" + key_of(name).replace("_", "-"), UsageError)
+ENVIRONMENT = Side(lambda name: f"EDGEKIT_{key_of(name).upper()}")
+LIBRARY = Side(lambda name: name)
+
+
+def refuse_unknown_keywords(given: Iterable[str]) -> None:
+    """Raises SettingError: a keyword that ``edgekit.build`` does not have."""
+    known = [field.name for field in fields(BuildOptions)]
+    LIBRARY.refuse(unknown(name, known) for name in given if name not in known)
+
+
+def file_side(path: Path) -> Side:
+    return Side(key_of, prefix=f"{path}: ")
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """The error's words for an option that does not exist."""
+    near = get_close_matches(name, known, n=1)
+    return f"there is no option {name}" + (f": did you mean {near[0]}?" if near else "")
+
+
+def validated(values: Mapping[str, Any], side: Side) -> dict[str, Any]:
+    """Values by the names of their fields, read from text where they are text.
+
+    Raises the side's error: values that are not allowed, or options that exclude each other.
+    """
+    good, wrong = {}, []
+    for name, value in values.items():
+        try:
+            good[name] = _readers()[name].validate_python(value)
+        except ValueError:  # pydantic's ValidationError is one
+            found = str(value) or repr(value)
+            wrong.append(f"{side.spell(name)} must be {_allowed(name)}, not {found}")
+    side.refuse(wrong)
+    spelled = {name: side.spell(name) for name in OPTIONS}
+    side.refuse(text.format(**spelled) for _, text in clashes(good))
+    return good
+
+
+def clashes(values: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
+    """Options that exclude each other, and why, with the options' names in braces."""
+    given = chosen(values)
+    if {"plan", "precision"} <= given:
+        yield {"plan", "precision"}, "{plan} says the precision: leave {precision} out"
+    if "plan" in given and (changes := given.intersection(_CHANGES)):
+        yield (
+            {"plan", *changes},
+            "{plan} says what is pruned and trained: leave {prune}, {sparsity}, {distill} and "
+            "{qat} out",
+        )
+    if "qat" in given and values.get("precision") == "fp32":
+        yield {"qat", "precision"}, "{qat} trains int8: leave {precision} fp32 out"
+
+
+def chosen(values: Mapping[str, Any]) -> set[str]:
+    """The names of those that are not the default."""
+    return {name for name, value in values.items() if value != _DEFAULTS[name]}
+
+
+@cache
+def _annotations() -> dict[str, Any]:
+    from pydantic import InstanceOf
+
+    from edgekit.budget import Limits
+    from edgekit.plan import Plan
+    from edgekit.target import Target
+
+    quoted = {"Limits": Limits, "Plan": InstanceOf[Plan], "Target": InstanceOf[Target]}
+    return get_type_hints(BuildOptions, localns=quoted, include_extras=True)
+
+
+@cache
+def _readers() -> "dict[str, TypeAdapter[Any]]":
+    from pydantic import TypeAdapter
+
+    return {name: TypeAdapter(_annotations()[name]) for name in OPTIONS}
+
+
+def _allowed(name: str) -> str:
+    """The values that an option may have, in words."""
+    parts = list(parts_of(_annotations()[name]))
+    if words := next((part for part in parts if isinstance(part, Words)), None):
+        return words
+    if names := choices_in(parts):
+        return f"{', '.join(names[:-1])} or {names[-1]}"
+    return "true or false" if bool in parts else "text"
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is put together from."""
+    yield annotation
+    if get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from parts_of(part)
+
+
+def choices_in(parts: Iterable[Any]) -> tuple[str, ...]:
+    return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
