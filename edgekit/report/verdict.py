@@ -134,4 +134,6 @@ def _how(line: BudgetLine) -> str:
         return line.note or ""
     if line.interval is None or line.interval[0] == line.interval[1]:
         return str(line.source)
-    return f"{line.source}, {INTERVAL} {number(line.interval[0])}-{number(line.interval[1])}"
+    # of memory it is the least and the most of some runs, or what is predicted
+    kind = INTERVAL if line.name == "latency_ms" and line.source == "measured" else "range"
+    return f"{line.source}, {kind} {number(line.interval[0])}-{number(line.interval[1])}"

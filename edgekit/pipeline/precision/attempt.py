@@ -49,7 +49,8 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
     any precision was chosen.
     """
     plan = candidate.plan
-    how = ", ".join((*plan.repairs, *(f"{layer} float" for layer in plan.float_layers)))
+    floats = [f"float: {', '.join(plan.float_layers)}"] if plan.float_layers else []
+    how = ", ".join([*plan.repairs, *floats])
     allowed = f"limit {limit:.3g}" if candidate.drop is not None else ""
     if allowed and lost:
         allowed += f": compression cost {lost:.3g}"

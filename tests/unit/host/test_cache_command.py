@@ -50,7 +50,7 @@ def test_clear_frees_what_builds_make_again(cache) -> None:
 
 def test_a_cache_that_does_not_exist_is_empty(cache) -> None:
     shown = run_edgekit("cache", "show")
-    assert (shown.returncode, shown.stdout) == (0, f"nothing is in the cache, {cache}\n")
+    assert (shown.returncode, shown.stdout) == (0, f"the cache {cache} is empty\n")
     cleared = run_edgekit("cache", "clear")
     assert cleared.returncode == 0
     assert "freed 0.0 MB" in cleared.stdout
