@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.waiting import wait_passively
+from edgekit.process.waiting import wait_passively
 
 wait_passively()  # before any test imports torch
 # Workers of pytest-xdist, and shells in the background, start with Ctrl-C ignored.

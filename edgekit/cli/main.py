@@ -16,9 +16,9 @@ import typer
 
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
-from edgekit.interrupt import is_fragile, takes_stop
 from edgekit.options import unknown
-from edgekit.waiting import wait_passively
+from edgekit.process.interrupt import is_fragile, takes_stop
+from edgekit.process.waiting import wait_passively
 
 # What a shell gives for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130

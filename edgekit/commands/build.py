@@ -18,14 +18,14 @@ from edgekit.device.connect import reaching
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import TargetError
-from edgekit.interrupt import fragile
 from edgekit.options import BUDGETS, BuildOptions, refuse_unknown_keywords
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
+from edgekit.process.interrupt import fragile
+from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.registry import choose_runtime
 from edgekit.target import Target, load_target
-from edgekit.waiting import wait_passively
 
 Keywords = ParamSpec("Keywords")
 Options = TypeVar("Options")

@@ -12,11 +12,11 @@ from edgekit.device.connect import reaching
 from edgekit.documents.device import EvalDocument
 from edgekit.errors import RecipeError
 from edgekit.host.packages import require_torch
-from edgekit.interrupt import fragile
+from edgekit.process.interrupt import fragile
+from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Serving
 from edgekit.store.store import installed_on
-from edgekit.waiting import wait_passively
 
 if TYPE_CHECKING:
     from edgekit.pipeline.model.subject import Subject

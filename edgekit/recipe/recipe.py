@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.cache import file_digest
 from edgekit.errors import RecipeError
-from edgekit.interrupt import fragile
+from edgekit.process.interrupt import fragile
 from edgekit.recipe.arguments import Arguments, Nested, read_arguments
 from edgekit.recipe.blame import blaming
 from edgekit.recipe.tensors import (

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgekit.interrupt import fragile
+from edgekit.process.interrupt import fragile
 
 NOISY_MODULES = (
     r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools)(\.|$)"

@@ -55,7 +55,7 @@ SPIN = "while True: pass"
 INFER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from edgekit.waiting import wait_passively
+from edgekit.process.waiting import wait_passively
 if sys.argv[2] == "passive": wait_passively()
 import torch
 from mobilenet_v2 import MobileNetV2

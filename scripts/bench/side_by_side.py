@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.measure.latency import ratio_interval as with_interval
-from edgekit.waiting import wait_passively
+from edgekit.process.waiting import wait_passively
 
 wait_passively()  # of the processes that are timed too, as edgekit itself does
 

@@ -18,7 +18,7 @@ ROOMS = {
         "cli", "commands", "report", "pipeline", "host", "measure", "search", "exported",
         "runtimes", "compress", "store", "cost", "data", "metrics", "recipe", "runner", "fidelity",
         "bundle", "device", "settings", "options", "target", "documents", "plan", "program",
-        "budget", "cache", "progress", "interrupt", "waiting", "frozen", "errors", "values",
+        "budget", "cache", "progress", "process", "frozen", "errors", "values",
         "version", "portable",
     ],
     "pipeline": [
@@ -34,7 +34,7 @@ ROOMS = {
 NO_TORCH = [
     "cli", "commands", "report", "host", "measure", "store", "cost", "runner", "fidelity", "bundle",
     "device", "settings", "options", "target", "plan", "program", "documents", "budget", "cache",
-    "progress", "interrupt", "waiting", "frozen", "errors", "values", "version",
+    "progress", "process", "frozen", "errors", "values", "version",
 ]  # fmt: skip
 # Commands that build or judge need torch, and import it when they are called.
 LATE_TORCH = {"commands/build.py", "commands/evaluate.py"}

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from edgekit.errors import TrainingError
-from edgekit.interrupt import stoppable
 from edgekit.plan import Training
+from edgekit.process.interrupt import stoppable
 from edgekit.progress import Progress, Stage
 
 # One batch: the model's inputs, and whatever the loss compares its outputs with.

@@ -15,8 +15,8 @@ from edgekit.compress.quantization.straight_through import straight_through
 from edgekit.compress.training.held_out import hold_out
 from edgekit.compress.training.loop import Batch, Job, State, train
 from edgekit.errors import TrainingError
-from edgekit.interrupt import takes_stop
 from edgekit.plan import Training
+from edgekit.process.interrupt import takes_stop
 from edgekit.progress import Silent
 
 TRUTH = torch.tensor([[1.0, -2.0, 0.5]])

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from edgekit.waiting import CHOICES
+from edgekit.process.waiting import CHOICES
 
 PLACES = (ROOT, ROOT / "tests", ROOT / "scripts" / "bench")
 
@@ -26,7 +26,7 @@ def environment_after(code: str, **chosen: str) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-SET = "from edgekit.waiting import wait_passively; wait_passively()"
+SET = "from edgekit.process.waiting import wait_passively; wait_passively()"
 
 
 def test_it_is_set_for_this_process_and_its_children() -> None:

@@ -1,0 +1,1 @@
+"""This process: signals, and how torch's threads wait."""
