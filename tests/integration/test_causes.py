@@ -148,4 +148,4 @@ def test_a_linear_module_may_compute_something_else(write_recipe, tmp_path, name
     """The lowering takes every product inside an nn.Linear for the whole module."""
     document = built(write_recipe, tmp_path, *LINES[name])
     assert document.parity.passed
-    assert document.program["outside"] == []
+    assert document.program.outside == ()

@@ -111,16 +111,16 @@ def test_several_inputs_and_outputs(write_recipe, tmp_path) -> None:
     specs = edgekit.check(output).program
     generator = np.random.default_rng(1)
     paths = []
-    for spec in specs["inputs"]:
-        paths.append(tmp_path / f"{spec['name']}.npy")
-        array = generator.random(spec["shape"]) * 3
-        np.save(paths[-1], array.astype(spec["dtype"]))
-    results = [tmp_path / f"out{index}.npy" for index in range(len(specs["outputs"]))]
+    for spec in specs.inputs:
+        paths.append(tmp_path / f"{spec.name}.npy")
+        array = generator.random(spec.shape) * 3
+        np.save(paths[-1], array.astype(spec.dtype))
+    results = [tmp_path / f"out{index}.npy" for index in range(len(specs.outputs))]
     done = edgekit.run(output, "local", inputs=paths, outputs=results)
-    assert [row.name for row in done.outputs] == [spec["name"] for spec in specs["outputs"]]
-    for path, spec in zip(results, specs["outputs"], strict=True):
+    assert [row.name for row in done.outputs] == [spec.name for spec in specs.outputs]
+    for path, spec in zip(results, specs.outputs, strict=True):
         array = np.load(path)
-        assert (list(array.shape), str(array.dtype)) == (list(spec["shape"]), spec["dtype"])
+        assert (list(array.shape), str(array.dtype)) == (list(spec.shape), spec.dtype)
 
 
 def test_eval_is_the_host_s_accuracy(digits_bundle) -> None:

@@ -82,7 +82,7 @@ def test_without_a_metric_steps_are_held_against_the_original(digits, tmp_path: 
     pruned, trained = document.compression
     assert pruned.accuracy is None
     assert 20 < pruned.agreement < trained.agreement <= 100
-    assert "the original's class for" in render_explanation(document)
+    assert "top-1 agreement with the original" in render_explanation(document)
 
 
 def test_a_label_that_is_wrong_late_is_told_before_anything_runs(digits, tmp_path: Path) -> None:

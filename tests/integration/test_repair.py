@@ -273,14 +273,14 @@ def test_int8_is_compared_with_fp32_on_the_device_that_is_named(tmp_path) -> Non
     document = edgekit.build(DIGITS, target="x86", device="local", output=tmp_path / "out")
     assert "fp32 on the device" in document.ladder[-1].payoff
     alone = edgekit.build(DIGITS, target="x86", output=tmp_path / "alone")
-    assert "none was named" in alone.ladder[-1].payoff
+    assert "no device named" in alone.ladder[-1].payoff
 
 
 def test_an_int8_that_is_slower_there_is_not_taken(tmp_path, monkeypatch) -> None:
-    from edgekit.pipeline.precision import payoff
+    from edgekit.measure import duel
 
-    race = payoff.Race((1.3, 1.2, 1.4), 5.0)
-    monkeypatch.setattr(payoff.Arena, "_race", lambda *_: race)
+    race = duel.Race((1.3, 1.2, 1.4), 5.0)
+    monkeypatch.setattr(duel.Arena, "_race", lambda *_: race)
     document = edgekit.build(DIGITS, target="x86", device="local", output=tmp_path / "out")
     assert [(rung.precision, rung.taken) for rung in document.ladder] == [
         ("int8", False),

@@ -55,7 +55,9 @@ def look_up(client: str, address: Address, home: Path) -> Settings:
     defaults = _defaults(client)
     if home == _account_home():
         return Settings(values, defaults)
-    return Settings(_without_account(values), _without_account(defaults), _include_notes(home))
+    return Settings(
+        _without_account(values, home), _without_account(defaults, home), _include_notes(home)
+    )
 
 
 def _account_home() -> Path | None:
@@ -124,11 +126,19 @@ def _message(stderr: str) -> str:
     return "; ".join(said) or "it gives no reason"
 
 
-def _without_account(values: Values) -> Values:
-    """Put ``~`` back where ssh put the account's home: the user's home is $HOME."""
-    account = re.escape(f"{_account_home()}/")
+def _without_account(values: Values, home: Path) -> Values:
+    """Put ``~`` back where ssh put the account's home: the user's home is $HOME. A file that is
+    there in the account's home alone was given by its full path, and stays.
+    """
+    account = f"{_account_home()}/"
+
+    def put_back(found: re.Match[str]) -> str:
+        own, other = (Path(place) / found[2] for place in (home, account))
+        given = other.exists() and not own.exists()
+        return found[0] if given else f"{found[1]}~/{found[2]}"
+
     back = {
-        key: [re.sub(rf"(^| ){account}", r"\1~/", value) for value in values[key]]
+        key: [re.sub(rf"(^| ){re.escape(account)}([^ ]*)", put_back, v) for v in values[key]]
         for key in EXPANDED
         if key in values
     }
