@@ -39,7 +39,7 @@ LAST = "no other precision of auto passed"
 @dataclass(frozen=True)
 class Request:
     """What was asked for. ``training``: train int8 too, for ``limit_s`` seconds at most.
-    ``lost``: the points that was lost before any precision was chosen.
+    ``lost``: the points that were lost before any precision was chosen.
     """
 
     choice: PrecisionChoice

@@ -31,7 +31,7 @@ from edgekit.recipe.tensors import Inputs
 
 # Of a compressed file; less is no reason to train with zeros.
 WORTH_PACKING = 0.98
-# How many calibration inputs a step is held against the original by (sample.some_inputs).
+# How many calibration inputs a step is held against the original by (subject.some_inputs).
 COMPARED, BATCH = (64, 256, 100e9), 32
 JUDGED = {"prune": "without channels", "sparsify": "with zeros", "recover": "that was trained"}
 

@@ -109,7 +109,9 @@ def missing_kernels(names: set[str]) -> set[str]:
     """Those that no library registers (``aten::sort.values``): each does so by the name as text."""
     folder = installed_folder() / "lib"
     missing = set(names)
-    for library in LIBRARIES if names else ():
+    for library in LIBRARIES:
+        if not missing:
+            break  # the libraries are megabytes: none is read for nothing
         data = (folder / library).read_bytes()
         missing = {name for name in missing if name.encode() + b"\0" not in data}
     return missing
