@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from edgekit.plan import Plan
     from edgekit.target import Target
 
-# The suffix of a program that is lowered already: it is packaged as it is.
-FINISHED = ".pte"
 BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
 
 
@@ -63,7 +61,9 @@ class BuildOptions:
     ] = "recipe.py"
     _: KW_ONLY
     target: Annotated["str | Target", Option("A target's name or TOML file.")]
-    runtime: Annotated[RuntimeChoice, Option("The on-device runtime.")] = "auto"
+    runtime: Annotated[
+        RuntimeChoice, Option("The on-device runtime; auto: the target's first that is installed.")
+    ] = "auto"
     precision: Annotated[
         PrecisionChoice,
         Option("auto: the first of int8, repaired, mixed, fp32 within --max-drop."),
@@ -124,8 +124,10 @@ class BuildOptions:
 
     @property
     def is_finished(self) -> bool:
-        """The recipe is a program that was lowered elsewhere."""
-        return Path(self.recipe).suffix == FINISHED
+        """The recipe is a program that was lowered elsewhere: it is packaged as it is."""
+        from edgekit.runtimes.registry import runtime_of_file
+
+        return runtime_of_file(Path(self.recipe)) is not None
 
     @property
     def changes_the_model(self) -> bool:

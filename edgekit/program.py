@@ -91,10 +91,10 @@ class Call(NamedTuple):
     operators: tuple[tuple[int, int | None], ...]
 
 
-# Kinds that only change a tensor's type or layout: they are no operators of the model.
-HOUSEKEEPING = {"Convert", "Transpose", "Reshape", "Copy"}
-# Kernels of the runtime itself that compute nothing.
-BOOKKEEPING = "executorch_prim::"
+def _is_housekeeping_in_0_1(name: str) -> bool:
+    """Manifests of edgekit 0.1.0 do not list it; they are all of ExecuTorch."""
+    layouts = ("Convert", "Transpose", "Reshape", "Copy")
+    return name in layouts or name.startswith("executorch_prim::")
 
 
 class LayerCount(Extensible):
@@ -126,7 +126,10 @@ class ProgramSummary(Extensible):
 
 
 class Program(Frozen):
-    """``planned_bytes``: the arena for inputs, outputs and everything between delegates."""
+    """``planned_bytes``: the arena for inputs, outputs and everything between delegates.
+    ``housekeeping``: the names of kinds that only change a tensor's type or layout, or serve the
+    runtime; they are not counted as operators of the model.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -136,6 +139,12 @@ class Program(Frozen):
     calls: tuple[Call, ...]
     libraries: tuple[str, ...]
     planned_bytes: int
+    housekeeping: tuple[str, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_0_1_lacks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = serialize(self)
+        return {k: v for k, v in data.items() if k != "housekeeping" or v is not None}
 
     @model_validator(mode="after")
     def _calls_refer_to_what_is_there(self) -> Self:
@@ -190,13 +199,18 @@ class Program(Frozen):
             ),
         )
 
+    def _is_housekeeping(self, name: str) -> bool:
+        if self.housekeeping is None:
+            return _is_housekeeping_in_0_1(name)
+        return name in self.housekeeping
+
     def _delegated(self) -> list[Operator]:
         return [
             operator
             for call in self.calls
             if call.delegated
             for operator in self.operators_of(call)
-            if operator.kind.name not in HOUSEKEEPING
+            if not self._is_housekeeping(operator.kind.name)
         ]
 
     def _outside(self) -> list[Operator]:
@@ -205,7 +219,7 @@ class Program(Frozen):
             for call in self.calls
             if not call.delegated
             for operator in self.operators_of(call)
-            if not operator.kind.name.startswith(BOOKKEEPING)
+            if not self._is_housekeeping(operator.kind.name)
         ]
 
 

@@ -24,8 +24,8 @@ from edgekit.measure.session import (
     measure_bundle,
     why_no_latency,
 )
-from edgekit.options import FINISHED
 from edgekit.progress import Progress, Silent
+from edgekit.runtimes.registry import runtime_of_file, suffixes
 from edgekit.target import Architecture, Target
 
 
@@ -49,9 +49,9 @@ def bench(
     """
     progress = progress or Silent()
     source = Path(bundle).resolve()
-    if source.is_file() and source.suffix != FINISHED:
+    if source.is_file() and runtime_of_file(source) is None:
         raise UsageError(
-            f"{source} is neither a bundle nor a finished {FINISHED}",
+            f"{source} is neither a bundle nor a finished program ({', '.join(suffixes())})",
             "edgekit build makes a bundle",
         )
     # a bundle that is damaged is refused before a device is reached
@@ -87,7 +87,7 @@ def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[
             "cores": found.cores or 1,
             "threads": 1,
             "glibc": "2.27",
-            "runtimes": ("executorch",),
+            "runtimes": (runtime_of_file(source),),
         }
     )
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:

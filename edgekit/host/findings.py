@@ -17,22 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from edgekit.cache import cache_folder, usage
 from edgekit.device.local import LocalTransport
 from edgekit.device.qemu import find_emulator, find_sysroot
 from edgekit.documents.host import Finding
 from edgekit.errors import EdgekitError, RuntimeFailure, SettingError, TargetError
-from edgekit.host.packages import (
-    examine,
-    has_pip,
-    installed_version,
-    pins,
-)
+from edgekit.host.packages import STATEMENTS, examine, has_pip, installed_version, pins
 from edgekit.measure import emulated as emulation
 from edgekit.progress import Progress
-from edgekit.runtimes.executorch.native import GLIBC, runner_folder
-from edgekit.runtimes.executorch.wheel import fetched_folder
+from edgekit.runtimes.base import HostSupport
+from edgekit.runtimes.registry import RUNTIMES
 from edgekit.settings import read_layers, user_file
 from edgekit.target import (
     Architecture,
@@ -47,18 +43,11 @@ BUILD = "building"
 HERE = "running here"
 SSH = "deploying"
 IMAGES = "recipes with images"
+PRUNING = "pruning"
 BASE = {"numpy": (BUILD, HERE), "paramiko": (SSH,)}
-EXTRA = {
-    "torch": (BUILD,),
-    "executorch": (BUILD,),
-    "torchao": (BUILD,),
-    "ziglang": (BUILD,),
-    "pillow": (IMAGES,),
-}
+BESIDE_A_RUNTIME = {"safetensors": (BUILD,), "torch-pruning": (PRUNING,), "pillow": (IMAGES,)}
 # The target that a build is held to be possible for, or not.
 REFERENCE = "x86"
-# Those that the pinned executorch has wheels for, from edgekit's own least on.
-PYTHONS = SpecifierSet(">=3.11,<3.15")
 
 
 @dataclass(frozen=True)
@@ -74,27 +63,31 @@ class HostFindings:
 
 def look_at_host(progress: Progress) -> HostFindings:
     """Look at everything. Raises EdgekitError only where edgekit itself is not installed."""
-    known = pins()
-    host = _host_architecture()
+    hosts = [entry.host for entry in RUNTIMES.values()]
+    known = pins([host.extra for host in hosts])
+    own = _host_architecture()
     targets, of_targets = _read_targets()
     architectures = sorted({target.architecture for target in targets})
-    with progress.stage("trying numpy, paramiko, torch, executorch and what they need"):
-        packages = [*examine(BASE, known), *examine(EXTRA, known)]
+    building_packages = dict.fromkeys((name for host in hosts for name in host.packages), (BUILD,))
+    with progress.stage("trying numpy, paramiko, torch, the runtimes and what they need"):
+        statements = STATEMENTS | {k: v for host in hosts for k, v in host.packages.items()}
+        groups = (BASE, building_packages | BESIDE_A_RUNTIME)
+        packages = [row for group in groups for row in examine(group, known, statements)]
     findings = (
-        _host(host),
-        _python(),
+        _host(own),
+        _python(hosts),
         _pip(),
         *packages,
-        *(_other_wheel(other) for other in architectures if other != host),
-        *([_own_libraries(host)] if host else []),
-        *(row for other in architectures if other != host for row in _emulated(other, targets)),
+        *(_other_wheel(host, other) for host in hosts for other in architectures if other != own),
+        *([_own_libraries(own)] if own else []),
+        *(row for other in architectures if other != own for row in _emulated(other, targets)),
         _ssh_client(),
         _temporary_folder(),
         _cache(architectures),
         _settings(),
         *of_targets,
     )
-    return HostFindings(findings, host, tuple(architectures))
+    return HostFindings(findings, own, tuple(architectures))
 
 
 def building(architecture: Architecture) -> str:
@@ -120,14 +113,16 @@ def _host(architecture: Architecture | None) -> Finding:
     return Finding(name="host", status=status, detail=detail, needed_for=(BUILD, HERE))
 
 
-def _python() -> Finding:
-    detail = f"{platform.python_version()}, {sys.executable}"
-    if PYTHONS.contains(platform.python_version(), prereleases=True):
+def _python(hosts: Iterable[HostSupport]) -> Finding:
+    """Ranges are those that the runtimes have wheels for: one of them is enough."""
+    version, ranges = platform.python_version(), [host.pythons for host in hosts]
+    detail = f"{version}, {sys.executable}"
+    if any(SpecifierSet(one).contains(version, prereleases=True) for one in ranges):
         return Finding(name="Python", status="ok", detail=detail, needed_for=(BUILD,))
     return Finding(
         name="Python",
         status="wrong_version",
-        detail=f"{detail}; needs {PYTHONS}",
+        detail=f"{detail}; needs {' or '.join(dict.fromkeys(ranges))}",
         needed_for=(BUILD,),
     )
 
@@ -143,17 +138,14 @@ def _pip() -> Finding:
     )
 
 
-def _other_wheel(architecture: Architecture) -> Finding:
-    """The other architecture's executorch: headers and libraries for its runner."""
-    folder = fetched_folder(architecture)
-    fetch = [sys.executable, "-m", "edgekit.runtimes.executorch.wheel", architecture]
-    is_there = os.access(folder, os.R_OK | os.X_OK)
+def _other_wheel(host: HostSupport, architecture: Architecture) -> Finding:
+    wheel = host.other_wheel(architecture)
     return Finding(
-        name=f"executorch ({architecture})",
-        status="ok" if is_there else "missing",
-        detail="fetched" if is_there else "18 MB; the first build for it fetches it",
+        name=wheel.name,
+        status="ok" if wheel.is_there else "missing",
+        detail=wheel.detail,
         needed_for=(building(architecture),),
-        command=None if is_there else shlex.join(fetch),
+        command=None if wheel.is_there else wheel.command,
     )
 
 
@@ -178,11 +170,12 @@ def _libraries(
             name=name, status="missing", detail=detail, needed_for=needed_for, command=command
         )
     detail = f"glibc {_dotted(found.glibc)} in {found.root}"
-    if found.glibc < tuple(int(part) for part in GLIBC.split(".")):
+    oldest = min(Version(entry.host.glibc) for entry in RUNTIMES.values())
+    if found.glibc < oldest.release:
         return Finding(
             name=name,
             status="wrong_version",
-            detail=f"{detail}; needs {GLIBC}: a newer system",
+            detail=f"{detail}; needs {oldest}: a newer system",
             needed_for=needed_for,
         )
     return Finding(name=name, status="ok", detail=detail, needed_for=needed_for)
@@ -252,8 +245,10 @@ def _cache(architectures: Iterable[Architecture]) -> Finding:
             return _unusable_cache(f"{folder} cannot be written")
         megabytes = sum(size for _, _, size in usage()) / 1e6
         detail = f"{folder}, {megabytes:.1f} MB"
-        if installed_version("ziglang"):
-            ready = [one for one in architectures if runner_folder(one).is_dir()]
+        hosts = [entry.host for entry in RUNTIMES.values()]
+        runners = [(one, host.runner_folder(one)) for one in architectures for host in hosts]
+        if any(path is not None for _, path in runners):
+            ready = dict.fromkeys(one for one, path in runners if path and path.is_dir())
             detail += f"; compiled runners: {', '.join(ready) or 'none yet'}"
     except OSError as error:
         return _unusable_cache(f"{error.filename or folder} cannot be read ({error.strerror})")

@@ -18,23 +18,16 @@ from edgekit.documents.host import Finding
 from edgekit.documents.verdict import Status
 from edgekit.errors import EdgekitError, MissingExtraError
 
-EXTRA = "executorch"
+# Without a runtime's extra a host has no torch (require_torch).
+TORCH_EXTRA = "executorch"
 IMPORT_LIMIT_S = 180.0
-# What edgekit itself uses of a package. torch hides a numpy that does not fit it until an array
-# is asked for.
+# What tries a package, as edgekit uses it; those of a runtime are in its HostSupport.
 STATEMENTS = {
     "numpy": "import numpy",
     "paramiko": "import paramiko",
-    "torch": "import torch; torch.zeros(1).numpy()",
-    "torchao": "from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e",
-    "executorch": (
-        "from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner"
-    ),
+    "safetensors": "import safetensors",
+    "torch-pruning": "import torch_pruning",
     "pillow": "import PIL.Image",
-    "ziglang": (
-        "import subprocess, sys; "
-        "subprocess.run([sys.executable, '-m', 'ziglang', 'version'], check=True)"
-    ),
 }
 # Runs in another process, for an import may end it. One line of JSON before and after each
 # statement, apart from what the packages print.
@@ -61,8 +54,8 @@ class Trouble(NamedTuple):
     is_its_own: bool = True
 
 
-def pins() -> dict[str, Requirement]:
-    """What edgekit and its extra for building require, by the package's name in small letters.
+def pins(extras: Iterable[str]) -> dict[str, Requirement]:
+    """What edgekit and these extras require, by the package's name in small letters.
 
     Raises EdgekitError where edgekit was not installed, but is run from a folder.
     """
@@ -77,18 +70,21 @@ def pins() -> dict[str, Requirement]:
     return {
         requirement.name.lower(): requirement
         for requirement in wanted
-        if requirement.marker is None or requirement.marker.evaluate({"extra": EXTRA})
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
     }
 
 
 def examine(
-    purposes: Mapping[str, tuple[str, ...]], known: Mapping[str, Requirement]
+    purposes: Mapping[str, tuple[str, ...]],
+    known: Mapping[str, Requirement],
+    statements: Mapping[str, str],
 ) -> list[Finding]:
-    """A finding for each package that is required. Those that are missing share one command, for
-    pip must choose the versions of all of them together.
+    """A finding for each package that is required; ``statements`` try them. Those that are missing
+    share one command, because pip must choose the versions of all of them together.
     """
     names = [name for name in purposes if name in known]
-    errors = import_errors([name for name in names if installed_version(name)])
+    errors = import_errors({name: statements[name] for name in names if installed_version(name)})
     found = {name: _judge(known[name], errors.get(name)) for name in names}
     mendable = {
         name: status
@@ -124,7 +120,7 @@ def installed_version(name: str) -> str | None:
 def require_torch(what: str) -> None:
     """Raises MissingExtraError where ``what`` cannot be done for want of torch."""
     if installed_version("torch") is None:
-        raise MissingExtraError(what, EXTRA)
+        raise MissingExtraError(what, TORCH_EXTRA)
 
 
 def pip_install(arguments: Iterable[str]) -> str:
@@ -136,16 +132,16 @@ def has_pip() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
-def import_errors(names: Iterable[str]) -> dict[str, Trouble]:
-    """What went wrong when each package was used a little; nothing for those that work.
+def import_errors(statements: Mapping[str, str]) -> dict[str, Trouble]:
+    """What went wrong when each package was tried by its statement; nothing for those that work.
 
     One process tries all of them, for most import torch. Where a package ends it, another tries
     the rest. Where one does not come back in time the rest stay untried, and are said to be.
     """
-    waiting = list(names)
+    waiting = list(statements)
     found: dict[str, Trouble] = {}
     while waiting:
-        said, code = _probe(waiting)
+        said, code = _probe({name: statements[name] for name in waiting})
         found |= {name: Trouble(_first_line(text)) for name, text in said.items() if text}
         waiting = [name for name in waiting if said.get(name) is None]
         if waiting:
@@ -157,13 +153,12 @@ def import_errors(names: Iterable[str]) -> dict[str, Trouble]:
     return found
 
 
-def _probe(names: Iterable[str]) -> tuple[dict[str, str | None], int | None]:
+def _probe(statements: Mapping[str, str]) -> tuple[dict[str, str | None], int | None]:
     """What each said, '' where it works and None where it did not come back; the exit code,
     None where the time was over.
     """
-    statements = {name: STATEMENTS[name] for name in names}
     # -P: a torch.py in the user's folder is not torch
-    command = [sys.executable, "-P", "-c", PROBE, json.dumps(statements)]
+    command = [sys.executable, "-P", "-c", PROBE, json.dumps(dict(statements))]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=IMPORT_LIMIT_S

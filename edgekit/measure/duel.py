@@ -19,6 +19,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, measure
 from edgekit.runner.files import RunnerFiles
+from edgekit.target import RuntimeName
 
 ROUNDS, RUNS, WARMUP = 8, 20, 3
 
@@ -41,8 +42,9 @@ class Race:
 
 @dataclass(frozen=True)
 class Arena:
-    """The device that ``--device`` named, and the runner's files for it."""
+    """The device that ``--device`` named, and the runner of a runtime for it."""
 
+    runtime: RuntimeName
     transport: Transport
     files: RunnerFiles
     threads: int
@@ -89,7 +91,7 @@ class Arena:
             for _ in range(PROFILED_ROUNDS)
         ]
         found: dict[str, float] = {}
-        for operator in operator_times(artifact.program, reports)[0]:
+        for operator in operator_times(self.runtime, artifact.program, reports)[0]:
             if operator.layer is not None:
                 found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
         return found

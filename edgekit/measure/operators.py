@@ -9,6 +9,7 @@ from edgekit.errors import RunnerError
 from edgekit.program import Program
 from edgekit.runner.client import RunReport
 from edgekit.runtimes.registry import locate
+from edgekit.target import RuntimeName
 
 # A round's runs: as many as take this long, within bounds. Means of few runs of microseconds are
 # those of their interruptions.
@@ -24,7 +25,7 @@ def runs_of_round(timed: RunReport, most: int) -> int:
 
 
 def operator_times(
-    program: Program, reports: Sequence[RunReport]
+    runtime: RuntimeName, program: Program, reports: Sequence[RunReport]
 ) -> tuple[tuple[OperatorTime, ...], float | None]:
     """The operators in order of execution, and the whole that they add up to, in ms.
 
@@ -41,7 +42,7 @@ def operator_times(
             mean_us=_mean([report.profile[index].mean_us for report in reports]),
             delegated=row.delegated,
         )
-        for index, (row, where) in enumerate(zip(rows, locate(program, rows), strict=True))
+        for index, (row, where) in enumerate(zip(rows, locate(runtime, program, rows), strict=True))
     ]
     wholes = [report.profiled_us for report in reports if report.profiled_us is not None]
     if not wholes:

@@ -77,7 +77,7 @@ def measure_bundle(
     with progress.stage("timing and profiling operators") as stage, watch(transport) as watching:
         timed, profiled = _rounds(installed, inputs, load, stage)
     after = environment_of(transport)
-    operators, profiled_ms = operator_times(manifest.program, profiled)
+    operators, profiled_ms = operator_times(manifest.runtime.name, manifest.program, profiled)
     return Measurement(
         parity=parity,
         latency=summarize([report.latencies_ms for report in timed]),

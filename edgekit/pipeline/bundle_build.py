@@ -80,7 +80,7 @@ class BundleBuild:
         from edgekit.pipeline.model.context import Tools
         from edgekit.pipeline.model.fingerprint import Fingerprint
         from edgekit.pipeline.model.subject import read_subject
-        from edgekit.pipeline.plans import base_plan, for_subject, int8_training
+        from edgekit.pipeline.plans import base_plan, check_runtime, for_subject, int8_training
         from edgekit.pipeline.precision.float_accuracy import judged
         from edgekit.pipeline.precision.ladder import Request, climb, replay
         from edgekit.pipeline.precision.workshop import BuildWorkshop
@@ -95,6 +95,7 @@ class BundleBuild:
             else:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
+            check_runtime(self.engine, base, training)
             limit_s = _limit_of_each(options, base, training)
             fingerprint, arena = Fingerprint(subject), self._arena()
             tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
@@ -129,7 +130,7 @@ class BundleBuild:
         if self.transport is None:
             return None
         files = self.engine.runner_files(self.target.architecture, self.progress)
-        return Arena(self.transport, files, self.target.threads)
+        return Arena(self.engine.name, self.transport, files, self.target.threads)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
         """With what could be written better in the model, where operators are left outside."""

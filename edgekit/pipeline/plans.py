@@ -30,6 +30,7 @@ from edgekit.plan import (
     Training,
 )
 from edgekit.progress import Progress
+from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.values import PrecisionChoice
@@ -113,6 +114,18 @@ def base_plan(
         bare = {"compensate": False}
         cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
     return plan.replaced(prune=cut, sparsity=zeros, recover=training)
+
+
+def check_runtime(runtime: Runtime, plan: Plan, training: Training | None) -> None:
+    """Raises SettingError: what repairs or trains int8 is for a runtime with Runtime.pt2e."""
+    wanted = plan.repairs if plan.is_quantized else ()
+    if training is not None:
+        wanted += ("training in int8",)
+    if runtime.pt2e is None and wanted:
+        raise SettingError(
+            f"{runtime.name} quantizes after conversion: {', '.join(wanted)} cannot be done there",
+            "leave it out (--plan, --qat, --distill), or choose another --runtime",
+        )
 
 
 def check_stateless(subject: Subject, changes: bool) -> None:

@@ -1,8 +1,14 @@
-"""The seam between edgekit and an on-device runtime."""
+"""The seam between edgekit and an on-device runtime.
+
+A runtime has a folder here, a class that is a Runtime, and an entry in registry.py. What it needs
+on the host is described apart (HostSupport), because doctor works where it is not installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgekit.documents.verdict import Advice
@@ -12,32 +18,51 @@ from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.target import Architecture
+from edgekit.target import Architecture, RuntimeName
 
 if TYPE_CHECKING:
     import torch
 
     from edgekit.compress.quantization.limits import StepLimits
+    from edgekit.compress.quantization.simulate import Simulation
+
+    # Gives a simulation the weights of ``plan.train``, in place. Raises TrainingError.
+    Train = Callable[[Simulation], None]
 
 
 class Located(NamedTuple):
-    """The operator that a row of a profile is of: its full name, and the layer in the recipe's
-    model that it computes ('' the model itself, None where that is not known).
+    """The operator and the layer of a profile's row. ``layer`` is the module's name in the
+    recipe's model: '' is the model itself, None is unknown.
     """
 
     name: str
     layer: str | None
 
 
-class Runtime(Protocol):
-    """``name`` and ``version``: the runtime's own."""
+@dataclass(frozen=True)
+class FloatModel:
+    """A float model and the data that it is quantized with.
 
-    name: str
-    version: str
+    ``calibration`` are all calibration inputs; ``fitted`` are those that ranges and repairs are
+    fitted to, the others judge.
+    """
+
+    model: torch.nn.Module
+    example: Inputs
+    calibration: Sequence[Inputs]
+    fitted: Sequence[Inputs]
+
+
+class Pt2e(Protocol):
+    """The capability of a runtime whose integers are decided in torch, on a PT2E graph.
+
+    Repairs, the search for sensitive layers and training in int8 change that graph's weights and
+    steps, so they need it.
+    """
 
     @property
     def step_limits(self) -> StepLimits:
-        """What its integer kernels take of the steps of operands and results."""
+        """What the integer kernels allow for the steps of operands and results."""
         ...
 
     def prepare(
@@ -47,10 +72,9 @@ class Runtime(Protocol):
         plan: Plan,
         calibration: Sequence[Inputs] = (),
     ) -> torch.fx.GraphModule:
-        """The model as a graph with an observer wherever the runtime will round (PT2E).
+        """Export a model and insert an observer wherever the runtime will round.
 
-        ``calibration``: a change of the graph is made only where the float outputs for these
-        inputs stay what they are.
+        The graph is changed only where the float outputs for ``calibration`` stay the same.
         Raises ExportError (the model's own code), RuntimeFailure (the runtime's).
         """
         ...
@@ -58,34 +82,66 @@ class Runtime(Protocol):
     def calibrate(
         self, prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
     ) -> None:
-        """Let the observers of a prepared graph see the data. Raises RuntimeFailure."""
+        """Run the data through a prepared graph's observers. Raises RuntimeFailure."""
         ...
 
     def convert(
         self, prepared: torch.fx.GraphModule, example: Inputs
     ) -> torch.export.ExportedProgram:
-        """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
+        """Make the program that computes, in torch, what the artifact will.
+
+        Raises RuntimeFailure.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """``name`` and ``version`` are the runtime's own. ``pt2e`` is None where the runtime quantizes
+    after conversion: a plan then has neither repairs nor training in int8.
+    """
+
+    name: RuntimeName
+    version: str
+
+    @property
+    def pt2e(self) -> Pt2e | None: ...
+
+    def quantize(
+        self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress
+    ) -> torch.export.ExportedProgram | Artifact:
+        """Quantize as the plan says; ``train`` is given where the plan trains in int8.
+
+        An exported program is its own reference: it computes in torch what the artifact will, and
+        is lowered next. An artifact is finished: it was quantized after conversion, and nothing
+        in torch computes the same integers.
+        Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN inside),
+        TrainingError.
+        """
         ...
 
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
-        """Lower a float or quantized program to the runtime's file. Raises RuntimeFailure."""
+        """Lower a float program, or a quantized one, to the runtime's file.
+
+        Raises RuntimeFailure.
+        """
         ...
 
     def read(self, data: bytes) -> Artifact:
-        """A finished file that was lowered elsewhere. Raises RuntimeFailure where it cannot be
-        read; the runner must have verified it before.
+        """Describe a finished file that was lowered elsewhere and that the runner has verified.
+
+        Raises RuntimeFailure where it cannot be read.
         """
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
-        """The runner built for ``architecture``; built or fetched first where it is missing."""
+        """The runner for ``architecture``; it is built or fetched first where it is missing."""
         ...
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
     ) -> tuple[Advice, ...]:
-        """What to write instead of the operators (operator, layer, count) that no delegate took;
-        ``classes``: the name of each layer's class.
+        """What to write instead of operators that no delegate runs. ``classes`` has the class of
+        each layer.
         """
         ...
 
@@ -94,5 +150,33 @@ class Runtime(Protocol):
         ...
 
     def good_until(self) -> str:
-        """Until which version of the runtime its makers promise to read the file, in words."""
+        """Up to which version of the runtime its makers promise to read the file, in words."""
         ...
+
+
+class OtherWheel(NamedTuple):
+    """What a build for another architecture needs of the runtime: ``command`` fetches it."""
+
+    name: str
+    is_there: bool
+    detail: str
+    command: str
+
+
+@dataclass(frozen=True)
+class HostSupport:
+    """What a runtime needs on the host, known without importing it.
+
+    ``extra`` is the extra of edgekit that installs ``packages``: for each the statement that
+    tries it. ``pythons`` is the range of Python versions that it is available for, ``glibc`` the
+    oldest C library that its runner starts with, ``suffix`` that of its files.
+    """
+
+    extra: str
+    packages: Mapping[str, str]
+    pythons: str
+    glibc: str
+    suffix: str
+    # Where the compiled runner lies, or will; None where its compiler is not installed.
+    runner_folder: Callable[[Architecture], Path | None]
+    other_wheel: Callable[[Architecture], OtherWheel]

@@ -1,34 +1,97 @@
-"""From a runtime's name to the runtime."""
+"""The runtimes that edgekit builds for: one entry each. The only place that knows all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from edgekit.errors import TargetError
+from edgekit.errors import MissingExtraError, SettingError, TargetError
 from edgekit.program import Program
 from edgekit.runner.client import ProfileRow
-from edgekit.runtimes.base import Located, Runtime
-from edgekit.target import Target
+from edgekit.runtimes.base import HostSupport, Located, Runtime
+from edgekit.runtimes.executorch import host as executorch_host
+from edgekit.runtimes.executorch import profile as executorch_profile
+from edgekit.target import RuntimeName, Target
+from edgekit.values import RuntimeChoice
 
 
-def choose_runtime(choice: str, target: Target) -> Runtime:
-    """``auto`` is the best that the target has and that is installed: ExecuTorch so far.
-
-    Raises TargetError (the target does not have it), MissingExtraError.
+@dataclass(frozen=True)
+class Entry:
+    """``create`` imports the runtime, and raises MissingExtraError where it is not installed;
+    nothing else needs it installed. ``locate`` gives the operator and layer of each row of a
+    profile.
     """
+
+    create: Callable[[], Runtime]
+    host: HostSupport
+    locate: Callable[[Program, Sequence[ProfileRow]], list[Located]]
+
+
+def _executorch() -> Runtime:
     from edgekit.runtimes.executorch.runtime import ExecuTorch
 
-    name = "executorch" if choice == "auto" else choice
-    if name not in target.runtimes:
-        raise TargetError(
-            f"the target '{target.name}' has no {name}: its runtimes are "
-            f"{', '.join(target.runtimes)}"
-        )
     return ExecuTorch()
 
 
-def locate(program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
-    """The operator and the layer of every row of a profile. The runtime need not be installed."""
-    from edgekit.runtimes.executorch import profile
+RUNTIMES: dict[RuntimeName, Entry] = {
+    "executorch": Entry(_executorch, executorch_host.SUPPORT, executorch_profile.locate),
+}
 
-    return profile.locate(program, rows)
+
+def choose_runtime(choice: RuntimeChoice, target: Target) -> Runtime:
+    """The runtime that was asked for; ``auto`` is the first that the target lists and that is
+    installed.
+
+    Raises TargetError (the target does not list it), SettingError (edgekit does not build for
+    it), MissingExtraError (it is not installed).
+    """
+    if choice != "auto":
+        return _entry(choice, target).create()
+    missing = None
+    for name in target.runtimes:
+        if name in RUNTIMES:
+            try:
+                return RUNTIMES[name].create()
+            except MissingExtraError as error:
+                missing = missing or error
+    if missing is not None:
+        raise missing
+    raise TargetError(
+        f"the target '{target.name}' lists {', '.join(target.runtimes)}: edgekit builds for "
+        f"{', '.join(RUNTIMES)} only",
+        f"add one of them to 'runtimes' of the target, if {target.name} can run it",
+    )
+
+
+def _entry(name: RuntimeName, target: Target) -> Entry:
+    if name not in target.runtimes:
+        raise TargetError(
+            f"the target '{target.name}' does not run {name}: its runtimes are "
+            f"{', '.join(target.runtimes)}"
+        )
+    if name not in RUNTIMES:
+        raise SettingError(
+            f"edgekit does not build for {name} yet", f"it builds for {', '.join(RUNTIMES)}"
+        )
+    return RUNTIMES[name]
+
+
+def runtime_of_file(path: Path) -> RuntimeName | None:
+    """The runtime whose finished files have this suffix; None where no runtime's have."""
+    return next((n for n, entry in RUNTIMES.items() if entry.host.suffix == path.suffix), None)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Those of finished files."""
+    return tuple(entry.host.suffix for entry in RUNTIMES.values())
+
+
+def locate(runtime: RuntimeName, program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
+    """The operator and the layer of each row of a profile. The runtime need not be installed.
+
+    What runtime this edgekit does not know is shown by the rows' own names.
+    """
+    if runtime not in RUNTIMES:
+        return [Located(row.name, None) for row in rows]
+    return RUNTIMES[runtime].locate(program, rows)

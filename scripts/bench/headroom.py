@@ -94,7 +94,7 @@ def scores(path: Path, seed: int) -> Iterator[tuple[str, Score]]:
             fresh = [inputs for one in rounds for inputs in one]
             plain = simulated(subject, seed)
             roomy = copy.deepcopy(plain)
-            settle(roomy, ExecuTorch().step_limits, len(subject.fitted))
+            settle(roomy, ExecuTorch().pt2e.step_limits, len(subject.fitted))
             for which, simulation in (("no", plain), ("yes", roomy)):
                 judged = decibels(subject, simulation, subject.judged)
                 yield which, Score(judged, decibels(subject, simulation, fresh))
@@ -103,14 +103,12 @@ def scores(path: Path, seed: int) -> Iterator[tuple[str, Score]]:
 
 
 def simulated(subject: Subject, seed: int) -> Simulation:
-    runtime, plan = (
-        ExecuTorch(),
-        base_plan(subject, BuildOptions(target="x86", seed=seed), "int8", Silent()),
-    )
-    prepared = runtime.prepare(subject.model, subject.example, plan, subject.calibration)
-    runtime.calibrate(prepared, subject.fitted, Silent())
+    pt2e = ExecuTorch().pt2e
+    plan = base_plan(subject, BuildOptions(target="x86", seed=seed), "int8", Silent())
+    prepared = pt2e.prepare(subject.model, subject.example, plan, subject.calibration)
+    pt2e.calibrate(prepared, subject.fitted, Silent())
     found = as_calibrated(prepared)
-    keep_within(found, runtime.step_limits)
+    keep_within(found, pt2e.step_limits)
     return found
 
 

@@ -136,14 +136,14 @@ def repair_seconds(recipe: Recipe) -> float:
     model, lowering, or finding the guilty layers.
     """
     subject = read_subject(recipe, True, Silent())
-    runtime, plain, data = ExecuTorch(), Plan(precision="int8"), split(subject.calibration)
-    simulator = Simulator(subject, runtime, data.fitted)
+    pt2e, plain, data = ExecuTorch().pt2e, Plan(precision="int8"), split(subject.calibration)
+    simulator = Simulator(subject.float_model, pt2e, data.fitted)
     floats = float_outputs(simulator(plain), data.judged)
     start = time.perf_counter()
     work = REPAIRING * TIMES_PLAIN["normal"]
     work *= work_of_plain(simulator(plain), len(subject.calibration))
     found = find_repairs(plain, simulator, data, floats, subject.fidelity, work, Silent())
-    Simulator(subject, runtime, subject.calibration)(found.plan)
+    Simulator(subject.float_model, pt2e, subject.calibration)(found.plan)
     return time.perf_counter() - start
 
 

@@ -131,7 +131,7 @@ def with_pt2e(recipe: Recipe, judge: Judge, training: Training, seed: int, _out:
 
         state = dict(graph.named_parameters())
         train_by_recipe(recipe, example, state, graph, training, seed, freeze, to_train, to_eval)
-        artifact = runtime.lower(runtime.convert(graph, example))
+        artifact = runtime.lower(runtime.pt2e.convert(graph, example))
     files = runtime.runner_files(host_architecture(), Silent())
     with staged(artifact, files) as here, Serving(here) as serving:
         return 100 * float(judge.of_run(run_serving(serving)).mean())

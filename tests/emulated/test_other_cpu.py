@@ -67,7 +67,7 @@ def test_time_by_layer_in_nanoseconds(digits_arm_bundle, installed) -> None:
     report = measure(
         installed(digits_arm_bundle, "rpi4"), runs=3, warmup=1, threads=1, profile=True
     )
-    operators, whole_ms = operator_times(program, [report])
+    operators, whole_ms = operator_times("executorch", program, [report])
     known = [row.layer for row in operators if row.layer is not None]
     assert [known[0], known[-1]] == ["stem.0", "head"]
     assert {"blocks.0.depthwise", "blocks.2", "blocks.3.pointwise", "pool"} <= set(known)

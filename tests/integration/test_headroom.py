@@ -42,8 +42,8 @@ def waves(count: int) -> list[Inputs]:
 def calibrated(model: nn.Module, data: list[Inputs]) -> Simulation:
     plan = Plan(precision="int8", structure="")
     with quiet(), torch.no_grad():
-        prepared = ExecuTorch().prepare(model, data[0], plan, data)
-        ExecuTorch().calibrate(prepared, data, Silent())
+        prepared = ExecuTorch().pt2e.prepare(model, data[0], plan, data)
+        ExecuTorch().pt2e.calibrate(prepared, data, Silent())
         return as_calibrated(prepared)
 
 

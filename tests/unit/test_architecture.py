@@ -15,9 +15,9 @@ PACKAGE = Path(edgekit.__file__).parent
 # From the top of each house to its foundations; a room imports itself and what is below it.
 ROOMS = {
     "": [
-        "cli", "commands", "report", "pipeline", "host", "measure", "search", "exported",
-        "runtimes", "compress", "store", "cost", "data", "metrics", "recipe", "runner", "fidelity",
-        "bundle", "device", "settings", "options", "target", "documents", "plan", "program",
+        "cli", "commands", "report", "pipeline", "host", "settings", "options", "measure",
+        "search", "exported", "runtimes", "compress", "store", "cost", "data", "metrics", "recipe",
+        "runner", "fidelity", "bundle", "device", "target", "documents", "plan", "program",
         "budget", "cache", "progress", "process", "frozen", "errors", "values",
         "version", "portable",
     ],
@@ -95,6 +95,22 @@ def test_only_the_ssh_transport_knows_paramiko() -> None:
         if not path.is_relative_to(PACKAGE / "device" / "ssh")
         for name in imports_of(path)
         if name.split(".")[0] == "paramiko"
+    ]
+    assert not wrong, wrong
+
+
+def test_only_the_registry_knows_a_runtime() -> None:
+    """A second runtime then needs an entry, and no change elsewhere."""
+    runtimes = PACKAGE / "runtimes"
+    folders = [path for path in runtimes.iterdir() if (path / "runtime.py").is_file()]
+    assert folders
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for folder in folders
+        for path in PACKAGE.rglob("*.py")
+        if not path.is_relative_to(folder) and path != runtimes / "registry.py"
+        for name in imports_of(path)
+        if name.startswith(f"edgekit.runtimes.{folder.name}")
     ]
     assert not wrong, wrong
 

@@ -8,7 +8,7 @@ from edgekit.measure.duel import Arena
 from edgekit.pipeline.model.fingerprint import Fingerprint
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.base import Pt2e, Runtime
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,9 @@ class Tools:
     progress: Progress
     fingerprint: Fingerprint
     arena: Arena | None = None
+
+    @property
+    def pt2e(self) -> Pt2e:
+        """Only for runtimes that have the capability; plans.check_runtime refuses the others."""
+        assert self.runtime.pt2e is not None
+        return self.runtime.pt2e

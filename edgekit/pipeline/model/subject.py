@@ -41,6 +41,7 @@ from edgekit.recipe.blame import blaming
 from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
 from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
+from edgekit.runtimes.base import FloatModel
 
 # How many calibration inputs parity looks at, beside the example.
 PARITY_INPUTS = 8
@@ -127,6 +128,11 @@ class Subject:
     def judged(self) -> list[Inputs]:
         """Calibration inputs that nothing is fitted to, if there are enough of them."""
         return self._held_out[1]
+
+    @property
+    def float_model(self) -> FloatModel:
+        """What a runtime quantizes."""
+        return FloatModel(self.model, self.example, self.calibration, self.fitted)
 
     def evaluate(self, run: Run) -> float | None:
         if not self.recipe.has("evaluate"):

@@ -34,6 +34,7 @@ NOTICEABLE_DROP = 0.5
 # What is chosen on a simulation is judged on the artifact: of what passes, this much.
 NEARLY_PASSING = 0.7
 LAST = "no other precision of auto passed"
+NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repaired or trained"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ class _Climb:
         start_s = time.perf_counter()
         plain = self._try(self._plan("int8"), "int8")
         self.build_s = time.perf_counter() - start_s
+        if not self.workshop.can_repair:
+            if not self._is_good(plain):
+                self._fail("int8 repaired", NO_REPAIRS)
+            return
         quick = self.request.effort == "quick"
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
             self.blames = plain is None or plain.loss - self.request.lost > NOTICEABLE_DROP

@@ -15,7 +15,7 @@ from edgekit.compress.last_steps import moved_by_steps
 from edgekit.compress.reference import fast_reference
 from edgekit.pipeline.model.context import Tools
 from edgekit.pipeline.model.predict import Counted, Outputs, Run, run_eager
-from edgekit.pipeline.model.stage_cache import found_stage, keep_stage, load_outputs
+from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.quantize import quantized
 from edgekit.plan import Plan
@@ -29,13 +29,19 @@ REFERENCE = "reference.pt"
 
 @dataclass(frozen=True)
 class Lowered:
-    """``reference`` and ``floats``: outputs in torch for each of the parity inputs, of what the
-    artifact must agree with (int8: the quantized model) and of the float model.
+    """``floats``: the float model's outputs in torch for each of the parity inputs.
+    ``quantized``: those of the quantized model in torch; None for a float artifact, and where the
+    runtime quantizes after conversion.
     """
 
     artifact: Artifact
-    reference: list[Outputs]
+    quantized: list[Outputs] | None
     floats: list[Outputs]
+
+    @property
+    def reference(self) -> list[Outputs]:
+        """What the artifact must agree with."""
+        return self.floats if self.quantized is None else self.quantized
 
 
 def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
@@ -46,19 +52,29 @@ def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
     if kept is not None:
         tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")
         return kept
-    exported = _exported(subject, tools, plan, key, floats)
-    with tools.progress.stage(f"lowering {plan.precision}"):
-        artifact = tools.runtime.lower(exported)
-        if plan.is_quantized:
-            artifact = _with_last_steps(artifact, exported, subject)
-    reference = floats
-    if plan.is_quantized:
-        with quiet():
-            run = run_eager(fast_reference(exported))
-        reference = outputs_of(run, subject, tools, f"running {plan.precision} in torch")
-    lowered = Lowered(artifact, reference, floats)
+    lowered = _lower(subject, tools, plan, _program(subject, tools, plan, key, floats), floats)
     keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
+
+
+def _lower(
+    subject: Subject,
+    tools: Tools,
+    plan: Plan,
+    program: torch.export.ExportedProgram | Artifact,
+    floats: list[Outputs],
+) -> Lowered:
+    if isinstance(program, Artifact):
+        return Lowered(program, None, floats)
+    with tools.progress.stage(f"lowering {plan.precision}"):
+        artifact = tools.runtime.lower(program)
+        if not plan.is_quantized:
+            return Lowered(artifact, None, floats)
+        artifact = _with_last_steps(artifact, program, subject)
+    with quiet():
+        run = run_eager(fast_reference(program))
+    title = f"running {plan.precision} in torch"
+    return Lowered(artifact, outputs_of(run, subject, tools, title), floats)
 
 
 def _with_last_steps(
@@ -81,10 +97,12 @@ def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Out
         return list(map(Counted(run, stage, len(inputs)), inputs))
 
 
-def _exported(
+def _program(
     subject: Subject, tools: Tools, plan: Plan, key: str | None, floats: list[Outputs]
-) -> torch.export.ExportedProgram:
-    """The graph to lower; a quantized one is kept, for calibration may take long."""
+) -> torch.export.ExportedProgram | Artifact:
+    """The graph to lower, or what the runtime quantized after conversion. A quantized graph is
+    cached, because calibration may take long.
+    """
     if plan.precision == "fp32":
         with quiet(), tools.progress.stage("exporting"):
             return export(subject.model, subject.example)
@@ -92,14 +110,16 @@ def _exported(
     if kept is not None:
         tools.progress.note("quantized already: taken from the cache")
         return kept
-    exported = quantized(subject, tools, plan)
+    program = quantized(subject, tools, plan)
+    if isinstance(program, Artifact):
+        return program
 
     def write(draft: Path) -> None:
         with quiet():
-            torch.export.save(exported, draft / PROGRAM_FILE)
+            torch.export.save(program, draft / PROGRAM_FILE)
 
     keep_stage(tools, "program", key, floats, write)
-    return exported
+    return program
 
 
 def _load_program(folder: Path) -> torch.export.ExportedProgram:
@@ -114,11 +134,11 @@ def _write(draft: Path, lowered: Lowered) -> None:
     (draft / lowered.artifact.file_name).write_bytes(lowered.artifact.data)
     description = lowered.artifact.program.model_dump_json()
     (draft / DESCRIPTION).write_text(description, encoding="utf-8")
-    torch.save(lowered.reference, draft / REFERENCE)
+    torch.save(lowered.quantized, draft / REFERENCE)
 
 
 def _read(folder: Path, floats: list[Outputs]) -> Lowered:
     (model,) = folder.glob("model.*")
     program = Program.model_validate_json((folder / DESCRIPTION).read_bytes())
     artifact = Artifact(model.read_bytes(), model.name, program)
-    return Lowered(artifact, load_outputs(folder / REFERENCE), floats)
+    return Lowered(artifact, torch.load(folder / REFERENCE, weights_only=True), floats)

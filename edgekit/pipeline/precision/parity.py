@@ -26,6 +26,7 @@ from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT, spread_over
 MAX_JUDGED = 200
 INT8_RULE = "SQNR >= 20 dB, or as near to the float model"
 FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
+QUANTIZED, EAGER = "the quantized model in torch", "the eager model in torch"
 
 
 def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) -> Parity:
@@ -43,7 +44,7 @@ def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) 
     return Parity(
         **near.worst().model_dump(),
         passed=quantized.passes if int8 else float_passes(near),
-        reference="the quantized model in torch" if int8 else "the eager model in torch",
+        reference=EAGER if lowered.quantized is None else QUANTIZED,
         rule=INT8_RULE if int8 else FLOAT_RULE,
         compared=near.compared,
         float_model=far.worst(),

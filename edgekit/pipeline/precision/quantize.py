@@ -1,4 +1,4 @@
-"""A plan's quantization: the runtime's graph, the plan's repairs, the runtime's integers."""
+"""Quantizing a subject: the runtime does it; training in int8 is the pipeline's."""
 
 from __future__ import annotations
 
@@ -9,152 +9,104 @@ from typing import Generic, TypeVar
 
 import torch
 
-from edgekit.compress.quantization.limits import keep_within
-from edgekit.compress.quantization.repair import (
-    Observed,
-    as_calibrated,
-    corrected,
-    equalized,
-    impose,
-    impose_steps,
-    observed,
-    ranged,
-    repaired,
-    settle,
-)
+from edgekit.compress.quantization.repair import Observed, corrected, equalized, observed, ranged
 from edgekit.compress.quantization.simulate import Simulation
 from edgekit.pipeline.model.context import Tools
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.checkpoint import Scores
 from edgekit.pipeline.training.int8 import train_simulation
 from edgekit.plan import Plan
-from edgekit.progress import Progress, Silent
+from edgekit.program import Artifact
+from edgekit.progress import Silent
 from edgekit.recipe.tensors import Inputs
-from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.base import FloatModel, Pt2e
+from edgekit.runtimes.pt2e import prepare, simulate, simulate_plain
 from edgekit.runtimes.quiet import quiet
 
-# What simulations of one kind may take beside the model, each with its own weights.
-KEPT_BYTES = 400_000_000
+# The limit for all simulations of one kind, each with its own copy of the weights.
+CACHED_BYTES = 400_000_000
 
 
-def quantized(subject: Subject, tools: Tools, plan: Plan) -> torch.export.ExportedProgram:
-    """A program that computes, in torch, what the artifact will.
+def quantized(
+    subject: Subject, tools: Tools, plan: Plan
+) -> torch.export.ExportedProgram | Artifact:
+    """Quantize as the plan says, with its training in int8.
 
-    Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN inside),
-    TrainingError.
+    Raises what Runtime.quantize raises.
     """
-    with quiet():
-        prepared = _prepared(subject, tools, plan)
-        if plan.is_plain and plan.train is None:
-            tools.runtime.calibrate(prepared, subject.fitted, tools.progress)
-            simulation = as_calibrated(prepared)
-            changed = settle(simulation, tools.runtime.step_limits, len(subject.fitted))
-            impose_steps(simulation, prepared, changed)
-        else:
-            simulation = _simulated(prepared, subject, tools, plan)
-            if plan.train is not None:
-                train_simulation(subject, tools, plan, simulation)
-                keep_within(simulation, tools.runtime.step_limits)
-            # an observer that saw nothing cannot be converted, whatever it would answer
-            tools.runtime.calibrate(prepared, subject.fitted[:1], Silent())
-            impose(simulation, prepared)
-        with tools.progress.stage(f"converting to {plan.precision}"):
-            return tools.runtime.convert(prepared, subject.example)
+
+    def train(simulation: Simulation) -> None:
+        train_simulation(subject, tools, plan, simulation)
+
+    hook = train if plan.train is not None else None
+    return tools.runtime.quantize(subject.float_model, plan, hook, tools.progress)
 
 
 def trained(
     subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None
 ) -> tuple[Plan, Scores]:
-    """Train as the plan says, keep the weights, and give the plan that leads to them again, with
-    what was judged on the way.
+    """Train as the plan says and cache the weights. Give the plan that leads to them again, and
+    the scores on held-out data.
 
-    Raises what ``quantized`` raises.
+    Raises what Runtime.quantize raises.
     """
+    pt2e, source = tools.pt2e, subject.float_model
     with quiet():
-        simulation = _simulated(_prepared(subject, tools, plan), subject, tools, plan)
+        prepared = prepare(pt2e, source, plan, tools.progress)
+        simulation = simulate(pt2e, prepared, source, plan, tools.progress)
         done, scores = train_simulation(subject, tools, plan, simulation, limit_s)
         return plan.replaced(train=done), scores
-
-
-def _prepared(subject: Subject, tools: Tools, plan: Plan) -> torch.fx.GraphModule:
-    with tools.progress.stage(f"preparing {plan.precision}"):
-        return tools.runtime.prepare(subject.model, subject.example, plan, subject.calibration)
-
-
-def _simulated(
-    prepared: torch.fx.GraphModule, subject: Subject, tools: Tools, plan: Plan
-) -> Simulation:
-    """The simulation of what ``plan`` says beside training; ``prepared`` stays as it is."""
-    if not plan.is_plain:
-        limits = tools.runtime.step_limits
-        return repaired(prepared, subject.fitted, plan, limits, tools.progress)
-    return _plain(prepared, tools.runtime, subject.fitted, len(subject.fitted), tools.progress)
-
-
-def _plain(
-    prepared: torch.fx.GraphModule,
-    runtime: Runtime,
-    data: Sequence[Inputs],
-    inputs: int,
-    progress: Progress,
-) -> Simulation:
-    calibrated = copy.deepcopy(prepared)
-    runtime.calibrate(calibrated, data, progress)
-    simulation = as_calibrated(calibrated)
-    settle(simulation, runtime.step_limits, inputs)
-    return simulation
 
 
 Value = TypeVar("Value")
 
 
 class LatestUsed(Generic[Value]):
-    """At most so many results by key; the one that was wanted longest ago goes first."""
+    """Results by key, at most ``most``: the one that was used longest ago is dropped first."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._kept = most, OrderedDict[Hashable, Value]()
+        self._most, self._values = most, OrderedDict[Hashable, Value]()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        if key not in self._kept:
-            self._kept[key] = make()
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        if key not in self._values:
+            self._values[key] = make()
+        self._values.move_to_end(key)
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
+        return self._values[key]
 
 
 class Simulator:
-    """What plans make of a subject's model when they are fitted to ``data``, a part of what an
-    artifact is fitted to; each done once.
+    """What plans make of a model when they are fitted to ``data``, a part of what an artifact is
+    fitted to. No step of a plan is done twice.
     """
 
-    def __init__(self, subject: Subject, runtime: Runtime, data: Sequence[Inputs]) -> None:
-        self._subject, self._runtime, self._data = subject, runtime, data
-        self._inputs = len(subject.fitted)
-        weights = sum(p.numel() * p.element_size() for p in subject.model.parameters())
-        most = max(2, KEPT_BYTES // max(1, weights))
+    def __init__(self, source: FloatModel, pt2e: Pt2e, data: Sequence[Inputs]) -> None:
+        self._source, self._pt2e, self._data = source, pt2e, data
+        weights = sum(p.numel() * p.element_size() for p in source.model.parameters())
+        most = max(2, CACHED_BYTES // max(1, weights))
         self._prepared: LatestUsed[torch.fx.GraphModule] = LatestUsed(most)
         self._observed: LatestUsed[Observed] = LatestUsed(most)
         self._ranged: LatestUsed[Simulation] = LatestUsed(most)
-        self._done: LatestUsed[Simulation] = LatestUsed(most)
+        self._complete: LatestUsed[Simulation] = LatestUsed(most)
 
     def __call__(self, plan: Plan) -> Simulation:
         with quiet():
-            return self._done.get(plan.model_dump_json(), lambda: self._simulation(plan))
+            return self._complete.get(plan.model_dump_json(), lambda: self._simulation(plan))
 
     def _simulation(self, plan: Plan) -> Simulation:
-        limits = self._runtime.step_limits
+        limits, fitted_count = self._pt2e.step_limits, len(self._source.fitted)
         if plan.is_plain:
             prepared = self._prepare(plan)
-            return _plain(prepared, self._runtime, self._data, self._inputs, Silent())
+            return simulate_plain(self._pt2e, prepared, self._data, fitted_count, Silent())
         key = (_structure(plan), plan.equalize, plan.observer)
         bare = self._ranged.get(
-            key, lambda: ranged(self._observe(plan), plan.observer, limits, self._inputs)
+            key, lambda: ranged(self._observe(plan), plan.observer, limits, fitted_count)
         )
         return corrected(copy.deepcopy(bare), self._data, plan, limits, Silent())
 
     def _observe(self, plan: Plan) -> Observed:
-        """Several plans differ only in what is made of what was seen."""
+        """Shared by plans that differ only in what they make of the observed ranges."""
 
         def observe() -> Observed:
             if plan.equalize is None:
@@ -165,13 +117,11 @@ class Simulator:
         return self._observed.get((_structure(plan), plan.equalize), observe)
 
     def _prepare(self, plan: Plan) -> torch.fx.GraphModule:
-        def prepare() -> torch.fx.GraphModule:
-            model, example = self._subject.model, self._subject.example
-            return self._runtime.prepare(model, example, plan, self._subject.calibration)
-
-        return self._prepared.get(_structure(plan), prepare)
+        return self._prepared.get(
+            _structure(plan), lambda: prepare(self._pt2e, self._source, plan, Silent())
+        )
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:
-    """What of a plan decides where the prepared graph rounds."""
+    """The part of a plan that decides where the prepared graph rounds."""
     return plan.float_layers, plan.per_channel, plan.linear

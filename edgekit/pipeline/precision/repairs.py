@@ -63,7 +63,7 @@ class Mending:
         self._subject, self._tools, self._plain = subject, tools, plain
         self._effort, self._build_s = effort, build_s
         self._split = split(subject.calibration)
-        self._simulate = Simulator(subject, tools.runtime, self._split.fitted)
+        self._simulate = Simulator(subject.float_model, tools.pt2e, self._split.fitted)
 
     @property
     def repairs(self) -> Found:

@@ -40,12 +40,16 @@ class Searches(Protocol):
 
 
 class Workshop(Protocol):
-    """``by_points``: losses are told in points, by evaluate() or as classes. ``may_mix_inputs``:
+    """``by_points``: losses are in points, by evaluate() or as classes. ``may_mix_inputs``:
     training may draw inputs in any order. ``base``: what was done to the model before.
+    ``can_repair``: the runtime lets int8 be repaired and trained (Runtime.pt2e).
     """
 
     @property
     def base(self) -> Plan: ...
+
+    @property
+    def can_repair(self) -> bool: ...
 
     @property
     def has_calibration(self) -> bool: ...
@@ -89,6 +93,10 @@ class BuildWorkshop:
     tools: Tools
     base: Plan
     effort: Effort
+
+    @property
+    def can_repair(self) -> bool:
+        return self.tools.runtime.pt2e is not None
 
     @property
     def has_calibration(self) -> bool:

@@ -129,7 +129,7 @@ class Ledger:
 
 def arena_of(tools: Tools) -> Arena:
     """The device that was named, else this host."""
-    return tools.arena or Arena(LocalTransport(), tools.host_files, threads=1)
+    return tools.arena or Arena(tools.runtime.name, LocalTransport(), tools.host_files, threads=1)
 
 
 def packed_mb(artifact: Artifact) -> float:

@@ -133,7 +133,7 @@ def _distillation(
     # its roundings are off, and every layer is as the recipe has it
     exact = plan.replaced(linear="static", float_layers=())
     teacher = Simulation(
-        tools.runtime.prepare(subject.model, subject.example, exact, subject.calibration)
+        tools.pt2e.prepare(subject.model, subject.example, exact, subject.calibration)
     )
     size = BATCH if teacher.batches(subject.calibration) else 1
     floats = float_outputs(teacher, parts.judged)

@@ -24,7 +24,10 @@ KERNEL_LIBRARY = "libexecutorch_kernels_optimized.so"
 QUANTIZED_LIBRARY = "libexecutorch_kernels_quantized.so"
 QUANTIZED_NAMESPACES = ("quantized_decomposed", "torchao")
 DELEGATE_CALL = "executorch_call_delegate"
-VIEW_KERNEL = "executorch_prim::et_view.default"
+PRIMITIVES = "executorch_prim::"
+VIEW_KERNEL = f"{PRIMITIVES}et_view.default"
+# XNNPACK nodes that only change a tensor's type or layout.
+LAYOUTS = {"Convert", "Transpose", "Reshape", "Copy"}
 XNN_HEADER_BYTES = 30
 # XNNPACK's handle for a node that its own passes added.
 NO_HANDLE = 65535
@@ -116,16 +119,22 @@ def describe(data: bytes, layers: LayerMap, steps: Steps) -> Program:
     plan = program.execution_plan[0]
     operators = [operator.name for operator in plan.operators]
     tables = _Tables()
+    calls = tuple(_calls(program, layers, tables))
     return Program(
         inputs=_specs(plan, plan.inputs, steps[0], "input"),
         outputs=_specs(plan, plan.outputs, steps[1], "output"),
         delegates=tuple(delegate.id for delegate in plan.delegates),
-        calls=tuple(_calls(program, layers, tables)),
+        calls=calls,
         kinds=tuple(tables.kinds),
         layers=tuple(tables.layers),
         libraries=needed_libraries([d.id for d in plan.delegates], operators),
         planned_bytes=sum(plan.non_const_buffer_sizes),
+        housekeeping=tuple(sorted({kind.name for kind in tables.kinds if _is_housekeeping(kind)})),
     )
+
+
+def _is_housekeeping(kind: Kind) -> bool:
+    return kind.name in LAYOUTS or kind.name.startswith(PRIMITIVES)
 
 
 class _Tables:

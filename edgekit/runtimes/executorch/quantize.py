@@ -15,6 +15,7 @@ from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
 from edgekit.recipe.recipe import own_defaults
 from edgekit.recipe.tensors import Inputs
+from edgekit.runtimes.executorch.limits import STEP_LIMITS
 from edgekit.runtimes.executorch.passes.fold import fold_constants
 from edgekit.runtimes.executorch.passes.products import products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
@@ -253,3 +254,12 @@ def _calibrate(prepared: torch.nn.Module, calibration: Sequence[Inputs], stage: 
         for index, inputs in enumerate(calibration):
             prepared(*inputs)
             stage.advance(index + 1, len(calibration))
+
+
+class XnnpackPt2e:
+    """The PT2E capability of the runtime seam (runtimes/base.py)."""
+
+    step_limits = STEP_LIMITS
+    prepare = staticmethod(prepare)
+    calibrate = staticmethod(calibrate)
+    convert = staticmethod(convert)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
@@ -12,58 +12,43 @@ from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
-from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
+from edgekit.runtimes.base import FloatModel, Pt2e
+from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
-from edgekit.target import Architecture
+from edgekit.target import Architecture, RuntimeName
 
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.compress.quantization.limits import StepLimits
+    from edgekit.runtimes.base import Train
 
 
 class ExecuTorch:
-    name = "executorch"
+    """Raises MissingExtraError where a package is missing."""
+
+    name: RuntimeName = "executorch"
     version = VERSION
 
     def __init__(self) -> None:
-        for package in ("torch", "executorch", "torchao", "ziglang"):
+        for package in SUPPORT.packages:
             try:
                 installed_version(package)
             except PackageNotFoundError:
-                raise MissingExtraError("building for ExecuTorch", "executorch") from None
+                raise MissingExtraError("building for ExecuTorch", SUPPORT.extra) from None
 
     @property
-    def step_limits(self) -> StepLimits:
-        from edgekit.runtimes.executorch.limits import STEP_LIMITS
+    def pt2e(self) -> Pt2e:
+        from edgekit.runtimes.executorch.quantize import XnnpackPt2e
 
-        return STEP_LIMITS
+        return XnnpackPt2e()
 
-    def prepare(
-        self,
-        model: torch.nn.Module,
-        example: Inputs,
-        plan: Plan,
-        calibration: Sequence[Inputs] = (),
-    ) -> torch.fx.GraphModule:
-        from edgekit.runtimes.executorch.quantize import prepare
-
-        return prepare(model, example, plan, calibration)
-
-    def calibrate(
-        self, prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
-    ) -> None:
-        from edgekit.runtimes.executorch.quantize import calibrate
-
-        calibrate(prepared, calibration, progress)
-
-    def convert(
-        self, prepared: torch.fx.GraphModule, example: Inputs
+    def quantize(
+        self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress
     ) -> torch.export.ExportedProgram:
-        from edgekit.runtimes.executorch.quantize import convert
+        from edgekit.runtimes.pt2e import quantize
 
-        return convert(prepared, example)
+        return quantize(self.pt2e, source, plan, train, progress)
 
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.lower import lower

@@ -21,6 +21,8 @@ from edgekit.host import packages as installed
 from edgekit.host.packages import Trouble
 from edgekit.progress import Silent
 from edgekit.report.doctor import render_doctor
+from edgekit.runtimes.executorch import host as executorch_host
+from edgekit.runtimes.executorch import native
 from edgekit.runtimes.executorch.wheel import VERSION
 
 SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
@@ -31,6 +33,8 @@ WHOLE = {
     "executorch": "1.5.1",
     "torchao": "0.18.0",
     "ziglang": "0.17.1",
+    "safetensors": "0.6.2",
+    "torch-pruning": "1.6.1",
     "pillow": "13.0.0",
     "pip": "26.0",
 }
@@ -52,12 +56,12 @@ class Host:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         monkeypatch.setattr(installed, "version", self.version)
-        monkeypatch.setattr(installed, "import_errors", lambda names: self.errors)
+        monkeypatch.setattr(installed, "import_errors", lambda statements: self.errors)
         monkeypatch.setattr(findings, "host_architecture", lambda: "x86_64")
         monkeypatch.setattr(findings, "find_emulator", lambda architecture: self.emulator)
         monkeypatch.setattr(findings, "find_sysroot", lambda architecture, native: self.libraries)
-        monkeypatch.setattr(findings, "fetched_folder", lambda architecture: self.wheel)
-        monkeypatch.setattr(findings, "runner_folder", lambda architecture: tmp_path / architecture)
+        monkeypatch.setattr(executorch_host, "fetched_folder", lambda architecture: self.wheel)
+        monkeypatch.setattr(native, "runner_folder", lambda architecture: tmp_path / architecture)
         monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)
 
     def version(self, name: str) -> str:
@@ -274,10 +278,10 @@ def test_the_text_has_the_commands_in_one_piece(host, tmp_path) -> None:
 
 
 def test_the_pins_are_those_of_the_runtime() -> None:
-    assert str(installed.pins()["executorch"].specifier) == f"=={VERSION}"
+    assert str(installed.pins(["executorch"])["executorch"].specifier) == f"=={VERSION}"
 
 
-def test_packages_are_tried_in_a_process_of_their_own(monkeypatch) -> None:
+def test_packages_are_tried_in_a_process_of_their_own() -> None:
     """Whatever one does: print, fail in many lines, end Python."""
     statements = {
         "loud": "print('hello'); import os; os.write(1, b'from C')",
@@ -287,7 +291,6 @@ def test_packages_are_tried_in_a_process_of_their_own(monkeypatch) -> None:
         "after": "pass",
         "wrong too": "import nowhere_to_be_found",
     }
-    monkeypatch.setattr(installed, "STATEMENTS", statements)
     assert installed.import_errors(statements) == {
         "wrong": Trouble("ImportError: numpy.core failed"),
         "leaves": Trouble("SystemExit: 3"),
@@ -299,7 +302,6 @@ def test_packages_are_tried_in_a_process_of_their_own(monkeypatch) -> None:
 def test_a_package_that_never_comes_back(monkeypatch) -> None:
     """Those behind it were not tried: neither works nor is broken."""
     statements = {"quick": "pass", "slow": "import time; time.sleep(60)", "behind": "pass"}
-    monkeypatch.setattr(installed, "STATEMENTS", statements)
     monkeypatch.setattr(installed, "IMPORT_LIMIT_S", 2.0)
     found = installed.import_errors(statements)
     assert "quick" not in found

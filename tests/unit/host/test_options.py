@@ -190,7 +190,7 @@ WRONG: dict[str, list[Any]] = {
     "time_limit_s": [0, float("inf")],
     "seed": [-1, 2**32, 1.5],
     "precision": ["int4", ""],
-    "runtime": ["tflite"],
+    "runtime": ["onnx"],
     "effort": ["much"],
 }
 

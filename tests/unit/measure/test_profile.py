@@ -188,7 +188,7 @@ def report(rows: list[ProfileRow], whole_us: float | None) -> RunReport:
 
 def test_the_rows_add_up_to_the_whole() -> None:
     rounds = [report(ROWS, 10.0), report([row(r.name, r.instruction, 3.0) for r in ROWS], 20.0)]
-    times, whole_ms = operator_times(PROGRAM, rounds)
+    times, whole_ms = operator_times("executorch", PROGRAM, rounds)
     assert whole_ms == 0.015
     assert [time.mean_us for time in times] == [2.0] * 6 + [3.0]
     assert (times[-1].name, times[-1].layer, times[-1].delegated) == (REMAINDER, None, False)
@@ -201,11 +201,11 @@ def test_the_rows_add_up_to_the_whole() -> None:
 )
 def test_rounds_that_are_not_of_the_same_operators(second) -> None:
     with pytest.raises(RunnerError, match="round 2 tells of other operators than round 1"):
-        operator_times(PROGRAM, [report(ROWS, 10.0), report(second, 10.0)])
+        operator_times("executorch", PROGRAM, [report(ROWS, 10.0), report(second, 10.0)])
 
 
 def test_a_runner_that_does_not_profile() -> None:
-    assert operator_times(PROGRAM, [report([], None)]) == ((), None)
+    assert operator_times("executorch", PROGRAM, [report([], None)]) == ((), None)
 
 
 @pytest.mark.parametrize(

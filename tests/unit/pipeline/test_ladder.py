@@ -56,6 +56,7 @@ class Double:
     training_error: TrainingError | None = None
     judged_by: str | None = EVALUATE
     base: Plan = field(default_factory=lambda: Plan(precision="fp32"))
+    can_repair: bool = True
     has_calibration: bool = True
     by_points: bool = True
     may_mix_inputs: bool = True
@@ -127,6 +128,19 @@ def test_repairs_come_before_float_layers() -> None:
     found = climbed(double)
     assert taken(found) == "int8 repaired"
     assert [rung.precision for rung in found.ladder] == ["int8", "int8 repaired"]
+
+
+def test_a_runtime_without_repairs_goes_from_int8_to_fp32() -> None:
+    enough = FloatOperators((":cat",), 0.0, 0.001, 1.0)
+    double = Double({"int8": 3.0}, operators=enough, layers=(("head",),), can_repair=False)
+    found = climbed(double, effort="thorough")
+    assert double.built == ["int8", "fp32"]
+    assert [rung.precision for rung in found.ladder] == ["int8", "int8 repaired", "fp32"]
+    assert found.blame == ()
+    good = Double({"int8": 0.2}, can_repair=False)
+    assert [rung.precision for rung in climbed(good).ladder] == ["int8"]
+    # int8 that was asked for stays, whatever it loses
+    assert taken(climbed(Double({"int8": 3.0}, can_repair=False), "int8")) == "int8"
 
 
 def test_operators_in_float_come_before_repairs() -> None:
