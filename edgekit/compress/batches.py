@@ -1,4 +1,4 @@
-"""Several inputs at once, where a model computes of several what it does of each."""
+"""Several inputs in one batch, for models that compute the same for a batch as for each input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from edgekit.recipe.tensors import Inputs
 
-# Of the largest value: threads add in another order.
+# Relative to the largest value: threads add in another order.
 SAME_TOLERANCE = 1e-4
 
 
@@ -22,8 +22,8 @@ def rows_of(inputs: Inputs) -> int:
 
 
 def batch_rows(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs]) -> int | None:
-    """How many rows each input has, where the first axis is seen to be a batch (of one row there
-    is nothing to see). None: it is an axis as others are, the coordinates of a model without batch.
+    """The rows of each input if the first axis is a batch; one row always counts as a batch.
+    None: the first axis is not a batch, such as the coordinates of a model without one.
     """
     rows = rows_of(data[0])
     pair = data[:2] if len(data) > 1 else [data[0], data[0]]
@@ -39,7 +39,9 @@ def in_batches(
 
 
 def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs]) -> bool:
-    """Does it compute the same of the first two at once? ``run`` gives flat outputs."""
+    """Whether the first two inputs give the same outputs in one batch as alone. ``run`` returns
+    flat outputs.
+    """
     if len(data) < 2:
         return False
     pair = data[:2]
@@ -56,7 +58,7 @@ def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs
 def same_when_joined(
     alone: Sequence[Sequence[torch.Tensor]], together: Sequence[torch.Tensor]
 ) -> bool:
-    """Are these the outputs of several inputs, one after the other in each tensor?"""
+    """Whether each tensor of ``together`` is the concatenation of the outputs in ``alone``."""
     return all(_is_joined(*pair) for pair in zip(zip(*alone, strict=True), together, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""A copy of a model, whatever its attributes are."""
+"""Copies of models whose attributes may refuse to be copied."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def copy_of(module: Module, memo: Mapping[int, Any] | None = None) -> Module:
-    """A deep copy. What no copy can be made of (locks, generators, open files) is shared.
-    ``memo``: copies that are there already, as deepcopy takes them.
+    """A deep copy that shares what cannot be copied: locks, generators, open files.
+    ``memo``: existing copies, in deepcopy's form.
     """
-    known = dict(memo or {})
+    copies = dict(memo or {})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch's own pytrees, in exported models
-        return _copy(module, known)
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # from torch's own pytrees, in exported models
+        return _copy(module, copies)
 
 
-def _copy(module: Module, known: dict[int, Any]) -> Module:
+def _copy(module: Module, copies: dict[int, Any]) -> Module:
     try:
-        return copy.deepcopy(module, dict(known))
-    except Exception:  # of any kind: it comes from the attribute's own class
-        return copy.deepcopy(module, _shared(module) | known)
+        return copy.deepcopy(module, dict(copies))
+    except Exception:  # the attribute's class may raise anything
+        return copy.deepcopy(module, _shared(module) | copies)
 
 
 def _shared(module: nn.Module) -> dict[int, Any]:
-    """The attributes that refuse to be copied, as deepcopy takes them: each its own copy."""
+    """A deepcopy memo in which each attribute that refuses to be copied is its own copy."""
     layers = {id(layer) for layer in module.modules()}
-    found: dict[int, Any] = {}
+    shared: dict[int, Any] = {}
     for layer in module.modules():
         for name, value in vars(layer).items():
             if name != "_modules" and id(value) not in layers and not _can_be_copied(value):
-                found[id(value)] = value
-    return found
+                shared[id(value)] = value
+    return shared
 
 
 def _can_be_copied(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How far a quantized or a smaller model is from the float one: what choices are made by."""
+"""The divergence of a quantized or smaller model from the float model: searches minimize it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgekit.fidelity.groups import Array
 def compared(
     fidelity: Fidelity, actual: Sequence[Outputs], floats: Sequence[Outputs]
 ) -> Comparison:
-    """Flat outputs of each input, or of each batch."""
+    """Compare flat outputs, one list for each input or batch."""
     return fidelity.compare([arrays(a) for a in actual], [arrays(b) for b in floats])
 
 
@@ -33,20 +33,20 @@ def fidelity_of(
     names: Sequence[str] | None = None,
     told: Told = NOTHING_TOLD,
 ) -> Fidelity:
-    """What the float model's outputs are. ``floats``: of several inputs of ``rows`` rows each, None
-    where the first axis is no batch (batch_rows).
+    """A profile of each output of the float model. ``floats``: its outputs for several inputs of
+    ``rows`` rows each; None if the first axis is not a batch (``batch_rows``).
 
-    Without a kind an output counts as classes where that is evident, else as values.
+    An output without a declared kind is classes if its values look like scores, else values.
     """
     columns = list(zip(*[arrays(outputs) for outputs in floats], strict=True))
     names = names or [f"output_{index}" for index in range(len(columns))]
     profiles = []
     for index, (name, column) in enumerate(zip(names, columns, strict=True)):
-        evident: OutputKind = "classes" if looks_like_classes(column) else "values"
-        known = told.kinds[index] if told.kinds is not None else None
+        apparent: OutputKind = "classes" if looks_like_classes(column) else "values"
+        declared = told.kinds[index] if told.kinds is not None else None
         batched = column[0].ndim > 0 and len(column[0]) == rows
-        kind = known or evident
-        profiles.append(profile(name, kind, known is None, batched, column, told.class_axis))
+        kind = declared or apparent
+        profiles.append(profile(name, kind, declared is None, batched, column, told.class_axis))
     return Fidelity(tuple(profiles))
 
 
@@ -55,7 +55,7 @@ def arrays(outputs: Outputs) -> list[Array]:
 
 
 def to_array(tensor: torch.Tensor) -> Array:
-    """As numpy has it; bfloat16, which it has not, as float32."""
+    """A numpy array; bfloat16, which numpy lacks, becomes float32."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -1,4 +1,4 @@
-"""An exported model as a graph: which layer a node is of, its weight, and what follows it."""
+"""An exported model as a graph: a node's layer, its weight, and what follows it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-# Functions of one tensor, element by element: what they cut off or squeeze needs no steps.
+# Functions of one tensor, element by element. Their input needs no steps for what they cut off.
 ELEMENTWISE = {
     "relu", "relu6", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh",
     "silu", "gelu", "elu", "celu", "selu", "mish", "softplus", "clamp", "clamp_min", "prelu",
@@ -30,7 +30,7 @@ def operator_name(node: Node) -> str:
 
 
 def module_of(node: Node) -> str | None:
-    """The module's name in the recipe's model, '' the model itself, None where unknown."""
+    """The module's name in the recipe's model: '' for the model itself, None if unknown."""
     names = [value[0] for value in (node.meta.get("nn_module_stack") or {}).values()]
     return str(names[-1]) if names else None
 
@@ -43,17 +43,17 @@ def operator_of(node: Node) -> str:
 
 
 def containers(graph: torch.fx.Graph) -> frozenset[str]:
-    """Modules that hold others; the model itself is one."""
-    found = {""}
+    """Modules that contain others, the model itself included."""
+    names = {""}
     for node in graph.nodes:
         stack = (node.meta.get("nn_module_stack") or {}).values()
-        found.update(str(value[0]) for value in list(stack)[:-1])
-    return frozenset(found)
+        names.update(str(value[0]) for value in list(stack)[:-1])
+    return frozenset(names)
 
 
 def layer_of(node: Node, holding: frozenset[str]) -> str:
-    """The layer that a node belongs to: its module, or the operator itself where the module only
-    holds others (``holding``, from ``containers``).
+    """The layer that a node belongs to: its module, or the operator itself if the module contains
+    others (``holding``, from ``containers``).
     """
     module = module_of(node) or ""
     return operator_of(node) if module in holding else module
@@ -68,22 +68,22 @@ def is_elementwise(node: Node) -> bool:
 
 
 def attribute_at(graph: GraphModule, node: Node) -> Any:
-    """What a get_attr node names."""
-    found: Any = graph
+    """The attribute that a get_attr node names."""
+    value: Any = graph
     for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def tensor_at(graph: GraphModule, node: Node) -> torch.Tensor:
     """The parameter or buffer that a get_attr node names."""
-    found = attribute_at(graph, node)
-    assert isinstance(found, torch.Tensor)
-    return found
+    value = attribute_at(graph, node)
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 def groups_of(node: Node) -> int:
-    """Of a convolution; 1 for any other layer."""
+    """The groups of a convolution; 1 for any other layer."""
     if not operator_name(node).startswith("conv"):
         return 1
     groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
@@ -91,28 +91,28 @@ def groups_of(node: Node) -> int:
 
 
 def float_nodes(graph: torch.fx.Graph, layers: frozenset[str]) -> set[str]:
-    """Names of the nodes of these layers, with what follows each of them element by element.
+    """Names of the nodes of these layers and of the element-wise operators that follow them.
 
-    An activation alone in int8 would need its input in int8, and with it the layer's output.
+    An activation in int8 would need the layer's output in int8.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        behind = node.all_input_nodes[0] if node.all_input_nodes else None
-        follows = behind is not None and behind.name in found
-        alone = behind is not None and len(behind.users) == 1
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        follows = source is not None and source.name in names
+        alone = source is not None and len(source.users) == 1
         normalizes = operator_name(node) in ("batch_norm", "_native_batch_norm_legit_no_training")
         if in_layers(node, layers) or (follows and alone and (is_elementwise(node) or normalizes)):
-            found.add(node.name)
-    return found
+            names.add(node.name)
+    return names
 
 
 def in_layers(node: Node, layers: frozenset[str]) -> bool:
-    """Is the node one of these operators, of one of these modules, or of one inside them?"""
+    """Whether the node is one of these operators or inside one of these modules."""
     return any(within(operator_of(node), layer) for layer in layers)
 
 
 def within(name: str, module: str) -> bool:
-    """Is a module or an operator this one, or inside it?"""
+    """Whether ``name``, a module or an operator, is ``module`` or inside it."""
     return name == module or (bool(module) and name.startswith((f"{module}.", f"{module}:")))

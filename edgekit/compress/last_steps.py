@@ -1,8 +1,9 @@
-"""What one int8 step inside a converted program moves an output that ends in float operators.
+"""How far one int8 step inside a converted program moves an output that ends in float operators.
 
-A sigmoid after int8 logits: two right devices may differ by a step of the logits, which moves a
-score of 0.5 by more than one of 0.001, and neither by a known share of the output's range. So the
-last quantized tensors are moved by DEVICE_STEPS, and the float operators after them run again.
+Example: a sigmoid after int8 logits. Two correct devices may differ by one step of the logits. That
+moves a score of 0.5 by more than one of 0.001, so no share of the output's range bounds it.
+Therefore the last quantized tensors are moved by DEVICE_STEPS, and the float operators after them
+run again.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from edgekit.fidelity.groups import MAX_GROUPS, Floats
 from edgekit.program import MovedBySteps
 from edgekit.recipe.tensors import Inputs
 
-# Besides all up and all down: steps that cancel out in a softmax or a mean do not at random.
+# Beside "all up" and "all down": equal steps cancel out in a softmax or a mean, random ones do not.
 RANDOM_DRAWS = 4
 
 
 @dataclass(frozen=True)
 class _Tail:
-    """The float operators that an output ends in. ``sources``: the tensors that they begin with."""
+    """The float operators that an output ends in. ``sources``: the tensors that they read."""
 
     graph: GraphModule
     sources: list[Node]
@@ -36,7 +37,7 @@ class _Tail:
 def moved_by_steps(
     exported: torch.export.ExportedProgram, example: Inputs
 ) -> list[MovedBySteps | None]:
-    """For each output; None where it is itself quantized, or nothing before it is."""
+    """One result for each output; None if it is quantized itself, or nothing before it is."""
     module = exported.module()
     assert isinstance(module, GraphModule)
     outputs = torch.utils._pytree.tree_leaves(module.graph.output_node().args)
@@ -50,7 +51,7 @@ def moved_by_steps(
 
 
 def _step(node: Node) -> float | None:
-    """Of a tensor that is read back from integers, which are no weights."""
+    """The scale of a dequantized activation; None for any other tensor."""
     if operator_name(node) != DEQUANTIZE or isinstance(node.args[1], Node):
         return None
     stored = node.args[0]
@@ -59,7 +60,7 @@ def _step(node: Node) -> float | None:
 
 
 def _tail(module: GraphModule, output: Node) -> _Tail | None:
-    """None where no int8 tensor is left to move, or nothing comes after it."""
+    """None if there is no int8 tensor to move, or no operator after it."""
     needed, sources, waiting = set[Node](), set[Node](), [output]
     while waiting:
         node = waiting.pop()
@@ -81,7 +82,7 @@ def _tail(module: GraphModule, output: Node) -> _Tail | None:
 
 
 def _head(module: GraphModule, sources: Sequence[Node]) -> GraphModule:
-    """From the inputs to the values of ``sources``."""
+    """A graph from the inputs to the values of ``sources``."""
     graph, copies = Graph(), dict[Node, Node]()
     graph.graph_copy(module.graph, copies)
     graph.output(tuple(copies[node] for node in sources))
@@ -89,7 +90,7 @@ def _head(module: GraphModule, sources: Sequence[Node]) -> GraphModule:
 
 
 def _moved(tail: _Tail, values: dict[Node, torch.Tensor]) -> MovedBySteps | None:
-    """The most that an element of each group moves, for one of the steps."""
+    """The largest change of any element of each group, for one step."""
     generator = torch.Generator().manual_seed(0)
     expected = _run(tail, values, {})
     if not expected.is_floating_point():
@@ -109,16 +110,16 @@ def _moved(tail: _Tail, values: dict[Node, torch.Tensor]) -> MovedBySteps | None
 def _run(
     tail: _Tail, values: dict[Node, torch.Tensor], signs: dict[Any, torch.Tensor]
 ) -> torch.Tensor:
-    """Copies are given, for operators may work in place. ``signs`` by what is stored as integers:
-    all that read it read the same.
+    """Run the tail on copies, because operators may work in place. ``signs``, by quantized node:
+    all dequantizes of one node move alike.
     """
-    given = []
+    arguments = []
     for source in tail.sources:
         value, step = values[source].clone(), _step(source) or 0.0
         sign = signs.get(source.args[0]) if step else None
-        given.append(value if sign is None else value + DEVICE_STEPS * step * sign)
-    found: torch.Tensor = tail.graph(*given)
-    return found
+        arguments.append(value if sign is None else value + DEVICE_STEPS * step * sign)
+    output: torch.Tensor = tail.graph(*arguments)
+    return output
 
 
 def _signs(like: torch.Tensor, draw: int, generator: torch.Generator) -> torch.Tensor:
@@ -137,7 +138,7 @@ def _by_group(moved: Floats) -> MovedBySteps:
 
 
 def _short(value: float) -> float:
-    """Rounded up. Hosts differ in the last digits, and a manifest goes to the device with every
-    weight.
+    """Rounded up to 4 digits: later ones differ between hosts, and the manifest is sent with every
+    update.
     """
     return float(f"{value * 1.001:.4g}")

@@ -1,4 +1,4 @@
-"""What the layers of a model read: the columns that their outputs are sums over."""
+"""The inputs of layers as columns (im2col), and their second moments."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from torch.nn.functional import unfold
 
 from edgekit.recipe.tensors import Inputs
 
-# Of one input's places; more are spread evenly.
+# At most so many places of one input, evenly spread.
 ROWS_PER_INPUT = 1024
-# Beyond this, solving takes longer than training.
+# With more columns, solving takes longer than training.
 MOST_COLUMNS = 2048
-# Weights that the data do not determine stay as they are.
+# Keeps weights that the data do not determine near their values.
 DAMPING = 0.01
-# Fewer places for each column, and what is solved fits these inputs and no others.
+# With fewer places for each column, the solution overfits these inputs.
 PLACES_PER_COLUMN = 4
 
 
 def can_read(layer: nn.Module) -> bool:
-    """Is its output a product of its weight with columns that ``columns`` can tell, and not too
-    many of them?
-    """
+    """Whether ``columns`` can give the layer's inputs, and they are at most MOST_COLUMNS."""
     if isinstance(layer, nn.Linear):
         return layer.in_features <= MOST_COLUMNS
     if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):
@@ -36,7 +34,7 @@ def can_read(layer: nn.Module) -> bool:
 
 
 def columns(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """What each output is a sum over: (places, K), in the order of the flattened weight."""
+    """The inputs that each output is a sum over: (places, K), ordered like the flat weight."""
     if isinstance(layer, nn.Linear):
         return inputs.reshape(-1, inputs.shape[-1])
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
@@ -54,16 +52,16 @@ def columns(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def rows(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """Its outputs at the places of ``columns``: (places, O)."""
+    """The layer's outputs at the places of ``columns``: (places, O)."""
     if isinstance(layer, nn.Linear):
         return output.reshape(-1, output.shape[-1])
     return _as_batch(layer, output).flatten(2).transpose(1, 2).flatten(0, 1)
 
 
 def _as_batch(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
-    """A convolution also takes a single image."""
-    alone = value.dim() == (2 if isinstance(layer, nn.Conv1d) else 3)
-    return value.unsqueeze(0) if alone else value
+    """Add the batch axis that a convolution's input may lack."""
+    unbatched = value.dim() == (2 if isinstance(layer, nn.Conv1d) else 3)
+    return value.unsqueeze(0) if unbatched else value
 
 
 def some(places: torch.Tensor) -> torch.Tensor:
@@ -74,23 +72,23 @@ def some(places: torch.Tensor) -> torch.Tensor:
 def moments(
     model: nn.Module, names: Iterable[str], data: Sequence[Inputs]
 ) -> dict[str, torch.Tensor]:
-    """The mean of x x' over the places where each of these layers is computed, (K, K); of those
-    for which there are enough places.
+    """The mean of x x' over all places of each layer, (K, K). Layers with too few places are left
+    out.
     """
-    found: dict[str, torch.Tensor] = {}
+    sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
 
     def watch(name: str, layer: nn.Module, inputs: torch.Tensor, _output: torch.Tensor) -> None:
         places = some(columns(layer, inputs))
-        now = (places.T @ places).double() / len(places) / len(data)
-        found[name] = found[name] + now if name in found else now
+        mean = (places.T @ places).double() / len(places) / len(data)
+        sums[name] = sums[name] + mean if name in sums else mean
         counts[name] = counts.get(name, 0) + len(places)
 
     layers = {name: model.get_submodule(name) for name in names}
     with watching(layers, watch), torch.no_grad():
         for inputs in data:
             model(*inputs)
-    return {name: seen for name, seen in found.items() if are_enough(counts[name], len(seen))}
+    return {name: moment for name, moment in sums.items() if are_enough(counts[name], len(moment))}
 
 
 def are_enough(places: int, columns: int) -> bool:
@@ -98,22 +96,22 @@ def are_enough(places: int, columns: int) -> bool:
 
 
 def damped(moments: torch.Tensor) -> torch.Tensor:
-    """Second moments that can be solved for."""
+    """Second moments with a small diagonal term, so that they can be inverted."""
     damping = DAMPING * moments.diagonal().mean() + 1e-12
     return moments + damping * torch.eye(len(moments), dtype=moments.dtype)
 
 
 def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, int]:
-    """In the order in which they first run, and how often each does."""
-    found: dict[str, int] = {}
+    """How often each layer runs, in the order in which they first run."""
+    runs: dict[str, int] = {}
     layers = {name: model.get_submodule(name) for name in names}
 
     def watch(name: str, _layer: nn.Module, _read: torch.Tensor, _output: torch.Tensor) -> None:
-        found[name] = found.get(name, 0) + 1
+        runs[name] = runs.get(name, 0) + 1
 
     with watching(layers, watch), torch.no_grad():
         model(*inputs)
-    return found
+    return runs
 
 
 Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
@@ -123,13 +121,13 @@ Watch = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
 def watching(layers: Mapping[str, nn.Module], watch: Watch) -> Iterator[None]:
     """Call ``watch(name, layer, inputs, output)`` whenever one of the layers has computed."""
 
-    def told(name: str, layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        if inputs:  # called by keyword it is not looked at
+    def hook(name: str, layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if inputs:  # inputs passed by keyword are not observed
             watch(name, layer, inputs[0], output)
 
-    hooks = [layer.register_forward_hook(partial(told, name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers.items()]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()

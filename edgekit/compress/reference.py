@@ -1,8 +1,8 @@
-"""A converted program as a faster module: bit for bit what ``exported.module()`` computes.
+"""A converted program as a faster module, bit-equal to ``exported.module()``.
 
-torch stores each rounded value as int8 and reads it back: seven passes over memory, four of them
-into new memory. Here a pair of the two is one function that works in place, and weights are read
-from their integers once. Every operation on numbers is the same, in the same order.
+torch quantizes each value to int8 and dequantizes it: seven passes over memory, four of them into
+new memory. Here one in-place function does both, and weights are dequantized once. The arithmetic
+and its order are the same.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def fast_reference(exported: torch.export.ExportedProgram) -> torch.nn.Module:
 
 
 def stored(value: torch.Tensor, scale: float, zero_point: int, low: int, high: int) -> torch.Tensor:
-    """What is left of a value after it was stored as integers, as torch's quantized_decomposed
-    operators compute it, in float32: integers up to 2^24 are exact there.
+    """Quantize and dequantize like torch's quantized_decomposed operators, in float32 throughout:
+    it holds integers up to 2^24 exactly.
     """
     steps = value.float().mul(1.0 / scale).round_().add_(zero_point).clamp_(low, high)
     return steps.sub_(zero_point).mul_(scale)
@@ -53,15 +53,15 @@ def _is_constant(node: Node) -> bool:
 
 
 def _attribute(module: GraphModule, name: str) -> Any:
-    found: Any = module
+    value: Any = module
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _join_pairs(module: GraphModule) -> None:
-    """A value that is stored once and read several times is computed once, unless something in
-    the graph changes what it reads.
+    """Replace each quantize and its dequantizes by one ``stored``. Several readers share it unless
+    an operator of the graph works in place.
     """
     shares = not any(_changes_its_input(node) for node in module.graph.nodes)
     for node in list(module.graph.nodes):
@@ -80,12 +80,12 @@ def _join_pairs(module: GraphModule) -> None:
 
 
 def _is_plain(node: Node) -> bool:
-    """Its steps are numbers, not tensors."""
+    """Whether scale and zero point are numbers, not tensors."""
     return len(node.args) == 6 and not any(isinstance(value, Node) for value in node.args[1:])
 
 
 def _reads(user: Node, node: Node) -> bool:
-    """Does it read what ``node`` stored, by the same steps, as float32?"""
+    """Whether ``user`` dequantizes ``node`` with the same parameters, to float32."""
     same = operator_name(user) == DEQUANTIZE and user.args == (node, *node.args[1:])
     return same and user.kwargs.get("out_dtype") in (None, torch.float32)
 

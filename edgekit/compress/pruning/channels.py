@@ -1,8 +1,8 @@
-"""Which channels of a model must go together: groups of layers, found by dependency graph.
+"""Groups of channels that must be removed together, from a dependency graph of the layers.
 
 G. Fang et al., "DepGraph: Towards Any Structural Pruning" (2023, arXiv:2301.12900), by their
-library torch-pruning. Whatever it says is tried on a copy: a channel that nobody reads any more
-may be removed, and the function must stay what it was. What fails that is told, by layer.
+library torch-pruning. Every group is verified on a copy: if no layer reads a channel, removing it
+must not change the outputs. Layers that fail are reported with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from edgekit.compress.copying import copy_of
 from edgekit.recipe.tensors import Inputs
 
-# Between the pruned copy and one that reads zeros there: sums of fewer terms.
+# Between the pruned copy and one with zero weights instead: their sums have fewer terms.
 SAME_TOLERANCE = 1e-3
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -27,8 +27,8 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a group touches a layer: its outputs or its inputs. ``channels[i]`` is the layer's own
-    index of what is channel ``roots[i]`` of the group.
+    """The outputs or inputs of a layer that belong to a group. ``channels[i]`` of the layer is
+    channel ``roots[i]`` of the group.
     """
 
     layer: str
@@ -37,15 +37,15 @@ class Place:
     roots: tuple[int, ...]
 
     def of(self, channels: Sequence[int]) -> list[int]:
-        """The layer's own indices of these channels of the group."""
-        chosen = set(channels)
-        return [c for c, root in zip(self.channels, self.roots, strict=True) if root in chosen]
+        """The layer's indices of these channels of the group."""
+        wanted = set(channels)
+        return [c for c, root in zip(self.channels, self.roots, strict=True) if root in wanted]
 
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` channels of ``layer``, and all places that go with them. They go in blocks of
-    ``unit`` only: the heads of an attention.
+    """``count`` channels of ``layer``, and all places that lose channels with them. They can only
+    be removed in blocks of ``unit``, such as the heads of an attention.
     """
 
     layer: str
@@ -54,7 +54,7 @@ class Group:
     unit: int = 1
 
     def step(self, wanted: int) -> int:
-        """What widths are multiples of, where ``wanted`` is what kernels like."""
+        """The number that widths are multiples of. ``wanted``: the multiple that suits kernels."""
         return self.unit if self.unit > 1 else wanted
 
     @property
@@ -69,9 +69,9 @@ class Refused:
 
 
 def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Refused]]:
-    """The groups that may lose channels, and the layers that may not with the reason.
+    """The groups that can lose channels, and the layers that cannot, with the reason.
 
-    ``model`` stays as it is. Every group is tried on a copy, a second or so each.
+    ``model`` is unchanged. Every group is verified on a copy, which takes about a second.
     """
     groups: list[Group] = []
     refused = list(_recurrent(model))
@@ -79,22 +79,26 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
     try:
         graph = _Graph(copy_of(model), example)
     except Exception as error:
-        return [], [*refused, Refused("", f"torch-pruning cannot follow it: {_said(error)}")]
-    for found in _groups(graph):
-        if isinstance(found, Group) and not found.readers:
-            continue  # its channels are outputs of the model: nobody expects them to go
-        tried = found if isinstance(found, Refused) else _tried(model, example, found, expected)
-        if isinstance(tried, Refused):
-            refused.append(tried)
+        return [], [*refused, Refused("", f"torch-pruning cannot trace it: {_summary(error)}")]
+    for candidate in _groups(graph):
+        if isinstance(candidate, Group) and not candidate.readers:
+            continue  # its channels are outputs of the model
+        checked = (
+            candidate
+            if isinstance(candidate, Refused)
+            else _verify(model, example, candidate, expected)
+        )
+        if isinstance(checked, Refused):
+            refused.append(checked)
         else:
-            groups.append(tried)
+            groups.append(checked)
     return groups, refused
 
 
-def _tried(
+def _verify(
     model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
 ) -> Group | Refused:
-    """By single channels, else by blocks of the sizes that the modules around tell."""
+    """The group if single channels can be removed; else blocks, of a size that a module names."""
     first = _why_not(model, example, group, expected)
     if first is None:
         return group
@@ -106,23 +110,23 @@ def _tried(
 
 
 def _units(model: nn.Module, group: Group) -> list[int]:
-    """Numbers that the modules around have written down (how many heads, how wide each), as far as
-    they divide the channels into blocks.
+    """Block sizes to try: integer attributes of the surrounding modules (such as the number of
+    heads) that divide the channels.
     """
-    around = {place.layer.rpartition(".")[0] for place in group.places}
-    told = {
+    parents = {place.layer.rpartition(".")[0] for place in group.places}
+    sizes = {
         value
-        for name in around
+        for name in parents
         for value in vars(model.get_submodule(name)).values()
         if type(value) is int and 1 < value < group.count and group.count % value == 0
     }
-    return sorted(told | {group.count // value for value in told})
+    return sorted(sizes | {group.count // value for value in sizes})
 
 
 def without_channels(
     model: nn.Module, example: Inputs, gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
-    """A copy of the model without these channels of the groups that the layers are the first of."""
+    """A copy of the model without these channels. ``gone``: channels by the group's first layer."""
     pruned = copy_of(model)
     graph = _Graph(pruned, example)
     for layer, channels in gone.items():
@@ -135,7 +139,7 @@ def without_channels(
 def silenced(
     model: nn.Module, groups: Sequence[Group], gone: Mapping[str, Sequence[int]]
 ) -> nn.Module:
-    """A copy in which nobody reads these channels: what removing them must be equal to."""
+    """A copy in which no layer reads these channels: removing them must give the same outputs."""
     copied = copy_of(model)
     layers = dict(copied.named_modules())
     with torch.no_grad():
@@ -147,7 +151,7 @@ def silenced(
 
 
 def inputs_of(layer: nn.Module) -> torch.Tensor:
-    """Its weight, a view, with the inputs first."""
+    """A view of the layer's weight with the inputs first."""
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     return weight.detach() if isinstance(layer, TRANSPOSED) else weight.detach().transpose(0, 1)
@@ -158,7 +162,7 @@ def same_function(one: nn.Module, other: nn.Module, example: Inputs) -> bool:
 
 
 class _Graph:
-    """torch-pruning's dependency graph, with the layers by their names."""
+    """torch-pruning's dependency graph, addressed by layer names."""
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         import torch_pruning
@@ -169,26 +173,32 @@ class _Graph:
             parameter.requires_grad_(True)
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            self.found: Any = torch_pruning.DependencyGraph().build_dependency(model, example)
+            self.dependencies: Any = torch_pruning.DependencyGraph().build_dependency(
+                model, example
+            )
 
     def group(self, layer: str, channels: list[int]) -> Any:
         module = self.layers[layer]
-        pruner = self.found.get_pruner_of_module(module)
-        return self.found.get_pruning_group(module, pruner.prune_out_channels, channels)
+        pruner = self.dependencies.get_pruner_of_module(module)
+        return self.dependencies.get_pruning_group(module, pruner.prune_out_channels, channels)
 
 
 def _groups(graph: _Graph) -> Iterator[Group | Refused]:
-    """Each by the first of its layers; every layer's outputs belong to one group at most."""
-    met: set[str] = set()
+    """One group for each first layer; a layer's outputs belong to at most one group."""
+    assigned: set[str] = set()
     for name, layer in graph.layers.items():
-        if name in met or not isinstance(layer, LAYERS) or layer not in graph.found.module2node:
+        if (
+            name in assigned
+            or not isinstance(layer, LAYERS)
+            or layer not in graph.dependencies.module2node
+        ):
             continue
         try:
             group = _read(graph, name, len(layer.weight))
         except Exception as error:
-            yield Refused(name, f"torch-pruning cannot follow its channels: {_said(error)}")
+            yield Refused(name, f"torch-pruning cannot trace its channels: {_summary(error)}")
             continue
-        met |= {place.layer for place in group.places if place.output}
+        assigned |= {place.layer for place in group.places if place.output}
         yield group
 
 
@@ -198,45 +208,51 @@ def _read(graph: _Graph, layer: str, count: int) -> Group:
         module, handler = item.dep.target.module, item.dep.handler
         if module not in graph.names or not getattr(module, "weight", None) is not None:
             continue
-        output = graph.found.is_out_channel_pruning_fn(handler)
+        output = graph.dependencies.is_out_channel_pruning_fn(handler)
         if output or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             channels, roots = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
             places.append(Place(graph.names[module], output, channels, roots))
     return Group(layer, count, tuple(places))
 
 
-def _said(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _why_not(
     model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
 ) -> str | None:
-    """None where removing some channels or blocks is the same as nobody reading them."""
+    """Why channels of the group cannot be removed; None if removing some of them, or some blocks,
+    gives the same outputs as zero weights for them.
+    """
     layers = dict(model.named_modules())
     if group.count < 2:
         return "it has one channel"
     if any(set(place.roots) != set(range(group.count)) for place in group.readers):
-        return "some of its channels are read together with others: they are split or rearranged"
+        return "some of its channels are split or rearranged before they are read"
     for place in group.places:
         groups = getattr(layers[place.layer], "groups", 1)
         if groups > 1 and groups != getattr(layers[place.layer], "out_channels", groups):
             return f"'{place.layer}' is a grouped convolution"
     blocks = range(group.count // group.unit)
-    chosen = {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if len(blocks) > 3 else {blocks[-1]}
+    tried = {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if len(blocks) > 3 else {blocks[-1]}
     unit = range(group.unit)
-    gone = {group.layer: [block * group.unit + index for block in sorted(chosen) for index in unit]}
+    removed = {
+        group.layer: [block * group.unit + index for block in sorted(tried) for index in unit]
+    }
     try:
-        pruned = without_channels(model, example, gone)
-        found = outputs_of(pruned, example)
+        pruned = without_channels(model, example, removed)
+        outputs = outputs_of(pruned, example)
     except Exception as error:
-        return f"forward counts on its width (a reshape, a pad, a split?): {_said(error)}"
+        return f"forward depends on its width (a reshape, pad or split?): {_summary(error)}"
     if parameters_of(pruned) >= parameters_of(model):
-        return "nothing is removed: its channels are not seen, or their weights are shared"
-    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        return "removing its channels removes no weights: they are untraceable or shared"
+    if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:
         return "its channels are outputs of the model"
-    if not _is_same(found, outputs_of(silenced(model, [group], gone), example)):
-        return "removing a channel changes the others: they are normalized or arranged together"
+    if not _is_same(outputs, outputs_of(silenced(model, [group], removed), example)):
+        return (
+            "removing a channel changes other channels: they are normalized or reordered together"
+        )
     return None
 
 
@@ -249,7 +265,7 @@ def _recurrent(model: nn.Module) -> Iterator[Refused]:
 
 
 def with_own_weights(model: nn.Module) -> Iterator[str]:
-    """Layers whose weight nobody else has, an embedding for one."""
+    """The layers whose weight is not shared, for example with an embedding."""
     owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
     for name, module in model.named_modules():
         if isinstance(module, LAYERS) and owners[id(module.weight)] == 1:

@@ -1,8 +1,8 @@
-"""What was pruned is made good by the weights that stay.
+"""Compensation after pruning: refit the remaining weights by least squares.
 
-Layer by layer, in the order in which they run: the output that the original has there, from the
-inputs that reach it in the smaller model, by least squares. Y. He et al., "Channel Pruning for
-Accelerating Very Deep Neural Networks" (2017, arXiv:1707.06168). No labels, and no training.
+Layers are refitted in the order in which they run. The goal is the layer's output in the original
+model; the inputs are those in the smaller model. Y. He et al., "Channel Pruning for Accelerating
+Very Deep Neural Networks" (2017, arXiv:1707.06168). It needs neither labels nor training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgekit.compress.moments import (
 )
 from edgekit.recipe.tensors import Inputs
 
-# Of a layer's largest output: no more than rounding makes.
+# Relative to a layer's largest output: smaller differences are float rounding.
 SAME_TOLERANCE = 1e-5
 Look = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -41,13 +41,12 @@ def compensate(
     advance: Callable[[int, int], None],
     keep_zeros: bool = False,
 ) -> None:
-    """Change the weights of the layers in ``smaller`` that compute something else than in
-    ``original``, also those that lost nothing: what reaches them has changed. Of them, those that a
-    product tells.
+    """Refit the layers of ``smaller`` whose outputs differ from those in ``original``: also layers
+    that lost nothing, because their inputs have changed. Layers that ``moments.can_read`` rejects
+    are not refitted.
 
-    ``lost``: all layers that may be changed, each with the outputs that it has no more.
-    ``keep_zeros``: a weight that is zero stays so, and the others of its output take over what it
-    carried.
+    ``lost``: all layers that may be changed, each with its removed outputs. ``keep_zeros``: zero
+    weights stay zero, and the other weights of the output compensate for them.
     """
     names = [name for name in lost if can_read(original.get_submodule(name))]
     ordered = in_order(original, names, data[0])
@@ -55,70 +54,70 @@ def compensate(
     with torch.no_grad():
         for done, (name, runs) in enumerate(ordered.items(), 1):
             count = len(_weight(original.get_submodule(name)))
-            kept = sorted(set(range(count)) - set(lost[name]))
-            pair = _Pair(name, runs, original, smaller, kept)
+            remaining = sorted(set(range(count)) - set(lost[name]))
+            pair = _Pair(name, runs, original, smaller, remaining)
             if pair.differs(data[0]):
-                _mend(pair, norms.get(name), data, keep_zeros)
+                _refit(pair, norms.get(name), data, keep_zeros)
             advance(done, len(ordered))
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A layer in both models, which runs so many times; ``kept``: the outputs of the original that
-    are still there.
+    """A layer in both models. ``runs``: how often it runs for one input. ``remaining``: the outputs
+    of the original that it still has.
     """
 
     name: str
     runs: int
     original: nn.Module
     smaller: nn.Module
-    kept: list[int]
+    remaining: list[int]
 
-    def read(self, inputs: Inputs) -> torch.Tensor:
-        """In the smaller: (places, K)."""
+    def inputs(self, inputs: Inputs) -> torch.Tensor:
+        """The layer's inputs in the smaller model: (places, K)."""
         return self._at(self.smaller, inputs, lambda layer, read, _: columns(layer, read))
 
     def wanted(self, inputs: Inputs) -> torch.Tensor:
-        """What the original computes at these places: (places, O)."""
-        return self._outputs(self.original, inputs)[:, self.kept]
+        """The original's outputs at the same places: (places, O)."""
+        return self._outputs(self.original, inputs)[:, self.remaining]
 
     def differs(self, inputs: Inputs) -> bool:
-        now, wanted = self._outputs(self.smaller, inputs), self.wanted(inputs)
-        return bool((now - wanted).abs().max() > SAME_TOLERANCE * wanted.abs().max())
+        actual, wanted = self._outputs(self.smaller, inputs), self.wanted(inputs)
+        return bool((actual - wanted).abs().max() > SAME_TOLERANCE * wanted.abs().max())
 
     def _outputs(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
         return self._at(model, inputs, lambda layer, _, output: rows(layer, output))
 
     def _at(self, model: nn.Module, inputs: Inputs, look: Look) -> torch.Tensor:
-        """Of what it reads and computes, all times that it runs together."""
-        found: list[torch.Tensor] = []
+        """``look`` at the layer's inputs and outputs, concatenated over all its runs."""
+        parts: list[torch.Tensor] = []
 
         def watch(_name: str, layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
-            # what follows may change it in place
-            found.append(some(look(layer, read, output)).clone())
-            if len(found) == self.runs:
+            # later operators may change it in place
+            parts.append(some(look(layer, read, output)).clone())
+            if len(parts) == self.runs:
                 raise _Reached
 
         with watching({self.name: model.get_submodule(self.name)}, watch), suppress(_Reached):
             model(*inputs)
-        return torch.cat(found)
+        return torch.cat(parts)
 
 
-def _mend(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool) -> None:
+def _refit(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool) -> None:
     layer = pair.smaller.get_submodule(pair.name)
     weight, bias = _weight(layer), layer.bias
     moments = products = torch.zeros(())
     places = 0
     for inputs in data:
-        given = pair.read(inputs).double()
-        missing = pair.wanted(inputs).double() - given @ weight.double().flatten(1).T
+        read = pair.inputs(inputs).double()
+        missing = pair.wanted(inputs).double() - read @ weight.double().flatten(1).T
         if isinstance(bias, torch.Tensor):
             missing -= bias
         if isinstance(bias, torch.Tensor) or norm is not None:
-            given = nn.functional.pad(given, (0, 1), value=1.0)
-        moments = moments + given.T @ given
-        products = products + given.T @ missing
-        places += len(given)
+            read = nn.functional.pad(read, (0, 1), value=1.0)
+        moments = moments + read.T @ read
+        products = products + read.T @ missing
+        places += len(read)
     free = weight.flatten(1) != 0 if keep_zeros else torch.ones_like(weight.flatten(1)).bool()
     if not are_enough(places, int(free.sum(1).max())):
         return
@@ -135,7 +134,7 @@ def _mend(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bo
 
 
 def _row_by_row(moments: torch.Tensor, products: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """The same where each output (a row of ``free``) may change other weights."""
+    """Solve for each output alone; ``free`` has a row of changeable weights for each."""
     change = torch.zeros_like(products)
     always = torch.ones(len(moments) - free.shape[1], dtype=torch.bool)
     for index, own in enumerate(free):
@@ -153,10 +152,10 @@ def _weight(layer: nn.Module) -> torch.Tensor:
 
 
 def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
-    """The batch norms right behind these layers, where neither runs more than once and the layer
-    has no bias: they subtract a mean, and so can take what a bias would.
+    """The batch norms directly behind these layers, if both run once and the layer has no bias.
+    Their running mean can absorb a bias.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     computed: dict[str, tuple[torch.Tensor, int]] = {}
     runs: Counter[str] = Counter()
     layers = {name: model.get_submodule(name) for name in names}
@@ -167,16 +166,16 @@ def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, 
         if name in layers:
             computed[name] = output, output._version
             return
-        # of another version, something between them has changed it in place
+        # another version means that an operator between them changed it in place
         behind = [n for n, (out, version) in computed.items() if out is read]
-        found.extend((n, name) for n in behind if computed[n][1] == read._version)
+        pairs.extend((n, name) for n in behind if computed[n][1] == read._version)
 
     with watching(layers | norms, watch), torch.no_grad():
         model(*inputs)
-    readers = Counter(layer for layer, _ in found)
+    readers = Counter(layer for layer, _ in pairs)
     return {
         layer: norms[norm]
-        for layer, norm in found
+        for layer, norm in pairs
         if runs[layer] == runs[norm] == readers[layer] == 1
         and layers[layer].bias is None
         and norms[norm].running_mean is not None
@@ -184,4 +183,4 @@ def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, 
 
 
 class _Reached(Exception):  # noqa: N818
-    """What comes after it is not needed."""
+    """Ends a run early: the layer has computed all its outputs."""

@@ -1,4 +1,4 @@
-"""What a channel is worth: how far the outputs, or the loss, move without it."""
+"""The importance of channels: how far the outputs, or the loss, move without them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Importance = Mapping[str, torch.Tensor]
 
 
 def by_size(power: int) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    """L1 (``power`` 1) or L2 norm of all weights of a channel, against the group's mean."""
+    """The L1 (``power`` 1) or L2 norm of a channel's weights, relative to the group's mean."""
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         layers = dict(model.named_modules())
@@ -27,11 +27,11 @@ def by_size(power: int) -> Callable[[nn.Module, Sequence[Group]], Importance]:
 
 
 def by_batch_norm(model: nn.Module, groups: Sequence[Group]) -> Importance:
-    """The size of the batch norms' scales (Z. Liu et al., 2017, arXiv:1708.06519), against the
-    group's mean; L2 where a group has none.
+    """The size of the batch norms' scales (Z. Liu et al., 2017, arXiv:1708.06519), relative to the
+    group's mean. Groups without a batch norm use L2.
     """
     layers = dict(model.named_modules())
-    found = {}
+    scores = {}
     for group in groups:
         total = torch.zeros(group.count)
         for place in group.places:
@@ -39,16 +39,16 @@ def by_batch_norm(model: nn.Module, groups: Sequence[Group]) -> Importance:
             if place.output and isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 scales = layer.weight.detach().abs()[list(place.channels)]
                 total.index_add_(0, torch.tensor(place.roots), scales)
-        found[group.layer] = _relative(total if total.any() else _sizes(layers, group, 2))
-    return found
+        scores[group.layer] = _relative(total if total.any() else _sizes(layers, group, 2))
+    return scores
 
 
 def by_fisher(
     data: Sequence[Inputs], seed: int, by_classes: bool
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    """How far the outputs move without a channel, for these inputs; no labels are needed.
+    """How far the outputs move without a channel, for these inputs; needs no labels.
 
-    ``by_classes``: the model's one output is scores of classes, of shape (N, classes).
+    ``by_classes``: the model's only output is class scores, of shape (N, classes).
     """
     return lambda model, groups: _gates(model, groups, _own_losses(model, data, seed, by_classes))
 
@@ -57,19 +57,19 @@ def by_taylor(
     losses: Callable[[nn.Module], Iterable[Callable[[], torch.Tensor]]],
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
     """The squared first-order change of the loss with labels (P. Molchanov et al., 2019,
-    arXiv:1906.10771); ``losses`` gives one for each batch.
+    arXiv:1906.10771). ``losses`` yields one loss for each batch.
     """
     return lambda model, groups: _gates(model, groups, list(losses(model)))
 
 
 def least_first(scores: torch.Tensor) -> list[int]:
-    """A stable order, so that equal weights give equal models."""
-    found: list[int] = torch.argsort(scores, stable=True).tolist()
-    return found
+    """Indices by rising score, stably sorted, so that equal weights give equal models."""
+    order: list[int] = torch.argsort(scores, stable=True).tolist()
+    return order
 
 
 def by_block(scores: torch.Tensor, unit: int) -> torch.Tensor:
-    """Every channel of a block is worth what the block is, shared out among them."""
+    """The mean score of its block for every channel."""
     return scores.reshape(-1, unit).mean(1).repeat_interleave(unit)
 
 
@@ -104,8 +104,8 @@ def _own_losses(
 def _own_loss(
     outputs: Sequence[torch.Tensor], draw: torch.Generator, by_classes: bool
 ) -> torch.Tensor:
-    """Its squared gradients are Fisher information: labels drawn from the model's own scores, or
-    unit noise around the outputs.
+    """A loss whose squared gradients are Fisher information: labels are drawn from the model's own
+    scores, or unit noise is added to the outputs.
     """
     if by_classes:
         labels = torch.multinomial(outputs[0].detach().softmax(1), 1, generator=draw)[:, 0]
@@ -121,15 +121,15 @@ def _own_loss(
 def _gates(
     model: nn.Module, groups: Sequence[Group], losses: Sequence[Callable[[], torch.Tensor]]
 ) -> Importance:
-    """The mean square of the loss's gradient by a gate on each channel, where it is read."""
+    """The mean square of the loss's gradient with respect to a gate on each channel's readers."""
     layers = dict(model.named_modules())
     readers = sorted({place.layer for group in groups for place in group.readers})
     weights = [layers[name].weight for name in readers]
-    # of the inputs
+    # the axis of the inputs
     axes = {name: int(not isinstance(layers[name], TRANSPOSED)) for name in readers}
     for weight in weights:
         weight.requires_grad_(True)
-    found = {group.layer: torch.zeros(group.count) for group in groups}
+    scores = {group.layer: torch.zeros(group.count) for group in groups}
     for loss in losses:
         gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
         gates = {
@@ -143,7 +143,7 @@ def _gates(
                 if place.layer in gates:
                     values = gates[place.layer][list(place.channels)]
                     gate.index_add_(0, torch.tensor(place.roots), values)
-            found[group.layer] += gate.square() / len(losses)
+            scores[group.layer] += gate.square() / len(losses)
     for weight in weights:
         weight.requires_grad_(False)
-    return found
+    return scores

@@ -1,7 +1,7 @@
-"""Structured pruning: the channels that matter least for what they cost, until the MACs fit.
+"""Structured pruning: remove the channels with the least importance for their cost.
 
-One chunk of channels after another goes, the one whose importance (importance.py, trials.py) for
-each multiply-accumulate (MAC) that it saves is least.
+Chunks of channels are removed until the multiply-accumulates (MACs) fit. Next is the chunk with the
+least importance (importance.py, trials.py) for each MAC that it saves.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from edgekit.recipe.tensors import Inputs
 
 @dataclass(frozen=True)
 class Pruned:
-    """``gone``: which channels of a group went, by its first layer. ``lost``: of
-    every layer with weights of its own, the outputs that it has no more. ``widths``: of
-    each group, now and before. ``refused``: what may not lose any.
+    """A pruned model. ``gone``: the removed channels of each group, by its first layer. ``lost``:
+    the removed outputs of every layer with weights of its own. ``widths``: of each group, after and
+    before. ``refused``: layers that cannot lose channels.
     """
 
     model: nn.Module
@@ -50,10 +50,10 @@ def prune(
     wanted: Prune,
     importance: Callable[[nn.Module, Sequence[Group]], Importance],
 ) -> Pruned:
-    """A copy with ``wanted.ratio`` of the MACs removed; ``model`` stays as it is.
+    """A copy with ``wanted.ratio`` of the MACs removed; ``model`` is unchanged.
 
-    Raises SettingError (so much cannot go), RuntimeFailure (nothing can be pruned, or what was
-    pruned is not the function that it should be).
+    Raises SettingError (so many MACs cannot be removed), RuntimeFailure (no layer can be pruned, or
+    the pruned model's outputs are wrong).
     """
     groups, refused = find_groups(model, example)
     if not groups:
@@ -63,27 +63,31 @@ def prune(
     channels = importance(model, groups)
     scores = {g.layer: by_block(channels[g.layer], g.unit) for g in groups}
     choose = _uniformly if wanted.spread == "uniform" else _by_worth
-    kept = choose(groups, scores, costs, wanted)
+    widths_left = choose(groups, scores, costs, wanted)
     gone = {
-        group.layer: sorted(least_first(scores[group.layer])[: group.count - kept[group.layer]])
+        group.layer: sorted(
+            least_first(scores[group.layer])[: group.count - widths_left[group.layer]]
+        )
         for group in groups
-        if kept[group.layer] < group.count
+        if widths_left[group.layer] < group.count
     }
     pruned = without_channels(model, example, gone)
     if not same_function(pruned, silenced(model, groups, gone), example):
-        raise RuntimeFailure("the pruned model computes something else than the model without them")
-    cut = [group for group in groups if group.layer in gone]
+        raise RuntimeFailure(
+            "the pruned model's outputs differ from those of the model with these channels at zero"
+        )
+    pruned_groups = [group for group in groups if group.layer in gone]
     lost: dict[str, list[int]] = {name: [] for name in with_own_weights(model)}
-    for group in cut:
+    for group in pruned_groups:
         for place in group.places:
             if place.output and place.layer in lost:
                 lost[place.layer] += place.of(gone[group.layer])
-    widths = {group.layer: (kept[group.layer], group.count) for group in cut}
+    widths = {group.layer: (widths_left[group.layer], group.count) for group in pruned_groups}
     return Pruned(pruned, gone, lost, widths, tuple(refused))
 
 
 def told(refused: Iterable[Refused]) -> str:
-    """Layers that may not be pruned and why, a line each."""
+    """A line for each layer that cannot be pruned, with the reason."""
     return "\n".join(f"  {one.layer or '(the model itself)'}: {one.why}" for one in refused)
 
 
@@ -93,16 +97,16 @@ def macs_of(model: nn.Module, example: Inputs) -> int:
 
 
 def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:
-    """Multiply-accumulates of one run of ``example``, by layer: of convolutions, linear and
-    recurrent layers, and of the projections of torch's own attention.
+    """Multiply-accumulates of one run of ``example`` by layer: convolutions, linear and recurrent
+    layers, and the projections of torch's own attention.
     """
-    found: dict[str, int] = {}
+    macs: dict[str, int] = {}
     hooks = []
     for name, layer in model.named_modules():
         if isinstance(layer, (*LAYERS, *TRANSPOSED, nn.RNNBase, nn.MultiheadAttention)):
 
-            def count(module: nn.Module, given: Any, out: Any, name: str = name) -> None:
-                found[name] = found.get(name, 0) + _macs(module, given, out)
+            def count(module: nn.Module, inputs: Any, out: Any, name: str = name) -> None:
+                macs[name] = macs.get(name, 0) + _macs(module, inputs, out)
 
             hooks.append(layer.register_forward_hook(count))
     try:
@@ -111,26 +115,26 @@ def macs_by_layer(model: nn.Module, example: Inputs) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return macs
 
 
-def _macs(layer: nn.Module, given: Any, out: Any) -> int:
+def _macs(layer: nn.Module, inputs: Any, out: Any) -> int:
     matrices = sum(w.numel() for w in layer.parameters(recurse=False) if w.dim() > 1)
     if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
-        if not given or not torch.is_tensor(given[0]):
-            return 0  # packed, or called by keywords
+        if not inputs or not torch.is_tensor(inputs[0]):
+            return 0  # packed, or passed by keyword
         if isinstance(layer, nn.MultiheadAttention):
             matrices += layer.out_proj.weight.numel()
-        return matrices * (given[0].numel() // given[0].shape[-1])
-    # each output is a sum over a row of the weight; transposed, each input goes to one
-    ends, weight = given[0] if isinstance(layer, TRANSPOSED) else out, layer.weight
+        return matrices * (inputs[0].numel() // inputs[0].shape[-1])
+    # each output sums over a row of the weight; transposed, each input is multiplied by a row
+    ends, weight = inputs[0] if isinstance(layer, TRANSPOSED) else out, layer.weight
     assert isinstance(weight, torch.Tensor)
     return int(ends.numel() * weight[0].numel())
 
 
 @dataclass
 class _Costs:
-    """MACs when some groups are narrower, without building that model."""
+    """The MACs of the model with narrower groups, without building it."""
 
     model: nn.Module
     example: Inputs
@@ -140,7 +144,7 @@ class _Costs:
     def __post_init__(self) -> None:
         self.macs = macs_by_layer(self.model, self.example)
         layers = dict(self.model.named_modules())
-        # of each layer: how many outputs, and how many inputs one output reads
+        # for each layer: the number of outputs, and of inputs that one output reads
         shapes = {
             name: layers[name].weight.shape[:2]
             for name in self.macs
@@ -155,48 +159,48 @@ class _Costs:
     def total(self) -> int:
         return sum(self.macs.values())
 
-    def of(self, kept: Mapping[str, int]) -> float:
+    def of(self, widths: Mapping[str, int]) -> float:
         lost = {name: [0.0, 0.0] for name in self.widths}
         for group in self.groups:
-            gone = group.count - kept[group.layer]
+            removed = group.count - widths[group.layer]
             for place in group.places:
                 if place.layer in lost:
                     repeat = len(place.channels) / group.count
-                    lost[place.layer][0 if place.output else 1] += gone * repeat
-        left = 0.0
+                    lost[place.layer][0 if place.output else 1] += removed * repeat
+        macs_left = 0.0
         for name, macs in self.macs.items():
             if name not in self.widths:
-                left += macs
+                macs_left += macs
                 continue
             outs, ins = self.widths[name]
-            left += macs * (1 - lost[name][0] / outs) * (1 - lost[name][1] / ins)
-        return left
+            macs_left += macs * (1 - lost[name][0] / outs) * (1 - lost[name][1] / ins)
+        return macs_left
 
 
 def _by_worth(
     groups: Sequence[Group], scores: Importance, costs: _Costs, wanted: Prune
 ) -> dict[str, int]:
-    """Chunk by chunk, the least importance for a MAC first."""
+    """The width of each group: remove chunk by chunk, least importance for each MAC first."""
     goal = (1 - wanted.ratio) * costs.total
-    kept = {group.layer: group.count for group in groups}
+    widths = {group.layer: group.count for group in groups}
     ordered = {g.layer: scores[g.layer][least_first(scores[g.layer])] for g in groups}
-    now = costs.of(kept)
+    now = costs.of(widths)
     while now > goal:
         best: tuple[float, str, int, float] | None = None
         for group in groups:
-            width = _narrower(kept[group.layer], group.step(wanted.step))
+            width = _narrower(widths[group.layer], group.step(wanted.step))
             if width is None:
                 continue
-            macs = costs.of({**kept, group.layer: width})
-            chunk = ordered[group.layer][group.count - kept[group.layer] : group.count - width]
+            macs = costs.of({**widths, group.layer: width})
+            chunk = ordered[group.layer][group.count - widths[group.layer] : group.count - width]
             worth = float(chunk.sum()) / max(now - macs, 1e-9)
             if best is None or worth < best[0]:
                 best = worth, group.layer, width, macs
         if best is None:
             raise _too_much(wanted, 1 - now / costs.total)
         _, layer, width, now = best
-        kept[layer] = width
-    return kept
+        widths[layer] = width
+    return widths
 
 
 def _uniformly(
@@ -205,24 +209,24 @@ def _uniformly(
     costs: _Costs,
     wanted: Prune,
 ) -> dict[str, int]:
-    """The same share of every group, as much as is needed."""
+    """The width of each group: remove the same share of all, as little as the goal allows."""
     goal = (1 - wanted.ratio) * costs.total
-    kept = {group.layer: group.count for group in groups}
+    widths = {group.layer: group.count for group in groups}
     for percent in range(100, -1, -1):
-        kept = {g.layer: _scaled(g, percent / 100, wanted.step) for g in groups}
-        if costs.of(kept) <= goal:
-            return kept
-    raise _too_much(wanted, 1 - costs.of(kept) / costs.total)
+        widths = {g.layer: _scaled(g, percent / 100, wanted.step) for g in groups}
+        if costs.of(widths) <= goal:
+            return widths
+    raise _too_much(wanted, 1 - costs.of(widths) / costs.total)
 
 
 def _scaled(group: Group, share: float, step: int) -> int:
-    """The nearest width that kernels like, or that is whole blocks."""
+    """The nearest width that suits kernels or consists of whole blocks."""
     step = group.step(step)
     return min(group.count, max(step, step * round(group.count * share / step)))
 
 
 def _narrower(width: int, step: int) -> int | None:
-    """The next width that kernels like; None where there is none."""
+    """The next smaller multiple of ``step``; None if there is none."""
     narrower = (width - 1) // step * step
     return narrower if narrower >= step else None
 
@@ -230,5 +234,5 @@ def _narrower(width: int, step: int) -> int | None:
 def _too_much(wanted: Prune, most: float) -> SettingError:
     return SettingError(
         f"{wanted.ratio:.0%} of the MACs cannot be pruned from this model: at most {most:.0%}",
-        f"layers keep {wanted.step} channels or more; the layers that are not pruned count too",
+        f"every layer keeps at least {wanted.step} channels, and some layers cannot be pruned",
     )

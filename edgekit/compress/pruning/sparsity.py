@@ -1,8 +1,7 @@
-"""Pruning connection by connection: the weights of least importance become zeros.
+"""Unstructured pruning: the weights of least importance become zeros.
 
-No runtime that edgekit packages for computes less because of zeros; a file with many of them
-packs smaller. Those that stay can take over what went (compensate.py), and training keeps the
-zeros.
+No runtime that edgekit packages for computes less because of zeros; they only make the file
+compress better. The other weights can be refitted (compensate.py), and training keeps the zeros.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from edgekit.plan import Threshold
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that may become zeros, by layer: of convolutions and linear layers, each once."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
+    """The weights of convolutions and linear layers by layer name; a shared one only once."""
+    by_pointer: dict[int, tuple[str, torch.Tensor]] = {}
     for name, layer in model.named_modules():
         if isinstance(layer, LAYERS) and isinstance(layer.weight, nn.Parameter):
-            found.setdefault(layer.weight.data_ptr(), (name, layer.weight.detach()))
-    return dict(found.values())
+            by_pointer.setdefault(layer.weight.data_ptr(), (name, layer.weight.detach()))
+    return dict(by_pointer.values())
 
 
 def zeros_of(model: nn.Module) -> float:
@@ -33,35 +32,36 @@ def zeros_of(model: nn.Module) -> float:
 
 
 def sparsify(weights: Mapping[str, torch.Tensor], ratio: float, threshold: Threshold) -> None:
-    """In place: this share of all weights becomes zero; those that were zero are among them.
+    """Set this share of all weights to zero, in place; existing zeros count.
 
-    Raises RuntimeFailure: there are none.
+    Raises RuntimeFailure: there are no weights.
     """
     if not weights:
         raise RuntimeFailure(
             "no weight of this model can become zero: it has no convolution or linear layer with "
-            "a weight of its own (recurrent layers stay as they are)"
+            "a weight of its own (recurrent layers are not pruned)"
         )
     scores = [_score(weight.abs(), threshold) for weight in weights.values()]
     if threshold == "per_layer":
-        gone = [_least(score, ratio) for score in scores]
+        masks = [_least(score, ratio) for score in scores]
     else:
         sizes = [score.numel() for score in scores]
-        gone = list(torch.split(_least(torch.cat(scores), ratio), sizes))
-    for weight, own in zip(weights.values(), gone, strict=True):
-        weight.masked_fill_(own.view(weight.shape), 0)
+        masks = list(torch.split(_least(torch.cat(scores), ratio), sizes))
+    for weight, mask in zip(weights.values(), masks, strict=True):
+        weight.masked_fill_(mask.view(weight.shape), 0)
 
 
 def _least(scores: torch.Tensor, ratio: float) -> torch.Tensor:
-    """True for this share of them."""
-    found = torch.zeros(len(scores), dtype=torch.bool)
-    found[torch.argsort(scores, stable=True)[: round(ratio * len(scores))]] = True
-    return found
+    """A mask that is true for this share of the scores, the least ones."""
+    mask = torch.zeros(len(scores), dtype=torch.bool)
+    mask[torch.argsort(scores, stable=True)[: round(ratio * len(scores))]] = True
+    return mask
 
 
 def _score(sizes: torch.Tensor, threshold: Threshold) -> torch.Tensor:
-    """What is compared over all layers, (weights,). ``lamp``: a weight's square to that of all
-    that are not smaller in its layer (J. Lee et al., 2021, arXiv:2010.07611).
+    """The scores that are compared across layers, (weights,). ``lamp``: a weight's square divided
+    by the sum over all weights of its layer that are not smaller (J. Lee et al., 2021,
+    arXiv:2010.07611).
     """
     flat = sizes.flatten().double()
     if threshold != "lamp":
@@ -72,12 +72,12 @@ def _score(sizes: torch.Tensor, threshold: Threshold) -> torch.Tensor:
 
 
 def keeping_zeros(weights: Mapping[str, torch.Tensor]) -> Callable[[], None]:
-    """What to do after each step of training: what is zero now is zero again."""
+    """A function to call after each training step: it resets the current zeros to zero."""
     masks = {name: weight.detach() != 0 for name, weight in weights.items()}
 
-    def again() -> None:
+    def reset() -> None:
         with torch.no_grad():
             for name, mask in masks.items():
                 weights[name].mul_(mask)
 
-    return again
+    return reset

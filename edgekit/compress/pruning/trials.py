@@ -1,8 +1,8 @@
-"""What a group of channels is worth, by trying: how far the outputs are from the model's own when
-so many of its channels are gone, and those that stay have taken over what they can.
+"""The importance of channels by trial: measure how far the outputs move without some channels.
 
-The order within a group is another importance's; how much of each group goes is decided by what
-was measured. Layers differ by far more than what is said of them layer by layer.
+In each trial a group loses some channels, and the remaining ones compensate. The order within a
+group comes from another importance; the trials decide how many channels each group loses. Groups
+differ by far more than layer-wise importance suggests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgekit.fidelity.comparison import NOTHING_TOLD, Told
 from edgekit.recipe.tensors import Inputs
 
 BATCH = 32
-# Of each group so many widths are tried; between them, what is lost is taken as a straight line.
+# So many widths of each group are tried; the loss between them is interpolated linearly.
 LEVELS = 8
 TRIFLE = 1e-9
 MOST = 100.0
@@ -38,37 +38,39 @@ def by_trial(
     advance: Callable[[int, int], None],
     told: Told = NOTHING_TOLD,
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
-    """An importance whose sum over the least of a group is what the outputs lose without them.
+    """An importance whose sum over the least channels of a group is the outputs' loss without them.
 
-    ``told`` of the outputs; of what it leaves open, as their values show.
+    ``told``: what the recipe declares about the outputs; the rest is inferred from their values.
     """
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
         trials = _Trials(model, groups, data, told)
-        found = {}
+        shares = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
             losses = [(0, 0.0)]
             for count in _counts(group.count, group.step(step)):
                 losses.append((count, trials.loss(group, ordered[:count])))
-            found[group.layer] = _shared_out(group, ordered, losses)
+            shares[group.layer] = _marginal_losses(group, ordered, losses)
             advance(done, len(groups))
-        return found
+        return shares
 
     return importance
 
 
 def _counts(width: int, step: int) -> list[int]:
-    """How many channels go: so that what is left is a multiple of ``step``."""
+    """Numbers of channels to remove, so that each remaining width is a multiple of ``step``."""
     widths = {step * round(width * level / LEVELS / step) for level in range(1, LEVELS)}
-    return sorted(width - left for left in widths if 0 < left < width)
+    return sorted(width - remaining for remaining in widths if 0 < remaining < width)
 
 
-def _shared_out(group: Group, ordered: list[int], losses: list[tuple[int, float]]) -> torch.Tensor:
-    """What each channel costs in turn, never less than the one before: by the lower convex hull
-    of what was measured, so that the least that is lost for so many comes first. Equal costs are
-    told apart by a trifle, so that the order stays that of the trial.
+def _marginal_losses(
+    group: Group, ordered: list[int], losses: list[tuple[int, float]]
+) -> torch.Tensor:
+    """The loss of each channel in turn, never less than the one before: the slopes of the lower
+    convex hull of the measurements. Equal losses differ by a trifle, which preserves the order of
+    the trials.
     """
     scores = torch.zeros(group.count, dtype=torch.double)
     at, lost = losses[0]
@@ -93,7 +95,7 @@ class _Trials:
         told: Told,
     ) -> None:
         self.model = model
-        # what was fitted to some inputs is judged by others
+        # fit on some inputs, judge on others
         fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
         self.data = in_batches(partial(outputs_of, model), judged, BATCH)
         names = {place.layer for group in groups for place in group.readers}
@@ -104,19 +106,19 @@ class _Trials:
         rows = batch_rows(partial(outputs_of, model), self.data)
         self.fidelity = fidelity_of(self.floats, rows, told=told)
 
-    def loss(self, group: Group, gone: Sequence[int]) -> float:
+    def loss(self, group: Group, removed: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
         with _restored(weights):
             for place in group.readers:
-                layer, dead = self.model.get_submodule(place.layer), place.of(gone)
-                seen = self.moments.get(place.layer)
-                if seen is None:
+                layer, dead = self.model.get_submodule(place.layer), place.of(removed)
+                moment = self.moments.get(place.layer)
+                if moment is None:
                     inputs_of(layer).index_fill_(0, torch.tensor(dead), 0)
                 else:
-                    _silence(weights[place.layer], _columns(dead, weights[place.layer]), seen)
-            # a divergence is bounded: by itself, destroying one layer would be a bargain
-            lost = compared(self.fidelity, self._all_outputs(), self.floats).divergence
-            return math.expm1(min(MOST, lost))
+                    _silence(weights[place.layer], _columns(dead, weights[place.layer]), moment)
+            # a divergence is bounded: without exp, destroying one layer would look cheap
+            divergence = compared(self.fidelity, self._all_outputs(), self.floats).divergence
+            return math.expm1(min(MOST, divergence))
 
     def _weight(self, name: str) -> torch.Tensor:
         weight = self.model.get_submodule(name).weight
@@ -130,26 +132,26 @@ class _Trials:
 def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
     """The columns of a flattened weight that read these channels."""
     kernel = weight[0, 0].numel()
-    found = [c * kernel + index for c in channels for index in range(kernel)]
-    return torch.tensor(found, dtype=torch.long)
+    columns = [c * kernel + index for c in channels for index in range(kernel)]
+    return torch.tensor(columns, dtype=torch.long)
 
 
-def _silence(weight: torch.Tensor, dead: torch.Tensor, seen: torch.Tensor) -> None:
-    """In place: nobody reads these columns; the others take over what they tell of them."""
+def _silence(weight: torch.Tensor, dead: torch.Tensor, moment: torch.Tensor) -> None:
+    """Set the ``dead`` columns to zero, in place, and let the others compensate."""
     flat = weight.flatten(1)
-    kept = torch.ones(flat.shape[1], dtype=torch.bool)
-    kept[dead] = False
-    taken = torch.linalg.solve(damped(seen[kept][:, kept]), seen[kept][:, dead])
-    flat[:, kept] += (flat[:, dead].double() @ taken.T).float()
+    alive = torch.ones(flat.shape[1], dtype=torch.bool)
+    alive[dead] = False
+    coefficients = torch.linalg.solve(damped(moment[alive][:, alive]), moment[alive][:, dead])
+    flat[:, alive] += (flat[:, dead].double() @ coefficients.T).float()
     flat[:, dead] = 0
     weight.copy_(flat.reshape(weight.shape))
 
 
 @contextmanager
 def _restored(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    before = {name: weight.clone() for name, weight in weights.items()}
+    copies = {name: weight.clone() for name, weight in weights.items()}
     try:
         yield
     finally:
         for name, weight in weights.items():
-            weight.copy_(before[name])
+            weight.copy_(copies[name])

@@ -1,15 +1,15 @@
-"""The reference of quantization: what every runtime's integers are held against.
+"""The reference for affine quantization: every runtime's integers are compared with it.
 
-Five steps take a trained network's tensor to integers (B. Jacob et al., "Quantization and Training
-of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, arXiv:1712.05877):
+Five steps quantize a tensor (B. Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", 2018, arXiv:1712.05877):
 
-    1. the tensor, trained
+    1. the trained tensor
     2. its range                                    ``observe.py``, or lowest to highest
     3. equal intervals, 2 ** bits of them           ``steps_for``
-    4. each value into its interval                 ``quantize``
-    5. rounded to the nearest that can be told      ``dequantize``
+    4. each value to the integer of its interval    ``quantize``
+    5. each integer to the value it represents      ``dequantize``
 
-real = scale * (stored - zero_point); zero is always told exactly, for padding is made of it.
+real = scale * (stored - zero_point). Zero is represented exactly, because padding consists of it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import torch
 from edgekit.errors import RecipeError
 
 MIN_BITS, MAX_BITS = 2, 16
-# Below it a float32 scale has lost digits of its own.
+# A smaller float32 is subnormal: such a scale loses digits.
 TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Signed integers of ``bits`` bits. ``symmetric``: zero point 0, as many steps below as above
-    (-127 to 127, not -128): what kernels want of weights.
+    """Signed integers of ``bits`` bits. ``symmetric``: zero point 0 and a symmetric range (-127 to
+    127, not -128), which kernels require of weights.
     """
 
     bits: int = 8
@@ -36,7 +36,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"{self.bits} bits: {MIN_BITS} to {MAX_BITS} are possible")
+            raise ValueError(f"{self.bits} bits are not supported: use {MIN_BITS} to {MAX_BITS}")
 
     @property
     def low(self) -> int:
@@ -68,7 +68,7 @@ class Steps:
 
 
 def range_of(tensor: torch.Tensor, axis: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lowest and highest value, of the whole or of each slice along ``axis``.
+    """Lowest and highest value of the tensor, or of each slice along ``axis``.
 
     Raises RecipeError: NaN or infinite values, or none at all.
     """
@@ -80,8 +80,8 @@ def range_of(tensor: torch.Tensor, axis: int | None = None) -> tuple[torch.Tenso
 
 
 def steps_for(low: torch.Tensor, high: torch.Tensor, grid: Grid, axis: int | None = None) -> Steps:
-    """Equal intervals over the range, widened to hold zero. A range that is only zero gets steps
-    of 1, for then nothing else is to be told.
+    """Equal intervals over the range, widened to include zero. A range that is only zero gets
+    steps of 1.
     """
     low, high = low.double().clamp(max=0.0), high.double().clamp(min=0.0)
     if grid.symmetric:
@@ -91,9 +91,9 @@ def steps_for(low: torch.Tensor, high: torch.Tensor, grid: Grid, axis: int | Non
     else:
         scale = ((high - low) / (grid.high - grid.low)).float().clamp(min=TINY)
         zero_point = (grid.low - low / scale.double()).round().clamp(grid.low, grid.high)
-    nothing = (low == 0) & (high == 0)
-    scale = torch.where(nothing, torch.ones_like(scale), scale)
-    zero_point = torch.where(nothing, torch.zeros_like(zero_point), zero_point)
+    only_zero = (low == 0) & (high == 0)
+    scale = torch.where(only_zero, torch.ones_like(scale), scale)
+    zero_point = torch.where(only_zero, torch.zeros_like(zero_point), zero_point)
     return Steps(scale, zero_point.to(torch.int32), grid, axis)
 
 
@@ -109,32 +109,35 @@ def quantize(tensor: torch.Tensor, steps: Steps) -> torch.Tensor:
 
 
 def dequantize(stored: torch.Tensor, steps: Steps) -> torch.Tensor:
-    """What the integers tell, float32."""
+    """The values that the integers represent, float32."""
     scale, zero_point = steps.spread(stored)
     return ((stored.double() - zero_point) * scale.double()).float()
 
 
 def round_trip(tensor: torch.Tensor, steps: Steps) -> torch.Tensor:
-    """What is left of a tensor after it was stored as integers."""
+    """Quantize and dequantize: the tensor with its rounding errors."""
     return dequantize(quantize(tensor, steps), steps)
 
 
 def in_groups(weight: torch.Tensor, size: int) -> torch.Tensor:
-    """A Linear's weight (out, in) as (out * in / size, size): each row gets its own steps (axis
-    0). Raises ValueError where ``size`` does not divide the inputs.
+    """A Linear's weight (out, in) as (out * in / size, size), for steps by row (axis 0).
+
+    Raises ValueError: ``size`` does not divide the inputs.
     """
     if weight.dim() != 2 or weight.shape[1] % size:
-        raise ValueError(f"groups of {size} do not divide a weight of shape {list(weight.shape)}")
+        raise ValueError(
+            f"a weight of shape {list(weight.shape)} cannot be split into groups of {size}"
+        )
     return weight.reshape(-1, size)
 
 
 def check_finite(tensor: torch.Tensor, what: str) -> None:
-    """Raises RecipeError: no values at all, NaN, or infinite ones."""
+    """Raise RecipeError if the tensor is empty or has NaN or infinite values."""
     if tensor.numel() == 0:
-        raise RecipeError(f"{what} has no values: it has no range")
+        raise RecipeError(f"{what} is empty: it has no range")
     wrong = int((~torch.isfinite(tensor)).sum())
     if wrong:
         raise RecipeError(
-            f"{what} holds {wrong} values that are NaN or infinite: it has no range",
-            "are the weights loaded, and did the training that made them converge?",
+            f"{what} has {wrong} values that are NaN or infinite: it has no range",
+            "check that the weights are loaded and that their training converged",
         )

@@ -1,8 +1,8 @@
-"""Gain and bias correction: what rounding changes on average, taken back for each channel.
+"""Gain and bias correction: compensate for each channel what rounding changes on average.
 
-The bias takes the mean error (M. Nagel et al., 2019, arXiv:1906.04721, section 4.2, measured on
-data as in their appendix D); the steps of the channel's weights take the gain, the slope by which
-the int8 output explains the float one best. Neither costs anything on the device.
+The bias absorbs the mean error (M. Nagel et al., 2019, arXiv:1906.04721, section 4.2, measured on
+data as in their appendix D). The scale of the channel's weights absorbs the gain: the slope of the
+least-squares fit of the float output by the int8 output. Neither costs anything on the device.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 
 from edgekit.compress.quantization.lockstep import Layer
 
-# A slope further from 1 than this is no rounding's doing.
+# Rounding cannot cause a slope beyond these.
 GAIN_LIMITS = (0.8, 1.25)
-# Of one batch's places.
+# At most so many places of one batch.
 ROWS_PER_PART = 16384
 
 
 def correct(layer: Layer) -> None:
-    """In place; a layer without a bias of its own is left as it is."""
+    """Correct the layer in place, unless it has no bias of its own."""
     steps = layer.rounding.steps
     if layer.bias is None or steps is None:
         return
@@ -32,32 +32,32 @@ def correct(layer: Layer) -> None:
 
 
 def _rows(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
-    """(samples, channels)"""
+    """The tensor as (samples, channels)."""
     moved = tensor.movedim(layer.channel_axis, -1)
     return moved.reshape(-1, moved.shape[-1])
 
 
 def _some(rows: torch.Tensor) -> torch.Tensor:
-    """Evenly spread: neighbours tell nearly the same."""
+    """Evenly spread rows: neighbours hold nearly the same information."""
     return rows[:: max(1, len(rows) // ROWS_PER_PART) | 1]
 
 
 def _mean_error(layer: Layer) -> torch.Tensor:
-    """The mean of float minus int8, by channel."""
+    """The mean of float minus int8 for each channel."""
     total, count = torch.zeros(len(layer.weight)), 0
-    for inputs, wanted in zip(layer.inputs, layer.wanted, strict=True):
-        error = _rows(layer, wanted - layer.compute(inputs))
+    for inputs, expected in zip(layer.inputs, layer.wanted, strict=True):
+        error = _rows(layer, expected - layer.compute(inputs))
         total += error.sum(0)
         count += len(error)
     return total / count
 
 
 def _gain(layer: Layer) -> torch.Tensor:
-    """By channel: covariance of int8 and float over the variance of int8."""
+    """For each channel, the covariance of int8 and float divided by the variance of int8."""
     sums = [torch.zeros(len(layer.weight), dtype=torch.float64) for _ in range(4)]
     count = 0
-    for inputs, wanted in zip(layer.inputs, layer.wanted, strict=True):
-        a, b = (_some(_rows(layer, t)).double() for t in (layer.compute(inputs), wanted))
+    for inputs, expected in zip(layer.inputs, layer.wanted, strict=True):
+        a, b = (_some(_rows(layer, t)).double() for t in (layer.compute(inputs), expected))
         for total, value in zip(sums, (a, b, a * a, a * b), strict=True):
             total += value.sum(0)
         count += len(a)

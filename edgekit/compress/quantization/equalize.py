@@ -1,12 +1,12 @@
-"""Cross-layer equalization: channels of one tensor share 256 steps, so make them alike.
+"""Cross-layer equalization: channels of one tensor share 256 steps, so give them similar ranges.
 
-A channel may be divided by any positive number where it is made and multiplied by it where it is
-used, and the float model stays what it is, as long as everything between is positively homogeneous
-(f(sx) = s f(x): ReLU, LeakyReLU, pooling, addition). M. Nagel et al., "Data-Free Quantization
-Through Weight Equalization and Bias Correction" (2019, arXiv:1906.04721), choose the number by the
-weights of the two layers; G. Xiao et al., "SmoothQuant" (2022, arXiv:2211.10438), by activations
-against weights, which suits weights that have steps for each channel. Here it is the latter, and
-over any number of layers: whatever reads or adds to one stream of channels scales together.
+A channel may be divided by any positive number where it is produced and multiplied by it where it
+is read. The float model is unchanged if everything between is positively homogeneous (f(sx) = s
+f(x): ReLU, LeakyReLU, pooling, addition). M. Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction" (2019, arXiv:1906.04721), choose the number by the weights of two
+layers. G. Xiao et al., "SmoothQuant" (2022, arXiv:2211.10438), weigh activations against weights,
+which suits weights with steps for each channel. This module does the latter, across any number of
+layers: all layers that read or add to one stream of channels are scaled together.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ HOMOGENEOUS = {
 }  # fmt: skip
 ADDING = {"add", "sub"}
 CONVOLUTION = {"conv1d", "conv2d"}
-# No channel is stretched further than this against the widest.
+# Least factor of a channel, relative to the widest one.
 NARROWEST = 1e-5
 
 
 @dataclass
 class Stream:
-    """Values that scale together: who makes them, who uses them, at which points they are seen.
+    """Values that scale together, with the nodes that produce them (``makers``), the nodes that
+    read them (``users``) and the points where they are observed.
 
-    ``channels``: how many; ``last``: they lie along the last axis, else the second.
+    ``channels``: their number. ``last``: they lie along the last axis, else along the second.
     """
 
     channels: int
@@ -48,10 +49,11 @@ class Stream:
 
 
 def equalize(simulation: Simulation, seen: dict[str, Seen], share: float) -> int:
-    """Equalize all streams in place; give how many there were.
+    """Equalize all streams in place and return their number.
 
-    ``share`` (0 to 1) is how much of the difference between channels the activations hand on to
-    the weights that use them. Depthwise weights have steps for each channel and take all of it.
+    ``share`` (0 to 1): how much of the difference between channels moves from the activations to
+    the weights that read them. Depthwise weights have steps for each channel, so for them all of
+    it moves.
     """
     done = 0
     for stream in streams(simulation):
@@ -67,43 +69,43 @@ def equalize(simulation: Simulation, seen: dict[str, Seen], share: float) -> int
 
 
 def streams(simulation: Simulation) -> list[Stream]:
-    """Every stream of channels that only homogeneous operators touch between makers and users."""
-    found: dict[Node, Stream] = {}
+    """All streams with only homogeneous operators between makers and users."""
+    by_node: dict[Node, Stream] = {}
     for node in simulation.graph.graph.nodes:
         if node.op == "call_module" and node.name in simulation.points:
-            stream = found.get(node.all_input_nodes[0])
+            stream = by_node.get(node.all_input_nodes[0])
             if stream is not None:
                 stream.points.append(node.name)
-                found[node] = stream
+                by_node[node] = stream
         elif node.op == "call_function":
-            _place(simulation, node, found)
+            _place(simulation, node, by_node)
         elif node.op == "output":
             for value in node.all_input_nodes:
-                _freeze(found.get(value))
-    unique = {id(stream): stream for stream in found.values()}
+                _freeze(by_node.get(value))
+    unique = {id(stream): stream for stream in by_node.values()}
     return [s for s in unique.values() if not s.frozen and s.makers and s.users]
 
 
-def _place(simulation: Simulation, node: Node, found: dict[Node, Stream]) -> None:
+def _place(simulation: Simulation, node: Node, by_node: dict[Node, Stream]) -> None:
     name = operator_name(node)
-    inputs = [value for value in node.all_input_nodes if value in found]
-    if len(inputs) == 1 and _keeps_channels(node, found[inputs[0]]):
-        found[node] = found[inputs[0]]
+    inputs = [value for value in node.all_input_nodes if value in by_node]
+    if len(inputs) == 1 and _keeps_channels(node, by_node[inputs[0]]):
+        by_node[node] = by_node[inputs[0]]
     elif name in ADDING and len(inputs) == 2 and not node.kwargs and _alike(node, inputs):
-        found[node] = _merge(found, *inputs)
+        by_node[node] = _merge(by_node, *inputs)
     else:
         for value in inputs:
-            if value is node.args[0] and _uses(simulation, node, found[value]):
-                found[value].users.append(node)
+            if value is node.args[0] and _uses(simulation, node, by_node[value]):
+                by_node[value].users.append(node)
             else:
-                _freeze(found[value])
-        stream = _made(simulation, node)
+                _freeze(by_node[value])
+        stream = _new_stream(simulation, node)
         if stream is not None:
-            found[node] = stream
+            by_node[node] = stream
 
 
 def _shape(node: Node) -> list[int]:
-    if node.op == "call_module":  # an observer: its value is that behind it
+    if node.op == "call_module":  # an observer: it has the shape of its input
         node = node.all_input_nodes[0]
     return list(getattr(node.meta.get("val"), "shape", []))
 
@@ -133,17 +135,17 @@ def _alike(node: Node, inputs: list[Node]) -> bool:
     return shapes[0] == shapes[1] == _shape(node)
 
 
-def _merge(found: dict[Node, Stream], one: Node, other: Node) -> Stream:
-    a, b = found[one], found[other]
+def _merge(by_node: dict[Node, Stream], one: Node, other: Node) -> Stream:
+    a, b = by_node[one], by_node[other]
     if a is b:
         return a
     a.makers += b.makers
     a.users += b.users
     a.points += b.points
     a.frozen = a.frozen or b.frozen or a.channels != b.channels or a.last != b.last
-    for node, stream in list(found.items()):
+    for node, stream in list(by_node.items()):
         if stream is b:
-            found[node] = a
+            by_node[node] = a
     return a
 
 
@@ -152,8 +154,8 @@ def _freeze(stream: Stream | None) -> None:
         stream.frozen = True
 
 
-def _made(simulation: Simulation, node: Node) -> Stream | None:
-    """A new stream where a layer has weights of its own for each channel of what it computes."""
+def _new_stream(simulation: Simulation, node: Node) -> Stream | None:
+    """A new stream if the layer has its own weights for each channel of its output."""
     name, weight = operator_name(node), _weight(simulation, node)
     if weight is None:
         return None
@@ -171,7 +173,7 @@ def _made(simulation: Simulation, node: Node) -> Stream | None:
 
 
 def _uses(simulation: Simulation, node: Node, stream: Stream) -> bool:
-    """Has the node weights of its own for each channel of the stream?"""
+    """Whether the node has its own weights for each channel of the stream."""
     name, weight = operator_name(node), _weight(simulation, node)
     if weight is None:
         return False
@@ -203,39 +205,41 @@ def _argument(simulation: Simulation, node: Node, at: int, name: str) -> torch.T
 
 
 def _by_input(weight: torch.Tensor, groups: int) -> torch.Tensor:
-    """A weight (O, C / groups, ...) as (groups, O / groups, C / groups, rest): a view."""
+    """A view of a weight (O, C / groups, ...) as (groups, O / groups, C / groups, rest)."""
     return weight.view(groups, len(weight) // groups, weight.shape[1], -1)
 
 
 def _factors(
     simulation: Simulation, stream: Stream, seen: dict[str, Seen], share: float
 ) -> torch.Tensor | None:
-    """What each channel is divided by; None where nothing is to be gained."""
+    """The divisor of each channel; None if nothing can be gained."""
     reach = [_reach(seen[name], stream) for name in stream.points if name in seen]
-    known = [found for found in reach if found is not None and len(found) == stream.channels]
+    known = [
+        reached for reached in reach if reached is not None and len(reached) == stream.channels
+    ]
     if not known:
         return None
     activation = torch.stack(known).amax(0)
     if not float(activation.max()):
         return None
     activation = activation.clamp(min=float(activation.max()) * NARROWEST)
-    taking = [
+    reading = [
         weight for node in stream.users if (weight := _by_channel(simulation, node)) is not None
     ]
-    if not taking:
+    if not reading:
         return activation / activation.max()
-    weight = torch.stack(taking).amax(0)
+    weight = torch.stack(reading).amax(0)
     weight = weight.clamp(min=max(float(weight.max()) * NARROWEST, 1e-30))
     factors = activation**share / weight ** (1 - share)
     return (factors / factors.max()).clamp(min=NARROWEST)
 
 
-def _reach(found: Seen, stream: Stream) -> torch.Tensor | None:
-    return found.last if stream.last else found.second
+def _reach(seen: Seen, stream: Stream) -> torch.Tensor | None:
+    return seen.last if stream.last else seen.second
 
 
 def _by_channel(simulation: Simulation, node: Node) -> torch.Tensor | None:
-    """The highest weight for each channel used; None for depthwise: any factor suits it."""
+    """The largest weight for each channel read; None for depthwise, which any factor suits."""
     weight = _weight(simulation, node)
     assert weight is not None
     groups = groups_of(node)
@@ -247,11 +251,11 @@ def _by_channel(simulation: Simulation, node: Node) -> torch.Tensor | None:
 
 def _scale_maker(simulation: Simulation, node: Node, factors: torch.Tensor) -> None:
     with torch.no_grad():
-        for tensor in _own(simulation, node):
+        for tensor in _own_tensors(simulation, node):
             tensor.mul_(factors.reshape([-1] + [1] * (tensor.dim() - 1)))
 
 
-def _own(simulation: Simulation, node: Node) -> Iterator[torch.Tensor]:
+def _own_tensors(simulation: Simulation, node: Node) -> Iterator[torch.Tensor]:
     for tensor in (_weight(simulation, node), _bias(simulation, node)):
         if tensor is not None:
             yield tensor

@@ -1,10 +1,10 @@
-"""Outputs' ranges from few inputs, made wider for those that nobody has seen.
+"""Wider ranges for outputs that were calibrated on few inputs.
 
-Some tens of calibration inputs hold few values of a small output, such as ten scores, and hardly
-their extremes: another input's value is cut off at the edge of the range, and with it the answer.
-Inner tensors have thousands of values an input, of which the few beyond the range change little.
-The extremes of k values of a normal distribution grow with sqrt(2 ln k), so the range of what was
-seen is stretched to that of ENOUGH inputs. Measured in docs/benchmarks.md.
+Some tens of calibration inputs give few values of a small output, such as ten scores, and rarely
+their extremes. A larger value of another input is clipped, which can change the answer. Inner
+tensors have thousands of values for each input; the few beyond the range change little.
+The extremes of k values of a normal distribution grow with sqrt(2 ln k), so the observed range is
+stretched to that of ENOUGH inputs. Measured in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.fx import Node
 from edgekit.compress.graph import operator_name
 from edgekit.compress.quantization.simulate import Point, Simulation
 
-# From so many fitted inputs on (of 50 that calibrate) the extremes are taken as seen.
+# With so many fitted inputs (of 50 for calibration) or more, the observed extremes are used.
 FEW = 40
 ENOUGH = 1000
-# Their results have an edge that no input passes.
+# Operators whose results are bounded for any input.
 BOUNDED = {"sigmoid", "softmax", "_softmax", "tanh", "hardtanh", "relu6", "clamp", "hardsigmoid"}
-# Their results are values of their operand, or none of its own extremes.
+# Operators that pass on values of their operand.
 PASSING = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute",
     "transpose", "t", "clone", "contiguous", "select", "slice", "cat", "getitem", "split",
@@ -34,7 +34,9 @@ PASSING = {
 
 
 def give_headroom(simulation: Simulation, inputs: int) -> frozenset[str]:
-    """Widen the outputs' steps in place, which so many inputs were seen for; give the points."""
+    """Widen the steps of the outputs in place; return the changed points. ``inputs``: the number
+    of inputs that they were observed on.
+    """
     if inputs >= FEW:
         return frozenset()
     changed: set[str] = set()
@@ -54,20 +56,20 @@ def give_headroom(simulation: Simulation, inputs: int) -> frozenset[str]:
     return frozenset(changed)
 
 
-def _stretch(seen: int, wanted: int) -> float:
-    return math.sqrt(math.log(wanted) / math.log(seen))
+def _stretch(observed: int, wanted: int) -> float:
+    return math.sqrt(math.log(wanted) / math.log(observed))
 
 
 def _output_points(simulation: Simulation) -> Iterator[Point]:
-    """Where the outputs are rounded last; none of an output that is float."""
+    """The points where the outputs are rounded last; a float output has none."""
     (output,) = (node for node in simulation.graph.graph.nodes if node.op == "output")
     waiting: list[Node] = output.all_input_nodes
-    known = set(waiting)
+    visited = set(waiting)
     while waiting:
         node = waiting.pop()
         if node.name in simulation.points:
             yield simulation.points[node.name]
         elif operator_name(node) in PASSING:
-            fresh = [one for one in node.all_input_nodes if one not in known]
-            known |= set(fresh)
-            waiting += fresh
+            unvisited = [one for one in node.all_input_nodes if one not in visited]
+            visited |= set(unvisited)
+            waiting += unvisited

@@ -1,10 +1,9 @@
-"""Steps kept inside what a runtime's integer kernels take.
+"""Quantization steps within the limits of a runtime's integer kernels.
 
-A kernel turns its operands' steps into its result's by one number, a ratio of the scales, and
-takes only ratios within limits: beyond them the program fails to load, or computes something
-else. A step that is too narrow is widened, no further than needed: a ratio too high means that
-one step of the operands is beyond the whole range of the result; one too low, that they are
-nothing in it.
+A kernel converts its operands' steps to its result's by a ratio of the scales, and accepts ratios
+within limits only. Beyond them the program fails to load, or computes something else. A ratio is
+too high if one step of the operands exceeds the result's whole range, and too low if it vanishes
+in it. The step that is too narrow is widened, no further than needed.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from torch.fx import Node
 from edgekit.compress.graph import operator_name
 from edgekit.compress.quantization.simulate import Point, Simulation
 
-# What a kernel computes before it rounds, so that the result's steps stand behind it.
+# Fused into a kernel: the result's steps are those after this operator.
 FUSED = {"relu", "relu6", "hardtanh", "clamp"}
-# Each pass moves what the one before has changed one operator further.
+# Each pass propagates the previous pass's changes by one operator.
 PASSES = 64
-# So that rounding in float32 stays inside.
+# Keeps ratios inside the limits after rounding to float32.
 MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
 class Range:
-    """Ratios that a kernel takes: ``low`` and above, below ``high``."""
+    """Ratios that a kernel accepts: low <= ratio < high."""
 
     low: float
     high: float
@@ -36,10 +35,10 @@ class Range:
 
 @dataclass(frozen=True)
 class StepLimits:
-    """By operator name, as ``graph.operator_name`` gives it.
+    """Limits by operator name (``graph.operator_name``).
 
-    ``products``: the scales of all operands, multiplied, to that of the result. ``each``: the scale
-    of every operand to that of the result.
+    ``products``: of the product of all operands' scales to the result's scale. ``each``: of every
+    operand's scale to the result's.
     """
 
     products: Mapping[str, Range]
@@ -47,24 +46,24 @@ class StepLimits:
 
 
 def keep_within(simulation: Simulation, limits: StepLimits) -> frozenset[str]:
-    """Widen steps in place until every kernel takes them; give the points that were changed."""
+    """Widen steps in place until every kernel accepts them; return the changed points."""
     changed: set[str] = set()
     kernels = list(_kernels(simulation))
     for _ in range(PASSES):
-        now = {
+        widened = {
             name
             for node, operands, result in kernels
             for ratio in _ratios(node, operands, limits)
             for name in _widened(simulation, ratio, result)
         }
-        if not now:
+        if not widened:
             break
-        changed |= now
+        changed |= widened
     return frozenset(changed)
 
 
 def _kernels(simulation: Simulation) -> Iterator[tuple[Node, list[Point], Point]]:
-    """Operators that round all their operands and their result: these the kernels compute."""
+    """Operators that integer kernels compute: all operands and the result are rounded."""
     for node in simulation.graph.graph.nodes:
         operands = [simulation.points.get(value.name) for value in _operands(node)]
         result = _result(simulation, node)
@@ -73,7 +72,7 @@ def _kernels(simulation: Simulation) -> Iterator[tuple[Node, list[Point], Point]
 
 
 def _operands(node: Node) -> list[Node]:
-    """Without a bias, which is never rounded by steps of its own."""
+    """All operands but the bias, which has no steps of its own."""
     return [value for value in node.args[:2] if isinstance(value, Node)]
 
 
@@ -109,12 +108,12 @@ def _widened(simulation: Simulation, ratio: Ratio, result: Point) -> Iterator[st
     product = torch.stack([torch.ones(()).double()])
     for scale in scales[:-1]:
         product = product * scale
-    found = product / scales[-1]
-    over, under = float(found.max()) / limit.high, limit.low / found
+    ratios = product / scales[-1]
+    over, under = float(ratios.max()) / limit.high, limit.low / ratios
     if over >= 1:
         yield from _widen(simulation, result, torch.tensor(over * (1 + MARGIN)))
     if float(under.max()) > 1:
-        # of a convolution the weights, channel by channel; else the first operand
+        # the weights of a convolution, channel by channel; otherwise the last operand
         factor = under.clamp(min=1) * torch.where(under > 1, 1 + MARGIN, 1.0)
         yield from _widen(simulation, operands[-1], factor)
 

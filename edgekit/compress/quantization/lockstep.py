@@ -1,7 +1,8 @@
-"""Walk the float and the int8 model side by side, node by node, and mend layer by layer.
+"""Run the float and the int8 model side by side, node by node, and repair layer by layer.
 
-Each layer is shown what really reaches it in int8, every layer before it mended already, and what
-the float model computes there: one pass, and no layer is mended for an input that it will not get.
+Each layer gets its inputs from the int8 model, whose earlier layers are already repaired, and the
+float model's output as the goal. One pass is enough, and every layer is repaired for the inputs
+that it will get.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from edgekit.compress.graph import WEIGHTED, attribute_at, operator_name, tensor
 from edgekit.compress.quantization.simulate import Rounding, Simulation
 from edgekit.recipe.tensors import Inputs
 
-# Of what all inputs together may hold at once, in the largest layer.
+# Limit of the largest layer's outputs for all inputs together.
 MEMORY_BYTES = 400_000_000
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights, as it is met. Parts are batches of one and the same order.
+    """One layer with weights. Its lists have one entry for each batch, in the same order.
 
-    ``inputs``: what reaches it in int8. ``wanted``: what it computes in the float model.
-    ``compute`` gives its output in int8 as its weight and bias are now, for one of ``inputs``.
+    ``inputs``: its inputs in int8. ``wanted``: its outputs in the float model. ``compute`` returns
+    its int8 output for one of ``inputs``, with its current weight and bias.
     """
 
     node: Node
@@ -44,14 +45,14 @@ class Layer:
         return 1 if operator_name(self.node).startswith("conv") else -1
 
 
-def walk(simulation: Simulation, data: Sequence[Inputs], mend: Callable[[Layer], None]) -> None:
-    """Call ``mend`` for each layer whose weight is rounded now, in order."""
+def walk(simulation: Simulation, data: Sequence[Inputs], repair: Callable[[Layer], None]) -> None:
+    """Call ``mend`` for each layer whose weight is currently rounded, in order."""
     with torch.no_grad():
-        _Walk(simulation, _some(simulation, data), mend).run()
+        _Walk(simulation, _fitting(simulation, data), repair).run()
 
 
-def _some(simulation: Simulation, data: Sequence[Inputs]) -> list[Inputs]:
-    """As many inputs, evenly spread, as fit in memory all at once; in batches where that works."""
+def _fitting(simulation: Simulation, data: Sequence[Inputs]) -> list[Inputs]:
+    """As many inputs, evenly spread, as fit in memory together; in batches if the graph can."""
     largest = max(
         (
             getattr(node.meta.get("val"), "numel", lambda: 0)() * 4
@@ -72,12 +73,12 @@ Values = list[Any]
 
 class _Walk:
     def __init__(
-        self, simulation: Simulation, parts: list[Inputs], mend: Callable[[Layer], None]
+        self, simulation: Simulation, parts: list[Inputs], repair: Callable[[Layer], None]
     ) -> None:
-        self.simulation, self.parts, self.mend = simulation, parts, mend
+        self.simulation, self.parts, self.repair = simulation, parts, repair
         self.floats: dict[Node, Values] = {}
         self.int8: dict[Node, Values] = {}
-        # mending edits the weights that the float model reads too
+        # a repair edits weights that the float model reads too
         self.original = {
             node: tensor_at(simulation.graph, node).clone()
             for node in simulation.graph.graph.nodes
@@ -103,7 +104,7 @@ class _Walk:
                 self.int8[node] = [rounding(value) for value in self.int8[behind]]
             elif node.op == "call_function":
                 self.floats[node] = self._computed(node, self.floats)
-                self._mend(node)
+                self._repair(node)
                 self.int8[node] = self._computed(node, self.int8)
             for value in node.all_input_nodes:
                 if last[value] is node and value.op != "get_attr":
@@ -119,7 +120,7 @@ class _Walk:
         )
         return node.target(*arguments, **keywords)  # type: ignore[operator]
 
-    def _mend(self, node: Node) -> None:
+    def _repair(self, node: Node) -> None:
         if operator_name(node) not in WEIGHTED or len(node.args) < 2:
             return
         value, weight = node.args[0], node.args[1]
@@ -130,13 +131,13 @@ class _Walk:
         if not rounding.on or rounding.steps is None or behind.op != "get_attr":
             return
         bias: Any = node.args[2] if len(node.args) > 2 else None
-        own = isinstance(bias, Node) and bias.op == "get_attr"
+        has_own_bias = isinstance(bias, Node) and bias.op == "get_attr"
         tensor = tensor_at(self.simulation.graph, behind)
 
         def compute(given: torch.Tensor) -> torch.Tensor:
             rest = (
                 [attribute_at(self.simulation.graph, bias), *node.args[3:]]
-                if own
+                if has_own_bias
                 else node.args[2:]
             )
             result = node.target(given, rounding(tensor), *rest, **node.kwargs)  # type: ignore[operator]
@@ -144,16 +145,16 @@ class _Walk:
             return result
 
         assert isinstance(value, Node)
-        self.mend(
+        self.repair(
             Layer(
                 node=node,
                 weight=tensor,
-                bias=tensor_at(self.simulation.graph, bias) if own else None,
+                bias=tensor_at(self.simulation.graph, bias) if has_own_bias else None,
                 rounding=rounding,
                 inputs=self.int8[value],
                 wanted=self.floats[node],
                 compute=compute,
             )
         )
-        # what it computes now, with its weight as it is stored
+        # the repaired weight, rounded
         self.int8[weight] = [rounding(tensor)] * len(self.parts)

@@ -1,9 +1,9 @@
-"""The range of each value, from what it was seen to be: four ways, and what follows counts.
+"""The range of each activation, chosen from observed values in one of four ways.
 
-The range decides everything: values beyond it are cut off, values inside share 256 steps. How far
-to cut is chosen by the error that is left after the activation that follows (which may cut off
-what the range would have covered), as M. Nagel et al. describe for the plain error in "A White
-Paper on Neural Network Quantization" (2021, arXiv:2106.08295), section 3.
+Values beyond the range are clipped, values inside share 256 steps. "mse_after_activation" chooses
+the range with the least error after the activation function that follows, which may itself clip
+values. M. Nagel et al. describe this for the plain error in "A White Paper on Neural Network
+Quantization" (2021, arXiv:2106.08295), section 3.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from edgekit.recipe.tensors import Inputs
 
 SAMPLES_PER_VALUE = 2048
 MAX_SAMPLES = 50_000
-# Tried ranges: so many shares of the widest, on each side; first every fourth of them.
+# Tried ranges: so many shares of the widest, on each side; every fourth of them first.
 SHARES, COARSE = 40, 4
 PERCENTILE = 99.9
 
 
 @dataclass
 class Seen:
-    """What passed one point: the extremes of all values, and every n-th value of each input.
+    """The values observed at one point: the extremes, and every n-th value of each input.
 
-    ``second`` and ``last``: the highest magnitude of each slice along the second axis (images) and
-    along the last.
+    ``second`` and ``last``: the largest magnitude of each slice along the second axis (images) and
+    along the last axis.
     """
 
     low: float = float("inf")
@@ -48,8 +48,8 @@ class Seen:
             return
         low, high = (float(bound) for bound in flat.aminmax())
         self.low, self.high = min(self.low, low), max(self.high, high)
-        wanted = SAMPLES_PER_VALUE * (len(value) if value.dim() else 1)
-        step = max(1, len(flat) // wanted)
+        count = SAMPLES_PER_VALUE * (len(value) if value.dim() else 1)
+        step = max(1, len(flat) // count)
         self.samples.append(flat[:: step | 1].clone())
         if value.dim() > 1:
             magnitude = value.abs()
@@ -62,13 +62,13 @@ class Seen:
         return torch.cat([flat, torch.tensor([self.low, self.high])])
 
 
-def _highest(before: torch.Tensor | None, value: torch.Tensor, axis: int) -> torch.Tensor:
-    now = value.amax([other for other in range(value.dim()) if other != axis])
-    return now if before is None else torch.maximum(before, now)
+def _highest(previous: torch.Tensor | None, value: torch.Tensor, axis: int) -> torch.Tensor:
+    current = value.amax([other for other in range(value.dim()) if other != axis])
+    return current if previous is None else torch.maximum(previous, current)
 
 
 def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
-    """What passes each point of activations while the float model runs on ``data``.
+    """Observe the values at each point of activations while the float model runs on ``data``.
 
     Raises RecipeError: a value is NaN or infinite.
     """
@@ -79,14 +79,15 @@ def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
 
     with simulation.rounding(nowhere), tapping(simulation, tap):
         simulation.run(data)
-    for name, found in seen.items():
-        extremes = torch.tensor([found.low, found.high])
-        check_finite(extremes, f"what {simulation.points[name].layer or 'the model'} computes")
+    for name, values in seen.items():
+        extremes = torch.tensor([values.low, values.high])
+        layer = simulation.points[name].layer
+        check_finite(extremes, f"the output of {layer or 'the model'}")
     return seen
 
 
 def set_weight_steps(simulation: Simulation) -> None:
-    """Lowest to highest: a weight that is cut off is a wrong weight for every input."""
+    """Steps from the lowest to the highest weight: a clipped weight is wrong for every input."""
     for group, points in simulation.groups.items():
         point = points[0]
         if point.kind == "weights":
@@ -97,9 +98,9 @@ def set_weight_steps(simulation: Simulation) -> None:
 def set_activation_steps(simulation: Simulation, seen: dict[str, Seen], observer: Observer) -> None:
     for group, points in simulation.groups.items():
         if points[0].kind == "activations":
-            known = [point for point in points if seen[point.name].samples]
-            if known:
-                simulation.set_steps(group, _steps(simulation, known, seen, observer))
+            observed = [point for point in points if seen[point.name].samples]
+            if observed:
+                simulation.set_steps(group, _steps(simulation, observed, seen, observer))
 
 
 def _steps(
@@ -116,8 +117,8 @@ def _steps(
         cut = (100 - PERCENTILE) / 100
         return _at(float(values.quantile(cut)), float(values.quantile(1 - cut)), grid)
     follows = observer == "mse_after_activation"
-    after = [_following(simulation, point) if follows else _unchanged for point in points]
-    return _least_error(list(zip(parts, after, strict=True)), low, high, grid)
+    functions = [_following(simulation, point) if follows else _unchanged for point in points]
+    return _least_error(list(zip(parts, functions, strict=True)), low, high, grid)
 
 
 def _at(low: float, high: float, grid: Grid) -> Steps:
@@ -132,7 +133,7 @@ def _unchanged(value: torch.Tensor) -> torch.Tensor:
 
 
 def _following(simulation: Simulation, point: Point) -> Function:
-    """The function that alone sees the value rounded here, element by element."""
+    """The element-wise function that is the only reader of this point; else the identity."""
     users = list(simulation.node(point.name).users)
     if len(users) != 1 or not is_elementwise(users[0]):
         return _unchanged
@@ -147,36 +148,36 @@ def _following(simulation: Simulation, point: Point) -> Function:
 def _least_error(
     parts: list[tuple[torch.Tensor, Function]], low: float, high: float, grid: Grid
 ) -> Steps:
-    """Narrow the range from either side, in turn, as long as the error falls."""
+    """Narrow the range from each side in turn, twice, to the least error."""
     low, high = min(low, 0.0), max(high, 0.0)
-    wanted = [after(values) for values, after in parts]
+    expected_parts = [function(values) for values, function in parts]
 
     def error(low: float, high: float) -> float:
         steps = _at(low, high, grid)
         total = 0.0
-        for (values, after), expected in zip(parts, wanted, strict=True):
-            total += float((after(rounded(values, steps)) - expected).square().mean())
+        for (values, function), expected in zip(parts, expected_parts, strict=True):
+            total += float((function(rounded(values, steps)) - expected).square().mean())
         return total
 
     best = error(low, high)
     for _ in range(2):
         for side in ("low", "high"):
-            tried = {
+            ranges = {
                 number: (number / SHARES * low, high)
                 if side == "low"
                 else (low, number / SHARES * high)
                 for number in range(1, SHARES + 1)
             }
-            least, at = _least(error, tried)
+            least, at = _least(error, ranges)
             if least < best:
-                best, (low, high) = least, tried[at]
+                best, (low, high) = least, ranges[at]
     return _at(low, high, grid)
 
 
 def _least(
     error: Callable[[float, float], float], ranges: dict[int, tuple[float, float]]
 ) -> tuple[float, int]:
-    """The least error of 1 to SHARES: every COARSE-th is tried, then those around the best."""
+    """The least error and its range: try every COARSE-th of 1 to SHARES, then those around it."""
     errors = {number: error(*ranges[number]) for number in range(COARSE, SHARES + 1, COARSE)}
     near = min(errors, key=errors.__getitem__)
     around = range(max(1, near - COARSE + 1), min(SHARES, near + COARSE - 1) + 1)

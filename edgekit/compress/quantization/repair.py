@@ -1,4 +1,4 @@
-"""A plan's quantization, step by step: prepared graph in, a simulation with all its steps out."""
+"""A plan's quantization, step by step: from a prepared graph to a simulation with all steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edgekit.recipe.tensors import Inputs
 
 @dataclass(frozen=True)
 class Observed:
-    """A float model, its channels equalized or not, and what its values were seen to be."""
+    """A float model, with equalized channels or not, and its observed values."""
 
     simulation: Simulation
     seen: dict[str, Seen]
@@ -44,15 +44,16 @@ def repaired(
     limits: StepLimits,
     progress: Progress,
 ) -> Simulation:
-    """Do what the plan says, on ``data``, inside the runtime's limits; ``prepared`` stays as it is.
-    Equal plans and data give equal weights and steps. Raises RecipeError: a value is NaN or
-    infinite.
+    """Apply the plan's repairs on ``data``, within the runtime's limits. ``prepared`` is unchanged.
+    Equal plans and data give equal weights and steps.
+
+    Raises RecipeError: a value is NaN or infinite.
     """
     with progress.stage("choosing ranges"):
-        found = observed(prepared, data)
+        result = observed(prepared, data)
         if plan.equalize is not None:
-            found = equalized(found, data, plan.equalize)
-        simulation = ranged(found, plan.observer, limits, len(data))
+            result = equalized(result, data, plan.equalize)
+        simulation = ranged(result, plan.observer, limits, len(data))
     return corrected(simulation, data, plan, limits, progress)
 
 
@@ -62,7 +63,7 @@ def observed(prepared: GraphModule, data: Sequence[Inputs]) -> Observed:
 
 
 def equalized(found: Observed, data: Sequence[Inputs], share: float) -> Observed:
-    """``found`` stays as it is."""
+    """An equalized copy; ``found`` is unchanged."""
     simulation = copy.deepcopy(found.simulation)
     if not equalize(simulation, found.seen, share):
         return found
@@ -70,8 +71,8 @@ def equalized(found: Observed, data: Sequence[Inputs], share: float) -> Observed
 
 
 def ranged(found: Observed, observer: Observer, limits: StepLimits, inputs: int) -> Simulation:
-    """With steps for weights and activations, for a model that is calibrated on so many
-    ``inputs``; ``found`` stays as it is.
+    """A copy with steps for weights and activations, of a model calibrated on so many ``inputs``;
+    ``found`` is unchanged.
     """
     simulation = copy.deepcopy(found.simulation)
     set_weight_steps(simulation)
@@ -81,7 +82,7 @@ def ranged(found: Observed, observer: Observer, limits: StepLimits, inputs: int)
 
 
 def settle(simulation: Simulation, limits: StepLimits, inputs: int) -> frozenset[str]:
-    """What calibration alone does not see to; give the points that were changed."""
+    """Give outputs headroom and keep all steps within the limits; return the changed points."""
     widened = give_headroom(simulation, inputs)
     return widened | keep_within(simulation, limits)
 
@@ -93,19 +94,19 @@ def corrected(
     limits: StepLimits,
     progress: Progress,
 ) -> Simulation:
-    """Learned rounding and corrections, in place, where the plan has them."""
+    """Apply the plan's learned rounding and corrections in place."""
     if plan.round or plan.correct:
-        _mend(simulation, data, plan, progress)
+        _repair(simulation, data, plan, progress)
         keep_within(simulation, limits)
     return simulation
 
 
-def _mend(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: Progress) -> None:
+def _repair(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: Progress) -> None:
     total = sum(point.kind == "weights" for point in simulation.points.values())
     with progress.stage("mending layer by layer") as stage:
         done = 0
 
-        def mend(layer: Layer) -> None:
+        def repair(layer: Layer) -> None:
             nonlocal done
             if plan.round:
                 round_weights(layer)
@@ -115,11 +116,11 @@ def _mend(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: 
             stage.advance(done, total)
 
         with simulation.rounding(everywhere):
-            walk(simulation, data, mend)
+            walk(simulation, data, repair)
 
 
 def as_calibrated(prepared: GraphModule) -> Simulation:
-    """The simulation of a graph whose own observers were calibrated."""
+    """The simulation of a graph with calibrated observers."""
     simulation = Simulation(prepared)
     for name, point in simulation.points.items():
         observer: Any = getattr(prepared, name)
@@ -132,19 +133,19 @@ def as_calibrated(prepared: GraphModule) -> Simulation:
 
 
 def impose(simulation: Simulation, prepared: GraphModule) -> None:
-    """Give the prepared graph the simulation's weights, and its observers their steps."""
+    """Copy the simulation's weights and steps to the prepared graph."""
     with torch.no_grad():
         for name, tensor in (*prepared.named_parameters(), *prepared.named_buffers()):
-            found: Any = simulation.graph
+            value: Any = simulation.graph
             for part in name.split("."):
-                found = getattr(found, part, None)
-            if isinstance(found, torch.Tensor) and found.shape == tensor.shape:
-                tensor.copy_(found)
+                value = getattr(value, part, None)
+            if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
+                tensor.copy_(value)
     impose_steps(simulation, prepared, simulation.points)
 
 
 def impose_steps(simulation: Simulation, prepared: GraphModule, names: Iterable[str]) -> None:
-    """Give some of the prepared graph's observers the simulation's steps."""
+    """Copy the simulation's steps to the named observers of the prepared graph."""
     for name in names:
         steps = simulation.roundings[name].steps
         if steps is not None:
@@ -153,7 +154,7 @@ def impose_steps(simulation: Simulation, prepared: GraphModule, names: Iterable[
 
 
 class _Fixed:
-    """What an observer answers, whatever it saw."""
+    """A ``calculate_qparams`` that returns fixed steps."""
 
     def __init__(self, steps: Steps) -> None:
         self.answer = steps.scale.reshape(-1), steps.zero_point.reshape(-1)

@@ -1,10 +1,9 @@
-"""Rounding learned layer by layer: up or down by what the other weights can still make good.
+"""Learned rounding, layer by layer: the remaining weights compensate each rounding error.
 
-E. Frantar et al., "GPTQ" (2022, arXiv:2210.17323), after optimal brain surgery: weights are
-rounded one input at a time, and the error of each is spread over those not yet rounded, by the
-second moments of the layer's inputs; here those that really reach it in int8. The result is exact
-integers on the steps that the weight has already; zeros stay zeros, or what was pruned would come
-back.
+E. Frantar et al., "GPTQ" (2022, arXiv:2210.17323), after optimal brain surgery. Weights are rounded
+one input at a time. Each error is spread over the weights not yet rounded, by the second moments of
+the inputs that reach the layer in int8. The result is exact on the weight's existing steps. Zeros
+stay zeros, so that pruned weights stay pruned.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ BLOCK = 128
 
 
 def round_weights(layer: Layer) -> None:
-    """In place: the weight becomes what its integers tell."""
+    """Round the weight to its steps, in place."""
     steps = layer.rounding.steps
     name = operator_name(layer.node)
     if steps is None or steps.axis != 0 or name not in ("conv2d", "linear"):
@@ -45,14 +44,14 @@ def _moments(layer: Layer, groups: int) -> torch.Tensor:
         rows = _columns(layer, part, groups)
         step = max(1, rows.shape[1] // ROWS_PER_PART)
         rows = rows[:, ::step]
-        now = rows.transpose(1, 2) @ rows
-        total = now if total is None else total + now
+        part_sum = rows.transpose(1, 2) @ rows
+        total = part_sum if total is None else total + part_sum
     assert total is not None
     return total.double()
 
 
 def _columns(layer: Layer, inputs: torch.Tensor, groups: int) -> torch.Tensor:
-    """What each output is a sum over: (groups, samples, K)."""
+    """The inputs that each output is a sum over: (groups, samples, K)."""
     if operator_name(layer.node) == "linear":
         return inputs.reshape(1, -1, inputs.shape[-1])
     arguments = [*layer.node.args[3:6], *([1, 1], [0, 0], [1, 1])[len(layer.node.args[3:6]) :]]
@@ -70,7 +69,7 @@ def _columns(layer: Layer, inputs: torch.Tensor, groups: int) -> torch.Tensor:
 def _padded(
     inputs: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: str
 ) -> torch.Tensor:
-    """As a convolution pads by name: 'same' gives an odd zero to the right and below."""
+    """Pad like a convolution with named padding: 'same' puts an odd zero to the right and below."""
     if padding != "same":  # 'valid'
         return inputs
     sizes = []
@@ -88,7 +87,7 @@ def _pair(value: Any) -> tuple[int, int]:
 def _rounded(
     weight: torch.Tensor, moments: torch.Tensor, scale: torch.Tensor, low: int, high: int
 ) -> torch.Tensor:
-    """weight (G, O, K), moments (G, K, K), scale (G, O): the weight on its steps."""
+    """The weight rounded to its steps. weight: (G, O, K); moments: (G, K, K); scale: (G, O)."""
     size = weight.shape[2]
     diagonal = torch.diagonal(moments, dim1=1, dim2=2)
     damping = DAMPING * diagonal.mean(1, keepdim=True) + 1e-12

@@ -1,8 +1,8 @@
-"""A model as its int8 artifact will compute it, in torch: every rounding can be turned on and off.
+"""A simulation of the int8 artifact in torch, with roundings that can be switched one by one.
 
-A graph that was prepared for quantization (PT2E) has an observer wherever a value will be stored
-as integers. Here each becomes a ``Rounding``, which does to the value what storing it does. That
-is fast enough to try many quantizations of a model, which lowering is not.
+A graph prepared for quantization (PT2E) has an observer wherever a value will be stored as
+integers. The simulation replaces each by a ``Rounding``, which quantizes and dequantizes the value.
+It is fast enough to try many quantizations of a model; lowering is not.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ BATCH = 4
 class Point:
     """A place where a value is rounded.
 
-    ``name`` is that of the observer's node. ``owners`` are the layers (``graph.layer_of``) that
-    want the value as integers: it stays float only where all of them do. ``layer`` is the one
-    that the step is for. Points of one ``group`` share their steps.
+    ``name``: of the observer's node. ``owners``: the layers (``graph.layer_of``) that need the
+    value as integers; it is float only if all of them are. ``layer``: the owner that the step is
+    attributed to. Points of one ``group`` share their steps.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Point:
 
 
 class Rounding(torch.nn.Module):
-    """What storing a value as integers does to it. ``tap`` is shown every value that passes."""
+    """Quantizes and dequantizes a value if ``on``. ``tap`` is called with every value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class Rounding(torch.nn.Module):
             self.tap(value)
         if not self.on or self.steps is None:
             return value
-        return rounded(value, self.steps).to(value.dtype)  # a model of float16 stays that
+        return rounded(value, self.steps).to(value.dtype)  # may be float16
 
 
 def rounded(value: torch.Tensor, steps: Steps) -> torch.Tensor:
-    """``affine.round_trip`` for values that need no check: float32 throughout, in place, and six
-    times as fast as torch.fake_quantize. Where a gradient is wanted, it passes straight through.
+    """``affine.round_trip`` without checks: in float32, and six times as fast as
+    torch.fake_quantize. Gradients pass straight through.
     """
     scale, zero_point = steps.spread(value)
     low, high = steps.grid.low - zero_point, steps.grid.high - zero_point
@@ -84,7 +84,9 @@ def nowhere(point: Point) -> bool:  # noqa: ARG001
 
 
 class Simulation:
-    """``graph`` has the float model's weights, batch norms folded; repairs edit them in place."""
+    """The prepared graph with a ``Rounding`` for each observer. ``graph`` has the float weights,
+    with batch norms folded; repairs edit them in place.
+    """
 
     def __init__(self, prepared: GraphModule) -> None:
         self.graph = copy.deepcopy(prepared)
@@ -96,24 +98,24 @@ class Simulation:
             node.target = name
         for node in list(self.graph.graph.nodes):
             if node.op == "call_module" and node.name not in self.roundings:
-                _leave_out(node)
+                _remove(node)
         self.graph.recompile()
         self._batches: bool | None = None
 
     def node(self, name: str) -> Node:
-        found: Node = next(node for node in self.graph.graph.nodes if node.name == name)
-        return found
+        match: Node = next(node for node in self.graph.graph.nodes if node.name == name)
+        return match
 
     def weight(self, point: Point) -> torch.Tensor:
-        """The parameter that is rounded at a point of weights."""
+        """The parameter that is rounded at a point of kind "weights"."""
         return tensor_at(self.graph, self.node(point.name).all_input_nodes[0])
 
     @property
     def groups(self) -> dict[int, list[Point]]:
-        found: dict[int, list[Point]] = {}
+        groups: dict[int, list[Point]] = {}
         for point in self.points.values():
-            found.setdefault(point.group, []).append(point)
-        return found
+            groups.setdefault(point.group, []).append(point)
+        return groups
 
     def set_steps(self, group: int, steps: Steps) -> None:
         for point in self.groups[group]:
@@ -121,39 +123,39 @@ class Simulation:
 
     @contextmanager
     def rounding(self, wanted: Callable[[Point], bool]) -> Iterator[None]:
-        """Round at these points and nowhere else."""
-        before = {name: rounding.on for name, rounding in self.roundings.items()}
+        """Round at the points for which ``wanted(point)`` is true, and nowhere else."""
+        previous = {name: rounding.on for name, rounding in self.roundings.items()}
         for name, point in self.points.items():
             self.roundings[name].on = wanted(point)
         try:
             yield
         finally:
-            for name, on in before.items():
+            for name, on in previous.items():
                 self.roundings[name].on = on
 
     def run(self, data: Sequence[Inputs]) -> list[Outputs]:
-        """Flat outputs for each of the inputs; many at a time where the graph can do that."""
+        """Flat outputs for each of the inputs; computed in batches if the graph can."""
         batches = self.batches(data)
         with torch.no_grad():
             if not batches:
                 return [self._flat(inputs) for inputs in data]
-            found: list[Outputs] = []
+            results: list[Outputs] = []
             for start in range(0, len(data), BATCH):
                 part = data[start : start + BATCH]
                 rows = [tensor.chunk(len(part)) for tensor in self._flat(joined(part))]
-                found += [list(outputs) for outputs in zip(*rows, strict=True)]
-            return found
+                results += [list(outputs) for outputs in zip(*rows, strict=True)]
+            return results
 
     def batches(self, data: Sequence[Inputs]) -> bool:
-        """Can the graph compute several inputs like these at once? Tried once, with two."""
+        """Whether the graph can compute several inputs at once; tried once, with the first two."""
         if self._batches is None:
             with self.rounding(nowhere):
                 self._batches = can_batch(self._flat, data)
         return self._batches
 
     def forward(self, inputs: Inputs, rows: int) -> Outputs:
-        """Flat outputs for a batch, ``rows`` of which the graph was exported for; gradients pass.
-        One after the other where it cannot do all at once.
+        """Flat outputs for a batch, with gradients. The graph was exported for ``rows`` rows; if it
+        cannot compute more at once, it runs several times.
         """
         if self._batches or rows_of(inputs) == rows:
             return self._flat(inputs)
@@ -166,18 +168,18 @@ class Simulation:
         return cast(Outputs, pytree.tree_leaves(self.graph(*inputs)))
 
 
-def _leave_out(node: Node) -> None:
-    """Guards, and rounding by a range that is only found at run time: hardly any, row by row."""
+def _remove(node: Node) -> None:
+    """Remove a guard or a dynamic observer, whose rounding by rows loses hardly anything."""
     if node.users:
         node.replace_all_uses_with(node.all_input_nodes[0])
     node.graph.erase_node(node)
 
 
 def read_points(prepared: GraphModule) -> dict[str, Point]:
-    """Where a prepared graph rounds, by the observers' nodes, in order."""
+    """The points of a prepared graph by the names of the observers' nodes, in order."""
     modules = dict(prepared.named_modules(remove_duplicate=False))
     holding = containers(prepared.graph)
-    found: dict[str, Point] = {}
+    points: dict[str, Point] = {}
     for node in prepared.graph.nodes:
         observer: Any = modules.get(str(node.target)) if node.op == "call_module" else None
         if not hasattr(observer, "calculate_qparams") or getattr(observer, "is_dynamic", False):
@@ -185,31 +187,31 @@ def read_points(prepared: GraphModule) -> dict[str, Point]:
         behind = node.all_input_nodes[0]
         kind: Kind = "weights" if behind.op == "get_attr" else "activations"
         owners = list(_owners(behind, list(node.users), holding))
-        found[node.name] = Point(
+        points[node.name] = Point(
             name=node.name,
             kind=kind,
-            layer=owners[0] if owners else "",  # its maker, else the first that takes it
+            layer=owners[0] if owners else "",  # the producer, else the first reader
             owners=frozenset(owners),
             group=id(observer),
             grid=_grid(observer),
             axis=observer.ch_axis if "channel" in str(observer.qscheme) else None,
         )
-    numbers = {group: number for number, group in enumerate({p.group: 0 for p in found.values()})}
-    joined = _joined(prepared, found, holding)
+    numbers = {group: number for number, group in enumerate({p.group: 0 for p in points.values()})}
+    concatenations = _joined(prepared, points, holding)
     return {
         name: replace(
             point,
             group=numbers[point.group],
-            layer=joined.get(point.group, point.layer),
+            layer=concatenations.get(point.group, point.layer),
         )
-        for name, point in found.items()
+        for name, point in points.items()
     }
 
 
 def _joined(
     prepared: GraphModule, points: Mapping[str, Point], holding: frozenset[str]
 ) -> dict[int, str]:
-    """By group: the concatenation that makes its parts share one step, and so is to blame."""
+    """By group, the concatenation that forces its parts to share one step."""
     return {
         points[value.name].group: layer_of(node, holding)
         for node in prepared.graph.nodes
@@ -220,7 +222,7 @@ def _joined(
 
 
 def _owners(behind: Node, users: Iterable[Node], holding: frozenset[str]) -> Iterator[str]:
-    """The layers that want a value as integers: its maker first, then those that take it."""
+    """The layers that need a value as integers: its producer first, then its readers."""
     annotation = behind.meta.get(ANNOTATION)
     if annotation is not None and annotation.output_qspec is not None:
         yield layer_of(_computing(behind), holding)
@@ -231,7 +233,7 @@ def _owners(behind: Node, users: Iterable[Node], holding: frozenset[str]) -> Ite
 
 
 def _computing(node: Node) -> Node:
-    """Of an activation function the layer that it follows: one does not stay float alone."""
+    """The layer that an activation function follows: the two are float or int8 together."""
     while is_elementwise(node):
         behind = node.all_input_nodes[0]
         if behind.op == "call_module":  # an observer between them
@@ -251,7 +253,7 @@ def _grid(observer: Any) -> Grid:
 def tapping(
     simulation: Simulation, tap: Callable[[Point], Callable[[torch.Tensor], None] | None]
 ) -> Iterator[None]:
-    """Let ``tap(point)`` see every value that passes there; None sees nothing."""
+    """Call the function that ``tap(point)`` returns, if any, with every value at that point."""
     for name, point in simulation.points.items():
         simulation.roundings[name].tap = tap(point)
     try:

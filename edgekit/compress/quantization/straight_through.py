@@ -1,7 +1,7 @@
-"""Rounding that can be trained through: the gradient passes as if nothing had been rounded.
+"""The straight-through estimator: the gradient passes as if nothing had been rounded.
 
 Y. Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013,
-arXiv:1308.3432): the straight-through estimator. What was clipped gets no gradient.
+arXiv:1308.3432). Clipped values get no gradient.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 def straight_through(
     value: torch.Tensor, scale: torch.Tensor, low: torch.Tensor, high: torch.Tensor
 ) -> torch.Tensor:
-    """``value`` to the nearest of ``scale * integer``, the integers from ``low`` to ``high``."""
-    found: torch.Tensor = _StraightThrough.apply(value, scale, low, high)  # type: ignore[no-untyped-call]
-    return found
+    """Round to the nearest ``scale * integer``, with integers from ``low`` to ``high``."""
+    result: torch.Tensor = _StraightThrough.apply(value, scale, low, high)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _StraightThrough(torch.autograd.Function):

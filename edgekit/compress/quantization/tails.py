@@ -1,7 +1,7 @@
-"""Operators that round values of unlike size by one step, and those behind the last weights.
+"""Operators whose operands have very different ranges, and operators behind the last weights.
 
-A detector's boxes (0 to 640) and scores (0 to 1) in one concatenation have one step for both. Such
-operators have no weights: float, they cost no bytes and hardly any time.
+A detector concatenates boxes (0 to 640) and scores (0 to 1), so both get the same step. Such
+operators have no weights: in float they cost no bytes and hardly any time.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from edgekit.compress.graph import HEAVY, operator_name, operator_of, tensor_at
 from edgekit.compress.quantization.observe import Seen
 from edgekit.compress.quantization.simulate import ANNOTATION, Simulation
 
-# As many weights cost nothing in float: the fixed ones by which a head sums up a distribution.
+# So few weights cost nothing in float: the fixed ones by which a head sums up a distribution.
 LIGHT = 64
 JOINING = {"cat", "add"}
-# From this factor between the largest values of two parts on, the smaller loses three bits.
+# If the largest values of two parts differ by this factor, the smaller part loses three bits.
 UNLIKE = 8.0
 
 
 def tail(simulation: Simulation, light: int = 0) -> tuple[str, ...]:
-    """Rounded operators between the last layers of more than ``light`` weights and the outputs,
-    by name; without those that a layer takes too.
+    """The names of rounded operators between the outputs and the last layers with more than
+    ``light`` weights; without those that a layer reads too.
     """
-    found: set[Node] = set()
+    after_layers: set[Node] = set()
     for node in reversed(simulation.graph.graph.nodes):
         ends = node.op == "call_function" and not _is_heavy(simulation, node, light)
         observes = node.op == "call_module"
         if (ends or observes) and node.users:
-            inside = [user.op == "output" or user in found for user in node.users]
-            found |= {node} if all(inside) else set()
-    nodes = [node for node in simulation.graph.graph.nodes if node in found]
+            inside = [user.op == "output" or user in after_layers for user in node.users]
+            after_layers |= {node} if all(inside) else set()
+    nodes = [node for node in simulation.graph.graph.nodes if node in after_layers]
     return tuple(operator_of(node) for node in nodes if _is_rounded(node))
 
 
 def unlike_joins(simulation: Simulation, seen: Mapping[str, Seen]) -> tuple[str, ...]:
-    """Rounded concatenations and additions of values whose largest differ by a factor of UNLIKE."""
+    """Rounded concatenations and additions whose operands' largest values differ by more than
+    UNLIKE.
+    """
     return tuple(
         operator_of(node)
         for node in simulation.graph.graph.nodes
@@ -46,7 +48,7 @@ def unlike_joins(simulation: Simulation, seen: Mapping[str, Seen]) -> tuple[str,
 
 
 def _is_rounded(node: Node) -> bool:
-    """Has a quantizer given the operator steps of its own, rather than those of its input?"""
+    """Whether the quantizer gave the operator its own steps, rather than those of its input."""
     specs = getattr(node.meta.get(ANNOTATION), "input_qspec_map", {}).values()
     return node.op == "call_function" and any(hasattr(spec, "quant_min") for spec in specs)
 

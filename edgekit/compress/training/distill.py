@@ -1,8 +1,8 @@
-"""Distillation: what a smaller or a quantized model learns from the float one, without labels.
+"""Distillation: a smaller or quantized model learns from the float model, without labels.
 
 G. Hinton et al., "Distilling the Knowledge in a Neural Network" (2015, arXiv:1503.02531). Few
-inputs are seen often; so they are mixed pairwise, and the float model tells what is right for the
-mixture too (L. Beyer et al., 2022, arXiv:2106.05237).
+inputs are seen often, so they are mixed pairwise; the float model gives the targets of the mixtures
+(L. Beyer et al., 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from edgekit.recipe.tensors import Inputs
 
 BATCH = 16
 TINY = 1e-12
-# Of the largest signal of a model's parts: less tells nothing, and divides what is told.
+# Relative to the largest signal of a model's parts. A smaller signal holds no information, and
+# the noise would be divided by it.
 DEAD = 1e-6
 
 
 def distillation_batches(
     data: Sequence[Inputs], seed: int, epoch: int, size: int
 ) -> Iterator[Batch]:
-    """The data shuffled and mixed, ``size`` of them at once, without a target: the teacher is to
-    be asked. An epoch is always the same.
+    """The data, shuffled and mixed, in batches of ``size`` without targets; the teacher gives
+    those. The same seed and epoch give the same batches.
     """
     draw = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(data), generator=draw).tolist()
     for start in range(0, len(order), size):
         if start and start == len(order) - 1:
-            return  # batch norms know no spread of one
+            return  # a batch norm has no variance of one input
         chosen = [data[index] for index in order[start : start + size]]
         yield _mixed(chosen, draw), None
 
 
 def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
-    """Each input with the next one, by a share that is uniformly drawn; integers are as they are,
-    and with them all that belongs to them.
+    """Mix each input with the next one by a uniformly drawn share. Inputs with an integer tensor
+    are not mixed.
     """
     if len(chosen) < 2:
         return chosen[0]
@@ -64,13 +65,13 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
 def distance(
     outputs: Outputs, floats: Outputs, by_classes: bool, temperature: float = 1.0
 ) -> torch.Tensor:
-    """What training makes smaller. ``by_classes``, for one output of shape (N, classes): the
-    Kullback-Leibler divergence (nats) of scores that are divided by ``temperature``, times its
-    square, as gradients fall by that. Else the noise to signal of each output, added up.
+    """The loss that training minimizes. ``by_classes``, for one output of shape (N, classes): the
+    Kullback-Leibler divergence (nats) of scores divided by ``temperature``, times its square, by
+    which gradients shrink. Otherwise the sum of each output's noise-to-signal ratio.
     """
     if by_classes:
-        wanted, found = (torch.log_softmax(s[0] / temperature, 1) for s in (floats, outputs))
-        return temperature**2 * (wanted.exp() * (wanted - found)).sum(1).mean()
+        target, actual = (torch.log_softmax(s[0] / temperature, 1) for s in (floats, outputs))
+        return temperature**2 * (target.exp() * (target - actual)).sum(1).mean()
     total = torch.zeros(())
     for a, b in zip(outputs, floats, strict=True):
         if b.is_floating_point():
@@ -80,7 +81,9 @@ def distance(
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared inside of model and teacher: layers of either, and what of them."""
+    """Pairs of layers of the model (``own``) and the teacher (``theirs``) to compare. ``seen``:
+    what is compared of an output; ``distance``: how.
+    """
 
     own: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -89,30 +92,29 @@ class Features:
 
     @contextmanager
     def watched(self, model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-        """What is seen of these layers in one run; one that does not run is not there."""
-        found: dict[str, torch.Tensor] = {}
+        """Collect the features of these layers in one run; layers that do not run are absent."""
+        features: dict[str, torch.Tensor] = {}
 
         def watch(name: str, _layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            # what follows may add to it in place
-            found[name] = self.seen(output.clone())
+            # later operators may change it in place
+            features[name] = self.seen(output.clone())
 
         with watching({name: model.get_submodule(name) for name in layers}, watch):
-            yield found
+            yield features
 
     def between(
         self, own: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]
     ) -> torch.Tensor | None:
-        """The mean over the layers that ran in both (some are left out at random in training)."""
+        """The mean distance of layers that ran in both; training may skip layers at random."""
         pairs = zip(self.own, self.theirs, strict=True)
         both = [(own[a], theirs[b]) for a, b in pairs if a in own and b in theirs]
         return torch.stack([self.distance(a, b) for a, b in both]).mean() if both else None
 
 
 def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | None:
-    """Value by value, where a model is compared with what it was cut from (hints without a
-    regressor: A. Romero et al., 2015, arXiv:1412.6550): the blocks whose outputs kept their shape,
-    or the layers where there are no blocks, and what runs last. None where there is nothing to
-    compare.
+    """Features for a model and the original that it was pruned from, compared value by value (hints
+    without a regressor: A. Romero et al., 2015, arXiv:1412.6550): the blocks whose outputs have the
+    same shape, else such layers, and the last of these to run. None if there are none.
     """
     own, theirs = _outputs(model, example), _outputs(original, example)
     least = DEAD * max((signal for _, signal in theirs.values()), default=0.0)
@@ -130,22 +132,22 @@ def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | 
 
 
 def _outputs(model: nn.Module, example: Inputs) -> dict[str, tuple[torch.Size, float]]:
-    """Shape and signal, of all its parts; what a part gives on of one inside it counts once."""
-    found: dict[str, torch.Tensor] = {}
+    """Shape and signal of each module's output; one that several modules return counts once."""
+    outputs: dict[str, torch.Tensor] = {}
     signals: dict[str, float] = {}
 
     def watch(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         if not (torch.is_tensor(output) and output.is_floating_point() and output.numel() > 1):
             return
-        for inner in [one for one, tensor in found.items() if tensor is output]:
+        for inner in [one for one, tensor in outputs.items() if tensor is output]:
             if inner.startswith(f"{name}."):
-                del found[inner]
-        found[name], signals[name] = output, float(output.square().mean())
+                del outputs[inner]
+        outputs[name], signals[name] = output, float(output.square().mean())
 
     parts = {name: part for name, part in model.named_modules() if name}
     with watching(parts, watch), torch.no_grad():
         model(*example)
-    return {name: (output.shape, signals[name]) for name, output in found.items()}
+    return {name: (output.shape, signals[name]) for name, output in outputs.items()}
 
 
 def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -153,9 +155,9 @@ def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 
 def attention(model: nn.Module, teacher: nn.Module, example: Inputs) -> Features | None:
-    """Where layers look, whatever their channels: the sum of the squares over them, of length one
-    (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928), of the last layers whose outputs are
-    images of one size. None where there are none.
+    """Features for a model and a teacher with other channels: attention maps, the normalized sum of
+    squares over channels (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928). They are compared
+    for the last layer of each image size; None if no size is in both.
     """
     own, theirs = _last_of_each_size(model, example), _last_of_each_size(teacher, example)
     sizes = [size for size in own if size in theirs]
@@ -175,13 +177,13 @@ def attention_distance(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 
 def _last_of_each_size(model: nn.Module, example: Inputs) -> dict[tuple[int, ...], str]:
-    found: dict[tuple[int, ...], str] = {}
+    last: dict[tuple[int, ...], str] = {}
 
     def watch(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         if torch.is_tensor(output) and output.dim() == 4 and output[0, 0].numel() > 1:
-            found[tuple(output.shape[2:])] = name
+            last[tuple(output.shape[2:])] = name
 
     leaves = {name: part for name, part in model.named_modules() if not list(part.children())}
     with watching(leaves, watch), torch.no_grad():
         model(*example)
-    return found
+    return last

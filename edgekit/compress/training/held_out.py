@@ -1,4 +1,4 @@
-"""Training data kept apart: what trained weights are judged by, and never trained on."""
+"""Held-out training data: they judge the trained weights and are never trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from edgekit.compress.training.loop import Batch
 from edgekit.errors import TrainingError
 
-# Of the examples that are looked at, each of them once.
+# One in SHARE of the different examples is held out.
 SHARE = 10
 MOST_EXAMPLES = 10_000
 BATCH = 64
@@ -22,31 +22,32 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class HeldOut:
-    """``batches`` of examples kept apart, and the digests of their inputs, by which they are known
-    wherever they come again. Empty where there are too few, or their targets cannot be told apart.
+    """``batches`` of held-out examples, and the digests of their inputs, which identify them in
+    later epochs. Empty if there are too few examples, or a batch cannot be split into examples.
     """
 
     batches: tuple[Batch, ...]
     digests: frozenset[bytes]
 
     def without(self, batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
-        """The batches without these examples; one that has no others is left out."""
+        """The batches without the held-out examples; a batch without others is dropped."""
         for batch in batches:
             if not self.digests or not _is_by_example(batch, rows):
                 yield batch
                 continue
-            kept = [
+            rest = [
                 i for i, digest in enumerate(_digests(batch, rows)) if digest not in self.digests
             ]
-            if len(kept) == _count(batch, rows):
+            if len(rest) == _count(batch, rows):
                 yield batch
-            elif kept:
-                yield _chosen(batch, kept, rows)
+            elif rest:
+                yield _select(batch, rest, rows)
 
     def mean(self, loss: Callable[[Batch], torch.Tensor], rows: int) -> float:
-        """The mean loss of an example. A piece that has none (all of it is ignored) does not count.
+        """The mean loss of an example. Batches whose loss is not finite (all labels are ignored) do
+        not count.
 
-        Raises TrainingError: no piece has one.
+        Raises TrainingError: no batch has a finite loss.
         """
         total = count = 0.0
         with torch.no_grad():
@@ -56,32 +57,32 @@ class HeldOut:
                     total += value * _count(batch, rows)
                     count += _count(batch, rows)
         if not count:
-            raise TrainingError("the loss of the training data that were kept apart is not finite")
+            raise TrainingError("the loss of the held-out training data is not finite")
         return total / count
 
 
 def hold_out(epoch: Iterable[Batch], rows: int) -> HeldOut:
-    """A tenth of the different examples of an epoch, of the first MOST_EXAMPLES. An example is
-    ``rows`` of the inputs' first dimension. Which ones depends on nothing but their inputs.
+    """A tenth of the different examples among the first MOST_EXAMPLES of an epoch. An example is
+    ``rows`` rows of the inputs' first dimension. The choice depends on the inputs only.
     """
     held: dict[bytes, Batch] = {}
     others: set[bytes] = set()
     least: tuple[bytes, Batch] | None = None
-    seen = 0
+    count = 0
     for batch in epoch:
         if not _is_by_example(batch, rows):
             return HeldOut((), frozenset())
         for index, digest in enumerate(_digests(batch, rows)):
             if _is_held(digest):
-                held.setdefault(digest, _chosen(batch, [index], rows))
+                held.setdefault(digest, _select(batch, [index], rows))
             else:
                 others.add(digest)
                 if least is None or digest < least[0]:
-                    least = digest, _chosen(batch, [index], rows)
-        seen += _count(batch, rows)
-        if seen >= MOST_EXAMPLES:
+                    least = digest, _select(batch, [index], rows)
+        count += _count(batch, rows)
+        if count >= MOST_EXAMPLES:
             break
-    if not held and least is not None and len(others) > 1:  # of a few one all the same
+    if not held and least is not None and len(others) > 1:  # hold out at least one
         held = dict([least])
     elif not others:
         held = {}
@@ -101,13 +102,13 @@ def _joined(examples: Sequence[Batch]) -> Iterator[Batch]:
 
 
 def digest_of(epoch: Iterable[Batch]) -> bytes:
-    """Of inputs and targets, as many as are looked at to keep some apart."""
-    digest, seen = hashlib.blake2b(), 0
+    """A digest of the inputs and targets of the first MOST_EXAMPLES."""
+    digest, count = hashlib.blake2b(), 0
     for inputs, target in epoch:
         for leaf in (*inputs, *pytree.tree_leaves(target)):
             digest.update(_bytes(leaf) if torch.is_tensor(leaf) else repr(leaf).encode())
-        seen += max(1, len(inputs[0]) if inputs[0].dim() else 1)
-        if seen >= MOST_EXAMPLES:
+        count += max(1, len(inputs[0]) if inputs[0].dim() else 1)
+        if count >= MOST_EXAMPLES:
             break
     return digest.digest()
 
@@ -117,7 +118,7 @@ def _count(batch: Batch, rows: int) -> int:
 
 
 def _is_by_example(batch: Batch, rows: int) -> bool:
-    """Do inputs and target both have a row, or as many as the model takes, for each example?"""
+    """Whether inputs and target can be split into examples of one row, or of ``rows``."""
     count = _count(batch, rows)
     leaves = pytree.tree_leaves(batch[1])
     return (
@@ -127,15 +128,15 @@ def _is_by_example(batch: Batch, rows: int) -> bool:
     )
 
 
-def _chosen(batch: Batch, examples: list[int], rows: int) -> Batch:
+def _select(batch: Batch, examples: list[int], rows: int) -> Batch:
     count = _count(batch, rows)
 
     def choose(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(count, -1, *tensor.shape[1:])[examples].flatten(0, 1)
 
     inputs, target = batch
-    chosen: Any = pytree.tree_map(choose, target)
-    return tuple(choose(tensor) for tensor in inputs), chosen
+    selected: Any = pytree.tree_map(choose, target)
+    return tuple(choose(tensor) for tensor in inputs), selected
 
 
 def _digests(batch: Batch, rows: int) -> list[bytes]:

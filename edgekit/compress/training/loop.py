@@ -1,8 +1,8 @@
-"""The training loop: some steps down a loss, the best of them kept, and gone on with after a kill.
+"""The training loop: minimize a loss, keep the best weights, resume after the process was killed.
 
-Adam (D. Kingma and J. Ba, 2015, arXiv:1412.6980) with steps relative to each tensor's size, as
-Adafactor has them (N. Shazeer and M. Stern, 2018, arXiv:1804.04235): folded batch norms leave
-weights of very different sizes, for which one absolute rate is too much here and nothing there.
+Adam (D. Kingma and J. Ba, 2015, arXiv:1412.6980) with steps relative to each tensor's size, as in
+Adafactor (N. Shazeer and M. Stern, 2018, arXiv:1804.04235). Folded batch norms leave weights of
+very different sizes, for which no single absolute rate suits.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Batch = tuple[tuple[torch.Tensor, ...], Any]
 
 WARM_UP_SHARE = 0.05
 JUDGEMENTS = 10
-# It stops where so many judgements in a row are each worse than the one before. (Large steps make
-# worse at first what smaller ones then make better than it was: that is no reason.)
+# Training stops after so many judgements in a row that are each worse than the one before. One
+# alone is no reason: large steps first raise a loss that smaller steps then lower.
 PATIENCE = 3
 LEAST_SIZE = 1e-3
-# Of a time limit: the rest is for judging. It is told by so many steps.
+# The share of a time limit for training, the rest is for judging; estimated from so many steps.
 TRAINING_SHARE, TIMED_STEPS = 0.8, 3
 SAVE_EVERY_S = 20.0
 LARGEST_GRADIENT = 1.0
@@ -42,12 +42,13 @@ LARGEST_GRADIENT = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """``weights`` are edited in place, ``buffers`` by the loss itself (running statistics).
+    """What to train. ``weights`` are edited in place, ``buffers`` by the loss itself (running
+    statistics).
 
-    ``batches(epoch)`` yields one epoch, the same whenever it is asked for the same one. ``loss`` is
-    also told which share of the steps is done. ``judge``: the loss on data kept apart, lower is
-    better; None where there are none: then the last step is the best. ``after_step`` may change
-    the weights once more.
+    ``batches(epoch)`` yields one epoch, always the same for the same number. ``loss`` gets the
+    batch and the share of steps done. ``judge``: the loss on held-out data, lower is better; None
+    without such data: then the last step counts as best. ``after_step`` may change the weights
+    again.
     """
 
     title: str
@@ -65,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class State:
-    """All that going on needs. ``tensors``: weights, the best so far, the optimizer's moments."""
+    """What resuming needs. ``tensors``: weights, the best so far, the optimizer's moments."""
 
     tensors: dict[str, torch.Tensor]
     steps: int
@@ -75,7 +76,7 @@ class State:
 
 
 class Checkpoint(Protocol):
-    """Where a state outlives the process."""
+    """A place for a state that outlives the process."""
 
     def load(self) -> State | None: ...
 
@@ -84,10 +85,10 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """``steps``: of the schedule, fewer where the time would not have been enough. ``stop``: the
-    step whose weights are the best, 0 those it began with. ``scores``: what was judged at which
-    step, the beginning first; empty where nothing was kept apart. ``interrupted``: somebody ended
-    it (interrupt.stoppable), and its checkpoint is there to go on from.
+    """The result of a training. ``steps``: of the schedule, fewer if the time limit required it.
+    ``stop``: the step with the best weights, 0 for the initial ones. ``scores``: (step, loss on
+    held-out data) from the start on; empty without such data. ``interrupted``: the user ended it
+    (interrupt.stoppable), and a checkpoint was saved.
     """
 
     steps: int
@@ -104,22 +105,23 @@ def train(
     progress: Progress,
     time_limit_s: float | None = None,
 ) -> Trained:
-    """Leave the best weights in ``job.weights`` and tell which step they are of.
+    """Train, and leave the best weights in ``job.weights``.
 
-    ``training.stop``, where it is given, is the step to end at, whatever is judged there: so the
-    same plan gives the same weights. Under a time limit the schedule gets as many steps as should
-    fit, by the first of them, and ends where it is over all the same.
-    Raises TrainingError: the loss is not finite, there is nothing to train with.
+    ``training.stop``, if given, is the last step, and its weights are used without judgement, so
+    that the same plan gives the same weights. Under a time limit the schedule gets as many steps
+    as should fit, estimated from the first ones; training ends at the limit in any case.
+
+    Raises TrainingError: the loss is not finite, or there is no batch.
     """
     with progress.stage(job.title) as stage, stoppable() as is_asked:
         loop = _Loop(job, training, seed, checkpoint, stage, progress.note, time_limit_s, is_asked)
-        found = loop.run()
-    if found.interrupted:
+        result = loop.run()
+    if result.interrupted:
         progress.note(
-            f"stopped at step {loop.step} of {found.steps}: the best so far, step {found.stop}, is "
-            "taken; the same command again goes on from here"
+            f"stopped at step {loop.step} of {result.steps}: uses the best weights, of step "
+            f"{result.stop}; run the same command again to continue"
         )
-    return found
+    return result
 
 
 @dataclass
@@ -138,7 +140,7 @@ class _Loop:
     scores: list[tuple[int, float]] = field(default_factory=list)
 
     def run(self) -> Trained:
-        started = saved = time.monotonic()
+        started = saved_at = time.monotonic()
         self._start()
         last = self.steps if self.training.stop is None else self.training.stop
         for batch in self._batches_from(self.step):
@@ -149,9 +151,9 @@ class _Loop:
             self.stage.advance(self.step, last)
             if self.step % self._judge_every == 0 and self.step < last:
                 self._judge()
-            if time.monotonic() - saved > SAVE_EVERY_S:
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
                 self.checkpoint.save(self._state())
-                saved = time.monotonic()
+                saved_at = time.monotonic()
         interrupted = self.step < last and self.is_asked_to_stop()
         if interrupted:
             self.checkpoint.save(self._state())
@@ -177,37 +179,37 @@ class _Loop:
         groups = [{"params": [weight]} for weight in self.job.weights.values()]
         self.optimizer = torch.optim.Adam(groups)
         state = self.checkpoint.load()
-        if state is not None and self._is_of_this(state):
-            self._go_on_from(state)
-            self.note(f"going on from step {self.step} of {self.steps}")
-            self._tell()
+        if state is not None and self._fits(state):
+            self._resume(state)
+            self.note(f"resuming at step {self.step} of {self.steps}")
+            self._report()
         else:
             self._judge()
-            self.steps = self._fitting()
+            self.steps = self._schedule()
 
-    def _is_of_this(self, state: State) -> bool:
-        kept = _part(state.tensors, "now")
-        own = self.job.tensors
-        return kept.keys() == own.keys() and all(kept[n].shape == own[n].shape for n in own)
+    def _fits(self, state: State) -> bool:
+        """Whether a checkpoint is of this model."""
+        saved, own = _part(state.tensors, "now"), self.job.tensors
+        return saved.keys() == own.keys() and all(saved[n].shape == own[n].shape for n in own)
 
-    def _fitting(self) -> int:
-        """The schedule's steps, as far as the time limit allows: by a few that are not taken."""
+    def _schedule(self) -> int:
+        """The number of steps that the time limit allows, estimated by some that change nothing."""
         steps = self.training.steps
         if self.time_limit_s is None or self.training.stop is not None:
             return steps
         batches = self._batches_from(0)
         began = time.monotonic()
         for timed in range(-1, TIMED_STEPS):
-            if timed == 0:  # the first one takes longer than those to come
+            if timed == 0:  # the first step is slower than the others
                 began = time.monotonic()
-            with _own_random_numbers(self.seed):
+            with _seeded(self.seed):
                 self.job.loss(next(batches), 0.0).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad()
-        _copy(self.best, self.job.tensors)  # running statistics moved
+        _copy(self.best, self.job.tensors)  # restore the running statistics
         each_s = (time.monotonic() - began) / TIMED_STEPS
         fitting = max(1, min(steps, int(TRAINING_SHARE * self.time_limit_s / each_s)))
         if fitting < steps:
-            self.note(f"{self.time_limit_s:g} s are enough for {fitting} of {steps} steps")
+            self.note(f"the limit of {self.time_limit_s:g} s allows {fitting} of {steps} steps")
         return fitting
 
     @property
@@ -215,7 +217,7 @@ class _Loop:
         return self.training.learning_rate * self._share(self.step)
 
     def _share(self, step: int) -> float:
-        """Of the learning rate: a short way up, then half a cosine down to nothing."""
+        """The share of the learning rate: linear warm-up, then half a cosine down to zero."""
         steps = self.steps
         warm = max(1, round(WARM_UP_SHARE * steps))
         if step < warm:
@@ -230,7 +232,9 @@ class _Loop:
         return self.training.stop is None and worse
 
     def _batches_from(self, step: int) -> Iterator[Batch]:
-        """Epoch after epoch; those before ``step`` are drawn too, for what they draw from."""
+        """Batches of all epochs from ``step`` on. Earlier ones are drawn too: they advance the
+        random numbers of the data.
+        """
         for epoch in itertools.count():
             count = 0
             for count, batch in enumerate(self.job.batches(epoch), 1):  # noqa: B007
@@ -242,14 +246,14 @@ class _Loop:
                 raise TrainingError(f"{self.job.title}: epoch {epoch + 1} has no batch to train on")
 
     def _descend(self, batch: Batch) -> None:
-        with _own_random_numbers(self.seed + self.step):
+        with _seeded(self.seed + self.step):
             loss = self.job.loss(batch, self.step / self.steps)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
                     f"{self.job.title}: the loss is {value} at step {self.step + 1}, at a learning "
                     f"rate of {self._rate:g}",
-                    'a plan with a smaller "learning_rate" (--plan) may train; docs/training.md',
+                    'use a plan with a smaller "learning_rate" (--plan); see docs/training.md',
                 )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -260,21 +264,21 @@ class _Loop:
         self.job.after_step()
 
     def _judge(self) -> None:
-        """Keep these weights where none were better; without data to judge by, always."""
+        """Keep the current weights if they are the best; without held-out data, always."""
         if self.scores and self.scores[-1][0] == self.step:
             return
         if self.job.judge is not None and self.training.stop is None:
-            with _own_random_numbers(self.seed):
+            with _seeded(self.seed):
                 score = self.job.judge()
-            is_best = not self.scores or score < min(before for _, before in self.scores)
+            is_best = not self.scores or score < min(previous for _, previous in self.scores)
             self.scores.append((self.step, score if math.isfinite(score) else math.inf))
-            self._tell()
+            self._report()
             if not is_best:
                 return
         self.best_step = self.step
         _copy(self.job.tensors, self.best)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.scores:
             least = min(score for _, score in self.scores)
             self.stage.tell(f"loss {self.scores[-1][1]:.3g}, best {least:.3g}")
@@ -287,30 +291,30 @@ class _Loop:
             tensors |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS if kind in moments}
         return State(tensors, self.steps, self.step, self.best_step, tuple(self.scores))
 
-    def _go_on_from(self, state: State) -> None:
+    def _resume(self, state: State) -> None:
         tensors = state.tensors
         _copy(_part(tensors, "now"), self.job.tensors)
         _copy(_part(tensors, "best"), self.best)
         for name, weight in self.job.weights.items():
-            kept = {kind: tensors.get(f"{kind}/{name}") for kind in MOMENTS}
-            found = {k: t.to(weight.device, copy=True) for k, t in kept.items() if t is not None}
-            if found:
+            saved = {kind: tensors.get(f"{kind}/{name}") for kind in MOMENTS}
+            moments = {k: t.to(weight.device, copy=True) for k, t in saved.items() if t is not None}
+            if moments:
                 steps = torch.tensor(float(state.step))
-                self.optimizer.state[weight] = {"step": steps, **found}
+                self.optimizer.state[weight] = {"step": steps, **moments}
         self.steps, self.step, self.best_step = state.steps, state.step, state.best_step
         self.scores = list(state.scores)
 
 
 def freeze_norms(model: torch.nn.Module) -> None:
-    """Batch norms of a model in training use their statistics, and leave them as they are."""
+    """Make batch norms of a model in training use their running statistics and not update them."""
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 
 @contextmanager
-def _own_random_numbers(seed: int) -> Iterator[None]:
-    """What the data draw from, of whichever library, is left as it was."""
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed all random generators inside, and restore them afterwards for the data's own use."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

@@ -104,7 +104,7 @@ def test_groups_of_a_linear_have_their_own_steps() -> None:
     told = round_trip(grouped, steps_of(grouped, grid, axis=0)).reshape(weight.shape)
     rows = round_trip(weight, steps_of(weight, grid, axis=0))
     assert (told - weight)[:, :8].abs().max() < (rows - weight)[:, :8].abs().max() / 10
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="groups of"):
         in_groups(weight, 5)
 
 
@@ -114,7 +114,7 @@ def test_what_has_no_range_is_refused(wrong) -> None:
         range_of(torch.tensor([1.0, wrong]))
     with pytest.raises(RecipeError, match="NaN or infinite"):
         quantize(torch.tensor([wrong]), steps_of(torch.tensor([1.0]), Grid()))
-    with pytest.raises(RecipeError, match="no values"):
+    with pytest.raises(RecipeError, match="empty"):
         range_of(torch.empty(0))
 
 
