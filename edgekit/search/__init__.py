@@ -1,1 +1,1 @@
-"""Which repair, which layer: choices by calibration data alone; knows no runtime."""
+"""Searches for repairs and float layers, by calibration data alone; they know no runtime."""

@@ -1,8 +1,8 @@
-"""Which layers lose the accuracy of plain int8, in weights or activations, and what mends each.
+"""Int8-sensitive layers: which weights or activations lose the accuracy, and what repairs them.
 
-Two measurements by the simulated artifact: quantizing one part alone ranks them cleanly, and
-un-quantizing it where all others are int8 is the check that it is guilty: beside several wrong
-layers, mending one alone may show little, but never nothing.
+Two measurements on the simulated artifact. Quantizing one part alone ranks the parts. Keeping only
+that part float confirms that it is sensitive: beside other sensitive layers the gain may be small,
+but it is never zero.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from edgekit.search.work import Allowance, values_of
 
 LOOKED_AT = 12
 NAMED = 6
-# A fix mends a layer when this little of its own error is left.
+# A fix repairs a layer if at most this share of the layer's own error remains.
 MENDED = 0.3
-# Of what plain int8 loses, less than this is nobody's guilt.
+# A part is sensitive if keeping it float recovers more than this share of plain int8's loss.
 LEAST_SHARE = 0.01
 
 
@@ -44,9 +44,9 @@ def blame(
     work: float,
     stage: Stage,
 ) -> tuple[Blame, ...]:
-    """The guilty parts, most guilty first. ``fixes``: the model mended in one way each, cheapest
-    first, all without cost on the target; what none of them mends must stay float. ``work``: how
-    much may be done (search/work.py); as many of the inputs judge as that allows.
+    """The sensitive parts, largest loss first. ``fixes``: the model with one repair each, cheapest
+    first, all without cost on the target; parts that none of them repairs must stay float.
+    ``work``: the allowed work (search/work.py), which limits the number of inputs used.
     """
     parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
     runs = len(parts) + LOOKED_AT + NAMED * (len(fixes) + 1)
@@ -54,18 +54,19 @@ def blame(
     used = Allowance(work).some(pairs, runs, values_of(plain))
     measure = _Measure([inputs for inputs, _ in used], [outputs for _, outputs in used], fidelity)
     total = measure(plain, everywhere)
-    if total <= 0:  # outputs that tell nothing of what was lost on the way to them
+    if total <= 0:  # the outputs show no loss
         return ()
     alone = {}
     for done, part in enumerate(parts, 1):
         alone[part] = measure(plain, _only(part))
         stage.advance(done, runs)
     suspects = sorted(parts, key=lambda part: -alone[part])[:LOOKED_AT]
-    regained = {part: (total - measure(plain, _without(part))) / total for part in suspects}
-    # what is no better when it stays float is not guilty, whatever it does alone
-    guilty = [part for part in suspects if regained[part] > LEAST_SHARE]
+    recovered = {part: (total - measure(plain, _without(part))) / total for part in suspects}
+    # a part is not sensitive if float does not help, whatever it loses alone
+    sensitive = [part for part in suspects if recovered[part] > LEAST_SHARE]
     return tuple(
-        _row(plain, part, alone[part], regained[part], measure, fixes) for part in guilty[:NAMED]
+        _row(plain, part, alone[part], recovered[part], measure, fixes)
+        for part in sensitive[:NAMED]
     )
 
 
@@ -73,19 +74,19 @@ def _row(
     plain: Simulation,
     part: Part,
     alone: float,
-    regained: float,
+    recovered: float,
     measure: _Measure,
     fixes: Sequence[tuple[str, Simulation]],
 ) -> Blame:
-    mended = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
-    fix = next(mended, "float")
-    found = measure.compared(plain, _only(part))
+    repairing = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
+    fix = next(repairing, "float")
+    comparison = measure.compared(plain, _only(part))
     return Blame(
         layer=part.layer,
         kind=part.kind,
-        drop=None if found.agreement is None else 100 - found.agreement,
-        regained=round(regained, 4),
-        sqnr_db=found.sqnr_db,
+        drop=None if comparison.agreement is None else 100 - comparison.agreement,
+        regained=round(recovered, 4),
+        sqnr_db=comparison.sqnr_db,
         fix=fix,
         cost_latency_ms=None if fix == "float" else 0.0,
         cost_size_mb=float_cost_mb(plain, part.layer) if fix == "float" else 0.0,
@@ -94,7 +95,7 @@ def _row(
 
 
 def float_cost_mb(simulation: Simulation, layer: str) -> float:
-    """What a layer's weights take more in float32 than in int8 with their scales, in MB."""
+    """The additional size, in MB, of a layer's weights in float32 instead of int8 with scales."""
     extra = 0
     for point in simulation.points.values():
         if point.kind == "weights" and point.layer == layer:
@@ -107,7 +108,7 @@ Wanted = Callable[[Point], bool]
 
 
 class _Measure:
-    """How far a simulation is from the float model, rounding at some points only."""
+    """The divergence of a simulation from the float model, rounding at some points only."""
 
     def __init__(
         self, judged: Sequence[Inputs], floats: Sequence[Outputs], fidelity: Fidelity
@@ -135,10 +136,10 @@ def _without(part: Part) -> Wanted:
 
 
 def without_layers(layers: frozenset[str]) -> Wanted:
-    """Everywhere but where only these layers want integers: what keeping them float leaves."""
+    """All points but those that only these layers need: the roundings if they stay float."""
 
     def wanted(point: Point) -> bool:
-        kept = [any(within(owner, layer) for layer in layers) for owner in point.owners]
-        return not (kept and all(kept))
+        is_float = [any(within(owner, layer) for layer in layers) for owner in point.owners]
+        return not (is_float and all(is_float))
 
     return wanted

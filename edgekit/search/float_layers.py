@@ -1,7 +1,7 @@
-"""Which layers to keep float: the most accuracy for the fewest bytes, one after another.
+"""Which layers to keep float: greedily, the most accuracy for the fewest bytes.
 
-A layer that stays float gives most of its worth back where its neighbours round again; so whole
-blocks (a module with the layers inside it) are offered beside single layers.
+A single float layer gains little if its neighbours round again. Therefore blocks (a module with the
+layers inside it) are offered beside single layers.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from edgekit.search.work import Allowance, values_of
 MAX_PURCHASES = 8
 OFFERED = 6
 LARGEST_BLOCK = 8
-# Bytes that are nothing beside the model's: below this share two offers cost alike.
+# Added to each price, as a share of the model's size: smaller differences do not matter.
 FREE_SHARE = 0.01
-# Int8 as near as this, against where it began, needs no further layer.
+# No further layer is needed if this share of the initial divergence remains.
 NEAR_SHARE = 0.001
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """Layers to keep float after each purchase, and how far int8 is then."""
+    """The layers to keep float after each purchase, and the divergence then. ``before``: of the
+    model without float layers.
+    """
 
     layers: tuple[tuple[str, ...], ...]
     divergences: tuple[float, ...]
     before: float
 
     def enough(self, share: float, passing: float = 0.0) -> int:
-        """How many purchases should leave no more than ``share`` of the divergence: what is lost
-        goes with it, roughly. Or no more than ``passing``. All of them where none would.
+        """The number of purchases that should leave at most ``share`` of the divergence, to which
+        the loss is roughly proportional, or at most ``passing``; all of them if none does.
         """
         limit = max(share * self.before, passing)
         near = (count for count, left in enumerate(self.divergences, 1) if left <= limit)
@@ -53,19 +55,19 @@ def purchases(
     work: float,
     progress: Progress,
 ) -> Purchase:
-    """What to buy first, second, ...; ends where nothing brings int8 nearer any more.
+    """The purchases in order; they end when no offer brings int8 closer to the float model.
 
-    ``model_mb``: the size of all weights in int8. ``work``: how much may be done
-    (search/work.py), half of it to compare all offers, half to choose among the best: as many of
-    the inputs judge as that allows.
+    ``model_mb``: the size of all weights in int8. ``work``: the allowed work (search/work.py),
+    which limits the number of inputs used. Half of it compares all offers, half chooses among the
+    best.
     """
     offers, values = _offers(simulation), values_of(simulation)
     pairs, half = list(zip(judged, floats, strict=True)), Allowance(work / 2)
     few = half.some(pairs, len(offers) + 1, values)
     more = half.some(pairs, MAX_PURCHASES * OFFERED + 1, values)
     buying = _Buying(simulation, fidelity, _prices_mb(simulation, offers, model_mb), few, more)
-    before = buying.left((), more)
-    if before <= 0:  # outputs that tell nothing of what was lost on the way to them
+    before = buying.divergence((), more)
+    if before <= 0:  # the outputs show no loss
         return Purchase((), (), before)
     with progress.stage("finding the layers to keep float") as stage:
         buying.compare(stage)
@@ -78,8 +80,8 @@ Pairs = Sequence[tuple[Inputs, Outputs]]
 
 @dataclass
 class _Buying:
-    """``few`` inputs compare all offers, ``more`` judge the best. ``gain``: by ``few``, what an
-    offer alone is worth for its price.
+    """The greedy choice. ``few`` inputs compare all offers, ``more`` judge the best. ``gain``: of
+    each offer alone, by ``few``: the decrease in divergence for each MB.
     """
 
     simulation: Simulation
@@ -89,43 +91,47 @@ class _Buying:
     more: Pairs
     gain: dict[str, float] = field(default_factory=dict)
 
-    def left(self, layers: Iterable[str], by: Pairs) -> float:
-        """The divergence where these stay float."""
+    def divergence(self, layers: Iterable[str], by: Pairs) -> float:
+        """The divergence with these layers float."""
         with self.simulation.rounding(without_layers(frozenset(layers))):
             outputs = self.simulation.run([inputs for inputs, _ in by])
         return compared(self.fidelity, outputs, [wanted for _, wanted in by]).divergence
 
     def compare(self, stage: Stage) -> None:
-        """Try each offer once; after that only the best, for most trade places seldom."""
-        worth: dict[str, float] = {}
+        """Try each offer once. Later only the best are tried, because the order rarely changes."""
+        alone: dict[str, float] = {}
         for done, name in enumerate(self.price_mb, 1):
-            worth[name] = self.left([name], self.few)
+            alone[name] = self.divergence([name], self.few)
             stage.advance(done, len(self.price_mb) + MAX_PURCHASES * OFFERED)
-        beside = self.left((), self.few)
-        self.gain = {name: (beside - worth[name]) / self.price_mb[name] for name in worth}
+        without = self.divergence((), self.few)
+        self.gain = {name: (without - alone[name]) / self.price_mb[name] for name in alone}
 
     def buy(
         self, before: float, stage: Stage
     ) -> tuple[tuple[tuple[str, ...], ...], tuple[float, ...]]:
-        now, bought = before, list[str]()
+        current, bought = before, list[str]()
         layers: list[tuple[str, ...]] = []
         divergences: list[float] = []
-        while len(layers) < MAX_PURCHASES and now > NEAR_SHARE * before:
-            free = [n for n in self.price_mb if not any(within(n, own) for own in bought)]
+        while len(layers) < MAX_PURCHASES and current > NEAR_SHARE * before:
+            free = [n for n in self.price_mb if not any(within(n, chosen) for chosen in bought)]
             free.sort(key=lambda name: -self.gain[name])
-            left = {name: self.left([*bought, name], self.more) for name in free[:OFFERED]}
-            best = max(left, key=lambda n: (now - left[n]) / self.price_mb[n], default=None)
-            if best is None or left[best] >= now or self._is_all([*bought, best]):
+            divergence = {
+                name: self.divergence([*bought, name], self.more) for name in free[:OFFERED]
+            }
+            best = max(
+                divergence, key=lambda n: (current - divergence[n]) / self.price_mb[n], default=None
+            )
+            if best is None or divergence[best] >= current or self._is_all([*bought, best]):
                 break
-            now = left[best]
-            bought = [own for own in bought if not within(own, best)] + [best]
+            current = divergence[best]
+            bought = [chosen for chosen in bought if not within(chosen, best)] + [best]
             layers.append(tuple(sorted(bought)))
-            divergences.append(now)
+            divergences.append(current)
             stage.tell(f"{len(layers)} chosen")
         return tuple(layers), tuple(divergences)
 
     def _is_all(self, bought: Sequence[str]) -> bool:
-        """Would nothing be left in int8?"""
+        """Whether no layer would be left in int8."""
         points = self.simulation.points.values()
         owners = {owner for point in points for owner in point.owners}
         return all(any(within(owner, own) for own in bought) for owner in owners)
@@ -142,7 +148,7 @@ def _prices_mb(
 
 
 def _offers(simulation: Simulation) -> dict[str, frozenset[str]]:
-    """Layers that want integers, and blocks of them, each with the layers inside."""
+    """Layers in int8, and blocks of them, each with the layers inside."""
     owners = {owner for point in simulation.points.values() for owner in point.owners if owner}
     names = set(owners)
     for owner in owners:
@@ -150,7 +156,7 @@ def _offers(simulation: Simulation) -> dict[str, frozenset[str]]:
         parts = module.split(".") if module else []
         depth = len(parts) + bool(operator)
         names |= {".".join(parts[:count]) for count in range(1, depth)}
-    found = {
+    inside_of = {
         name: frozenset(owner for owner in owners if within(owner, name)) for name in sorted(names)
     }
-    return {name: inside for name, inside in found.items() if len(inside) <= LARGEST_BLOCK}
+    return {name: inside for name, inside in inside_of.items() if len(inside) <= LARGEST_BLOCK}

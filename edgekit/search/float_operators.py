@@ -16,17 +16,17 @@ from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.search.repairs import Simulate
 
-# Points that may be lost with operators that are enough.
+# Float operators are enough if the loss is at most so many points.
 ENOUGH_LOSS = 1.0
-# Of what plain int8 loses: what leaves more is not worth being kept float.
+# Float operators are worth it if they leave at most this share of plain int8's divergence.
 WORTH_SHARE = 0.5
 WATCHED = 16
 
 
 @dataclass(frozen=True)
 class FloatOperators:
-    """Operators to keep float, and what int8 loses beside them on inputs kept apart, in points and
-    as divergence. ``before``: the divergence of plain int8.
+    """Operators to keep float. ``loss`` (points) and ``divergence``: of int8 with them, on held-out
+    inputs. ``before``: the divergence of plain int8.
     """
 
     layers: tuple[str, ...]
@@ -52,41 +52,42 @@ def float_operators(
     fidelity: Fidelity,
     progress: Progress,
 ) -> FloatOperators:
-    """The fewest that are enough, else those that leave the least; none where none are offered."""
+    """The smallest set that is enough, else the one with the least divergence; may be empty."""
 
-    def measured(layers: tuple[str, ...]) -> FloatOperators:
+    def measure(layers: tuple[str, ...]) -> FloatOperators:
         simulation = simulate(plain.replaced(float_layers=layers) if layers else plain)
         with simulation.rounding(everywhere):
-            found = compared(fidelity, simulation.run(judged), floats)
-        return FloatOperators(layers, found.loss, found.divergence, 0.0)
+            comparison = compared(fidelity, simulation.run(judged), floats)
+        return FloatOperators(layers, comparison.loss, comparison.divergence, 0.0)
 
-    before = measured(())
+    before = measure(())
     best = before
     choices = offers(simulate(plain), fitted[:WATCHED])
     with progress.stage("trying operators without weights in float") as stage:
         for done, layers in enumerate(choices, 1):
-            found = measured(layers)
+            candidate = measure(layers)
             stage.advance(done, len(choices))
-            if found.divergence < best.divergence:
-                best = found
-            if found.enough and best is found:
+            if candidate.divergence < best.divergence:
+                best = candidate
+            if candidate.enough and best is candidate:
                 break
     return FloatOperators(best.layers, best.loss, best.divergence, before.divergence)
 
 
 def offers(simulation: Simulation, data: Sequence[Inputs]) -> list[tuple[str, ...]]:
-    """Sets of operators, fewest and cheapest first: what joins unlike values behind the last
-    weights, all that is behind them, what joins unlike values anywhere, and all of these.
+    """Sets of operators, smallest and cheapest first: joins of unlike values behind the last
+    weights, all operators behind them, joins of unlike values anywhere, and all of these.
     """
     joins = unlike_joins(simulation, watch(simulation, data))
     short, long = tail(simulation), tail(simulation, LIGHT)
     last = tuple(name for name in short if name in joins)
     everything = tuple(dict.fromkeys((*joins, *long)))
-    found = dict.fromkeys((last, short, long, joins, everything))
-    return [layers for layers in found if layers and _rounds_weights(simulation, layers)]
+    unique = dict.fromkeys((last, short, long, joins, everything))
+    return [layers for layers in unique if layers and _rounds_weights(simulation, layers)]
 
 
 def _rounds_weights(simulation: Simulation, layers: tuple[str, ...]) -> bool:
-    """Whether any weights are integers beside these float operators; else it is no int8."""
-    owners = {own for p in simulation.points.values() if p.kind == "weights" for own in p.owners}
-    return any(not any(within(own, layer) for layer in layers) for own in owners)
+    """Whether any weights are still int8 with these operators float."""
+    points = [point for point in simulation.points.values() if point.kind == "weights"]
+    owners = {owner for point in points for owner in point.owners}
+    return any(not any(within(owner, layer) for layer in layers) for owner in owners)

@@ -1,4 +1,4 @@
-"""Which repairs a model needs: cheapest first, each kept only where it brings int8 nearer."""
+"""Which repairs a model needs: cheapest first, and only those that bring int8 closer to float."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from edgekit.recipe.tensors import Inputs
 from edgekit.search.work import CORRECTING, WATCHING, Allowance, values_of
 
 Simulate = Callable[[Plan], Simulation]
-# Of the inputs that may be fitted to, and of those that judge, at most so many are used.
+# At most so many inputs are fitted to, and so many judge.
 MAX_FITTED, MAX_JUDGED = 80, 20
-# A step that brings less is not worth being explained.
+# Steps with a smaller relative gain are dropped.
 LEAST_GAIN = 0.02
 SHARES = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Found:
-    """``plain`` and ``divergence``: of plain int8 and of ``plan``, on inputs kept apart."""
+    """The best plan. ``plain`` and ``divergence``: the divergence of plain int8 and of ``plan``, on
+    held-out inputs.
+    """
 
     plan: Plan
     plain: float
@@ -33,14 +35,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Split:
-    """Calibration inputs: what repairs are fitted to, and what they are judged by."""
+    """Calibration inputs that repairs are fitted to, and those that judge them."""
 
     fitted: Sequence[Inputs]
     judged: Sequence[Inputs]
 
 
 def split(calibration: Sequence[Inputs]) -> Split:
-    """Some of either, evenly spread (calibration.hold_out)."""
+    """Split calibration inputs (``hold_out``); of either part some are used, evenly spread."""
     fitted, judged = hold_out(calibration)
     return Split(spread_over(fitted, MAX_FITTED), spread_over(judged, MAX_JUDGED))
 
@@ -54,25 +56,24 @@ def find_repairs(
     work: float,
     progress: Progress,
 ) -> Found:
-    """The best plan with the same layers in int8. ``simulate`` does what a plan says; ``floats``
-    are the float model's outputs for the inputs that judge. ``work``: how much may be done
-    (search/work.py).
+    """The best plan with the same layers in int8. ``simulate`` applies a plan; ``floats`` are the
+    float model's outputs for the judging inputs. ``work``: the allowed work (search/work.py).
 
-    Ranges depend on whether channels were equalized, and what is left to correct on both: so the
-    best few of one step go on to the next, and the plan is the best of all that were tried. What
-    the work does not allow is not tried; a step without gain is the last.
+    A beam search: ranges depend on equalization, and corrections on both, so the best few plans of
+    one step enter the next. The result is the best plan tried. Plans beyond the allowed work are
+    not tried; a step without gain ends the search.
     """
-    found: dict[str, tuple[float, Plan]] = {}
+    measured: dict[str, tuple[float, Plan]] = {}
     values = values_of(simulate(plain))
 
     def measure(plan: Plan) -> float:
         key = plan.model_dump_json()
-        if key not in found:
+        if key not in measured:
             simulation = simulate(plan)
             with simulation.rounding(everywhere):
                 outputs = simulation.run(data.judged)
-            found[key] = compared(fidelity, outputs, floats).divergence, plan
-        return found[key][0]
+            measured[key] = compared(fidelity, outputs, floats).divergence, plan
+        return measured[key][0]
 
     before = best = measure(plain)
     going_on, allowance = [plain], Allowance(0.0)
@@ -81,16 +82,16 @@ def find_repairs(
         each = values * (step.passes * len(data.fitted) + len(data.judged))
         starts = going_on[: step.going]
         plans = [plan.replaced(**do) for plan in starts for do in step.changes]
-        tried = [plan for plan in plans if allowance.take(each)]
+        allowed = [plan for plan in plans if allowance.take(each)]
         with progress.stage(f"trying {step.title}") as stage:
-            for done, plan in enumerate(tried, 1):
+            for done, plan in enumerate(allowed, 1):
                 measure(plan)
-                stage.advance(done, len(tried))
-        going_on = sorted([*going_on, *tried], key=measure)
+                stage.advance(done, len(allowed))
+        going_on = sorted([*going_on, *allowed], key=measure)
         if step.must_gain and measure(going_on[0]) > best * (1 - LEAST_GAIN):
             break
         best = measure(going_on[0])
-    best, plan = min(found.values(), key=lambda pair: pair[0])
+    best, plan = min(measured.values(), key=lambda pair: pair[0])
     if best > before * (1 - LEAST_GAIN):
         return Found(plain, before, before)
     return Found(plan, before, best)
@@ -98,8 +99,9 @@ def find_repairs(
 
 @dataclass(frozen=True)
 class Step:
-    """``going``: to how many of the best so far; ``changes``: its alternatives, likeliest first.
-    ``passes``: inferences of each input that a try takes. ``share``: of all the work.
+    """A step of the search. ``going``: the number of best plans that it starts from. ``changes``:
+    alternatives, likeliest first. ``passes``: inferences of each input that one trial takes.
+    ``share``: of all the work.
     """
 
     title: str

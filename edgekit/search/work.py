@@ -1,7 +1,7 @@
-"""How much work a search may do, counted and never timed: equal inputs give equal bytes.
+"""Limits of a search's work: counted, not timed, so that equal inputs give equal bytes.
 
-The unit is one value rounded once. An inference of the simulation rounds ``values_of`` them, and
-takes as long for each, whatever the model: some five nanoseconds.
+The unit is one value rounded once. An inference of the simulation rounds ``values_of`` values. Each
+takes about five nanoseconds for any model.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TypeVar
 from edgekit.compress.quantization.simulate import Simulation
 from edgekit.values import Effort
 
-# What plain int8 takes: observing each input costs as many inferences, lowering each point as much
-# as rounding so many values.
+# The work of plain int8: observing one input costs so many inferences; lowering one point costs as
+# much as rounding so many values.
 OBSERVING, LOWERING = 4, 60_000_000
-# Passes over the inputs, as inferences of each: ranges are seen, a layer is corrected.
+# Inferences of each input to observe ranges, and to correct layers.
 WATCHING, CORRECTING = 2, 6
-# Of what plain int8 takes, all searches together; each has its share of that.
+# The work of all searches together as a multiple of plain int8's; and the share of each search.
 TIMES_PLAIN: dict[Effort, float] = {"quick": 1.0, "normal": 3.0, "thorough": 12.0}
 REPAIRING, BUYING, BLAMING = 0.5, 0.3, 0.2
 LEAST_INPUTS = 4
@@ -29,38 +29,40 @@ Item = TypeVar("Item")
 
 @dataclass
 class Allowance:
-    """What is left of the work that a search may do."""
+    """The remaining work of a search."""
 
     left: float
 
     def take(self, work: float) -> bool:
-        """Whether so much is left; then it is taken."""
+        """Subtract ``work`` and return True if so much is left; else return False."""
         if work > self.left:
             return False
         self.left -= work
         return True
 
     def some(self, data: Sequence[Item], runs: int, values: int) -> list[Item]:
-        """As many of the inputs, evenly spread, as ``runs`` over them may have, but a few."""
+        """As many evenly spread items as the work left allows for ``runs`` over them, and at least
+        LEAST_INPUTS.
+        """
         most = int(self.left / max(1, runs * values))
         count = min(len(data), max(LEAST_INPUTS, most))
         return [data[int(index * len(data) / count)] for index in range(count)]
 
 
 def values_of(simulation: Simulation) -> int:
-    """Values that an inference rounds."""
+    """The number of values that one inference rounds."""
     return sum(math.prod(_shape(simulation, name)) for name in simulation.points)
 
 
 def work_of_plain(simulation: Simulation, inputs: int) -> float:
-    """To observe so many inputs and to lower the model."""
+    """The work of plain int8: to observe so many inputs and to lower the model."""
     points = len(simulation.points)
     return float(OBSERVING * inputs * values_of(simulation) + LOWERING * points)
 
 
 def work_of_all(points: int, fitted: int, judged: int) -> int:
-    """What all searches would do without a limit, in inferences: nine tries of repairs, each layer
-    and each block kept float, each part of each layer rounded alone.
+    """The inferences of all searches without a limit: nine trials of repairs, each layer and block
+    float once, each part of each layer rounded alone.
     """
     repairing = 6 * (WATCHING * fitted + judged) + 3 * (CORRECTING * fitted + judged)
     return repairing + 2 * points * (fitted + judged) + points * judged
