@@ -1,8 +1,8 @@
-"""Weights that a model computes anew in every inference, folded into plain ones.
+"""Weights that a model computes in every inference, folded into plain ones.
 
-What weight_norm, spectral_norm, orthogonal, a user's own parametrization or torch's pruning make of
-other weights is a constant once a model is trained: a device would compute it in every inference,
-and no quantizer takes it for a weight.
+weight_norm, spectral_norm, orthogonal, a user's own parametrization and torch's pruning compute a
+weight from others. After training the result is constant. Unfolded, a device would compute it in
+every inference, and no quantizer would recognize it as a weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 Removal = Callable[[nn.Module, str], object]
-# The older ones compute a weight in a hook before forward, and have a function that ends that.
+# Older forms compute a weight in a forward pre-hook; these functions remove it.
 HOOKS: dict[type, Removal] = {
     WeightNorm: remove_weight_norm,
     SpectralNorm: remove_spectral_norm,
@@ -38,7 +38,7 @@ def fold_weights(model: nn.Module) -> None:
 
 
 def _fold_parametrizations(module: nn.Module) -> None:
-    """As remove_parametrizations, which would change the class that copies of a module share."""
+    """Like remove_parametrizations, but without changing the class that copies share."""
     lists = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
     with torch.no_grad():
         values = {name: getattr(module, name).detach().clone() for name in lists}
@@ -53,7 +53,7 @@ def _fold_parametrizations(module: nn.Module) -> None:
 
 
 def _hooks(module: nn.Module) -> Iterator[tuple[str, Removal]]:
-    """For each hook that computes a weight the weight's name, and what removes it."""
+    """The weight's name and the removal function for each hook that computes a weight."""
     for hook in module._forward_pre_hooks.values():
         for kind, remove in HOOKS.items():
             if isinstance(hook, kind):

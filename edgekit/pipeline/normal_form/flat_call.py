@@ -1,4 +1,4 @@
-"""A model called with its flat tensors, whatever structure its own forward takes."""
+"""Models that take flat tensors, whatever structure their own forward takes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Forward = Callable[..., Any]
 
 
 def flat_model(model: nn.Module, arguments: Arguments, changed: frozenset[int]) -> nn.Module:
-    """A copy of ``model`` that takes the flat tensors of ``arguments``, and computes on copies of
-    those at the places ``changed``, which it would change.
+    """A copy of ``model`` that takes the flat tensors of ``arguments``. The inputs at the indices
+    ``changed``, which it changes in place, are copied first.
     """
     if isinstance(model, torch.fx.GraphModule) and arguments.are_plain:
         return _with_copies(model, changed)
@@ -26,34 +26,37 @@ def flat_model(model: nn.Module, arguments: Arguments, changed: frozenset[int]) 
 
 
 class FlatForward:
-    """Puts flat tensors back into the structure that ``forward`` takes."""
+    """A forward that rebuilds the structure that ``forward`` takes from flat tensors."""
 
     def __init__(self, forward: Forward, arguments: Arguments, changed: frozenset[int]) -> None:
         self.forward, self.arguments, self.changed = forward, arguments, changed
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
-        own = [t.clone() if i in self.changed else t for i, t in enumerate(tensors)]
-        args, keywords = self.arguments.rebuild(own)
+        copied = [t.clone() if i in self.changed else t for i, t in enumerate(tensors)]
+        args, keywords = self.arguments.rebuild(copied)
         return self.forward(*args, **keywords)
 
 
 def with_forward(model: nn.Module, wrap: Callable[[Forward], Forward]) -> nn.Module:
-    """A copy of ``model`` with another forward around its own.
+    """A copy of ``model`` with ``wrap`` applied to its forward.
 
-    An attribute of the module, so that its class and the names of its layers stay; it is copied
-    with the module. Only a module that cannot have one becomes the part ``model`` of another.
+    The new forward is an attribute of the module, so its class and layer names are unchanged, and
+    copies keep it. A module that cannot have such an attribute becomes ``Around(...).model``.
     """
     model = copy_of(model)
     if not may_have_another(model):
         model = Around(model).eval()
-    own = vars(model).get("_wrapped_forward", model.forward)  # what was wrapped before
-    wrapped = wrap(own)
+    inner = vars(model).get("_wrapped_forward", model.forward)  # may be wrapped already
+    wrapped = wrap(inner)
     vars(model).update(_wrapped_forward=wrapped, forward=MethodType(_wrapped_forward, model))
     return model
 
 
 def owner_of(forward: Forward) -> nn.Module:
-    """The module whose forward this is, or wraps; partial is how a recipe binds a constant."""
+    """The module whose forward this is or wraps. Recipes use partial to bind constants.
+
+    Raises TypeError: it belongs to no module.
+    """
     while not isinstance(forward, MethodType):
         inner = forward.func if isinstance(forward, partial) else getattr(forward, "forward", None)
         if inner is None:
@@ -65,19 +68,19 @@ def owner_of(forward: Forward) -> nn.Module:
 
 
 def _wrapped_forward(model: nn.Module, *args: Any, **keywords: Any) -> Any:
-    """torch.export wants a function; what it does lies in the module, to be copied with it."""
+    """Call the module's wrapped forward. torch.export needs a function, copying an attribute."""
     return vars(model)["_wrapped_forward"](*args, **keywords)
 
 
 def _with_copies(model: torch.fx.GraphModule, changed: frozenset[int]) -> nn.Module:
-    """As with_forward, in the graph: so its layers keep their names."""
+    """Insert the copies in the graph itself, which keeps the names of its layers."""
     model = copy_of(model)
     graph = model.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     with graph.inserting_after(inputs[-1]):
         for node in (inputs[index] for index in changed):
-            own = graph.call_function(torch.ops.aten.clone.default, (node,))
-            node.replace_all_uses_with(own, lambda user, own=own: user is not own)
+            copied = graph.call_function(torch.ops.aten.clone.default, (node,))
+            node.replace_all_uses_with(copied, lambda user, copied=copied: user is not copied)
     model.recompile()
     return model
 
@@ -92,7 +95,9 @@ class Around(nn.Module):
 
 
 def may_have_another(model: nn.Module) -> bool:
-    """Not a generated module; nor one whose hooks or __call__ see the arguments before forward."""
+    """Whether ``with_forward`` can set the forward: not of a generated module, nor of one whose
+    hooks or __call__ get the arguments before forward.
+    """
     generated = isinstance(model, (torch.fx.GraphModule, torch.jit.ScriptModule))
     hooks = (*model._forward_pre_hooks, *model._forward_hooks)
     return not generated and not hooks and type(model).__call__ is nn.Module.__call__

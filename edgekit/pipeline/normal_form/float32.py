@@ -1,4 +1,4 @@
-"""Models of bfloat16 and float64, computed in float32: devices have no kernels for the others."""
+"""Models of bfloat16 and float64, computed in float32: devices have no kernels for these types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from edgekit.recipe.tensors import AS_FLOAT32, dtype_name
 
 OTHERS = tuple(getattr(torch, name) for name in AS_FLOAT32)
-# What every module has.
+# Attributes of every module.
 OWN = vars(nn.Module()).keys()
 CASTS = {torch.Tensor.double: torch.Tensor.float, torch.Tensor.bfloat16: torch.Tensor.float}
 
@@ -25,7 +25,7 @@ def other_types(tensors: Iterable[torch.Tensor]) -> list[str]:
 
 
 def to_float32(model: nn.Module) -> None:
-    """Make all its tensors float32, in place, where they are of another type."""
+    """Convert the model's bfloat16 and float64 tensors to float32, in place."""
     model._apply(_float32)  # type: ignore[no-untyped-call]
     for module in model.modules():
         for name, value in vars(module).items():
@@ -39,7 +39,7 @@ def to_float32(model: nn.Module) -> None:
 
 
 class Float32Forward:
-    """A forward in which whatever would be made or cast to another type is float32."""
+    """A forward in which tensors are created as or cast to float32 instead of the other types."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
@@ -53,8 +53,10 @@ class _Float32(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, _: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        given = pytree.tree_map(_float32, (args, kwargs or {}))
-        return pytree.tree_map(_float32, CASTS.get(function, function)(*given[0], **given[1]))
+        arguments = pytree.tree_map(_float32, (args, kwargs or {}))
+        return pytree.tree_map(
+            _float32, CASTS.get(function, function)(*arguments[0], **arguments[1])
+        )
 
 
 def _float32(value: Any) -> Any:

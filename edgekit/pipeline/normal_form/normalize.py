@@ -1,9 +1,8 @@
-"""The one form of a model that all later steps work on.
+"""The normal form of a model, which all later steps use.
 
-Its forward takes the flat tensors of Arguments one after another and leaves them as they are; its
-weights are plain parameters that have values; nothing in it is bfloat16 or float64. Layers and
-weights have the names that they had. The recipe's own model stays as it is, but that lazy modules
-are initialised.
+Its forward takes the flat tensors of Arguments and does not change them. Its weights are plain,
+initialised parameters. Nothing in it is bfloat16 or float64. Layers and weights keep their names.
+The recipe's own model is unchanged, except that lazy modules are initialised.
 """
 
 from __future__ import annotations
@@ -29,20 +28,18 @@ from edgekit.pipeline.normal_form.slots import Marks, duplicate, own_copy, slots
 from edgekit.recipe.arguments import Arguments
 from edgekit.recipe.tensors import Inputs, as_float32
 
-# Of the largest value of an output: what folding weights may change, and float32 in the place of
-# float64.
+# Relative to an output's largest value: differences allowed for folded weights, and for float32
+# instead of float64.
 FOLDED_TOLERANCE, FLOAT32_TOLERANCE = 1e-4, 1e-3
-# Of the size of each group (fidelity/groups.py); wide, for a group may be one value that is near
-# zero by chance. A group counts as no smaller than SMALLEST of an output's largest value, or of 1
-# where that is larger: a time stamp must not hide the speed beside it.
+# Relative to the size of each group (fidelity/groups.py); wide, because a group may be one value
+# near zero by chance. A group's size counts as at least SMALLEST times the output's largest value
+# or 1, whichever is smaller: a time stamp must not hide the speed beside it.
 GROUP_TOLERANCE, SMALLEST, TINY = 0.1, 1e-3, 1e-30
 
 
 @dataclass(frozen=True)
 class NormalForm:
-    """``outputs`` are what the model gives for ``example``, nested as it gives them; ``notes`` say
-    what the user should know of it.
-    """
+    """``outputs``: of the model for ``example``, with their nesting. ``notes``: for the user."""
 
     model: nn.Module
     example: Inputs
@@ -51,7 +48,10 @@ class NormalForm:
 
 
 def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> NormalForm:
-    """Raises RecipeError, and whatever the model raises when it is run on ``example``."""
+    """Bring a model into the normal form.
+
+    Raises RecipeError, and whatever the model raises when it is run on ``example``.
+    """
     types = other_types((*_tensors(model), *example))
     if any(not is_lazy(t) and t.is_inference() for t in _tensors(model)):
         model = own_copy(model)
@@ -72,68 +72,70 @@ def normal_form(model: nn.Module, arguments: Arguments, example: Inputs) -> Norm
 def _in_float32(
     model: nn.Module, arguments: Arguments, example: Inputs, types: Sequence[str]
 ) -> nn.Module:
-    """Raises RecipeError where the model needs float64."""
+    """A copy that computes in float32. Raises RecipeError: the model needs float64."""
     exact = None
     if types == ["float64"]:  # bfloat16 is less exact than float32
-        with suppress(Exception):  # of mixed types torch computes nothing
+        with suppress(Exception):  # torch cannot compute with mixed types
             exact = _run(model, arguments, example).outputs
-    torch.set_default_dtype(torch.float32)  # until the recipe is closed; a graph makes zeros by it
-    made = own_copy(model)
-    to_float32(made)
-    if not isinstance(made, torch.fx.GraphModule):  # which was rewritten
-        made = with_forward(made, Float32Forward)
+    torch.set_default_dtype(torch.float32)  # until the recipe is closed; graphs use it
+    converted = own_copy(model)
+    to_float32(converted)
+    if not isinstance(converted, torch.fx.GraphModule):  # to_float32 rewrites graphs
+        converted = with_forward(converted, Float32Forward)
     if exact is None:
-        return made
-    outputs = _run(made, arguments, as_float32(example)).outputs
-    if found := _difference(exact, outputs, FLOAT32_TOLERANCE):
+        return converted
+    outputs = _run(converted, arguments, as_float32(example)).outputs
+    if differs := _difference(exact, outputs, FLOAT32_TOLERANCE):
         raise RecipeError(
             f"the model needs float64, which devices have no fast kernels for: in float32 its "
-            f"outputs for example_inputs() differ {found}",
-            "compute what needs it before the model (differences of large numbers: times, "
-            "coordinates), and give the model float32",
+            f"outputs for example_inputs() differ {differs}",
+            "compute differences of large numbers (times, coordinates) before the model, and give "
+            "the model float32",
         )
-    return made
+    return converted
 
 
 def _with_plain_weights(
-    model: nn.Module, arguments: Arguments, example: Inputs, before: Any
+    model: nn.Module, arguments: Arguments, example: Inputs, expected: Any
 ) -> tuple[nn.Module, _Ran]:
-    made = own_copy(model)
-    fold_weights(made)
-    ran = _run(made, arguments, example)
-    if found := _difference(before, ran.outputs, FOLDED_TOLERANCE):
+    folded = own_copy(model)
+    fold_weights(folded)
+    ran = _run(folded, arguments, example)
+    if differs := _difference(expected, ran.outputs, FOLDED_TOLERANCE):
         raise RecipeError(
-            "the model computes some of its weights anew in every inference, and not always the "
-            f"same ones: with fixed weights its outputs differ {found}",
-            "remove the parametrization in model(): torch.nn.utils.parametrize."
-            "remove_parametrizations, or write weights that depend on nothing but parameters",
+            "the model computes some of its weights in every inference, with different results: "
+            f"with fixed weights its outputs differ {differs}",
+            "remove the parametrization in model() (torch.nn.utils.parametrize."
+            "remove_parametrizations), or make the weights depend on parameters only",
         )
-    return made, ran
+    return folded, ran
 
 
 @dataclass(frozen=True)
 class _Ran:
-    """``changed`` are the places of the inputs that the model changed."""
+    """A run. ``changed``: the indices of the inputs that the model changed."""
 
     outputs: Any
     changed: frozenset[int]
 
 
 def _run(model: nn.Module, arguments: Arguments, example: Inputs) -> _Ran:
-    """A copy is run: a model may keep something from one run to the next."""
-    given = [tensor.clone() for tensor in example]
-    args, keywords = arguments.rebuild(given)
+    """Run a copy, because a model may store something."""
+    inputs = [tensor.clone() for tensor in example]
+    args, keywords = arguments.rebuild(inputs)
     with torch.no_grad():
         outputs = own_copy(model)(*args, **keywords)
-    pairs = enumerate(zip(given, example, strict=True))
-    changed = {i for i, (own, like) in pairs if own._version or not torch.equal(own, like)}
+    pairs = enumerate(zip(inputs, example, strict=True))
+    changed = {
+        i for i, (after, before) in pairs if after._version or not torch.equal(after, before)
+    }
     return _Ran(outputs, frozenset(changed))
 
 
 def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None:
-    """Lazy modules learn their shapes in a first run; what else that run writes is put back.
+    """Initialise lazy modules by a first run, and restore whatever else that run writes.
 
-    One that the run never calls has no weights, and is left out.
+    A lazy module that is never called has no weights and becomes an identity.
     """
     lazy = {name for name, each in model.named_modules() if isinstance(each, LazyModuleMixin)}
     others = {slot: v for slot, v in slots_of(model).items() if slot.module not in lazy}
@@ -144,8 +146,8 @@ def _initialise(model: nn.Module, arguments: Arguments, example: Inputs) -> None
     for slot in marks.written(model) & before.keys():
         write(model, slot, before[slot])
     for name, module in list(model.named_modules()):
-        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        if any(map(is_lazy, own)):
+        tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(map(is_lazy, tensors)):
             model.set_submodule(name, nn.Identity())
 
 
@@ -155,7 +157,7 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _difference(before: Any, after: Any, tolerance: float) -> str:
-    """By how much outputs differ, in words; empty where that is within ``tolerance``."""
+    """How outputs differ, in words; empty if the difference is within ``tolerance``."""
     pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after), strict=True)
     return next(filter(None, (_difference_of(*pair, tolerance) for pair in pairs)), "")
 
@@ -163,19 +165,19 @@ def _difference(before: Any, after: Any, tolerance: float) -> str:
 def _difference_of(before: Any, after: Any, tolerance: float) -> str:
     if not torch.is_tensor(before) or not before.is_floating_point():
         alike = torch.equal(before, after) if torch.is_tensor(before) else before == after
-        return "" if alike else "in values that are no floating-point numbers"
+        return "" if alike else "in values that are not floating-point numbers"
     if before.shape != after.shape:
         return "in their shapes"
-    # Rounded first: what is beyond the range of float32 is infinite in both.
-    exact, found = before.float().double().numpy(), after.double().numpy()
-    errors, sizes = abs(difference(found, exact)), np.where(np.isfinite(exact), abs(exact), 0.0)
+    # Rounded first: values beyond the range of float32 are infinite in both.
+    exact, actual = before.float().double().numpy(), after.double().numpy()
+    errors, sizes = abs(difference(actual, exact)), np.where(np.isfinite(exact), abs(exact), 0.0)
     worst, largest = errors.max(initial=0.0), sizes.max(initial=TINY)
     if worst > tolerance * largest:
-        return f"by {worst / largest:.2g} of the largest"
+        return f"by {worst / largest:.2g} of the largest value"
     least = max(SMALLEST * min(largest, 1.0), TINY)
     noise, signal = energy(np.square(errors), 1), energy(np.square(sizes), 1)
     for axis, squares in noise.groups.items():
         shares = np.sqrt(squares) / np.maximum(np.sqrt(signal.groups[axis]), least)
         if shares.max() > GROUP_TOLERANCE:
-            return f"by {shares.max():.2g} of what is at index {shares.argmax()} of axis {axis}"
+            return f"by {shares.max():.2g} of the size at index {shares.argmax()} of axis {axis}"
     return ""

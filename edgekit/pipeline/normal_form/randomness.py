@@ -1,4 +1,4 @@
-"""Finds random numbers in a model's forward: where they are drawn, and whether outputs differ."""
+"""Random numbers in a model's forward: where they are drawn, and whether outputs differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     rarely changes anything.
     """
 
-    # torch.cond and the like; what they run is not looked into
+    # torch.cond and others; draws inside them are not recorded
     supports_higher_order_operators = True
 
     def __init__(self, model: torch.nn.Module, bit: int) -> None:
@@ -37,7 +37,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Else the first operator imports torch's compiler, which takes over a second."""
+        """Skip it: else the first operator imports torch's compiler, which takes over a second."""
         return False
 
     def __enter__(self) -> Draws:
@@ -94,7 +94,7 @@ def _random_state() -> tuple[object, ...]:
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had been drawn meanwhile."""
+    """Restore the random states of torch, Python and numpy afterwards."""
     python, numbers = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -111,21 +111,21 @@ def draw_some() -> None:
 
 
 def draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this call of an operator draws random numbers. By its kind attention does so, too,
-    though it drops nothing.
+    """Whether this call of an operator draws random numbers. Attention, whose tag says so, does
+    not if its dropout is 0.
     """
     if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
         return False
     names = [argument.name for argument in func._schema.arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    arguments = dict(zip(names, args, strict=False)) | kwargs
     if "dropout_p" in names:
-        return bool(given.get("dropout_p", 0.0))
-    always = func.name().startswith("aten::bernoulli") and given.get("p") in (0, 1)
-    return given.get("train") is not False and not always
+        return bool(arguments.get("dropout_p", 0.0))
+    always = func.name().startswith("aten::bernoulli") and arguments.get("p") in (0, 1)
+    return arguments.get("train") is not False and not always
 
 
 def _line_in_graph(model: torch.nn.Module) -> str | None:
-    """The user's line of the first random operator in a graph that was traced before."""
+    """The user's line of the first random operator in a traced graph."""
     graph = getattr(model, "graph", None)
     for node in graph.nodes if isinstance(graph, torch.fx.Graph) else ():
         if draws(node.target, node.args, node.kwargs):

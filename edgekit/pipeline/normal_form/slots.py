@@ -1,5 +1,5 @@
-"""What a model's modules hold: parameters, buffers and plain attributes, and which of them a run
-of the model writes.
+"""Slots: the parameters, buffers and plain attributes of a model's modules, and which of them a run
+writes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.nn.parameter import is_lazy
 
 from edgekit.compress.copying import copy_of
 
-# What every module has: torch's own records, not the model's.
+# Attributes that torch gives every module.
 BARE = frozenset(vars(nn.Module()))
 NUMBERS = (bool, int, float, complex, np.generic)
 PLAIN = (*NUMBERS, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 # Two runs of one model on one input: threads may add in another order.
 SAME_TOLERANCE = 1e-5
-# How far into containers and plain objects is looked.
+# How deep containers and plain objects are searched.
 DEPTH = 4
 
 
@@ -42,9 +42,7 @@ Values = dict[Slot, Any]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A deep copy. A tensor that was computed from weights, which torch refuses to copy, is
-    copied by its value.
-    """
+    """A deep copy. Tensors computed from weights, which deepcopy rejects, are copied by value."""
     memo: dict[int, Any] = {}
     for value in slots_of(model).values():
         for tensor in tensors_in(value):
@@ -54,22 +52,22 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 
 def slots_of(model: nn.Module) -> Values:
-    """All that the modules hold, by reference; of a shared module once."""
-    found: Values = {}
+    """All slots of the model with their values, by reference; those of a shared module once."""
+    slots: Values = {}
     for name, module in model.named_modules():
-        own = {key: value for key, value in vars(module).items() if key not in BARE}
-        for group in (module._parameters, module._buffers, own):
-            found |= {Slot(name, key): value for key, value in group.items()}
-    return found
+        attributes = {key: value for key, value in vars(module).items() if key not in BARE}
+        for group in (module._parameters, module._buffers, attributes):
+            slots |= {Slot(name, key): value for key, value in group.items()}
+    return slots
 
 
 def read(model: nn.Module, slot: Slot) -> Any:
-    """The value; None where there is no such attribute."""
+    """The slot's value; None if there is no such attribute."""
     return getattr(model.get_submodule(slot.module), slot.attribute, None)
 
 
 def write(model: nn.Module, slot: Slot, value: Any) -> None:
-    """Put a value where the old one was: among buffers, parameters or plain attributes."""
+    """Replace the slot's value among buffers, parameters or plain attributes."""
     module = model.get_submodule(slot.module)
     group = next(
         group for group in _groups(module) if slot.attribute in group or group is vars(module)
@@ -84,10 +82,9 @@ def remove(model: nn.Module, slot: Slot) -> None:
 
 @contextmanager
 def placed(model: nn.Module, values: Mapping[Slot, Any]) -> Iterator[None]:
-    """The model with ``values`` as plain attributes, and afterwards as it was.
+    """Set ``values`` as plain attributes, and restore the model afterwards.
 
-    Plain attributes, because torch.export would turn an assignment to a buffer into a change of
-    that buffer.
+    Plain attributes, because torch.export turns an assignment to a buffer into a buffer mutation.
     """
     before = {slot: _holding(model, slot) for slot in values}
     try:
@@ -105,28 +102,28 @@ def placed(model: nn.Module, values: Mapping[Slot, Any]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Marks:
-    """What was there before a run: which tensors, in which version, and an outline of the rest."""
+    """The slots before a run: tensors with their versions, and an outline of everything else."""
 
     tensors: dict[Slot, list[tuple[torch.Tensor, int]]]
     outlines: dict[Slot, Any]
 
     @classmethod
     def of(cls, model: nn.Module) -> Marks:
-        found = slots_of(model)
-        tensors = {slot: [(t, _version(t)) for t in tensors_in(v)] for slot, v in found.items()}
-        return cls(tensors, {slot: outline(value) for slot, value in found.items()})
+        slots = slots_of(model)
+        tensors = {slot: [(t, _version(t)) for t in tensors_in(v)] for slot, v in slots.items()}
+        return cls(tensors, {slot: outline(value) for slot, value in slots.items()})
 
     def written(self, model: nn.Module) -> set[Slot]:
-        """Slots that were written since, be it with the same value; also new and removed ones."""
-        found = slots_of(model)
-        changed = {slot for slot, value in found.items() if self._differs(slot, value)}
-        return changed | (self.tensors.keys() - found.keys())
+        """Slots written since, even with the same value; includes new and removed ones."""
+        slots = slots_of(model)
+        changed = {slot for slot, value in slots.items() if self._differs(slot, value)}
+        return changed | (self.tensors.keys() - slots.keys())
 
     def _differs(self, slot: Slot, value: Any) -> bool:
         if slot not in self.tensors or outline(value) != self.outlines[slot]:
             return True
         pairs = zip(tensors_in(value), self.tensors[slot], strict=True)
-        return any(now is not then or _version(now) != version for now, (then, version) in pairs)
+        return any(new is not old or _version(new) != version for new, (old, version) in pairs)
 
 
 def kept(model: nn.Module, slots: set[Slot]) -> Values:
@@ -135,7 +132,7 @@ def kept(model: nn.Module, slots: set[Slot]) -> Values:
 
 
 def duplicate(value: Any) -> Any:
-    """A copy that no run changes; what cannot be copied is given back as it is."""
+    """A deep copy; a value that cannot be copied is returned itself."""
     if torch.is_tensor(value):
         return value.detach().clone()
     with suppress(Exception):
@@ -144,7 +141,7 @@ def duplicate(value: Any) -> Any:
 
 
 def tensors_in(value: Any, depth: int = DEPTH) -> Iterator[torch.Tensor]:
-    """The tensors in a value, its containers and plain objects; modules hold their own."""
+    """The tensors in a value, its containers and plain objects, but not in modules."""
     if torch.is_tensor(value):
         yield value
     elif depth:
@@ -153,9 +150,7 @@ def tensors_in(value: Any, depth: int = DEPTH) -> Iterator[torch.Tensor]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal content, NaN equal to NaN. What has no content that can be compared counts as equal
-    where the types are.
-    """
+    """Whether contents are equal; NaN equals NaN. Values without content are compared by type."""
     if a is b:
         return True
     pairs = zip(tensors_in(a), tensors_in(b), strict=False)
@@ -163,7 +158,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def outline(value: Any, depth: int = DEPTH) -> Any:
-    """What a value holds beside the numbers of its tensors, for comparison."""
+    """A comparable form of a value without the contents of its tensors."""
     if torch.is_tensor(value):
         return "tensor"
     if isinstance(value, PLAIN):
@@ -184,7 +179,7 @@ def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def near(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal, or floats within SAME_TOLERANCE of the largest."""
+    """Whether tensors are equal, or floats that differ by SAME_TOLERANCE of the largest at most."""
     if equal(a, b):
         return True
     if a.shape != b.shape or a.dtype != b.dtype or not a.is_floating_point():
@@ -206,8 +201,8 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def is_foreign(value: Any) -> bool:
-    """Modules are looked at by themselves; of torch's other objects, functions and classes
-    nothing is known.
+    """Whether a value is not searched: modules have slots of their own, and the attributes of
+    torch's objects, functions and classes mean nothing.
     """
     origin = type(value).__module__.partition(".")[0]
     return isinstance(value, nn.Module) or origin in ("torch", "builtins", "types", "functools")

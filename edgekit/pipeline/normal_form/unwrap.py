@@ -1,4 +1,4 @@
-"""The recipe's model as one that torch.export takes: wrappers off, TorchScript converted."""
+"""The recipe's model without wrappers and TorchScript, which torch.export does not accept."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from edgekit.errors import RecipeError
 from edgekit.runtimes.cause import said
 from edgekit.runtimes.quiet import quiet
 
-# Modules that only hold another one, and where.
+# Modules that only wrap another one, and its attribute.
 WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
 FROM_PYTHON = (
-    "give model() the torch.nn.Module that the TorchScript was made of, with its weights: "
+    "return from model() the torch.nn.Module that was scripted, with its weights: "
     "net.load_state_dict(torch.jit.load(file).state_dict())"
 )
 
 
 def unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
-    """The module inside torch.compile and DataParallel, and the same for those inside it.
-
-    ``notes`` gets what the user should know of it.
-    """
+    """The model without torch.compile and DataParallel, also inside it. Adds to ``notes``."""
     model = _inside(model, "the model", notes)
     for name, module in list(model.named_modules()):
         if name and type(module).__name__ in WRAPPERS:
@@ -39,10 +36,10 @@ def unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
 def plain(
     model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], notes: list[str]
 ) -> nn.Module:
-    """The model with TorchScript as torch's graphs, and without tensors that wait for a gradient.
+    """The model with TorchScript converted to torch's graphs, and tensors detached.
 
-    Changed in place where that is possible. Raises RecipeError: TorchScript that torch cannot
-    convert, and what the model raises when it is run.
+    The model is changed in place if possible. Raises RecipeError (torch cannot convert the
+    TorchScript), and whatever the model raises when it is run.
     """
     if isinstance(model, torch.jit.ScriptModule):
         model = _converted(model, "the model", _Call(args, keywords))
@@ -60,20 +57,20 @@ class _Call(NamedTuple):
 
 def _inside(module: nn.Module, name: str, notes: list[str]) -> nn.Module:
     while type(module).__name__ in WRAPPERS:
-        notes.append(f"{name} is wrapped in {type(module).__name__}: built without that")
+        notes.append(f"{name} is wrapped in {type(module).__name__}: built without the wrapper")
         module = getattr(module, WRAPPERS[type(module).__name__])
     return module
 
 
 def _convert_inner(model: nn.Module, example: _Call, notes: list[str]) -> None:
-    """Replace scripted and traced modules, each converted with the inputs that it gets here."""
+    """Convert scripted and traced submodules, using the inputs that they get for ``example``."""
     scripted = _outermost_scripted(model)
     if not scripted:
         return
     for name, recorder in _recorded(scripted, model, example).items():
         calls = recorder.calls
         if not calls:
-            continue  # it is no part of the graph
+            continue  # never called
         if len({_shapes(call) for call in calls}) > 1:
             raise RecipeError(
                 f"the model's {name} is TorchScript and is called with inputs of different shapes",
@@ -86,24 +83,24 @@ def _convert_inner(model: nn.Module, example: _Call, notes: list[str]) -> None:
 
 
 def _outermost_scripted(model: nn.Module) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
+    scripted: dict[str, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in scripted)
         if isinstance(module, torch.jit.ScriptModule) and not inside:
-            found[name] = module
-    return found
+            scripted[name] = module
+    return scripted
 
 
 def _recorded(
     modules: dict[str, nn.Module], model: nn.Module, example: _Call
 ) -> dict[str, _Recorder]:
-    """What each of them is called with, and read for; scripted modules take no hooks."""
+    """Record the calls and attribute reads of each module; scripted modules take no hooks."""
     recorders = {name: _Recorder(module) for name, module in modules.items()}
     for name, recorder in recorders.items():
         model.set_submodule(name, recorder)
     try:
         with torch.no_grad():
-            model(*_own(example.args), **_own(example.keywords))
+            model(*_copied(example.args), **_copied(example.keywords))
     finally:
         for name, module in modules.items():
             model.set_submodule(name, module)
@@ -115,14 +112,14 @@ class _Recorder(nn.Module):
         super().__init__()
         self.inner = inner
         self.calls: list[_Call] = []
-        self.constants: dict[str, Any] = {}  # numbers and texts, which the graph does not keep
+        self.constants: dict[str, Any] = {}  # numbers and strings, which the graph does not store
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
-        self.calls.append(_Call(_own(args), _own(keywords)))
+        self.calls.append(_Call(_copied(args), _copied(keywords)))
         return self.inner(*args, **keywords)
 
     def __getattr__(self, name: str) -> Any:
-        """What the model reads of the module beside calling it."""
+        """Pass on attributes of the inner module, and record constants among them."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -132,8 +129,8 @@ class _Recorder(nn.Module):
         return value
 
 
-def _own(values: Any) -> Any:
-    """Copies: a model may change its inputs in place."""
+def _copied(values: Any) -> Any:
+    """Copies of all tensors, because a model may change its inputs in place."""
     return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, values)
 
 
@@ -143,34 +140,34 @@ def _shapes(call: _Call) -> tuple[Any, ...]:
 
 
 def _converted(module: Any, what: str, call: _Call) -> nn.Module:
-    """A module of torch's own graphs that computes the same. Raises RecipeError."""
+    """A module of torch's own graphs with the same outputs. Raises RecipeError."""
     from torch._export.converter import TS2EPConverter
 
     try:
         with quiet(), torch.no_grad():
-            expected = module(*_own(call.args), **_own(call.keywords))
-            program = TS2EPConverter(module, _own(call.args), _own(call.keywords)).convert()
+            expected = module(*_copied(call.args), **_copied(call.keywords))
+            program = TS2EPConverter(module, _copied(call.args), _copied(call.keywords)).convert()
             converted = program.module(check_guards=False)
-            found = converted(*_own(call.args), **_own(call.keywords))
-            right = _are_close(found, expected)
+            actual = converted(*_copied(call.args), **_copied(call.keywords))
+            same = _are_close(actual, expected)
     except Exception as error:
         raise RecipeError(
             f"{what} is TorchScript that torch cannot convert: {said(error)}", FROM_PYTHON
         ) from error
-    if not right:
+    if not same:
         raise RecipeError(f"{what} is TorchScript that torch converts wrongly", FROM_PYTHON)
-    for fixed in ("train", "eval"):  # torch makes them raise; here they only set a flag
+    for fixed in ("train", "eval"):  # torch replaces them by functions that raise
         converted.__dict__.pop(fixed, None)
     return converted
 
 
 def _are_close(one: Any, other: Any) -> bool:
-    found, expected = pytree.tree_leaves(one), pytree.tree_leaves(other)
-    return len(found) == len(expected) and all(map(_is_close, found, expected))
+    actual, expected = pytree.tree_leaves(one), pytree.tree_leaves(other)
+    return len(actual) == len(expected) and all(map(_is_close, actual, expected))
 
 
 def _is_close(one: Any, other: Any) -> bool:
-    """TorchScript may give None, numbers and flags beside tensors."""
+    """Compare leaves: TorchScript may return None, numbers and flags beside tensors."""
     if not (torch.is_tensor(one) and torch.is_tensor(other)):
         return bool(one == other)
     if one.shape != other.shape or not one.is_floating_point():
@@ -179,14 +176,14 @@ def _is_close(one: Any, other: Any) -> bool:
 
 
 def _detach(model: nn.Module) -> None:
-    """Tensors that a computation made wait for a gradient, and no copy of them can be made."""
+    """Detach computed tensors in the attributes, which otherwise cannot be copied."""
     for module in model.modules():
         held = vars(module)
         for name, value in held.items():
-            if name not in ("_modules", "_parameters") and _waits(value):
+            if name not in ("_modules", "_parameters") and _has_computed(value):
                 held[name] = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, value)
 
 
-def _waits(value: Any) -> bool:
+def _has_computed(value: Any) -> bool:
     tensors = (leaf for leaf in pytree.tree_leaves(value) if torch.is_tensor(leaf))
     return any(not tensor.is_leaf for tensor in tensors)

@@ -1,6 +1,6 @@
-"""What outputs are computed from: tensors are followed through operators, not tried by values.
+"""Data dependence of outputs on slots, traced through operators.
 
-A value that is tried says nothing of the next one: a flag may be set at the hundredth call.
+Trying values is not enough: a model may use a slot only from its hundredth call on.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgekit.pipeline.normal_form.slots import Slot, tensors_in
 
 Sources = frozenset[Slot]
-# These write over the values of ``self`` without reading them; copy and so on give what they would.
+# These overwrite ``self`` without reading it; so do ``copy`` and so on for their results.
 OVERWRITING = ("copy_", "fill_", "zero_")
 # Python methods that read a tensor's values without an operator.
 READING = ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__")
-# Operators by whose results Python goes on.
+# Operators whose results reach Python.
 ASKING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is entered, knows for every tensor which marked slots it was computed from.
+    """Records for every tensor which marked slots it was computed from, while entered.
 
-    By storage, so that views are known too. ``read`` are slots whose values reached Python, where
-    they cannot be followed: anything may depend on them.
+    Tensors are identified by storage, so that views are included. ``read``: slots whose values
+    reached Python, where they cannot be traced; anything may depend on them.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read: Sources = frozenset()
-        self._known: dict[StorageWeakRef, Sources] = {}
-        self._fresh: dict[StorageWeakRef, torch.Tensor] = {}  # the parts written over since
+        self._sources: dict[StorageWeakRef, Sources] = {}
+        self._overwritten: dict[StorageWeakRef, torch.Tensor] = {}  # masks of overwritten elements
         self._methods = _Methods(self)
 
     @classmethod
@@ -59,24 +59,24 @@ class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def of(self, value: Any) -> Sources:
         tensors = (tensor for leaf in pytree.tree_leaves(value) for tensor in tensors_in(leaf))
         places = map(_storage, tensors)
-        found = (self._known.get(place) for place in places if place is not None)
-        return frozenset[Slot]().union(*filter(None, found))
+        sources = (self._sources.get(place) for place in places if place is not None)
+        return frozenset[Slot]().union(*filter(None, sources))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        given = _by_name(func, args, kwargs or {})
-        unread = _unread(func, given)
-        sources = self.of([value for name, value in given.items() if name not in unread])
+        arguments = _by_name(func, args, kwargs or {})
+        unread = _unread(func, arguments)
+        sources = self.of([value for name, value in arguments.items() if name not in unread])
         result = func(*args, **(kwargs or {}))
         leaves = pytree.tree_leaves(result)
         if ASKING & set(func.tags) or any(isinstance(leaf, (bool, int, float)) for leaf in leaves):
             self.read |= sources
         if _name(func) in OVERWRITING:
             self._overwrite(args[0])
-        made = [t for t in tensors_in(leaves) if _storage(t) not in self._known]  # no views
-        written = [given[a.name] for a in func._schema.arguments if _is_written(a, given)]
-        for tensor in tensors_in([made, written]):
+        created = [t for t in tensors_in(leaves) if _storage(t) not in self._sources]  # no views
+        written = [arguments[a.name] for a in func._schema.arguments if _is_written(a, arguments)]
+        for tensor in tensors_in([created, written]):
             self._add(tensor, sources)
         return result
 
@@ -85,19 +85,19 @@ class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if place is None:
             self.read |= sources
         elif sources:
-            self._known[place] = self._known.get(place, frozenset()) | sources
-            self._fresh.pop(place, None)
+            self._sources[place] = self._sources.get(place, frozenset()) | sources
+            self._overwritten.pop(place, None)
 
     def _overwrite(self, tensor: torch.Tensor) -> None:
-        """A storage of which every part was written over holds nothing of what it held."""
+        """Forget the sources of a storage once every element was overwritten."""
         place = _storage(tensor)
-        if place is None or place not in self._known:
+        if place is None or place not in self._sources:
             return
         length = tensor.untyped_storage().nbytes() // tensor.element_size()
-        fresh = self._fresh.setdefault(place, torch.zeros(length, dtype=torch.bool))
-        fresh.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
-        if fresh.all():
-            del self._known[place], self._fresh[place]
+        mask = self._overwritten.setdefault(place, torch.zeros(length, dtype=torch.bool))
+        mask.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+        if mask.all():
+            del self._sources[place], self._overwritten[place]
 
 
 class _Methods(TorchFunctionMode):
@@ -114,7 +114,7 @@ class _Methods(TorchFunctionMode):
 
 
 class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the elements that operators take and give."""
+    """Counts the elements that operators read and write, while entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -137,21 +137,21 @@ def _by_name(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[s
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-def _is_written(argument: Any, given: dict[str, Any]) -> bool:
+def _is_written(argument: Any, arguments: dict[str, Any]) -> bool:
     info = argument.alias_info
-    return info is not None and info.is_write and argument.name in given
+    return info is not None and info.is_write and argument.name in arguments
 
 
-def _unread(func: Any, given: dict[str, Any]) -> tuple[str, ...]:
-    """The arguments whose values make no difference."""
+def _unread(func: Any, arguments: dict[str, Any]) -> tuple[str, ...]:
+    """The arguments whose values do not influence the result."""
     name = _name(func)
     if f"{name.rstrip('_')}_" in OVERWRITING or name.startswith("new_") or name.endswith("_like"):
         return ("self",)
-    return ("running_mean", "running_var") if given.get("training") is True else ()
+    return ("running_mean", "running_var") if arguments.get("training") is True else ()
 
 
 def _storage(tensor: torch.Tensor) -> StorageWeakRef | None:
-    """None of a sparse tensor, which has none."""
+    """The storage of a tensor; None for a sparse tensor, which has none."""
     try:
         return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
     except NotImplementedError:

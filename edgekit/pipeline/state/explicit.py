@@ -1,4 +1,4 @@
-"""Makes a model whose states are inputs and outputs of the model it was."""
+"""Turns states of a model into inputs and outputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edgekit.pipeline.normal_form.flat_call import Forward, may_have_another, ow
 from edgekit.pipeline.normal_form.slots import Slot, Values, duplicate, placed, read, remove
 
 CLONE = torch.ops.aten.clone.default
-# Where a module lies in one that was put around it (flat.py).
+# The name of a module inside ``flat_call.Around``.
 PART = "model"
 DATA: Any = torch.Tensor.data
 
 
 class State(NamedTuple):
-    """One state tensor: the name of its input, and every slot of the model that it fills. Of a
-    slot that holds several tensors, ``leaf`` is the place in it.
+    """One state tensor: the name of its input, and all slots of the model that hold it. ``leaf``:
+    its index in a slot with several tensors.
     """
 
     name: str
@@ -33,9 +33,9 @@ class State(NamedTuple):
 def with_states(
     model: nn.Module, states: Sequence[State], held: Mapping[Slot, Any], inputs: int
 ) -> nn.Module:
-    """``model`` with a forward that takes its ``inputs`` and then the states, and gives its outputs
-    and then the new states. ``held`` are slots that forward writes without need: they keep their
-    values. It may be changed in place.
+    """``model`` with a forward that takes its ``inputs`` and then the states, and returns its
+    outputs and then the new states. ``held``: slots that forward writes but outputs do not need;
+    they keep these values. ``model`` may be changed in place.
     """
     if isinstance(model, fx.GraphModule):
         _edit_graph(model, states, list(held))
@@ -43,7 +43,7 @@ def with_states(
         return model
     values = _places(model, states)
     _remove(model, states)
-    if not may_have_another(model):  # then it becomes a part
+    if not may_have_another(model):  # with_forward will wrap it
         states = [state._replace(slots=tuple(map(_in_part, state.slots))) for state in states]
         values = {_in_part(slot): value for slot, value in values.items()}
         held = {_in_part(slot): value for slot, value in held.items()}
@@ -51,17 +51,17 @@ def with_states(
 
 
 def _places(model: nn.Module, states: Sequence[State]) -> Values:
-    """The value of each slot, with the place of a state where its tensor stands."""
-    found: Values = {}
+    """The value of each slot, with the index of a state in place of its tensor."""
+    values: Values = {}
     for slots in dict.fromkeys(state.slots for state in states):
         places = [place for place, state in enumerate(states) if state.slots == slots]
         tree = pytree.tree_structure(read(model, slots[0]))
-        found |= dict.fromkeys(slots, pytree.tree_unflatten(places, tree))
-    return found
+        values |= dict.fromkeys(slots, pytree.tree_unflatten(places, tree))
+    return values
 
 
 class StatefulForward:
-    """Puts copies of the states where the model keeps them, and reads the new ones there."""
+    """A forward that writes copies of the states to their slots, and reads the new ones there."""
 
     def __init__(
         self,
@@ -91,15 +91,15 @@ def _in_part(slot: Slot) -> Slot:
 
 
 def _remove(model: nn.Module, states: Sequence[State]) -> None:
-    """The states' tensors: a file would hold them as constants."""
+    """Remove the states' tensors; an exported file would hold them as constants."""
     for state in states:
         for slot in state.slots:
             remove(model, slot)
 
 
 class _TracedData(TorchFunctionMode):
-    """``tensor.data`` is the tensor itself, as it is without gradients: torch.export cannot trace
-    what is written to it.
+    """Replaces ``tensor.data`` by the tensor itself: torch.export cannot trace writes to ``data``.
+    Without gradients the two are equal.
     """
 
     def __torch_function__(
@@ -115,47 +115,47 @@ class _TracedData(TorchFunctionMode):
 def _apart(
     new: Sequence[torch.Tensor], arguments: Sequence[torch.Tensor], outputs: Any
 ) -> list[torch.Tensor]:
-    """Tensors of their own: a runtime's output is no input, and no second name of an output."""
+    """The new states, copied where they are an input or an output: a runtime has no aliases."""
     taken = {id(tensor) for tensor in (*arguments, *pytree.tree_leaves(outputs))}
-    found = []
+    separate = []
     for tensor in new:
-        found.append(tensor.clone() if id(tensor) in taken else tensor)
+        separate.append(tensor.clone() if id(tensor) in taken else tensor)
         taken.add(id(tensor))
-    return found
+    return separate
 
 
 def _edit_graph(model: fx.GraphModule, states: Sequence[State], held: Sequence[Slot]) -> None:
-    """A graph that was traced before keeps its nodes, and with them the names of its layers."""
+    """Edit a traced graph in place, which keeps its nodes and the names of its layers."""
     graph = model.graph
     first = next(node for node in reversed(graph.nodes) if node.op == "placeholder").next
     names, new = [], []
     for state in states:
         with graph.inserting_before(first):
-            given = graph.placeholder(_unused(state.name, graph))
-            own = graph.call_function(CLONE, (given,))
-        _read_instead(graph, state.slots, own)
+            placeholder = graph.placeholder(_unused(state.name, graph))
+            copied = graph.call_function(CLONE, (placeholder,))
+        _replace_slots(graph, state.slots, copied)
         with graph.inserting_before(graph.output_node()):
-            new.append(graph.call_function(CLONE, (own,)))
-        names.append(given.name)
+            new.append(graph.call_function(CLONE, (copied,)))
+        names.append(placeholder.name)
     for slot in held:
         with graph.inserting_before(first):
-            own = graph.call_function(CLONE, (graph.get_attr(str(slot)),))
-        _read_instead(graph, (slot,), own)
+            copied = graph.call_function(CLONE, (graph.get_attr(str(slot)),))
+        _replace_slots(graph, (slot,), copied)
     _append_outputs(graph, names, new)
     model.recompile()
 
 
-def _read_instead(graph: fx.Graph, slots: Sequence[Slot], own: fx.Node) -> None:
-    """Let all that reads the slots read, and write, the node ``own``."""
+def _replace_slots(graph: fx.Graph, slots: Sequence[Slot], replacement: fx.Node) -> None:
+    """Make all readers and writers of the slots use the node ``replacement``."""
     targets = {str(slot) for slot in slots}
     for node in list(graph.nodes):
-        if node.op == "get_attr" and node.target in targets and node is not own.args[0]:
-            node.replace_all_uses_with(own)
+        if node.op == "get_attr" and node.target in targets and node is not replacement.args[0]:
+            node.replace_all_uses_with(replacement)
             graph.erase_node(node)
 
 
 def _append_outputs(graph: fx.Graph, names: Sequence[str], new: Sequence[fx.Node]) -> None:
-    """Add inputs and outputs to what the graph's code says of its signature."""
+    """Add the inputs and outputs to the signature of the graph's code."""
     codegen: Any = graph._codegen
     info, output = codegen.pytree_info, graph.output_node()
     leaves = output.args[0]

@@ -1,10 +1,11 @@
-"""Models that remember: what forward changes from call to call becomes an input and an output.
+"""Stateful models: tensors that forward changes from call to call become inputs and outputs.
 
-A model that writes nothing is run twice. One that writes in every run is run along a sequence, and
-followed operator by operator (dependence.py): what outputs are computed from is state, all else
-stays fixed (a cache that the first run fills, a tensor kept for display). In doubt it is state. Of
-a Python number it is seen whether anything asks for it (asked.py). What outputs depend on and
-cannot be an input, because its shape changes or it is no tensor, is refused by its name.
+A model that writes nothing is run twice. A model that writes in every run is run along a sequence
+and traced operator by operator (dependence.py). Tensors that outputs are computed from are state;
+others stay fixed, such as a cache that the first run fills, or a tensor kept for display. In doubt
+a tensor is state. For a Python number it is checked whether anything depends on it
+(python_numbers.py). An error names values that outputs depend on and that cannot be inputs, because
+their shape changes or they are not tensors.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ from edgekit.pipeline.state.runs import (
 from edgekit.pipeline.state.trial import Trial, random_error
 from edgekit.recipe.tensors import Inputs
 
-# Steps of a sequence that a model which writes is run on: as many as take this work (elements that
-# operators take and give), so that a large model is not run for long.
+# The number of steps to run a model that writes: limited by this work (elements that operators read
+# and write), so that a large model does not run for long.
 LEAST_STEPS, MOST_STEPS, WORK = 3, 32, 200_000_000
 
 
 @dataclass(frozen=True)
 class Stateful:
-    """``model`` takes its inputs and then the states, and gives its outputs and then the new
-    states. Without ``states`` it is called as before.
+    """``model`` takes its inputs and then the states; it returns its outputs and then the new
+    states. Without ``states`` its signature is unchanged.
     """
 
     model: nn.Module
@@ -72,10 +73,11 @@ class Stateful:
 def find_state(
     path: Path, form: NormalForm, names: Sequence[str], others: Sequence[Inputs], trial: Trial
 ) -> Stateful:
-    """Give the model its state as inputs and outputs, where it has one; caches are filled.
+    """Turn the state of a model, if any, into inputs and outputs, and fill its caches.
 
-    ``names`` are those of its inputs; ``others`` are inputs as they follow each other. Raises
-    RecipeError: what is remembered cannot be an input.
+    ``names``: of its inputs. ``others``: further inputs in sequence.
+
+    Raises RecipeError: a state cannot be an input.
     """
     if not trial.first | trial.second:
         return Stateful(form.model)
@@ -86,8 +88,8 @@ def find_state(
 
 @dataclass
 class _Inquiry:
-    """``steps`` are inputs in sequence, ``outputs`` what the untouched model gives for each, and
-    ``values`` all that it has written after each.
+    """One search for state. ``steps``: inputs in sequence. ``outputs``: of the original model for
+    each step. ``values``: all slots written so far, after each step.
     """
 
     path: Path
@@ -107,9 +109,9 @@ class _Inquiry:
         self._check_random(groups)
         inside = isinstance(self.model, Around)
         states = named_states(self._before, groups, f"{PART}." if inside else "", self.names)
-        made = Stateful(self._made(states), states)
-        self._check_same(made)
-        return made
+        stateful = Stateful(self._stateful_model(states), states)
+        self._check_same(stateful)
+        return stateful
 
     @cached_property
     def steps(self) -> list[Inputs]:
@@ -117,7 +119,9 @@ class _Inquiry:
         return inputs + [altered(self.example, seed) for seed in range(MOST_STEPS - len(inputs))]
 
     def _follow(self) -> None:
-        """Run a copy along the steps; of caches alone the first is enough, and known."""
+        """Run a copy along the steps. If only caches are written, the trial has run the only step
+        needed.
+        """
         written = set(self.trial.first | self.trial.second)
         if not self.trial.second:
             self.outputs, self.values = [flat_outputs(self.trial.result)], [self.trial.filled]
@@ -133,26 +137,27 @@ class _Inquiry:
             except Exception:
                 if count < LEAST_STEPS:
                     raise
-                return  # a cache may be full
+                return  # a cache of fixed size may be full
             self.outputs.append(outputs)
             written |= marks.written(copied)
             self.values.append(kept(copied, written))
 
     @cached_property
     def _before(self) -> Values:
-        found = slots_of(self.model)
-        written = [*(slot for slot in found if slot in self.values[-1])]
-        written += sorted(self.values[-1].keys() - found.keys())
-        return {slot: found.get(slot) for slot in written}
+        """The initial values of all written slots."""
+        slots = slots_of(self.model)
+        written = [*(slot for slot in slots if slot in self.values[-1])]
+        written += sorted(self.values[-1].keys() - slots.keys())
+        return {slot: slots.get(slot) for slot in written}
 
     @cached_property
     def _after(self) -> Values:
-        """After the first step."""
+        """The values after the first step."""
         return self._before | self.values[0]
 
     @cached_property
     def _moving(self) -> list[Slot]:
-        """Written in later steps, too."""
+        """Slots that later steps write too."""
         if not self.trial.second:
             return []
         later = [values | self._before for values in self.values[1:]]
@@ -162,7 +167,7 @@ class _Inquiry:
 
     @cached_property
     def _tensors(self) -> list[Slot]:
-        """Moving slots that hold tensors of the same shapes throughout."""
+        """Moving slots whose values are tensors of constant shapes."""
         forms = {
             slot: {_form(v.get(slot, self._before[slot])) for v in self.values}
             for slot in self._moving
@@ -173,87 +178,89 @@ class _Inquiry:
 
     @cached_property
     def _groups(self) -> list[tuple[Slot, ...]]:
-        """Slots that are one and the same tensor are one state."""
-        found: dict[int, list[Slot]] = {}
+        """The tensor slots, grouped: slots that hold the same tensor are one state."""
+        by_tensor: dict[int, list[Slot]] = {}
         for slot in self._tensors:
-            found.setdefault(id(self._before[slot]), []).append(slot)
+            by_tensor.setdefault(id(self._before[slot]), []).append(slot)
         groups: list[tuple[Slot, ...]] = []
-        for slots in found.values():
+        for slots in by_tensor.values():
             one = all(alike(values[s], values[slots[0]]) for values in self.values for s in slots)
             groups += [tuple(slots)] if one else [(slot,) for slot in slots]
         return groups
 
     @cached_property
     def _base(self) -> Values:
-        """Everything that is written, as a first step finds it, caches filled."""
+        """All written slots at the start of a sequence, with filled caches."""
         return self._after | {slot: self._before[slot] for slot in self._tensors}
 
     @cached_property
     def _scratch(self) -> nn.Module:
         return own_copy(self.model)
 
-    def _given(self, values: Values) -> Values:
-        """Copies of values; slots that are one tensor get one."""
-        given = {slot: duplicate(value) for slot, value in values.items()}
+    def _copies(self, values: Values) -> Values:
+        """Copies of values; the slots of a group share one copy."""
+        copies = {slot: duplicate(value) for slot, value in values.items()}
         for group in self._groups:
-            given |= dict.fromkeys(group, given[group[0]])
-        return given
+            copies |= dict.fromkeys(group, copies[group[0]])
+        return copies
 
     @cached_property
     def _points(self) -> list[tuple[Inputs, Values]]:
-        """Each step with what it finds there."""
-        found = [self._base, *(self._before | values for values in self.values[:-1])]
-        return list(zip(self.steps, found, strict=False))
+        """Each step with the slots' values before it."""
+        starts = [self._base, *(self._before | values for values in self.values[:-1])]
+        return list(zip(self.steps, starts, strict=False))
 
     def _check_caches(self) -> None:
-        """A cache must not depend on the input that filled it, or the outputs not on the cache."""
+        """Raise RecipeError if a cache depends on the input that filled it, and outputs on it."""
         once = [slot for slot in self._before if slot not in self._moving]
         if not once:
             return
         try:
             fresh = own_copy(self.model)
             outputs = flat_outputs(run_model(fresh, self.steps[1]))
-        except Exception:  # a made-up input that the model does not take
+        except Exception:  # the model rejects the generated input
             return
         differs = [slot for slot in once if not same(read(fresh, slot), self._after[slot])]
-        with placed(self._scratch, self._given(self._base)):
+        with placed(self._scratch, self._copies(self._base)):
             filled = flat_outputs(run_model(self._scratch, self.steps[1]))
         if differs and not near_outputs(outputs, filled):
             raise self._refused(differs)
 
     def _states(self) -> list[tuple[Slot, ...]]:
-        """The groups that outputs depend on, be it through each other."""
+        """The groups that outputs depend on, directly or through other slots."""
         if not self._moving:
             return []
-        wanted, feeding = self._dependence()
-        while more := set[Slot]().union(*(feeding[slot] for slot in wanted)) - wanted:
-            wanted |= more
-        others = [slot for slot in self._moving if slot in wanted and slot not in self._tensors]
+        needed, feeding = self._dependence()
+        while more := set[Slot]().union(*(feeding[slot] for slot in needed)) - needed:
+            needed |= more
+        others = [slot for slot in self._moving if slot in needed and slot not in self._tensors]
         if others:
             raise self._refused(others)
-        return [group for group in self._groups if wanted & set(group)]
+        return [group for group in self._groups if needed & set(group)]
 
     def _dependence(self) -> tuple[set[Slot], dict[Slot, set[Slot]]]:
         """The slots that outputs are computed from, and those that each slot is computed from."""
-        wanted: set[Slot] = set()
+        needed: set[Slot] = set()
         feeding: dict[Slot, set[Slot]] = {slot: set() for slot in self._moving}
         for inputs, values in self._points:
-            given, origins = self._given(values), Origins()
+            copies, origins = self._copies(values), Origins()
             for slot in self._moving:
-                origins.mark(self._marked(slot, given[slot]), slot)
-            with placed(self._scratch, given):
+                origins.mark(self._marked(slot, copies[slot]), slot)
+            with placed(self._scratch, copies):
                 try:
                     with origins:
                         result = run_model(self._scratch, inputs)
-                except Exception:  # a kind of operator that cannot be followed
+                except Exception:  # an operator cannot be traced
                     return set(self._tensors), feeding
-                wanted |= origins.of(result) | origins.read
-                for slot, found in feeding.items():
-                    found |= origins.of(read(self._scratch, slot))
-        return wanted, feeding
+                needed |= origins.of(result) | origins.read
+                for slot, sources in feeding.items():
+                    sources |= origins.of(read(self._scratch, slot))
+        return needed, feeding
 
     def _marked(self, slot: Slot, value: Any) -> list[torch.Tensor]:
-        """Of a slot that is no state by its form, only what a later step put there counts."""
+        """The tensors of a slot to trace. Of a slot that cannot be a state, only those that later
+        steps changed.
+        """
         tensors = list(tensors_in(value))
         if slot in self._tensors:
             return tensors
@@ -261,21 +268,21 @@ class _Inquiry:
         return [t for t, old in zip_longest(tensors, first) if t is not None and not same(t, old)]
 
     def _check_numbers(self, states: Sequence[Sequence[Slot]]) -> None:
-        """A Python number that moves: does anything depend on how far it is?"""
-        found = [slot for slot in self._moving if slot not in self._tensors]
+        """Raise RecipeError if anything depends on a Python number that changes."""
+        numbers = [slot for slot in self._moving if slot not in self._tensors]
         carried = [slot for group in states for slot in group]
-        watched = carried + [s for s in found if isinstance(self._base[s], (str, type(None)))]
-        if found and self._matter(found, watched):
-            raise self._refused([s for s in found if self._matter([s], watched)] or found)
+        watched = carried + [s for s in numbers if isinstance(self._base[s], (str, type(None)))]
+        if numbers and self._matter(numbers, watched):
+            raise self._refused([s for s in numbers if self._matter([s], watched)] or numbers)
 
     def _matter(self, slots: Sequence[Slot], watched: Sequence[Slot]) -> bool:
-        """Tried where the sequence starts, and where it ends."""
+        """Whether anything depends on these slots, at the first or the last step."""
         return any(
-            matters(partial(self._asking, slots, watched, *point), _same_results)
+            matters(partial(self._run_asked, slots, watched, *point), _same_results)
             for point in (self._points[0], self._points[-1])
         )
 
-    def _asking(
+    def _run_asked(
         self,
         slots: Sequence[Slot],
         watched: Sequence[Slot],
@@ -283,30 +290,32 @@ class _Inquiry:
         values: Values,
         asked: Asked,
     ) -> tuple[Outputs, list[Any], set[Slot]]:
-        """A run: the outputs, what is watched, and what else was written that never was before."""
-        model, given = own_copy(self.model), self._given(values)
-        given |= {slot: self._telling(slot, given[slot], asked) for slot in slots}
-        with placed(model, given):
+        """Run with numbers that record their use. Return the outputs, the watched values, and slots
+        that were never written before.
+        """
+        model, copies = own_copy(self.model), self._copies(values)
+        copies |= {slot: self._recording(slot, copies[slot], asked) for slot in slots}
+        with placed(model, copies):
             marks = Marks.of(model)
             outputs = flat_outputs(run_model(model, inputs))
             new = marks.written(model) - self._before.keys()
             return outputs, [duplicate(read(model, slot)) for slot in watched], new
 
-    def _telling(self, slot: Slot, value: Any, asked: Asked) -> Any:
-        """The numbers in it that move replaced by such that tell what they are asked."""
+    def _recording(self, slot: Slot, value: Any, asked: Asked) -> Any:
+        """``value`` with each changing number replaced by one that records its use in ``asked``."""
         moved = changing(step.get(slot) for step in self.values)
 
-        def replaced(path: str, number: Any) -> Any:
+        def replace(path: str, number: Any) -> Any:
             return Number(number, asked) if path in moved else number
 
-        return mapped(value, replaced)
+        return mapped(value, replace)
 
     def _check_random(self, states: Sequence[Sequence[Slot]]) -> None:
         for slot in (slot for group in states for slot in group):
             if not alike(self.values[0][slot], self.trial.filled.get(slot, self._before[slot])):
                 raise random_error(self.path, self.model, self.example)
 
-    def _made(self, states: Sequence[State]) -> nn.Module:
+    def _stateful_model(self, states: Sequence[State]) -> nn.Module:
         model = own_copy(self.model)
         carried = {slot for state in states for slot in state.slots}
         for slot, value in self._base.items():
@@ -317,20 +326,20 @@ class _Inquiry:
             return model
         return with_states(model, states, held, len(self.example))
 
-    def _check_same(self, made: Stateful) -> None:
-        """What was made gives what the untouched model gives, step by step."""
-        state = [state.initial for state in made.states]
+    def _check_same(self, stateful: Stateful) -> None:
+        """Raise RecipeError if the outputs differ from those of the original model at any step."""
+        state = [state.initial for state in stateful.states]
         others = [slot for slot in self._moving if slot not in self._tensors]
         for step, outputs in zip(self.steps, self.outputs, strict=False):
             try:
-                found = flat_outputs(run_model(made.model, (*step, *state)))
+                results = flat_outputs(run_model(stateful.model, (*step, *state)))
             except Exception as error:
-                if not others:  # it is no slot's fault
+                if not others:  # no slot can be the cause
                     raise
                 raise self._refused(others) from error
-            if not near_outputs(found[: len(outputs)], outputs):
+            if not near_outputs(results[: len(outputs)], outputs):
                 raise self._refused(others or self._moving or list(self._before))
-            state = found[len(outputs) :]
+            state = results[len(outputs) :]
 
     def _refused(self, slots: Sequence[Slot]) -> RecipeError:
         reason, hint = reason_against(
@@ -345,7 +354,7 @@ class _Inquiry:
 
 
 def _form(value: Any) -> Any:
-    """Structure, shapes and types of a value that is all tensors; else None."""
+    """Structure, shapes and types of a value if all of it is tensors; else None."""
     leaves, tree = pytree.tree_flatten(value)
     if not leaves or not all(torch.is_tensor(t) and t.layout == torch.strided for t in leaves):
         return None

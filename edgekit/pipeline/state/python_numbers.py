@@ -1,8 +1,8 @@
-"""Whether anything depends on Python numbers that a model counts on from call to call.
+"""Whether anything depends on Python numbers that a model changes from call to call.
 
-A number is replaced by one that computes as it does and notices what is asked of it. Every branch
-that it decides is taken both ways: it matters where that changes something, and where its value
-goes anywhere else.
+A number is replaced by an object that computes like it and records its use. Every branch that it
+decides is tried both ways. The number matters if a branch changes something, or if its value is
+used in any other way.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.utils import _pytree as pytree
 
 from edgekit.pipeline.normal_form.slots import DEPTH, NUMBERS, is_foreign
 
-# So many ways through a model are tried, and so many decisions taken on one; beyond, it matters.
+# The most paths through a model to try, and decisions on one path; beyond, a number matters.
 MOST_WAYS, MOST_DECISIONS = 32, 256
-# Of a larger array of numpy's, an image, no element decides a branch.
+# No element of a larger numpy array, such as an image, is assumed to decide a branch.
 MOST_ELEMENTS = 4096
 
 
 class Asked:
-    """The decisions of one run: the first ones as given, all others by the numbers' values.
+    """The decisions of one run: first the given ones, then those of the numbers' values.
 
-    ``used``: a value went where no decision is seen, into a tensor or an index.
+    ``used``: a value was used outside a decision, such as in a tensor or an index.
     """
 
     def __init__(self, decided: tuple[bool, ...] = ()) -> None:
@@ -38,25 +38,27 @@ class Asked:
     def decide(self, answer: bool) -> bool:
         place = len(self.taken)
         if place == MOST_DECISIONS:
-            raise RuntimeError("a loop over a number that was replaced")
+            raise RuntimeError(
+                f"a replaced number was asked for {MOST_DECISIONS} decisions: a loop?"
+            )
         self.taken.append(self._decided[place] if place < len(self._decided) else answer)
         return self.taken[-1]
 
     def others(self) -> Iterator[tuple[bool, ...]]:
-        """The decisions that lead elsewhere from this run, each once."""
+        """The decisions of all paths that branch off from this run."""
         for place in range(len(self._decided), len(self.taken)):
             yield (*self.taken[:place], not self.taken[place])
 
 
 class Number:
-    """Stands for ``value``; repr() is not noticed."""
+    """A stand-in for ``value`` that records its use; repr() is not recorded."""
 
     def __init__(self, value: Any, asked: Asked) -> None:
         self._value, self._asked = value, asked
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """For isinstance()."""
+        """The class of the value, for isinstance()."""
         return type(self._value)
 
     def __repr__(self) -> str:
@@ -66,21 +68,21 @@ class Number:
         return self._asked.decide(bool(self._value))
 
     def __str__(self) -> str:
-        """Printed it changes nothing; as the name of something it does."""
+        """A decision: a printed number changes nothing, a number in a name does."""
         return str(self._value) if self._asked.decide(True) else "?"
 
     def __format__(self, _: str) -> str:
         return str(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # numpy looks whether it is an array
+        if name.startswith("__"):  # numpy checks whether this is an array
             raise AttributeError(name)
         self._asked.used = True
         return getattr(self._value, name)
 
 
 def _computed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """With a number it gives a number; with anything else the value is used."""
+    """A method that returns a ``Number`` if all operands are numbers; else the value is used."""
 
     def compute(self: Number, *others: Any) -> Any:
         values = [other._value if type(other) is Number else other for other in others]
@@ -138,7 +140,9 @@ for _name, _conversion in _CONVERSIONS.items():
 def mapped(
     value: Any, change: Callable[[str, Any], Any], path: str = "", depth: int = DEPTH
 ) -> Any:
-    """``value`` with ``change(path, number)`` for each number in it; plain objects in place."""
+    """``value`` with every number replaced by ``change(path, number)``; plain objects are changed
+    in place.
+    """
 
     def changed(keys: Any, leaf: Any) -> Any:
         place = path + pytree.keystr(keys)
@@ -155,32 +159,39 @@ def mapped(
 
 
 def _mapped_array(array: NDArray[Any], change: Callable[[int, Any], Any]) -> NDArray[Any]:
-    """As an array of objects where a number became another object."""
-    made = np.empty(array.size, dtype=object)
-    made[:] = [change(index, number) for index, number in enumerate(array.flat)]
-    return made.reshape(array.shape) if any(type(n) is Number for n in made) else array
+    """An array of objects if a number was replaced; else ``array``."""
+    changed = np.empty(array.size, dtype=object)
+    changed[:] = [change(index, number) for index, number in enumerate(array.flat)]
+    return changed.reshape(array.shape) if any(type(n) is Number for n in changed) else array
 
 
 def changing(values: Iterable[Any]) -> set[str]:
-    """The paths of the numbers that are not the same in all of these."""
-    seen: list[dict[str, Any]] = []
+    """The paths of the numbers that differ between any of these values."""
+    numbers: list[dict[str, Any]] = []
     for value in values:
-        seen.append({})
-        mapped(value, seen[-1].setdefault)
-    return {path for one in seen for path in one if any(one[path] != o.get(path) for o in seen)}
+        numbers.append({})
+        mapped(value, numbers[-1].setdefault)
+    return {
+        path
+        for one in numbers
+        for path in one
+        if any(one[path] != other.get(path) for other in numbers)
+    }
 
 
 def matters(run: Callable[[Asked], Any], alike: Callable[[Any, Any], bool]) -> bool:
-    """``run`` is a run with numbers that tell what they are asked, and gives what came of it."""
-    ways: list[tuple[bool, ...]] = [()]
+    """Whether any decision changes the results, or a number is used. ``run`` runs the model with
+    numbers that record into ``Asked``, and returns the results.
+    """
+    paths: list[tuple[bool, ...]] = [()]
     results: list[Any] = []
-    while ways:
-        asked = Asked(ways.pop())
+    while paths:
+        asked = Asked(paths.pop())
         try:
             results.append(run(asked))
-        except Exception:  # what a model does by a wrong decision
+        except Exception:  # a model may fail after a wrong decision
             return True
         if asked.used or len(results) > MOST_WAYS or not alike(results[0], results[-1]):
             return True
-        ways += asked.others()
+        paths += asked.others()
     return False

@@ -1,4 +1,4 @@
-"""Runs of a model on copies of its inputs, and outputs of two runs compared."""
+"""Runs of a model on copies of its inputs, and the comparison of their outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outputs = list[torch.Tensor]
 
 
 def altered(inputs: Inputs, seed: int) -> Inputs:
-    """Other inputs of the same kind: noise on floats, the values of all else in another order."""
+    """Other inputs of the same kind: floats with noise, other values in another order."""
     random = torch.Generator().manual_seed(seed)
     return tuple(_altered_tensor(tensor, random) for tensor in inputs)
 

@@ -1,4 +1,4 @@
-"""A model with state, run along a sequence: the states that a step gives are those of the next."""
+"""A stateful model, run along a sequence: each step's new states are the next step's states."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Run = Callable[[Inputs], Outputs]
 
 
 class Carried:
-    """A run that takes and gives a model's own tensors only. ``run`` takes states after the
-    inputs, and gives new ones after the outputs.
+    """A run without states in its signature: it carries them itself. ``run`` takes states after the
+    inputs and returns new states after the outputs.
     """
 
     def __init__(self, run: Run, initial: Sequence[torch.Tensor]) -> None:
@@ -33,19 +33,18 @@ class Carried:
 
 
 def along(run: Run, steps: Sequence[Inputs], initial: Sequence[torch.Tensor]) -> list[Inputs]:
-    """Each step with the states that ``run`` finds there."""
-    carried, found = Carried(run, initial), []
+    """Each step's inputs, followed by the states before it, as ``run`` computes them."""
+    carried, extended = Carried(run, initial), []
     for inputs in steps:
-        found.append((*inputs, *carried.states))
+        extended.append((*inputs, *carried.states))
         carried(inputs)
-    return found
+    return extended
 
 
 class Following:
-    """A run that answers inputs of a sequence as they are answered in sequence, by the states
-    that it gave itself: errors of states add up as they do on a device.
+    """A run over a sequence with its own states, so that their errors accumulate as on a device.
 
-    ``steps`` are the sequence, each with states of another run, which are left out.
+    ``steps``: the sequence. Each step includes states of another run, which are ignored.
     """
 
     def __init__(self, run: Run, steps: Sequence[Inputs], initial: Sequence[torch.Tensor]) -> None:
@@ -53,9 +52,9 @@ class Following:
         self._answers: dict[int, Outputs] = {}
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """``inputs`` is one of the steps."""
+        """The outputs and new states of ``inputs``, which must be one of the steps."""
         while id(inputs) not in self._answers:
             step = self._steps[len(self._answers)]
-            own = step[: len(step) - len(self._carried.states)]
-            self._answers[id(step)] = [*self._carried(own), *self._carried.states]
+            own_inputs = step[: len(step) - len(self._carried.states)]
+            self._answers[id(step)] = [*self._carried(own_inputs), *self._carried.states]
         return self._answers[id(inputs)]

@@ -1,4 +1,4 @@
-"""A first trial of a model: what does it write when it is called, and are its outputs random?"""
+"""A first trial of a model: which slots it writes, and whether its outputs are random."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgekit.pipeline.normal_form.slots import (
 from edgekit.pipeline.state.runs import flat_outputs, near_outputs, own_inputs
 from edgekit.recipe.tensors import Inputs
 
-# What is neither an operator's random numbers nor a slot of the model's own.
+# Sources of different outputs that neither operators nor slots show.
 UNSEEN = (
     "random numbers of numpy or Python, a global variable, or a function kept in the model that "
     "reads the model itself (self.act = lambda x: self.layer(x))"
@@ -33,8 +33,8 @@ UNSEEN = (
 
 @dataclass(frozen=True)
 class Trial:
-    """Two runs of one copy on the example. ``result`` is what the first gave; ``first`` and
-    ``second`` are the slots that each wrote, ``filled`` their values after the first.
+    """Two runs of one copy on the example. ``result``: of the first run. ``first``, ``second``: the
+    slots that each run wrote. ``filled``: values after the first run.
     """
 
     result: Any
@@ -44,27 +44,27 @@ class Trial:
 
 
 def try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
-    """Run a copy twice; ``model`` stays as it is.
+    """Run a copy twice; ``model`` is unchanged.
 
-    Raises RecipeError: outputs are random; and whatever the model raises.
+    Raises RecipeError (outputs are random), and whatever the model raises.
     """
     with random_numbers_kept():
         return _try_twice(path, model, example)
 
 
 def _try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
-    tried = own_copy(model)
-    one, other = Draws(tried, 1), Draws(tried, 0)
-    marks = Marks.of(tried)
+    copied = own_copy(model)
+    one, other = Draws(copied, 1), Draws(copied, 0)
+    marks = Marks.of(copied)
     with torch.no_grad(), one:
-        result = tried(*own_inputs(example))
+        result = copied(*own_inputs(example))
     outputs = flat_outputs(result)
-    first = marks.written(tried) | _changed(tried, model)
-    filled = kept(tried, first)
-    marks = Marks.of(tried)
+    first = marks.written(copied) | _changed(copied, model)
+    filled = kept(copied, first)
+    marks = Marks.of(copied)
     with torch.no_grad(), other:
-        again = flat_outputs(tried(*own_inputs(example)))
-    second = marks.written(tried) | {s for s in first if not same(read(tried, s), filled[s])}
+        again = flat_outputs(copied(*own_inputs(example)))
+    second = marks.written(copied) | {s for s in first if not same(read(copied, s), filled[s])}
     trial = Trial(result, frozenset(first), frozenset(second), filled)
     if not near_outputs(outputs, again):
         if trial.first | trial.second:
@@ -77,31 +77,30 @@ def _try_twice(path: Path, model: nn.Module, example: Inputs) -> Trial:
 
 
 def _changed(copied: nn.Module, model: nn.Module) -> set[Slot]:
-    """Slots whose content is not that of ``model``."""
-    before = slots_of(model)
-    return {slot for slot, value in slots_of(copied).items() if not same(value, before.get(slot))}
+    """Slots whose content differs from ``model``."""
+    original = slots_of(model)
+    return {slot for slot, value in slots_of(copied).items() if not same(value, original.get(slot))}
 
 
 def random_error(
-    path: Path, model: nn.Module, example: Inputs, seen: Draws | None = None
+    path: Path, model: nn.Module, example: Inputs, draws: Draws | None = None
 ) -> RecipeError:
-    """The error of a model that draws random numbers; ``seen``: the draws of a run of it."""
+    """The error for a model that draws random numbers. ``draws``: those of a run, if known."""
     copied = own_copy(model)
-    if seen is None:
-        with torch.no_grad(), Draws(copied, 1) as seen:
+    if draws is None:
+        with torch.no_grad(), Draws(copied, 1) as draws:
             copied(*own_inputs(example))
-    if seen.name is not None:
-        what = (
-            "an operator draws random numbers" if seen.name != "bernoulli" else "dropout is active"
-        )
-        place = seen.line
+    if draws.name is not None:
+        dropout = draws.name == "bernoulli"
+        what = "dropout is active" if dropout else "an operator draws random numbers"
+        place = draws.line
     else:
         with torch.no_grad(), Lines() as lines:
             copied(*own_inputs(example))
         what, place = UNSEEN, lines.line
     at = f" at {place}" if place else ""
     return RecipeError(
-        f"{path}: the model gives other outputs for the same input: {what}{at}",
-        "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training); any "
-        "other random number is an input of the model",
+        f"{path}: the model's outputs differ for the same input: {what}{at}",
+        "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training); make "
+        "any other random number an input of the model",
     )
