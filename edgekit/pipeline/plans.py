@@ -1,4 +1,4 @@
-"""A plan that was written before: is it for this model? Asked before anything long runs."""
+"""Plans checked against the model before anything slow runs, and plans made from options."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from edgekit.values import PrecisionChoice
 
 
 def for_subject(plan: Plan, subject: Subject) -> Plan:
-    """The plan, with the model's own structure written into it.
+    """The plan, with the model's structure digest.
 
-    Raises SettingError: it is of a model of another structure, or names a layer that is not there;
-    RecipeError: it trains, and the recipe's training() cannot.
+    Raises SettingError (the plan is for another structure, names unknown layers, or lacks data),
+    RecipeError (the plan trains, and the recipe's training() does not work).
     """
     check_stateless(subject, plan.changes_the_model or bool(plan.trainings))
-    own = subject.structure_digest
-    if plan.structure not in (None, own):
+    structure = subject.structure_digest
+    if plan.structure not in (None, structure):
         raise SettingError(
             f"the plan is for another model than {subject.recipe.path}: the layers, or the shapes "
-            "of their weights, are others",
-            'build without --plan, or remove "structure" from the plan to use it all the same',
+            "of their weights, differ",
+            'build without --plan, or remove "structure" from the plan to use it anyway',
         )
     _check_names(plan, subject)
     if plan.is_quantized and not subject.calibration:
         raise SettingError(
-            f"the plan is {plan.precision}, which needs calibration data, and "
+            f"the plan's precision {plan.precision} needs calibration data, but "
             f"{subject.recipe.path.name} has none",
             "give typical inputs with --calibration FILE.npz",
         )
@@ -62,30 +62,30 @@ def for_subject(plan: Plan, subject: Subject) -> Plan:
         check_training(subject)
     elif plan.trainings and not (subject.calibration or subject.recipe.has("training")):
         raise SettingError(
-            f"the plan trains towards the float model, and {subject.recipe.path.name} has no "
-            "inputs to do that with",
+            f"the plan distills from the float model, but {subject.recipe.path.name} has no "
+            "inputs for that",
             "add calibration() or training(), or give --calibration FILE.npz",
         )
-    return plan.replaced(structure=own)
+    return plan.replaced(structure=structure)
 
 
 def _check_names(plan: Plan, subject: Subject) -> None:
-    """Raises SettingError: a layer or an operator that the model has not."""
-    known = layer_names(subject.model)
+    """Raise SettingError if the plan names a layer or operator that the model lacks."""
+    names = layer_names(subject.model)
     if any(":" in name for name in plan.float_layers):
-        known += _operator_names(subject)
+        names += _operator_names(subject)
     for layer in plan.float_layers:
-        if layer not in known:
-            near = get_close_matches(layer, known, n=1, cutoff=0.0)
+        if layer not in names:
+            near = get_close_matches(layer, names, n=1, cutoff=0.0)
             what = "operator" if ":" in layer else "layer"
             raise SettingError(
-                f"the plan keeps the {what} '{layer}' float, but the model has none of that name",
+                f"the plan keeps the {what} '{layer}' float, but the model has no such {what}",
                 f"did you mean '{near[0]}'?" if near else None,
             )
 
 
 def _operator_names(subject: Subject) -> list[str]:
-    """Those of the graph that is quantized."""
+    """The operators of the graph that is quantized."""
     with quiet():
         graph: Any = export(subject.model, subject.example).module()
     return operator_names(graph.graph)
@@ -94,9 +94,10 @@ def _operator_names(subject: Subject) -> list[str]:
 def base_plan(
     subject: Subject, options: BuildOptions, choice: PrecisionChoice, progress: Progress
 ) -> Plan:
-    """What flags do to the model before it is quantized. Its precision: what steps are measured in.
+    """The plan of changes before quantization, from flags. Its precision is the one that steps are
+    measured in.
 
-    Raises RecipeError: its training() does not work.
+    Raises RecipeError: training() does not work.
     """
     check_stateless(subject, options.qat or options.changes_the_model or options.distill)
     recipe = subject.recipe
@@ -109,7 +110,7 @@ def base_plan(
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
     training = _recovery(subject, options, progress)
-    # what was solved is further from what labels teach than what was only cut (docs/benchmarks.md)
+    # training with labels ends better without compensation (docs/benchmarks.md)
     if training is not None and training.objective != "float_model":
         bare = {"compensate": False}
         cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
@@ -129,20 +130,20 @@ def check_runtime(runtime: Runtime, plan: Plan, training: Training | None) -> No
 
 
 def check_stateless(subject: Subject, changes: bool) -> None:
-    """Raises SettingError: what changes or trains the model is for one without state."""
+    """Raise SettingError if the plan changes or trains a stateful model."""
     if subject.states and changes:
         names = ", ".join(state.name for state in subject.states)
         raise SettingError(
             f"{subject.recipe.path}: a model with state ({names}) cannot be pruned, sparsified or "
             "trained",
-            "leave --prune, --sparsity, --distill and --qat out",
+            "remove --prune, --sparsity, --distill and --qat",
         )
 
 
 def _check_worth(subject: Subject, prune: Prune | None) -> None:
     if prune is not None and prune.needs_inputs and not subject.calibration:
         raise RecipeError(
-            f"{subject.recipe.path} has no calibration(), which tells what a channel is worth",
+            f"{subject.recipe.path} has no calibration(), which pruning needs to rank channels",
             'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
         )
 
@@ -154,7 +155,7 @@ def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Tr
         check_training(subject)
         objective = "both" if options.distill else "labels"
     elif not subject.calibration:
-        progress.note("no training() and no calibration(): what is lost cannot be recovered")
+        progress.note("no training() and no calibration(): lost accuracy cannot be recovered")
         return None
     if objective != "labels":
         teacher_of(subject)
@@ -167,8 +168,8 @@ def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Tr
 
 
 def int8_training(subject: Subject, options: BuildOptions) -> Training | None:
-    """What flags train in int8: --qat with labels, --distill towards the float model, where that
-    is not done before. Raises RecipeError.
+    """The int8 training from flags: --qat with labels; --distill from the float model, unless that
+    was done before quantization. Raises RecipeError.
     """
     recipe = subject.recipe
     if options.qat:
@@ -182,10 +183,10 @@ def int8_training(subject: Subject, options: BuildOptions) -> Training | None:
 
 
 def layer_names(model: torch.nn.Module) -> list[str]:
-    """The names of the model's modules; of a program exported elsewhere, those that it tells."""
-    found = {name for name, _ in model.named_modules() if name}
+    """The names of the model's modules; of an exported program, those in its graph."""
+    names = {name for name, _ in model.named_modules() if name}
     if isinstance(model, torch.fx.GraphModule):
         for node in model.graph.nodes:
             stack = node.meta.get("nn_module_stack") or {}
-            found |= {str(value[0]) for value in stack.values() if value[0]}
-    return sorted(found)
+            names |= {str(value[0]) for value in stack.values() if value[0]}
+    return sorted(names)

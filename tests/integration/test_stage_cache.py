@@ -183,7 +183,7 @@ def test_what_cannot_be_kept_is_built_all_the_same(build, monkeypatch) -> None:
     monkeypatch.setattr(torch, "save", full)
     notes = Notes()
     assert build(progress=notes) == 1
-    assert any("cannot be kept" in note for note in notes.said)
+    assert any("cannot be cached" in note for note in notes.said)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "no digests"])
@@ -211,7 +211,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(build, fresh_cache, monk
     notes = Notes()
     assert build(progress=notes) == 1
     assert build(progress=notes) == 1
-    assert any("cannot be kept" in note for note in notes.said)
+    assert any("cannot be cached" in note for note in notes.said)
 
 
 def test_a_killed_build_goes_on_from_its_last_stage(recipe, fresh_cache) -> None:

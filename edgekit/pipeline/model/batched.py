@@ -1,4 +1,4 @@
-"""A model in torch over many inputs: as many at once as give the same as one by one."""
+"""A PyTorch model run on many inputs, in batches if these give the same outputs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgekit.pipeline.model.predict import Outputs, Run, run_eager
 from edgekit.recipe.tensors import Inputs
 
 MAX_ROWS = 64
-# Of the largest value inside the model. Beyond this a batch leaves the processor's caches, and its
-# memory is taken anew from the system by every operator: MobileNetV2 is slower in batches of 8.
+# Limit of the largest tensor inside the model. A larger batch leaves the processor's caches, and
+# every operator allocates its memory from the system again: MobileNetV2 is slower in batches of 8.
 MAX_BYTES = 16_000_000
 
 
 class Batched:
     """A ``Run`` that also takes many inputs at once.
 
-    Whether a batch gives the same is tried on the first inputs that differ, with a copy of the
-    model, so that the trial leaves no trace; images have their channels last there, if that
-    works, which is faster. A model that changes its buffers is never batched.
+    The first inputs that differ are a trial: a batch must give the same outputs. Batches run on a
+    copy of the model, so that a failed trial changes nothing. In the copy images are channels-last
+    if possible, which is faster. A model that changes its buffers is never batched.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -38,15 +38,15 @@ class Batched:
     def many(self, parts: Sequence[Inputs]) -> list[Outputs]:
         """Outputs for each of the inputs, all of the same shapes."""
         if self._size is None and len(parts) > 1 and not _all_equal(parts):
-            return self._tried(parts)
+            return self._try_batch(parts)
         size = self._size or 1
         chunks = [parts[start : start + size] for start in range(0, len(parts), size)]
         return [outputs for chunk in chunks for outputs in self._at_once(chunk)]
 
-    def _tried(self, parts: Sequence[Inputs]) -> list[Outputs]:
-        """The first inputs one by one, then all at once, and whether that is the same."""
+    def _try_batch(self, parts: Sequence[Inputs]) -> list[Outputs]:
+        """Run the first inputs one by one and as a batch, and compare the outputs."""
         before = _versions(self._model)
-        first, largest = self._measured(parts[0])
+        first, largest = self._with_largest(parts[0])
         rows = min(MAX_ROWS, MAX_BYTES // max(1, largest)) // max(1, rows_of(parts[0]))
         size = max(1, rows)
         alone = [first, *(self._run(inputs) for inputs in parts[1:size])]
@@ -56,7 +56,7 @@ class Batched:
         self._size = size if self._batch else 1
         return [*alone, *self.many(parts[len(alone) :])]
 
-    def _measured(self, inputs: Inputs) -> tuple[Outputs, int]:
+    def _with_largest(self, inputs: Inputs) -> tuple[Outputs, int]:
         with _Largest() as largest:
             return self._run(inputs), largest.byte_count
 
@@ -76,11 +76,11 @@ class Batched:
 
 
 def _run_copy(model: torch.nn.Module, channels_last: bool) -> Run:
-    own = copy_of(model)
+    copied = copy_of(model)
     if not channels_last:
-        return run_eager(own)
+        return run_eager(copied)
     layout = torch.channels_last
-    run = run_eager(own.to(memory_format=layout))  # type: ignore[call-overload]
+    run = run_eager(copied.to(memory_format=layout))  # type: ignore[call-overload]
 
     def laid_out(inputs: Inputs) -> Outputs:
         images = [t.contiguous(memory_format=layout) if t.dim() == 4 else t for t in inputs]
@@ -90,7 +90,7 @@ def _run_copy(model: torch.nn.Module, channels_last: bool) -> Run:
 
 
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the largest tensor that any operator makes."""
+    """Records the bytes of the largest tensor that an operator returns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -105,7 +105,7 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _all_equal(parts: Sequence[Inputs]) -> bool:
-    """Of equal inputs even a normalisation over the batch makes what it makes of one."""
+    """Whether the inputs are equal. Then even normalisation over the batch changes nothing."""
     return all(
         torch.equal(tensor, like)
         for inputs in parts[1:MAX_ROWS]

@@ -1,4 +1,4 @@
-"""What every stage of a build is handed."""
+"""The context that every stage of a build gets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edgekit.runtimes.base import Pt2e, Runtime
 
 @dataclass(frozen=True)
 class Tools:
-    """What every rung is built with: the runtime, its runner for this host, and the device that
-    was named, where one was.
+    """The runtime, its runner for this host, and other things that all stages share. ``arena``: of
+    the named device, if any.
     """
 
     runtime: Runtime

@@ -1,4 +1,4 @@
-"""What a build's result depends on, as one key: equal keys may share results, others never do."""
+"""Keys of all that a build's result depends on: only equal keys may share results."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PACKAGES = ("torch", "executorch", "torchao", "numpy", "timm", "transformers", "
 
 
 class Fingerprint:
-    """Of one subject: its weights, structure, data and source. Read once, for every plan; the
-    recipe's training data for those that train with them.
+    """The digest of a subject: weights, structure, data and source. It is computed once for all
+    plans; training data are included only for plans that train with them.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -40,12 +40,14 @@ class Fingerprint:
             self._parts = list(_parts(subject))
 
     def key(self, runtime: Runtime, plan: Plan) -> str | None:
-        """None where the model cannot be read wholly: then nothing of it is kept."""
+        """The key of a plan's result; None if the model cannot be read completely. Without a key
+        nothing is cached.
+        """
         if self._parts is None:
             return None
-        own = [runtime.name, runtime.version, plan.model_dump_json()]
-        parts = [*(part.encode() for part in own), *self._parts]
-        # int8 that only learns from the float model sees nothing but the calibration data
+        versions = [runtime.name, runtime.version, plan.model_dump_json()]
+        parts = [*(part.encode() for part in versions), *self._parts]
+        # int8 distilled from the float model uses calibration data only
         others = [t for t in plan.trainings if t is not plan.train or t.objective != "float_model"]
         if (others or plan.prunes_by_labels) and self._subject.recipe.has("training"):
             parts.append(self._training_data)
@@ -81,24 +83,24 @@ def _of_inputs(inputs: Inputs) -> Iterator[bytes]:
 
 
 def _of_model(model: torch.nn.Module) -> Iterator[bytes]:
-    """Weights and buffers, kept or not, and what else its modules hold: their classes, settings."""
+    """Weights, buffers (persistent or not), and the classes and settings of all modules."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
         yield to_bytes(tensor)
     for name, module in model.named_modules(remove_duplicate=False):
         yield f"{name} {type(module).__module__}.{type(module).__qualname__}".encode()
         settings = {key: value for key, value in vars(module).items() if key[:1] != "_"}
-        yield from (f"{key}={_said(value)}".encode() for key, value in sorted(settings.items()))
+        yield from (f"{key}={_as_text(value)}".encode() for key, value in sorted(settings.items()))
 
 
-def _said(value: Any) -> str:
-    """A setting as text that is the same in every process: no addresses."""
+def _as_text(value: Any) -> str:
+    """A setting as text that is equal in every process: without addresses."""
     if torch.is_tensor(value):
         return f"{value.dtype} {list(value.shape)} {content_key([to_bytes(value)])}"
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(_said(item) for item in value)})"
+        return f"{type(value).__name__}({', '.join(_as_text(item) for item in value)})"
     if isinstance(value, dict):
-        return f"dict({', '.join(f'{_said(k)}: {_said(v)}' for k, v in value.items())})"
+        return f"dict({', '.join(f'{_as_text(k)}: {_as_text(v)}' for k, v in value.items())})"
     if isinstance(value, (FunctionType, type)):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, type(None))):
@@ -107,18 +109,18 @@ def _said(value: Any) -> str:
 
 
 def _sources(model: torch.nn.Module) -> set[Path]:
-    """The recipe, every local module that is loaded, and where the model's classes are written."""
-    found = {Path(module.__file__ or "") for module in _local_modules()}
+    """The files of all loaded local modules, the recipe among them, and of the model's classes."""
+    paths = {Path(module.__file__ or "") for module in _local_modules()}
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         try:
-            found.add(Path(inspect.getfile(kind)))
+            paths.add(Path(inspect.getfile(kind)))
         except (TypeError, OSError):
             continue  # a built-in
-    return {path for path in found if path.is_file()}
+    return {path for path in paths if path.is_file()}
 
 
 def _local_modules() -> Iterator[ModuleType]:
-    """All that is neither installed nor Python's nor edgekit's own: the user's code."""
+    """The user's modules: all that are not installed, Python's own or edgekit's."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -132,11 +134,11 @@ def _local_modules() -> Iterator[ModuleType]:
 
 @cache
 def _versions() -> tuple[str, ...]:
-    """Of what decides the bytes; of edgekit its source, which changes between versions too."""
-    found = [platform.python_version()]
+    """Versions of everything that decides the bytes; for edgekit, digests of its source files."""
+    versions = [platform.python_version()]
     for name in PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} -")
-    return (*found, *(file_digest(path) for path in sorted(PACKAGE.rglob("*.py"))))
+            versions.append(f"{name} -")
+    return (*versions, *(file_digest(path) for path in sorted(PACKAGE.rglob("*.py"))))

@@ -1,4 +1,4 @@
-"""``predict``: one function for whichever stage is judged, as the contract promises it."""
+"""``predict``: one function for every stage that is judged, as the recipe contract promises."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from edgekit.runtimes.cause import said
 
 Outputs = list[torch.Tensor]
 Run = Callable[[Inputs], Outputs]
-# Of many inputs at once, after how many progress is shown.
+# Progress is shown after every so many of the inputs.
 COUNTED = 64
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How a model's outputs are arranged: names of the flat tensors, and the way back. New states
-    come after the outputs, and have names only.
+    """The names of a model's flat outputs, and their nesting. New states follow the outputs and
+    have names only.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Structure:
 
 
 def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
-    """Flatten a model's outputs. Raises RecipeError where one is not a tensor."""
+    """Flatten a model's outputs. Raises RecipeError: one is not a tensor."""
     _register_named_tuples(outputs)
     paths, spec = pytree.tree_flatten_with_path(outputs)
     for path, value in paths:
@@ -57,7 +57,7 @@ def structure_of(outputs: Any) -> tuple[Outputs, Structure]:
 
 
 def _register_named_tuples(value: Any) -> None:
-    """torch can only write down (and so lower) a named tuple whose name it was told."""
+    """Register named tuples: torch can only serialize, and so lower, registered ones."""
     kind = type(value)
     named = isinstance(value, tuple) and hasattr(value, "_fields")
     if named and kind not in pytree.SUPPORTED_NODES:
@@ -72,7 +72,7 @@ def _register_named_tuples(value: Any) -> None:
 
 
 def run_eager(model: torch.nn.Module) -> Run:
-    """A model in torch as a function from one set of inputs to flat outputs."""
+    """A PyTorch model as a function from one set of inputs to flat outputs."""
 
     def run(inputs: Inputs) -> Outputs:
         with _blaming_the_model(inputs), torch.no_grad():
@@ -83,7 +83,7 @@ def run_eager(model: torch.nn.Module) -> Run:
 
 @contextmanager
 def _blaming_the_model(inputs: Inputs) -> Iterator[None]:
-    """It ran on the example: other inputs hold something that it does not take."""
+    """Raise RecipeError if the model, which ran on the example, fails on other inputs."""
     try:
         yield
     except EdgekitError:
@@ -93,8 +93,8 @@ def _blaming_the_model(inputs: Inputs) -> Iterator[None]:
         raise RecipeError(
             f"the model failed on inputs other than the example ({describe_all(inputs)}): "
             f"{said(error)}" + (f" ({line})" if line else ""),
-            "calibration and evaluation must give what the model takes: indices within their "
-            "tables, and no empty or infinite values",
+            "calibration and evaluation must give inputs that the model accepts: indices within "
+            "their tables, and no empty or infinite values",
         ) from error
 
 
@@ -125,9 +125,7 @@ def run_all(run: Run, parts: Sequence[Inputs]) -> list[Outputs]:
 
 @dataclass
 class Counted:
-    """``run``, with its inferences counted and shown. ``expected``: how many there will be, 0
-    where nobody knows.
-    """
+    """``run`` with progress by inferences. ``expected``: their number, 0 if unknown."""
 
     run: Run
     stage: Stage
@@ -142,11 +140,11 @@ class Counted:
     def many(self, parts: Sequence[Inputs]) -> list[Outputs]:
         if not isinstance(self.run, Many):
             return [self(part) for part in parts]
-        found: list[Outputs] = []
+        outputs: list[Outputs] = []
         for start in range(0, len(parts), COUNTED):
-            found += self.run.many(parts[start : start + COUNTED])
+            outputs += self.run.many(parts[start : start + COUNTED])
             self._add(len(parts[start : start + COUNTED]))
-        return found
+        return outputs
 
     def _add(self, count: int) -> None:
         self.count += count
@@ -154,8 +152,8 @@ class Counted:
 
 
 class Predictor:
-    """``predict``: wraps ``run``, called as the model is, with batches too. ``carried`` in its
-    place keeps states: then it takes one step of a sequence at a time.
+    """``predict``: wraps ``run``; called like the model, also with batches. With a ``Carried`` as
+    ``run``, which keeps states, it takes one step of a sequence at a time.
     """
 
     def __init__(
@@ -168,8 +166,8 @@ class Predictor:
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         leaves = self._arguments.flatten_call(inputs, keywords, "predict")
-        given = as_exported(leaves, self._example, self._arguments.names)
-        return self._structure.rebuild(self._whole(given))
+        tensors = as_exported(leaves, self._example, self._arguments.names)
+        return self._structure.rebuild(self._whole(tensors))
 
     def reset(self) -> None:
         """Start a new sequence; without state this does nothing."""
@@ -178,7 +176,7 @@ class Predictor:
 
 
 def step_by_step(run: Run, example: Inputs) -> Run:
-    """Wrap ``run``, which keeps states: a batch could be steps, or sequences of their own."""
+    """Wrap ``run``, which keeps states, to reject batches: rows could be steps or sequences."""
 
     def run_step(inputs: Inputs) -> Outputs:
         if any(a.shape != b.shape for a, b in zip(inputs, example, strict=True)):
@@ -212,14 +210,14 @@ def batched(run: Run, example: Inputs, structure: Structure) -> Run:
 
 def as_exported(leaves: Sequence[Any], example: Inputs, names: Sequence[str]) -> Inputs:
     """The inputs as tensors of the example's types. Raises RecipeError: another type."""
-    given = as_float32(torch.as_tensor(leaf) for leaf in leaves)
-    for name, tensor, like in zip(names, given, example, strict=True):
+    tensors = as_float32(torch.as_tensor(leaf) for leaf in leaves)
+    for name, tensor, like in zip(names, tensors, example, strict=True):
         if tensor.dtype != like.dtype:
             raise RecipeError(
                 f"predict: input '{name}' is {dtype_name(tensor)}, but the model was exported "
                 f"for {dtype_name(like)}"
             )
-    return given
+    return tensors
 
 
 def split(inputs: Inputs, example: Inputs) -> list[Inputs]:
@@ -252,7 +250,7 @@ def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def to_arrays(outputs: Outputs) -> Sequence[Array]:
-    """Flat arrays; bfloat16, which numpy has not, as float32."""
+    """Flat arrays; bfloat16, which numpy lacks, becomes float32."""
     return [array.ravel() for array in arrays(outputs)]
 
 
@@ -266,7 +264,7 @@ def _multiple(tensor: torch.Tensor, like: torch.Tensor) -> int | None:
 
 
 def _name(path: tuple[Any, ...], index: int, count: int) -> str:
-    """A dict's keys name its tensors; everything else is counted."""
+    """The name of an output: the dict's keys and indices, or ``output`` with a number."""
     keys = [str(part.key) for part in path if isinstance(part, pytree.MappingKey)]
     if not keys:
         return "output" if count == 1 else f"output_{index}"

@@ -1,6 +1,6 @@
-"""Stages of a build that are kept by the content of all that went into them, model and data.
+"""A cache of build stages, found by the content of all their inputs: model and data.
 
-A stage that is found is not done again; an interrupted build goes on after its last one.
+A cached stage is not computed again; an interrupted build resumes after its last one.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from edgekit.pipeline.model.context import Tools
 from edgekit.pipeline.model.predict import Outputs, to_arrays, to_bytes
 
 FLOATS = "floats.pt"
-# Between two runs of one float model: threads add in another order.
+# Between two runs of one float model, because threads add in another order.
 SAME_TOLERANCE = 1e-5
 
 
-Kept = TypeVar("Kept")
+Stored = TypeVar("Stored")
 
 
 def found_stage(
-    kind: str, key: str | None, floats: list[Outputs], read: Callable[[Path], Kept]
-) -> Kept | None:
-    """What is kept of this very model. Whatever goes wrong with it, it is built anew."""
+    kind: str, key: str | None, floats: list[Outputs], read: Callable[[Path], Stored]
+) -> Stored | None:
+    """The cached stage of this model; None if there is none, or it cannot be read."""
     for name in _names(key, floats):
         folder = load_stage(kind, name)
-        with suppress(Exception):  # cleared meanwhile by another process, or not readable
+        with suppress(Exception):  # cleared by another process, or unreadable
             if folder is not None and _same(folder, floats):
                 return read(folder)
     return None
@@ -44,7 +44,9 @@ def keep_stage(
     floats: list[Outputs],
     fill: Callable[[Path], None],
 ) -> None:
-    """Under the first name that is free: one that is taken is of a model that only looks equal."""
+    """Store a stage under the first free name: if ``key`` holds a model with other outputs, use
+    ``key-<output digest>``.
+    """
 
     def fill_with_floats(draft: Path) -> None:
         torch.save(floats, draft / FLOATS)
@@ -52,26 +54,26 @@ def keep_stage(
 
     name = next((name for name in _names(key, floats) if load_stage(kind, name) is None), None)
     if name is not None and not store_stage(kind, name, fill_with_floats):
-        tools.progress.note("this stage cannot be kept: the next build does it again")
+        tools.progress.note("this stage cannot be cached: the next build computes it again")
 
 
 def _names(key: str | None, floats: list[Outputs]) -> list[str]:
-    """Where a stage may lie: by the key, and beside it by what the float model computes.
+    """The possible names of a stage: the key, and the key with a digest of the float outputs.
 
-    The key has all that can be known of a model without running it. What its forward reads
-    elsewhere (the environment, a file, an object that cannot be looked into) shows only in its
-    outputs. No key, no names.
+    The key covers everything that can be known of a model without running it. Other things that its
+    forward reads (the environment, a file, an opaque object) show only in its outputs. Without a
+    key there are no names.
     """
     return [] if key is None else [key, f"{key}-{_digest(floats)}"]
 
 
 def _same(folder: Path, floats: list[Outputs]) -> bool:
-    """Did the float model compute the same then?"""
+    """Whether the float model's outputs equal the stored ones."""
     agreement = OutputsAgreement(len(floats[0]))
-    for now, then in zip(floats, load_outputs(folder / FLOATS), strict=True):
-        if len(now) != len(then):
+    for current, stored in zip(floats, load_outputs(folder / FLOATS), strict=True):
+        if len(current) != len(stored):
             return False
-        agreement.add(to_arrays(now), to_arrays(then))
+        agreement.add(to_arrays(current), to_arrays(stored))
     return agreement.worst_relative_diff <= SAME_TOLERANCE
 
 

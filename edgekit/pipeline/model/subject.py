@@ -1,4 +1,4 @@
-"""What a build works on: the recipe's model and inputs, and what it does untouched."""
+"""The subject of a build: the recipe's model and inputs, and the float model's results."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
 from edgekit.runtimes.base import FloatModel
 
-# How many calibration inputs parity looks at, beside the example.
+# The number of calibration inputs that parity checks beside the example.
 PARITY_INPUTS = 8
-# From how many calibration inputs it is seen what varies in the outputs.
+# The number of calibration inputs that determine what varies in the outputs.
 PROFILED_INPUTS = 64
 
 
 class OutputsOfFloat:
-    """The float model's outputs, profiled when they are first asked for; later versions of the
-    subject (pruned, trained) are held against the same ones.
+    """The float model's outputs, profiled on first use. Later versions of the subject (pruned,
+    trained) are compared with the same outputs.
     """
 
     def __init__(
@@ -74,10 +74,11 @@ class OutputsOfFloat:
 
 @dataclass(frozen=True)
 class Subject:
-    """Without calibration() ``calibration`` is empty; without evaluate() ``fp32_accuracy`` None.
+    """The recipe's model in normal form, with its inputs and the float model's results.
 
-    ``fp32_judged_by``: what ran the float model for it (float_accuracy.py). ``notes`` say what was
-    changed in the recipe's model before all else.
+    ``calibration``: empty without calibration(). ``fp32_accuracy``: None without evaluate().
+    ``fp32_judged_by``: what ran the float model for it (float_accuracy.py). ``notes``: changes made
+    to the recipe's model on reading it.
     """
 
     recipe: Recipe
@@ -99,7 +100,7 @@ class Subject:
 
     @property
     def own_example(self) -> Inputs:
-        """Without states."""
+        """The example without states."""
         return self.example[: len(self.arguments.names)]
 
     @property
@@ -108,7 +109,7 @@ class Subject:
 
     @property
     def own_fidelity(self) -> Fidelity:
-        """Without states, which matter by what they do to later outputs."""
+        """The fidelity without states, which count by their effect on later outputs."""
         return Fidelity(self.fidelity.outputs[: len(self.structure.names) - len(self.states)])
 
     @property
@@ -140,12 +141,12 @@ class Subject:
         return self.recipe.evaluate(self.predictor(run))
 
     def predictor(self, run: Run) -> Predictor:
-        """A new sequence."""
+        """The ``predict`` of ``run``, at the start of a sequence."""
         carried = Carried(run, self.initial_states) if self.states else run
         return Predictor(carried, self.own_example, self.arguments, self.structure)
 
     def in_sequence(self, run: Run) -> Run:
-        """``run`` for calibration inputs; its own states are fed back, if it has any."""
+        """``run`` for calibration inputs, with its own states fed back, if any."""
         return Following(run, self.calibration, self.initial_states) if self.states else run
 
     def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
@@ -154,14 +155,14 @@ class Subject:
 
     @property
     def structure_digest(self) -> str:
-        """Of the layers' names and the shapes of their weights, whatever the weights are."""
+        """A digest of the layers' names and the shapes of their weights, but not the values."""
         state = (*self.model.named_parameters(), *self.model.named_buffers())
         parts = [f"{name} {list(tensor.shape)}".encode() for name, tensor in state]
         return content_key(parts)[:16]
 
     @property
     def parity_inputs(self) -> list[Inputs]:
-        """The example, and calibration inputs evenly spread over all."""
+        """The example, and PARITY_INPUTS evenly spread calibration inputs."""
         step = max(1, len(self.calibration) // PARITY_INPUTS)
         return [self.example, *self.calibration[::step][:PARITY_INPUTS]]
 
@@ -172,9 +173,9 @@ def read_subject(
     progress: Progress,
     calibration_file: Path | None = None,
 ) -> Subject:
-    """Call the recipe's functions and run its model once; nothing is evaluated yet.
+    """Read the recipe's model and data, and run the model; nothing is evaluated yet.
 
-    ``calibration_file`` stands in for the recipe's calibration(). Raises RecipeError.
+    ``calibration_file`` replaces the recipe's calibration(). Raises RecipeError.
     """
     with progress.stage("loading the model and its data"):
         arguments, form = _read_model(recipe)
@@ -189,13 +190,13 @@ def read_subject(
             calibration = recipe.calibration(form.example, arguments)
         _check_variety(calibration, calibration_file or recipe.path)
         with blaming(recipe.path, "the model, run on one input after the other,"):
-            found = find_state(recipe.path, form, arguments.names, calibration, trial)
+            stateful = find_state(recipe.path, form, arguments.names, calibration, trial)
     for note in form.notes:
         progress.note(note)
-    told = _told(recipe, structure)
+    declared = _declared(recipe, structure)
     subject = Subject(
         recipe=recipe,
-        model=found.model,
+        model=stateful.model,
         example=form.example,
         example_outputs=outputs,
         arguments=arguments,
@@ -204,20 +205,22 @@ def read_subject(
         fp32_accuracy=None,
         notes=form.notes,
         outputs_of_float=OutputsOfFloat(
-            found.model, form.example, calibration, structure.names, told
+            stateful.model, form.example, calibration, structure.names, declared
         ),
     )
-    return _with_states(subject, found.states, told, progress) if found.states else subject
+    return (
+        _with_states(subject, stateful.states, declared, progress) if stateful.states else subject
+    )
 
 
 def _with_states(
     subject: Subject,
     states: tuple[State, ...],
-    told: Told,
+    declared: Told,
     progress: Progress,
 ) -> Subject:
-    """The subject of a model that takes states after its inputs: calibration inputs, the steps of
-    one sequence, get those that the float model has there.
+    """The subject of a model that takes states after its inputs. The calibration inputs are the
+    steps of one sequence, and get the float model's states.
     """
     names = [state.name for state in states]
     initial = tuple(state.initial for state in states)
@@ -225,11 +228,13 @@ def _with_states(
     eager, example = run_eager(subject.model), (*subject.example, *initial)
     with progress.stage("running the calibration inputs in sequence"):
         calibration = along(eager, subject.calibration, initial)
-    own = subject.structure.names
-    structure = replace(subject.structure, names=(*own, *_next_names(names, own)))
-    unknown: list[OutputKind | None] = [None] * len(own)
+    names_of_outputs = subject.structure.names
+    structure = replace(
+        subject.structure, names=(*names_of_outputs, *_next_names(names, names_of_outputs))
+    )
+    unknown: list[OutputKind | None] = [None] * len(names_of_outputs)
     values: list[OutputKind | None] = ["values"] * len(names)
-    kinds = (*(told.kinds or unknown), *values)
+    kinds = (*(declared.kinds or unknown), *values)
     return replace(
         subject,
         example=example,
@@ -237,37 +242,37 @@ def _with_states(
         structure=structure,
         calibration=tuple(calibration),
         outputs_of_float=OutputsOfFloat(
-            subject.model, example, calibration, structure.names, replace(told, kinds=kinds)
+            subject.model, example, calibration, structure.names, replace(declared, kinds=kinds)
         ),
         states=states,
     )
 
 
 def _next_names(states: Sequence[str], outputs: Sequence[str]) -> list[str]:
-    """Of the outputs that hold the new states; the model's own ``outputs`` may be called so."""
-    found: list[str] = []
+    """The names of the outputs that hold the new states, different from the model's ``outputs``."""
+    names: list[str] = []
     for state in states:
         name = f"{state}_next"
-        while name in (*outputs, *found):
+        while name in (*outputs, *names):
             name += "_state"
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def _told(recipe: Recipe, structure: Structure) -> Told:
-    """As the recipe says, or as its training tells: cross-entropy is a loss of classes, and takes
-    them in the second axis, in (N, classes, length) too.
+def _declared(recipe: Recipe, structure: Structure) -> Told:
+    """The output kinds that the recipe declares. With the default loss of training(), which is
+    cross-entropy, outputs are classes along the second axis, also for (N, classes, length).
     """
-    said = recipe.output_kinds(structure.names)
+    kinds = recipe.output_kinds(structure.names)
     by_labels = recipe.has("training") and not recipe.has("loss")
-    if said is not None or not by_labels:
-        return Told(said)
+    if kinds is not None or not by_labels:
+        return Told(kinds)
     classes: list[OutputKind] = ["classes" for _ in structure.names]
     return Told(tuple(classes), class_axis=1)
 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:
-    """The subject with what its float model reaches in torch by ``evaluate``."""
+    """The subject with its float model's accuracy on evaluate(), measured in torch."""
     with progress.stage("evaluating the float model") as stage:
         counted = Counted(Batched(subject.model), stage)
         return replace(subject, fp32_accuracy=subject.evaluate(counted))
@@ -290,12 +295,12 @@ def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:
         if not is_lazy(tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise RecipeError(
                 f"{recipe.path}: the model's {name} holds NaN",
-                "the training that made it did not converge, or the file is damaged",
+                "its training did not converge, or the file is damaged",
             )
 
 
 def _check_variety(calibration: Sequence[Inputs], path: Path) -> None:
-    """Ranges that one and the same input tells are those of no other input."""
+    """Raise RecipeError if all calibration inputs are identical: they give useless ranges."""
     first = calibration[0] if len(calibration) > 1 else ()
     if first and all(
         torch.equal(tensor, like)
@@ -312,14 +317,16 @@ def _check_finite(recipe: Recipe, outputs: Outputs, structure: Structure) -> Non
     for name, tensor in zip(structure.names, outputs, strict=True):
         if bool(torch.isnan(tensor).any()):
             raise RecipeError(
-                f"{recipe.path}: the model gives NaN in its output {name} for example_inputs()",
-                "are its weights loaded, and are the inputs normalised as it expects?",
+                f"{recipe.path}: the model's output {name} is NaN for example_inputs()",
+                "check that its weights are loaded and that the inputs are normalised for it",
             )
 
 
 def some_inputs(
     subject: Subject, data: Sequence[Inputs], fewest: int, most: int, macs: float
 ) -> list[Inputs]:
-    """Of ``data``, evenly spread: as many as ``macs`` multiply-accumulates allow, within bounds."""
+    """Evenly spread items of ``data``: as many as ``macs`` multiply-accumulates allow, but between
+    ``fewest`` and ``most``.
+    """
     affordable = int(macs / max(1, macs_of(subject.model, subject.example)))
     return spread_over(data, max(fewest, min(most, affordable)))

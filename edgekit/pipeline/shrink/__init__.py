@@ -1,1 +1,1 @@
-"""A smaller float model in the place of the recipe's, and a report of each step."""
+"""Pruning and recovery of the float model, with a report of each step."""

@@ -20,8 +20,8 @@ from edgekit.compress.pruning.trials import by_trial
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.plan import Prune
 
-# How many inputs tell what a channel is worth and what must be made good: fewest, most, and as many
-# as so many multiply-accumulates allow.
+# The number of inputs that determine importance: fewest, most, and the multiply-accumulates that
+# limit it between the two.
 WEIGHED = (64, 256, 20e9)
 
 WEIGHED_BATCHES, BATCH = 16, 16

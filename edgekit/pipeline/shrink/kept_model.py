@@ -1,4 +1,4 @@
-"""A smaller model in the stage cache: its weights, and what was done to it."""
+"""A pruned model in the stage cache: its weights, and a record of its compression."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
 
 def measured_here(kept: tuple[nn.Module, KeptModel], ledger: Ledger) -> tuple[nn.Module, KeptModel]:
-    """What was measured elsewhere, or in another precision, says nothing here: the last step is
-    measured anew, the models between are gone.
+    """The cached model with measurements of this device and precision.
+
+    If the cached ones are of others, the last step is measured again. Those of earlier steps become
+    unknown, because their models are not stored.
     """
-    model, found = kept
-    here = (arena_of(ledger.tools).transport.name, ledger.asked)
-    if (found.device, found.precision) == here or not found.steps:
+    model, record = kept
+    current = (arena_of(ledger.tools).transport.name, ledger.asked)
+    if (record.device, record.precision) == current or not record.steps:
         return kept
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
-    steps = [step.replaced(**unknown) for step in found.steps]
-    last = found.steps[-1]
-    told = {"training": last.training, "widths": last.widths}
-    steps[-1] = ledger.step(last.name, model, last.refused, **told)
-    return model, found.replaced(steps=tuple(steps))
+    steps = [step.replaced(**unknown) for step in record.steps]
+    last = record.steps[-1]
+    details = {"training": last.training, "widths": last.widths}
+    steps[-1] = ledger.step(last.name, model, last.refused, **details)
+    return model, record.replaced(steps=tuple(steps))
 
 
 class KeptModel(Frozen):
-    """What was done, as it is kept beside the weights. ``gone``: the channels, round by round;
-    ``interrupted``: a training was ended before its end.
+    """The record beside the cached weights. ``gone``: the removed channels of each round.
+    ``interrupted``: the user ended a training early.
     """
 
     gone: list[dict[str, list[int]]]
@@ -52,17 +54,17 @@ class KeptModel(Frozen):
 
 
 def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, KeptModel]:
-    found = KeptModel.model_validate_json((folder / FOUND).read_bytes())
+    record = KeptModel.model_validate_json((folder / FOUND).read_bytes())
     model = copy_of(subject.model)
-    for gone in found.gone:
-        model = without_channels(model, subject.example, dict(gone))
+    for removed in record.gone:
+        model = without_channels(model, subject.example, dict(removed))
     _load(model, load_file(folder / WEIGHTS))
-    return model, found
+    return model, record
 
 
-def write_model(model: nn.Module, found: KeptModel, draft: Path) -> None:
+def write_model(model: nn.Module, record: KeptModel, draft: Path) -> None:
     save_file(_state(model), draft / WEIGHTS)
-    (draft / FOUND).write_text(json.dumps(found.model_dump(mode="json")))
+    (draft / FOUND).write_text(json.dumps(record.model_dump(mode="json")))
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,7 +73,7 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _load(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    own = dict((*model.named_parameters(), *model.named_buffers()))
+    targets = dict((*model.named_parameters(), *model.named_buffers()))
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            targets[name].copy_(tensor)

@@ -1,7 +1,7 @@
-"""A smaller model in the place of the recipe's: pruned, and recovered by training, as a plan says.
+"""Pruning and recovery by training, as a plan specifies.
 
-All that follows (quantization, repairs, packaging) works on it as on any model; accuracy is still
-held against the recipe's own.
+Later steps (quantization, repairs, packaging) treat the result like any model. Accuracy is still
+compared with the recipe's own model.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from edgekit.plan import Plan, Precision, Prune, Sparsity, Training
 from edgekit.recipe.tensors import Inputs
 
 COMPENSATED = (64, 256, 30e9)
-# Of the MACs, more than were asked for.
+# The user is notified if this share of the MACs was removed beyond the requested ratio.
 NOTICED = 0.05
-NO_USE = "zeros are not applied: the file packs no smaller with them, and nothing is faster"
+NO_USE = "zeros are not applied: they make neither the compressed file smaller nor inference faster"
 
 
 @dataclass(frozen=True)
 class Smaller:
-    """What building goes on with; ``plan`` leads to it again."""
+    """The smaller model, for the rest of the build. ``plan`` reproduces it."""
 
     subject: Subject
     tools: Tools
@@ -56,7 +56,7 @@ class Smaller:
 
 
 def points_lost(subject: Subject, steps: Sequence[CompressionStep]) -> float:
-    """By ``evaluate``, against the recipe's own model; 0 where it gained, or nobody can tell."""
+    """Points lost on evaluate() against the recipe's own model; 0 if none, or if unknown."""
     if not steps or steps[-1].accuracy is None or subject.fp32_accuracy is None:
         return 0.0
     return max(0.0, subject.fp32_accuracy - steps[-1].accuracy)
@@ -69,14 +69,15 @@ def smaller(
     limit_s: float | None = None,
     as_it_stands: bool = True,
 ) -> Smaller:
-    """Prune and recover, or take what was kept of it. Steps are measured in int8 where ``plan``
-    quantizes; not ``as_it_stands``: zeros that do not pay are left out.
+    """Prune and recover, or load the result from the cache. Steps are measured in int8 if ``plan``
+    quantizes. Without ``as_it_stands``, zeros are dropped if they do not reduce the compressed
+    size.
 
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
     precision: Precision = "int8" if plan.is_quantized and subject.calibration else "fp32"
     ledger = Ledger(subject, tools, Plan(precision=precision, seed=plan.seed))
-    own = Plan(
+    partial_plan = Plan(
         precision="fp32",
         prune=plan.prune,
         sparsity=plan.sparsity,
@@ -84,30 +85,34 @@ def smaller(
         structure=plan.structure,
         seed=plan.seed,
     )
-    key = tools.fingerprint.key(tools.runtime, own)
+    key = tools.fingerprint.key(tools.runtime, partial_plan)
     key = f"{key}-as-it-pays" if key is not None and not as_it_stands else key
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
-    kept = found_stage(KIND, key, floats, partial(read_model, subject)) if limit_s is None else None
-    if kept is not None:
-        tools.progress.note("pruned already: taken from the cache")
-        model, found = measured_here(kept, ledger)
+    cached = None
+    if limit_s is None:
+        cached = found_stage(KIND, key, floats, partial(read_model, subject))
+    if cached is not None:
+        tools.progress.note("the pruned model is loaded from the cache")
+        model, record = measured_here(cached, ledger)
     else:
-        model, found = _Work(subject, tools, own, ledger, limit_s, as_it_stands).run()
-    parts = {name: getattr(found, name) for name in ("prune", "sparsity", "recover")}
+        model, record = _Work(subject, tools, partial_plan, ledger, limit_s, as_it_stands).run()
+    parts = {name: getattr(record, name) for name in ("prune", "sparsity", "recover")}
     done = plan.replaced(**parts)
-    if kept is None:
-        again = tools.fingerprint.key(tools.runtime, own.replaced(**parts))
-        whole = limit_s is None and not found.interrupted
-        for name in {again, key} if whole else {again}:
-            keep_stage(tools, KIND, name, floats, partial(write_model, model, found))
+    if cached is None:
+        done_key = tools.fingerprint.key(tools.runtime, partial_plan.replaced(**parts))
+        complete = limit_s is None and not record.interrupted
+        for name in {done_key, key} if complete else {done_key}:
+            keep_stage(tools, KIND, name, floats, partial(write_model, model, record))
     outputs = run_eager(model)(subject.example)
     small = replace(subject, model=model, example_outputs=outputs)
-    return Smaller(small, replace(tools, fingerprint=Fingerprint(small)), done, found.steps)
+    return Smaller(small, replace(tools, fingerprint=Fingerprint(small)), done, record.steps)
 
 
 @dataclass
 class _Work:
+    """One run of all steps. ``gone``: the removed channels of each round."""
+
     subject: Subject
     tools: Tools
     plan: Plan
@@ -127,7 +132,7 @@ class _Work:
         if self.plan.recover is not None:
             done = self._train(self.plan.recover, "last")
             self.plan = self.plan.replaced(recover=done)
-        found = KeptModel(
+        record = KeptModel(
             gone=self.gone,
             prune=self.plan.prune,
             sparsity=self.plan.sparsity,
@@ -137,10 +142,10 @@ class _Work:
             precision=self.ledger.asked,
             interrupted=self.interrupted,
         )
-        return self.model, found
+        return self.model, record
 
     def _prune(self, wanted: Prune) -> None:
-        """Round by round, each the same share of what is left."""
+        """Prune in rounds; each removes the same share of the remaining MACs."""
         example = self.subject.example
         whole, rounds = macs_of(self.subject.model, example), len(wanted.between) + 1
         for index in range(rounds):
@@ -155,7 +160,7 @@ class _Work:
                     raise
                 raise SettingError(
                     f"{wanted.ratio:.0%} of the MACs cannot be pruned from this model: in round "
-                    f"{index + 1} of {rounds} too little is left",
+                    f"{index + 1} of {rounds} too few channels are left",
                     error.hint,
                 ) from None
             if index < len(wanted.between):
@@ -169,65 +174,66 @@ class _Work:
         for one in pruned.refused if not self.gone else ():
             progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
         if wanted.compensate and self.subject.calibration:
-            with progress.stage("making good what was removed") as stage:
+            with progress.stage("compensating for the removed channels") as stage:
                 data = self._batches()
                 compensate(before, pruned.model, pruned.lost, data, stage.advance)
         self.model = pruned.model
         self.gone.append(pruned.gone)
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
-        self._say_share()
+        self._report_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
 
-    def _say_share(self) -> None:
+    def _report_share(self) -> None:
         wanted = self.plan.prune
         assert wanted is not None
         whole = macs_of(self.subject.model, self.subject.example)
-        gone = 1 - macs_of(self.model, self.subject.example) / whole
-        if gone > wanted.ratio + NOTICED:
+        removed = 1 - macs_of(self.model, self.subject.example) / whole
+        if removed > wanted.ratio + NOTICED:
             self.tools.progress.note(
-                f"{wanted.ratio:.0%} of the MACs were to go, {gone:.0%} went: widths are multiples "
-                f"of {wanted.step}, heads go as a whole"
+                f"{removed:.0%} of the MACs removed ({wanted.ratio:.0%} requested): widths are "
+                f"multiples of {wanted.step}, attention heads are removed as a whole"
             )
 
     def _sparsify(self, wanted: Sparsity) -> None:
-        """Round by round, fewer new zeros in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
-        before, told, rounds = copy_of(self.model), len(self.steps), len(wanted.between) + 1
+        """Add zeros in rounds, fewer in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
+        dense, earlier, rounds = copy_of(self.model), len(self.steps), len(wanted.between) + 1
         for index in range(rounds):
             ratio = wanted.ratio * (1 - (1 - (index + 1) / rounds) ** 3)
             self._zero(wanted.replaced(ratio=ratio))
             if index < len(wanted.between):
                 self._train_between("sparsity", index)
-        if not self.as_it_stands and not self._pays(told):
-            self._leave_out(before, told)
+        if not self.as_it_stands and not self._pays(earlier):
+            self._drop_zeros(dense, earlier)
 
-    def _pays(self, told: int) -> bool:
+    def _pays(self, earlier: int) -> bool:
+        """Whether zeros reduce the compressed size. ``earlier``: the number of steps before."""
         last = self.steps[-1]
-        dense_mb = self.steps[told - 1].compressed_mb if told else last.compressed_before_mb
+        dense_mb = self.steps[earlier - 1].compressed_mb if earlier else last.compressed_before_mb
         return last.compressed_mb < WORTH_PACKING * dense_mb
 
-    def _leave_out(self, dense: nn.Module, told: int) -> None:
-        """The zeros, and the training that was there for nothing else."""
+    def _drop_zeros(self, dense: nn.Module, earlier: int) -> None:
+        """Restore the dense model, and skip a training that only zeros needed."""
         self.tools.progress.note(NO_USE)
-        self.model, left = dense, {"sparsity": None}
+        self.model, dropped = dense, {"sparsity": None}
         if self.plan.prune is None and not self.subject.recipe.has("teacher"):
-            left["recover"] = None
-        self.plan = self.plan.replaced(**left)
+            dropped["recover"] = None
+        self.plan = self.plan.replaced(**dropped)
         refused = RefusedLayer(layer="", why=NO_USE)
-        self.steps[told:] = [self.ledger.step("sparsify", self.model, (refused,))]
+        self.steps[earlier:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
     def _zero(self, wanted: Sparsity) -> None:
         progress, dense = self.tools.progress, copy_of(self.model)
         weights = weights_of(self.model)
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
-            with progress.stage("making good what became zero") as stage:
+            with progress.stage("compensating for the zeros") as stage:
                 lost: dict[str, list[int]] = {name: [] for name in with_own_weights(dense)}
                 data = self._batches()
                 compensate(dense, self.model, lost, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
 
     def _train_between(self, key: Literal["prune", "sparsity"], index: int) -> None:
-        """After a round; what became of it stands in the plan, and so in the keys of the next."""
+        """Train after a round, and write the result to the plan, which is part of later keys."""
         wanted: Prune | Sparsity = getattr(self.plan, key)
         between = list(wanted.between)
         between[index] = self._train(between[index], f"{key} {index}", to_the_end=True)
@@ -235,8 +241,8 @@ class _Work:
         self.plan = self.plan.replaced(**{key: done})
 
     def _train(self, training: Training, name: str, to_the_end: bool = False) -> Training:
-        """``to_the_end``: the weights of the last step, whatever was better before."""
-        found = recover(
+        """Train and report a step. ``to_the_end``: use the weights of the last step."""
+        recovered = recover(
             self.model,
             self.subject,
             self.tools,
@@ -246,14 +252,15 @@ class _Work:
             name,
             to_the_end,
         )
-        self.interrupted |= found.interrupted
-        told = TrainingReport(**dict(found.training), interrupted=found.interrupted)
-        if found.training.stop == 0 and self.steps:  # the model is what it was
-            same = {"name": "recover", "training": told, "refused": (), "widths": {}}
+        self.interrupted |= recovered.interrupted
+        training = recovered.training
+        report = TrainingReport(**dict(training), interrupted=recovered.interrupted)
+        if training.stop == 0 and self.steps:  # the model is unchanged
+            same = {"name": "recover", "training": report, "refused": (), "widths": {}}
             self.steps.append(self.steps[-1].replaced(**same))
         else:
-            self.steps.append(self.ledger.step("recover", self.model, training=told))
-        return found.training
+            self.steps.append(self.ledger.step("recover", self.model, training=report))
+        return training
 
     def _batches(self) -> list[Inputs]:
         return in_batches(

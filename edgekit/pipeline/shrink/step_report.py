@@ -1,4 +1,4 @@
-"""What each step of compression costs and buys, measured on what would ship after it."""
+"""Costs and gains of each compression step, measured on the artifact that would ship after it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.recipe.tensors import Inputs
 
-# Of a compressed file; less is no reason to train with zeros.
+# Zeros are worth it if they reduce the compressed file below this share.
 WORTH_PACKING = 0.98
-# How many calibration inputs a step is held against the original by (subject.some_inputs).
+# The number of calibration inputs for comparing a step with the original (subject.some_inputs).
 COMPARED, BATCH = (64, 256, 100e9), 32
-JUDGED = {"prune": "without channels", "sparsify": "with zeros", "recover": "that was trained"}
+JUDGED = {"prune": "pruned", "sparsify": "sparse", "recover": "trained"}
 
 
 @dataclass
 class Ledger:
-    """``precision``: a plan that has only that, of the artifacts that are compared; where int8
-    cannot be had, fp32 in its place. ``asked``: what was wanted.
+    """Compares models with the original. ``precision``: a plan with the precision of the compared
+    artifacts only; fp32 if int8 cannot be built. ``asked``: the requested precision.
     """
 
     subject: Subject
@@ -53,26 +53,28 @@ class Ledger:
 
     @cached_property
     def _compared(self) -> tuple[list[Inputs], list[Outputs]]:
-        """Inputs, and what the original makes of them."""
-        own = run_eager(self.subject.model)
+        """Inputs, and the original's outputs for them."""
+        original = run_eager(self.subject.model)
         data = some_inputs(self.subject, self.subject.judged, *COMPARED) or [self.subject.example]
-        inputs = in_batches(own, data, BATCH)
-        return inputs, [own(one) for one in inputs]
+        inputs = in_batches(original, data, BATCH)
+        return inputs, [original(one) for one in inputs]
 
     def step(
         self,
         name: str,
         model: nn.Module,
         refused: tuple[RefusedLayer, ...] = (),
-        **told: Any,
+        **details: Any,
     ) -> CompressionStep:
-        """Of ``model``, against the recipe's own; ``told``: what else the step has to say."""
+        """The report of a step: ``model`` compared with the recipe's own. ``details``: further
+        fields.
+        """
         subject, progress = self.subject, self.tools.progress
-        with progress.stage(f"judging the model {JUDGED.get(name, name)}"):
+        with progress.stage(f"evaluating the {JUDGED.get(name, name)} model"):
             accuracy = subject.evaluate(Batched(model))
             inputs, floats = self._compared
             outputs = [run_eager(model)(one) for one in inputs]
-            near = compared(subject.fidelity, outputs, floats)
+            comparison = compared(subject.fidelity, outputs, floats)
         before, after = self._pair(model)
         arena = arena_of(self.tools)
         example = [to_bytes(tensor) for tensor in subject.example]
@@ -80,14 +82,14 @@ class Ledger:
         if name == "prune" and race.ratio is not None and race.ratio[2] >= 1:
             middle, low, high = race.ratio
             progress.note(
-                f"that pruning bought latency could not be shown: {middle:.2f} times the "
-                f"original's ({low:.2f} to {high:.2f})"
+                f"pruning does not measurably reduce latency: {middle:.2f}x the original "
+                f"(95 % CI {low:.2f}-{high:.2f})"
             )
         return CompressionStep(
             name=name,
             accuracy=accuracy,
-            agreement=near.agreement if subject.calibration else None,
-            sqnr_db=near.sqnr_db,
+            agreement=comparison.agreement if subject.calibration else None,
+            sqnr_db=comparison.sqnr_db,
             macs=macs_of(model, subject.example),
             macs_before=macs_of(subject.model, subject.example),
             parameters=parameters_of(model),
@@ -103,35 +105,35 @@ class Ledger:
             peak_memory_before_mb=race.second_memory_mb,
             device=arena.transport.name,
             refused=refused,
-            **told,
+            **details,
         )
 
     def _pair(self, model: nn.Module) -> tuple[Artifact, Artifact]:
-        """The original and ``model``, both in the one precision."""
+        """The artifacts of the original and of ``model``, in the same precision."""
         try:
             before = self._originals.get(self.precision.precision)
-            before = before or self._lowered(self.subject.model)
+            before = before or self._lower(self.subject.model)
             self._originals[self.precision.precision] = before
-            return before, self._lowered(model)
+            return before, self._lower(model)
         except ExportError:
-            raise  # in fp32 it fails the same way
+            raise  # fp32 fails in the same way
         except RuntimeFailure:
             if not self.precision.is_quantized:
                 raise
             self.precision = self.precision.replaced(precision="fp32")
             return self._pair(model)
 
-    def _lowered(self, model: nn.Module) -> Artifact:
+    def _lower(self, model: nn.Module) -> Artifact:
         small = replace(self.subject, model=model)
         tools = replace(self.tools, fingerprint=Fingerprint(small))
         return lower(small, tools, self.precision).artifact
 
 
 def arena_of(tools: Tools) -> Arena:
-    """The device that was named, else this host."""
+    """The arena of the named device, else of this host."""
     return tools.arena or Arena(tools.runtime.name, LocalTransport(), tools.host_files, threads=1)
 
 
 def packed_mb(artifact: Artifact) -> float:
-    """The model's file as gzip packs it."""
+    """The size of the model's file compressed by gzip, in MB."""
     return len(zlib.compress(artifact.data, 6)) / 1e6

@@ -1,4 +1,4 @@
-"""Checks that training() and loss() fit the model, before anything long runs."""
+"""Checks that training() and loss() fit the model, before anything slow runs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from edgekit.pipeline.model.predict import batched, run_eager
 from edgekit.pipeline.model.subject import Subject
 from edgekit.recipe.tensors import Inputs
 
-# So long targets are looked at, before anything else is done.
+# Targets are checked for this long.
 CHECKED_S = 5.0
 
 
 def check_training(subject: Subject) -> None:
-    """That the recipe's training() and loss() work with its model, before anything long runs.
-
-    Raises RecipeError.
-    """
+    """Raise RecipeError if the recipe's training() and loss() do not work with its model."""
     recipe = subject.recipe
     if not recipe.has("training"):
         raise RecipeError(
-            f"{recipe.path} has no training(), which training by labels needs",
-            "add training() (edgekit init shows one), or train without labels, or not at all",
+            f"{recipe.path} has no training(), which training with labels needs",
+            "add training() (edgekit init shows one), or train without labels (--distill)",
         )
     inputs, target = _first_batch(subject)
     flat = batched(run_eager(subject.model), subject.example, subject.structure)(inputs)
@@ -36,15 +33,17 @@ def check_training(subject: Subject) -> None:
         raise RecipeError(f"{recipe.path}: the loss of the first training batch is {value}")
     if not loss.requires_grad:
         raise RecipeError(
-            f"{recipe.path}: the loss does not depend on the model's outputs by a gradient",
-            "compute it from them in torch, without argmax, item() or no_grad()",
+            f"{recipe.path}: the loss has no gradient with respect to the model's outputs",
+            "compute it from the outputs in torch, without argmax, item() or no_grad()",
         )
     _check_targets(subject, inputs, leaves)
 
 
 def _check_targets(subject: Subject, first: Inputs, outputs: Outputs) -> None:
-    """That the loss takes the targets to come, as far as they can be had in CHECKED_S: of outputs
-    that are there already. Whether it is finite is not asked: all targets may be ignored.
+    """Raise RecipeError if the loss rejects later targets, as many as CHECKED_S allows.
+
+    The outputs of the first batch are used for all. The loss need not be finite, because all
+    targets of a batch may be ignored.
     """
     recipe, shapes = subject.recipe, [tensor.shape for tensor in first]
     until = time.monotonic() + CHECKED_S

@@ -1,4 +1,4 @@
-"""Trained weights in the stage cache, and the state of a training that was ended before its end."""
+"""Trained weights in the stage cache, and the checkpoint of an unfinished training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Scores = tuple[tuple[int, float], ...]
 
 
 class Checkpoint:
-    """A training's state in the cache, until it is done. Without a key nothing is kept."""
+    """The state of a training in the cache, until it is done. Without a key nothing is stored."""
 
     def __init__(self, key: str | None, limit_s: float | None = None) -> None:
         self._path = None
@@ -38,26 +38,26 @@ class Checkpoint:
             return None
         try:
             with safe_open(self._path, "pt") as file:
-                told = json.loads(file.metadata()["state"])
+                header = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception:  # damaged: it begins anew
+        except Exception:  # damaged: training starts again
             return None
-        scores = tuple((int(step), float(score)) for step, score in told["scores"])
-        return State(tensors, told["steps"], told["step"], told["best_step"], scores)
+        scores = tuple((int(step), float(score)) for step, score in header["scores"])
+        return State(tensors, header["steps"], header["step"], header["best_step"], scores)
 
     def save(self, state: State) -> None:
         if self._path is None:
             return
-        told = {
+        header = {
             "steps": state.steps,
             "step": state.step,
             "best_step": state.best_step,
             "scores": state.scores,
         }
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-        with suppress(OSError):  # a full disk, a folder that cannot be written: it goes on
+        with suppress(OSError):  # a full disk or a read-only folder must not end the training
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, save(tensors, {"state": json.dumps(told)}))
+            write_whole(self._path, save(tensors, {"state": json.dumps(header)}))
 
     def remove(self) -> None:
         if self._path is not None:
@@ -74,13 +74,13 @@ def load_weights(
     try:
         tensors = load_file(folder / WEIGHTS)
         training, scores = json.loads((folder / FOUND).read_bytes())
-    except Exception:  # cleared meanwhile by another process, or not readable
+    except Exception:  # cleared by another process, or unreadable
         return None
     with torch.no_grad():
         for name, tensor in tensors.items():
             weights[name].copy_(tensor)
-    found = tuple((int(step), float(score)) for step, score in scores)
-    return Training.model_validate(training), found
+    pairs = tuple((int(step), float(score)) for step, score in scores)
+    return Training.model_validate(training), pairs
 
 
 def keep_weights(

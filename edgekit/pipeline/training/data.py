@@ -1,4 +1,4 @@
-"""The recipe's training data by epoch, and what of them is held out."""
+"""The recipe's training data by epoch, without the held-out examples."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Batches = Callable[[int], Iterator[Batch]]
 def by_training(
     subject: Subject, tools: Tools, loss: Callable[[Batch], torch.Tensor]
 ) -> tuple[Batches, Callable[[], float] | None]:
-    """The recipe's training() by epoch, and the mean of ``loss`` on what is kept apart of it."""
+    """The recipe's training() by epoch, and the mean ``loss`` of its held-out examples, if any."""
     rows = rows_of(subject.example)
-    with tools.progress.stage("keeping training data apart"):
-        apart = hold_out(subject.training(0), rows)
-    if not apart.batches:
-        tools.progress.note("no training data could be kept apart: the last step is taken")
+    with tools.progress.stage("holding out training data"):
+        held_out = hold_out(subject.training(0), rows)
+    if not held_out.batches:
+        tools.progress.note("no training data could be held out: the last step's weights are used")
 
     def batches(epoch: int) -> Iterator[Batch]:
-        return apart.without(subject.training(epoch), rows)
+        return held_out.without(subject.training(epoch), rows)
 
-    return batches, partial(apart.mean, loss, rows) if apart.batches else None
+    return batches, partial(held_out.mean, loss, rows) if held_out.batches else None

@@ -1,4 +1,4 @@
-"""Training a quantized model: the recipe's data or the float model's outputs, kept weights."""
+"""Training of a quantized model, with the recipe's labels or from the float model's outputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from edgekit.search.repairs import float_outputs, split
 from edgekit.values import Effort
 
 TRAINING_STEPS: dict[Effort, int] = {"quick": 100, "normal": 400, "thorough": 2000}
-# Int8 is near where it should be; what was pruned is not, and a student may come from nowhere. The
-# few inputs that have no labels are soon learned by heart.
+# An int8 model needs small changes, a pruned one larger ones, and a student may start untrained.
+# Calibration inputs are few and soon overfitted.
 RATE, RECOVERY_RATE, STUDENT_RATE, UNLABELLED_RATE = 3e-3, 2e-2, 6e-2, 3e-3
 DISTILLATION = Training(objective="float_model", steps=150, learning_rate=1e-3)
 
@@ -39,10 +39,10 @@ def quantization_aware(effort: Effort, distill: bool) -> Training:
 def train_simulation(
     subject: Subject, tools: Tools, plan: Plan, simulation: Simulation, limit_s: float | None = None
 ) -> tuple[Training, Scores]:
-    """Give the simulation the weights of ``plan.train``: those kept, or trained now. The training
-    that is given back has ``stop``, the step that they are of.
+    """Give the simulation the weights of ``plan.train``, from the cache or by training now.
 
-    Raises TrainingError, RecipeError.
+    The returned training has ``stop``, the step of these weights. Raises TrainingError,
+    RecipeError.
     """
     assert plan.train is not None
     weights = {
@@ -53,9 +53,9 @@ def train_simulation(
     if not weights:
         raise TrainingError("this model has no weights to train")
     key = tools.fingerprint.key(tools.runtime, plan)
-    kept = load_weights(key, weights) if limit_s is None or plan.train.stop is not None else None
-    if kept is not None:
-        return kept
+    cached = load_weights(key, weights) if limit_s is None or plan.train.stop is not None else None
+    if cached is not None:
+        return cached
     job = _job(subject, tools, plan, simulation, weights)
     if plan.sparsity is not None:
         matrices = {name: weight for name, weight in weights.items() if weight.dim() > 1}
@@ -64,11 +64,11 @@ def train_simulation(
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
     done = plan.train.replaced(steps=result.steps, stop=result.stop)
-    # what was cut short is not what the plan leads to that says nothing of it
+    # an interrupted or limited result is not what a plan without ``stop`` stands for
     if limit_s is None and not result.interrupted:
         keep_weights(key, weights, done, result.scores)
-    again = plan.replaced(train=done)
-    keep_weights(tools.fingerprint.key(tools.runtime, again), weights, done, result.scores)
+    done_key = tools.fingerprint.key(tools.runtime, plan.replaced(train=done))
+    keep_weights(done_key, weights, done, result.scores)
     if not result.interrupted:
         checkpoint.remove()
     return done, result.scores
@@ -130,7 +130,7 @@ def _distillation(
     weights: Mapping[str, torch.Tensor],
 ) -> Job:
     rows, parts = rows_of(subject.example), split(subject.calibration)
-    # its roundings are off, and every layer is as the recipe has it
+    # with the roundings off, a plan without float or dynamic layers computes the float model
     exact = plan.replaced(linear="static", float_layers=())
     teacher = Simulation(
         tools.pt2e.prepare(subject.model, subject.example, exact, subject.calibration)
@@ -143,9 +143,9 @@ def _distillation(
 
     def loss(batch: Batch, _share: float) -> torch.Tensor:
         with torch.no_grad():
-            wanted = teacher.forward(batch[0], rows)
+            target = teacher.forward(batch[0], rows)
         outputs = simulation.forward(batch[0], rows)
-        return distance(outputs, wanted, subject.fidelity.by_classes)
+        return distance(outputs, target, subject.fidelity.by_classes)
 
     return Job(
         title="distilling from the float model",

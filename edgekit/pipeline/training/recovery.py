@@ -1,4 +1,4 @@
-"""Training a float model after it was pruned, or as the student of a teacher."""
+"""Training of a float model: recovery after pruning, or as the student of a teacher."""
 
 from __future__ import annotations
 
@@ -34,19 +34,18 @@ from edgekit.plan import Plan, Training
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT
 from edgekit.recipe.tensors import Inputs
 
-# From this share of the steps on batch norms keep their statistics.
+# After this share of the steps, batch norms no longer update their statistics.
 FROZEN_FROM = 2 / 3
-# Of calibration inputs that train, so many judge: every eighth, some tens at most.
+# Of the calibration inputs, every eighth judges, some tens at most; the others train.
 JUDGED_EVERY, MOST_JUDGED = 8, 64
 NO_FEATURES = (
-    "features count nothing: no layers of the teacher and the model give images of one size, or "
-    "the same values of the original"
+    "features are not compared: no layers of the teacher and the model have outputs of equal size"
 )
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """``training`` leads to the same weights again."""
+    """The result of a recovery. ``training`` reproduces the weights."""
 
     training: Training
     interrupted: bool
@@ -62,9 +61,9 @@ def recover(
     name: str = "",
     to_the_end: bool = False,
 ) -> Recovered:
-    """Train ``model`` in place, towards the recipe's labels, its teacher, or both, on the GPU where
-    torch has one. ``name`` tells it from the plan's other trainings; ``to_the_end``: the weights
-    of the last step are taken, nothing is judged. Zeros stay zeros where the plan has sparsity.
+    """Train ``model`` in place with the recipe's labels, its teacher, or both; on a GPU if torch
+    has one. ``name`` distinguishes it from the plan's other trainings. ``to_the_end``: use the
+    weights of the last step without judging. If the plan has sparsity, zeros stay zeros.
 
     Raises TrainingError, RecipeError.
     """
@@ -94,7 +93,7 @@ def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
 
 @dataclass(frozen=True)
 class _Teacher:
-    """``features``: what inside of it is held against the model's."""
+    """A teacher. ``features``: its inner layers that are compared with the model's."""
 
     net: nn.Module
     training: Training
@@ -104,20 +103,20 @@ class _Teacher:
     def outputs(self, inputs: Inputs) -> Outputs:
         return run_eager(self.net)(inputs)
 
-    def taught(self, model: nn.Module, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
-        """The model's outputs, and how far it is from its teacher."""
+    def distil(self, model: nn.Module, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
+        """The model's outputs, and their distance from the teacher's."""
         training, features = self.training, self.features
         if features is None:
-            wanted, outputs = self.outputs(inputs), _outputs(model, inputs)
-            return outputs, distance(outputs, wanted, self.by_classes, training.temperature)
-        with torch.no_grad(), features.watched(self.net, features.theirs) as theirs:
-            wanted = self.outputs(inputs)
-        with features.watched(model, features.own) as own:
+            target, outputs = self.outputs(inputs), _outputs(model, inputs)
+            return outputs, distance(outputs, target, self.by_classes, training.temperature)
+        with torch.no_grad(), features.watched(self.net, features.theirs) as teacher_features:
+            target = self.outputs(inputs)
+        with features.watched(model, features.own) as own_features:
             outputs = _outputs(model, inputs)
-        inside = features.between(own, theirs)
+        inside = features.between(own_features, teacher_features)
         if inside is not None and training.features == 1:
             return outputs, inside
-        outside = distance(outputs, wanted, self.by_classes, training.temperature)
+        outside = distance(outputs, target, self.by_classes, training.temperature)
         if inside is None:
             return outputs, outside
         return outputs, (1 - training.features) * outside + training.features * inside
@@ -134,16 +133,14 @@ def _job(
     by_labels = training.objective != "float_model"
     teacher: _Teacher | None = None
     if training.objective != "labels":
-        asked = teacher_of(subject)
+        net = teacher_of(subject)
         if device.type != "cpu":
-            asked = copy_of(asked).to(device)
+            net = copy_of(net).to(device)
         compare = attention if subject.recipe.has("teacher") else hints
-        features = (
-            compare(model, asked, _on(device, subject.example)) if training.features else None
-        )
+        features = compare(model, net, _on(device, subject.example)) if training.features else None
         if training.features and features is None:
             tools.progress.note(NO_FEATURES)
-        teacher = _Teacher(asked, training, subject.fidelity.by_classes, features)
+        teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
@@ -155,11 +152,11 @@ def _job(
         inputs, target = _on(device, batch)
         if teacher is None:
             return labelled(_outputs(model, inputs), target)
-        outputs, total = teacher.taught(model, inputs)
+        outputs, total = teacher.distil(model, inputs)
         return beside_labels(labelled(outputs, target), total) if by_labels else total
 
     def judged(batch: Batch) -> torch.Tensor:
-        """By the recipe's loss; where no labels are wanted, by what the teacher answers."""
+        """The recipe's loss; without labels, the distance from the teacher."""
         model.eval()
         inputs, target = _on(device, batch)
         outputs = _outputs(model, inputs)
@@ -175,7 +172,7 @@ def _job(
         batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)
     zeros = weights_of(model) if plan.sparsity is not None else {}
     return Job(
-        title="training the model" if plan.recover_only else "training what is left",
+        title="training the model" if plan.recover_only else "training the pruned model",
         weights={n: p for n, p in model.named_parameters() if p.is_floating_point()},
         buffers=dict(model.named_buffers()),
         batches=batches,
@@ -198,12 +195,16 @@ def _on(device: torch.device, value: Any) -> Any:
 def _by_calibration(
     model: nn.Module, subject: Subject, seed: int, ask: Run, device: torch.device
 ) -> tuple[Batches, Callable[[], float]]:
-    """The calibration inputs, mixed pairwise; too few to keep some apart are both."""
+    """Calibration inputs, mixed pairwise, and a judge on held-out ones. If there are too few to
+    hold out, all of them train and judge.
+    """
     data = subject.fitted
     few = len(data) < MIN_TO_HOLD_OUT
-    apart = set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
-    fitted = [inputs for index, inputs in enumerate(data) if index not in apart]
-    judged = [_on(device, data[index]) for index in sorted(apart) or range(len(data))]
+    held_out = (
+        set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
+    )
+    fitted = [inputs for index, inputs in enumerate(data) if index not in held_out]
+    judged = [_on(device, data[index]) for index in sorted(held_out) or range(len(data))]
     floats = [ask(inputs) for inputs in judged]
     size = BATCH if can_batch(ask, judged) else 1
 
