@@ -1,1 +1,1 @@
-"""A program that was exported elsewhere (model.pt2), in the recipe's place."""
+"""An exported program (model.pt2) in place of a recipe."""

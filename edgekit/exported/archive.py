@@ -1,9 +1,9 @@
-"""Is a .pt2 file whole, of a version that this torch reads, and nothing but data?
+"""Checks that a .pt2 file is complete, of a version that this torch reads, and only data.
 
-Reading one the way torch does runs what the file says in more than one place: pickles, names
-that become source, expressions that sympy evaluates, compiled libraries. A model that somebody
-else exported is data here. The file is read once; what has passed the checks is written to a
-fresh archive, and torch reads that one, so that both see the same bytes.
+torch executes parts of such a file: pickles, names that become source, expressions that sympy
+evaluates, compiled libraries. edgekit treats a model that somebody else exported as data. It reads
+the file once and writes what passed the checks to a new archive. torch reads only that archive, so
+both see the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from edgekit.errors import RecipeError
 from edgekit.exported.graph import RefusedError, clean_payload, clean_program
 
-# torch's own layout (torch/export/pt2_archive/constants.py), below one folder for all.
+# torch's layout (torch/export/pt2_archive/constants.py), inside one top folder.
 MODEL = re.compile(r"models/([\w\-]+)\.json", re.ASCII)
 KEPT = (
     r"data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants|sample_inputs)/{0}\.pt"
@@ -33,7 +33,7 @@ COMPILED = ("data/aotinductor/", "data/executorch/")
 OBJECTS = re.compile(r"data/constants/(custom|opaque)_obj_\d+", re.ASCII)
 BEFORE_2_8 = "serialized_exported_program.json"
 
-# An honest archive stores its tensors as they are.
+# torch does not compress tensors, so a larger ratio is not its work.
 UNPACKED_LIMIT = 20
 SMALL_BYTES = 64_000_000
 ENTRIES_LIMIT = 200_000
@@ -41,9 +41,9 @@ ENTRIES_LIMIT = 200_000
 
 @contextmanager
 def checked(path: Path) -> Iterator[Path]:
-    """A copy of the program that holds what has been checked and no more, for this context.
+    """A copy of the program with only the checked content; removed at the end of the context.
 
-    Raises RecipeError: damaged, of a version that cannot be read, or more than data.
+    Raises RecipeError: the file is damaged, of an unreadable version, or more than data.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         copy = Path(folder) / "model.pt2"
@@ -55,7 +55,7 @@ def checked(path: Path) -> Iterator[Path]:
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise _damaged(path, str(error) or type(error).__name__) from None
         except (RecursionError, MemoryError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, f"its content is absurd ({type(error).__name__})") from None
+            raise _damaged(path, f"its content is malformed ({type(error).__name__})") from None
         except (OSError, RuntimeError, zlib.error) as error:  # RuntimeError: it is encrypted
             raise _damaged(path, str(error) or type(error).__name__) from None
         yield copy
@@ -64,14 +64,14 @@ def checked(path: Path) -> Iterator[Path]:
 def _copy(path: Path, archive: zipfile.ZipFile, copy: Path) -> None:
     entries = _entries(path, archive)
     model = _model(path, list(entries))
-    kept, payload = re.compile(KEPT.format(re.escape(model))), PAYLOAD.format(re.escape(model))
+    allowed, payload = re.compile(KEPT.format(re.escape(model))), PAYLOAD.format(re.escape(model))
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as fresh:
         for name, info in entries.items():
             if name == f"models/{model}.json":
                 data = _program(path, _json(path, archive, info))
             elif re.fullmatch(payload, name):
                 data = json.dumps(clean_payload(_json(path, archive, info))).encode()
-            elif kept.fullmatch(name):
+            elif allowed.fullmatch(name):
                 data = archive.read(info)
             elif DROPPED.fullmatch(name):
                 continue
@@ -83,7 +83,7 @@ def _copy(path: Path, archive: zipfile.ZipFile, copy: Path) -> None:
 
 
 def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Each entry by its name below the archive's one folder."""
+    """The archive's entries by their names inside its top folder."""
     infos = [info for info in archive.infolist() if not info.is_dir()]
     unpacked = sum(info.file_size for info in infos)
     if unpacked > UNPACKED_LIMIT * path.stat().st_size + SMALL_BYTES:
@@ -94,7 +94,7 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         raise _other_version(f"{path} was exported by torch 2.7 or older, in another layout")
     roots = {info.filename.partition("/")[0] for info in infos}
     if len(roots) != 1:
-        raise _damaged(path, "it holds no exported program in one folder")
+        raise _damaged(path, "its entries are not in one folder")
     names = [info.filename.partition("/")[2] for info in infos]
     if len({name.casefold() for name in names}) != len(names):
         raise RefusedError("two of its entries have the same name")
@@ -107,15 +107,16 @@ def _model(path: Path, names: list[str]) -> str:
             raise RefusedError(f"it holds compiled code ({name[:80]})")
     models = [name for name in names if name.casefold().startswith("models/")]
     if not models:
-        raise _damaged(path, "it holds no exported program")
+        raise _damaged(path, "it has no exported program")
     if len(models) > 1:
         raise RecipeError(
-            f"{path} holds {len(models)} programs; edgekit takes one", "save one model in one file"
+            f"{path} holds {len(models)} programs, but edgekit builds one",
+            "save each model in a file of its own",
         )
-    found = MODEL.fullmatch(models[0])
-    if not found:
+    match = MODEL.fullmatch(models[0])
+    if not match:
         raise RefusedError(_foreign(models[0]))
-    return found[1]
+    return match[1]
 
 
 def _foreign(name: str) -> str:
@@ -143,18 +144,18 @@ def _check_version(path: Path, document: Any) -> None:
     version = document.get("schema_version") if isinstance(document, dict) else None
     major = version.get("major") if isinstance(version, dict) else None
     if type(major) is not int:
-        raise _damaged(path, "it does not say of which version it is")
+        raise _damaged(path, "it has no version number")
     if major != SCHEMA_VERSION[0]:
         by = f"{path} was exported by torch {document.get('torch_version')!s:.40}"
         raise _other_version(f"{by} in version {major} of the format")
 
 
-def _other_version(found: str) -> RecipeError:
+def _other_version(problem: str) -> RecipeError:
     import torch
     from torch._export.serde.schema import SCHEMA_VERSION
 
     return RecipeError(
-        f"{found}; torch {torch.__version__}, which is installed here, reads version "
+        f"{problem}; torch {torch.__version__}, which is installed here, reads version "
         f"{SCHEMA_VERSION[0]}",
         f"export it again with torch {torch.__version__.split('+')[0]}: "
         "torch.export.save(torch.export.export(model.eval(), inputs), 'model.pt2')",
@@ -163,14 +164,14 @@ def _other_version(found: str) -> RecipeError:
 
 def _damaged(path: Path, reason: str) -> RecipeError:
     return RecipeError(
-        f"{path} is no whole exported program: {reason}",
-        "is it what torch.export.save wrote, and was it copied to its end? Weights alone (.pt, "
-        ".pth) need a recipe: edgekit init",
+        f"{path} is not a complete exported program: {reason}",
+        "write it with torch.export.save, and check that it was copied completely; files of "
+        "weights (.pt, .pth) need a recipe (edgekit init)",
     )
 
 
 def _refused(path: Path, reason: str) -> RecipeError:
     return RecipeError(
-        f"{path} is not taken: {reason}; an exported program must be nothing but data",
-        "export the model without it, or write a recipe: what a recipe runs is your own code",
+        f"{path} is refused: {reason}; an exported program must contain only data",
+        "export the model without it, or write a recipe, which may run your own code",
     )

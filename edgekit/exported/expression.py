@@ -1,7 +1,7 @@
-"""Is a text one of the size expressions that torch.export writes, and quick to evaluate?
+"""Checks that a text is a size expression of torch.export and quick to evaluate.
 
-torch hands the text to sympy, which evaluates it as Python. The forms are those of sympy's
-srepr, with the functions that torch adds (torch/utils/_sympy/functions.py).
+torch passes the text to sympy, which evaluates it as Python. The allowed forms are those of sympy's
+srepr, and the functions that torch adds (torch/utils/_sympy/functions.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMPARE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
 def is_expression(text: str) -> bool:
-    """True for arithmetic on symbols and numbers whose value cannot grow without bound."""
+    """Whether ``text`` is arithmetic on symbols and numbers with a bounded value."""
     if len(text) > LENGTH_LIMIT:
         return False
     try:
@@ -77,29 +77,29 @@ def _is_term(node: ast.expr) -> bool:
 def _is_call(node: ast.Call) -> bool:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     values = [part.value if isinstance(part, ast.Constant) else None for part in node.args]
-    given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+    keywords = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
     first = values[0] if values else None
     if name == "Symbol":
-        plain = all(word in ASSUMPTIONS and type(given[word]) is bool for word in given)
+        plain = all(word in ASSUMPTIONS and type(keywords[word]) is bool for word in keywords)
         return plain and len(values) == 1 and _matches(SYMBOL, first)
     if name == "Float":
         precise = all(
             word in ("precision", "dps") and type(value) is int and 0 < value <= 200
-            for word, value in given.items()
+            for word, value in keywords.items()
         )
         return precise and len(values) == 1 and (_matches(FLOAT, first) or _is_number(first))
-    if given:
+    if keywords:
         return False
     if name in ("Integer", "Rational"):
         return 0 < len(node.args) <= 2 and all(_integer(part) is not None for part in node.args)
     if name in POWERS:
         return len(node.args) == 2 and _is_power(*node.args)
-    known = name in FUNCTIONS or (name in CONSTANTS and not node.args)
-    return known and all(_is_term(part) for part in node.args)
+    is_function = name in FUNCTIONS or (name in CONSTANTS and not node.args)
+    return is_function and all(_is_term(part) for part in node.args)
 
 
 def _is_power(base: ast.expr, exponent: ast.expr) -> bool:
-    """Of something with a symbol in it, not a power again, by a small number."""
+    """Whether the base has a symbol and no other power, and the exponent is a small number."""
     size = _value(exponent)
     if size is None or abs(size) > EXPONENT_LIMIT or not _is_term(base):
         return False
@@ -115,7 +115,7 @@ def _is_named_call(node: ast.AST) -> bool:
 
 
 def _value(node: ast.expr) -> float | None:
-    """The number that a node stands for, None where it is no plain number."""
+    """The number that a node represents; None if it is not a plain number."""
     if isinstance(node, ast.Call) and _is_named_call(node) and _is_call(node):
         name = node.func.id  # type: ignore[attr-defined]
         if name == "Float" and isinstance(node.args[0], ast.Constant):

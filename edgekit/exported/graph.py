@@ -1,8 +1,8 @@
-"""What the JSON of an exported program may say: torch's schema, and no text that torch would run.
+"""Checks of an exported program's JSON: only torch's schema, and no text that torch would run.
 
-torch writes names of the file into Python source that it executes, evaluates expressions with
-sympy, looks up operators and imports modules by name. So every value is rebuilt field by field
-from torch's own schema (torch/_export/serde/schema.py), and every text in it has a rule.
+torch writes names from the file into Python source that it executes, evaluates expressions with
+sympy, looks up operators and imports modules by name. Therefore every value is rebuilt field by
+field from torch's own schema (torch/_export/serde/schema.py), and every text has a rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgekit.exported.expression import EXPONENT_LIMIT, INTEGER_LIMIT, is_expres
 
 
 class RefusedError(Exception):
-    """The file asks for more than data can; the text says what for."""
+    """The file contains more than data; the text says what."""
 
 
 ARITHMETIC = frozenset(
@@ -35,9 +35,9 @@ ARITHMETIC = frozenset(
 GROWS = {"_operator.pow", "_operator.lshift"}
 SYMBOLIC = re.compile(r"torch\.(sym_(float|int|ite|max|min|not|sqrt|sum)|_sym_\w+)")
 REGISTERED = re.compile(r"torch\.ops\.(aten|prims|quantized_decomposed|torchao)\.(\w+)\.(\w+)")
-# Python's & | ^ << >> on tensors, and the forms in place; no other name between underscores.
+# Python's & | ^ << >> on tensors, also in place; no other name between underscores is allowed.
 DUNDER = re.compile(r"__(i?(and|or|xor|lshift|rshift))__")
-# What torch.vmap leaves in a graph: a level is opened, tensors enter and leave it, it is closed.
+# The calls of torch.vmap in a graph: open a level, move tensors in and out, close it.
 VMAP = "torch._functorch.predispatch."
 OPENS, CLOSES = f"{VMAP}_vmap_increment_nesting", f"{VMAP}_vmap_decrement_nesting"
 BATCHING = frozenset(
@@ -52,10 +52,10 @@ CONTROL = frozenset(
     )
 )  # fmt: skip
 
-# What torch writes into source goes there as it is, or between quotes.
+# torch writes these texts into source, unquoted or between quotes.
 DOTTED = re.compile(r"[\w\-@]*(\.[\w\-@]+)*")
 PAYLOAD = re.compile(r"(weight|tensor)_\d+")
-# What torch's converter of TorchScript calls the list of outputs.
+# Names of torch's TorchScript converter for the list of outputs.
 IMMUTABLE = {
     "torch.fx.immutable_collections.immutable_list": "builtins.list",
     "torch.fx.immutable_collections.immutable_dict": "builtins.dict",
@@ -64,9 +64,9 @@ CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.O
 
 
 def clean_program(document: Any) -> Any:
-    """The exported program again, with the fields that torch's schema knows and nothing else.
+    """The exported program with only the fields of torch's schema. Raises RefusedError.
 
-    Raises RefusedError. Guards go: they are Python source, and the built program checks its inputs.
+    Guards are removed: they are Python source, and the built program checks its inputs.
     """
     from torch._export.serde import schema
 
@@ -76,7 +76,7 @@ def clean_program(document: Any) -> Any:
 
 
 def clean_payload(document: Any) -> Any:
-    """The list of stored tensors again. Raises RefusedError: an object among them."""
+    """The list of stored tensors. Raises RefusedError: one is a pickled object."""
     from torch._export.serde import schema
 
     config = _clean(document, schema.PayloadConfig, "")
@@ -87,7 +87,7 @@ def clean_payload(document: Any) -> Any:
 
 
 def _clean(value: Any, kind: Any, place: str) -> Any:
-    """``place`` is the field that the value stands in: it decides what a text may be."""
+    """A checked copy of ``value``. ``place``: its field, which decides the rule of a text."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _clean(value, arguments[0], place)
@@ -104,27 +104,29 @@ def _clean(value: Any, kind: Any, place: str) -> Any:
         return value
     if _is_number(value, kind):
         return value
-    raise RefusedError(f"its {place or 'content'} is not what torch's format says ({value!r:.80})")
+    raise RefusedError(f"its {place or 'content'} does not match torch's format ({value!r:.80})")
 
 
 def _clean_record(record: dict[str, Any], kind: Any) -> dict[str, Any]:
     hints = _fields(kind)
     if issubclass(kind, _union()) and (len(record) != 1 or not hints.keys() >= record.keys()):
         raise RefusedError(
-            f"its {kind.__name__} is none of torch's format ({', '.join(record)[:80]})"
+            f"its {kind.__name__} does not match torch's format ({', '.join(record)[:80]})"
         )
     name = kind.__name__
-    known = {}
+    cleaned = {}
     for key in [key for key in hints if key in record]:
         place = "argument" if (name, key) == ("NamedArgument", "name") else key
-        known[key] = _clean(record[key], hints[key], place)
+        cleaned[key] = _clean(record[key], hints[key], place)
     if name == "Node":
-        _check_growth(known)
+        _check_growth(cleaned)
     if name == "Graph":
-        _check_nesting(known["nodes"])
+        _check_nesting(cleaned["nodes"])
     if name == "ModuleCallSignature":
-        known |= {key: _plain_tree(known[key]) for key in ("in_spec", "out_spec") if key in known}
-    return known
+        cleaned |= {
+            key: _plain_tree(cleaned[key]) for key in ("in_spec", "out_spec") if key in cleaned
+        }
+    return cleaned
 
 
 @functools.cache
@@ -145,7 +147,7 @@ def _union() -> type:
 def _is_number(value: Any, kind: Any) -> bool:
     if kind is bool:
         return isinstance(value, bool)
-    if kind is float:  # JSON has no infinity: torch writes a word
+    if kind is float:  # JSON has no infinity, so torch writes a string
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number or value in ("Infinity", "-Infinity", "NaN")
     whole = type(value) is int and abs(value) < INTEGER_LIMIT
@@ -157,30 +159,30 @@ def _is_number(value: Any, kind: Any) -> bool:
 def _check_text(text: Any, place: str) -> None:
     rule = RULES.get(place)
     if rule is None:
-        raise RefusedError(f"edgekit does not know what its {place} is for")
+        raise RefusedError(f"edgekit does not know its field {place}")
     allowed, reason = rule
     if not isinstance(text, str) or not allowed(text):
         raise RefusedError(reason.format(repr(text)[:80]))
 
 
 def _check_growth(node: dict[str, Any]) -> None:
-    """A power or shift of plain numbers could be of any size, and so could one by a variable."""
+    """Refuse a power or shift of a plain number, or by a variable: its size is unbounded."""
     if node.get("target") not in GROWS:
         return
-    numbers = [_number(given.get("arg")) for given in node.get("inputs", ())]
+    numbers = [_number(argument.get("arg")) for argument in node.get("inputs", ())]
     if len(numbers) != 2 or numbers[0] is not None or not _is_small(numbers[1]):
         raise RefusedError(f"its {node['target']} can grow without bound")
 
 
 def _check_nesting(nodes: list[dict[str, Any]]) -> None:
-    """A level of vmap that stays open would change what this process computes afterwards."""
+    """Refuse unbalanced vmap levels: an open one would affect later computations."""
     depth = 0
     for node in nodes:
         depth += (node["target"] == OPENS) - (node["target"] == CLOSES)
         if depth < 0:
             break
     if depth:
-        raise RefusedError("it opens a level of vmap and does not close it, or the other way")
+        raise RefusedError("it opens a level of vmap without closing it, or closes one too many")
 
 
 def _number(argument: Any) -> Any:
@@ -201,12 +203,12 @@ def is_name(text: str) -> bool:
 def _is_operator(target: str) -> bool:
     if target in ARITHMETIC | CONTROL | BATCHING or SYMBOLIC.fullmatch(target):
         return True
-    found = REGISTERED.fullmatch(target)
-    return found is not None and _takes_no_file(*found.groups())
+    match = REGISTERED.fullmatch(target)
+    return match is not None and _takes_no_file(*match.groups())
 
 
 def _takes_no_file(space: str, name: str, overload: str) -> bool:
-    """Is it a registered operator (no attribute of one), and none that opens files?"""
+    """Whether it is a registered operator, not an attribute of one, and opens no files."""
     import torch
 
     if "__" in overload or ("__" in name and not DUNDER.fullmatch(name)):
@@ -214,14 +216,14 @@ def _takes_no_file(space: str, name: str, overload: str) -> bool:
     operator = getattr(getattr(getattr(torch.ops, space), name, None), overload, None)
     if not isinstance(operator, torch._ops.OpOverload):
         return False
-    return not any("file" in given.name for given in operator._schema.arguments)
+    return not any("file" in argument.name for argument in operator._schema.arguments)
 
 
 def _plain_tree(text: str) -> str:
-    """A pytree's JSON again, of plain containers: any other type names what to import.
+    """A pytree's JSON with plain containers only, because torch imports other types by name.
 
-    A class whose context is the list of its keys (what a transformers model returns) is a dict
-    here. Raises RefusedError.
+    A class whose context is the list of its keys (such as a transformers model's output) becomes a
+    dict. Raises RefusedError.
     """
     try:
         protocol, root = json.loads(text)
@@ -229,11 +231,13 @@ def _plain_tree(text: str) -> str:
             return json.dumps([protocol, _plain_spec(root)])
     except (ValueError, TypeError, KeyError):
         pass
-    raise RefusedError(f"its inputs or outputs are no plain tuples, lists and dicts: {text!r:.200}")
+    raise RefusedError(
+        f"its inputs or outputs are not plain tuples, lists and dicts: {text!r:.200}"
+    )
 
 
 def _plain_spec(spec: Any) -> dict[str, Any]:
-    """Raises ValueError, TypeError or KeyError for all else."""
+    """A checked spec. Raises ValueError, TypeError or KeyError for any other type."""
     children = [_plain_spec(child) for child in spec["children_spec"]]
     kind, context = IMMUTABLE.get(spec["type"], spec["type"]), spec["context"]
     if kind is None and context is None and not children:
@@ -250,20 +254,20 @@ def _plain_spec(spec: Any) -> dict[str, Any]:
 
 
 def _rules() -> dict[str, tuple[Callable[[str], bool], str]]:
-    name = is_name, "it has a name that is no plain name: {}"
+    name = is_name, "it has a name that is not a plain identifier: {}"
     dotted = (lambda text: DOTTED.fullmatch(text) is not None), name[1]
-    operator = _is_operator, "it calls {}, which is no operator of torch that a model needs"
-    free = (lambda _: True), ""  # torch only keeps it, or writes it with its quotes escaped
+    operator = _is_operator, "it calls {}, which is not an operator that edgekit allows"
+    free = (lambda _: True), ""  # torch only stores it, or writes it with its quotes escaped
     values = [f"{kind}_values key" for kind in ("tensor", "sym_int", "sym_bool", "sym_float")]
     groups = [
         (name, ["name", "as_name", "forward_arg_names", "type", "range_constraints key", *values]),
-        # an operator's argument may be called `from`, one of a control operator has no name
+        # an operator's argument may be named `from`; a control operator's argument has no name
         ((lambda text: not text or text.isidentifier(), name[1]), ["argument"]),
         (dotted, ["parameter_name", "buffer_name", "tensor_constant_name", "user_input_name"]),
         (dotted, ["fqn", "config key", "path_name", "as_string_to_argument key"]),
         (operator, ["target", "as_operator"]),
         (free, ["in_spec", "out_spec"]),  # rebuilt by _plain_tree
-        ((is_expression, "it has an expression that is no arithmetic: {}"), ["expr_str"]),
+        ((is_expression, "it has an expression that is not simple arithmetic: {}"), ["expr_str"]),
         (free, ["as_string", "as_strings", "metadata", "metadata key", "opset_version key"]),
         (free, ["verifiers", "torch_version", "guards_code", "field_names"]),
         (free, ["treespec_namedtuple_fields key"]),

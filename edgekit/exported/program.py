@@ -1,4 +1,4 @@
-"""Reads a .pt2 file as a recipe without evaluate(): its module, and the inputs saved with it."""
+"""Reads a .pt2 file as a recipe: its module as model(), its saved inputs as example_inputs()."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIX = ".pt2"
-# Operators that compute something else while a model is trained, and where they say so.
+# Operators that compute differently in training, and the index of that argument.
 TRAINING = {"aten.batch_norm.default": 5, "aten.dropout.default": 2}
 ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def open_program(path: Path, seed: int) -> Recipe:
-    """The recipe that a saved program stands for: model() and example_inputs(), no more.
+    """A recipe with the program's model() and example_inputs().
 
-    Raises RecipeError: no such file, damaged, of another version, exported for training, not on
-    the CPU, without example inputs, or with code in it.
+    Raises RecipeError: the file is missing, damaged, of another version, exported for training, not
+    on the CPU, without example inputs, or contains code.
     """
     if not path.is_file():
         raise RecipeError(f"there is no exported program {path}", "torch.export.save writes one")
@@ -46,11 +46,10 @@ def open_program(path: Path, seed: int) -> Recipe:
 
 
 def positional(exported: torch.export.ExportedProgram) -> torch.nn.Module:
-    """The program's module, called with its tensors one after another.
+    """The program's module with a flat list of tensors as inputs.
 
-    What was exported with keywords, nested inputs or constants is called as the program that it
-    became: a flat list of tensors. Rewriting its signature keeps the names of its layers, which
-    a module around it would hide.
+    It replaces keywords, nested inputs and constants of the exported signature. The signature is
+    rewritten, because a wrapper module would hide the names of the layers.
     """
     import torch
     from torch.utils import _pytree as pytree
@@ -68,7 +67,7 @@ def positional(exported: torch.export.ExportedProgram) -> torch.nn.Module:
     flat = pytree.tree_structure((tuple(range(len(names))), {}))
     codegen.pytree_info = codegen.pytree_info._replace(orig_args=names, in_spec=flat)
     module.recompile()
-    module._forward_pre_hooks.clear()  # they check the signature that it had
+    module._forward_pre_hooks.clear()  # they check the old signature
     return module
 
 
@@ -76,7 +75,7 @@ def _load(path: Path) -> torch.export.ExportedProgram:
     from torch.export.pt2_archive._package import load_pt2
 
     with quiet(), _only_weights():
-        # importing it registers the operators of a program that is quantized already
+        # the import registers the operators of quantized programs
         import torchao.quantization.pt2e  # noqa: F401
 
         with checked(path) as copy:
@@ -86,25 +85,25 @@ def _load(path: Path) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _only_weights() -> Iterator[None]:
-    """torch.export loads with weights_only=False where the file asks for it: never here."""
-    before = os.environ.get(ONLY_WEIGHTS)
+    """Force weights_only=True, also where the file asks torch.export for False."""
+    previous = os.environ.get(ONLY_WEIGHTS)
     os.environ[ONLY_WEIGHTS] = "1"
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ[ONLY_WEIGHTS]
         else:
-            os.environ[ONLY_WEIGHTS] = before
+            os.environ[ONLY_WEIGHTS] = previous
 
 
 def _unreadable(path: Path, error: BaseException) -> RecipeError:
     text = str(error)
-    hint = "export it again with the torch that is installed here, or write a recipe for its model"
+    hint = "export it again with the installed torch, or write a recipe for its model"
     if "CUDA" in text or "cuda" in text:
-        hint = "export it on the CPU: model.cpu().eval() and inputs that lie there"
+        hint = "export it on the CPU: model.cpu().eval(), with inputs on the CPU"
     elif "weights_only" in text.lower() or "Unpickl" in type(error).__name__:
-        hint = "it was saved with objects that are no tensors: export it with tensors alone"
+        hint = "it was saved with objects other than tensors: export it with tensors only"
     return RecipeError(f"torch cannot read {path}: {first_line(error)}", hint)
 
 
@@ -118,7 +117,7 @@ def _check_inference(path: Path, exported: torch.export.ExportedProgram) -> None
         if training.get(names[place]) is True:
             raise RecipeError(
                 f"{path} was exported for training: its {str(node.target).split('.')[1]} "
-                f"({node.name}) computes with what it sees",
+                f"({node.name}) is in training mode",
                 "call model.eval() before torch.export.export",
             )
 
@@ -131,7 +130,7 @@ def _example(path: Path, exported: torch.export.ExportedProgram) -> tuple[torch.
     tensors = tuple(leaf for leaf in leaves if torch.is_tensor(leaf))
     if not tensors:
         raise RecipeError(
-            f"{path} holds no example inputs, which say the shapes to build for",
-            "export and save it again: torch.export.save keeps the inputs it was exported with",
+            f"{path} has no example inputs, which define the shapes to build for",
+            "export and save it again: torch.export.save stores the example inputs",
         )
     return tensors

@@ -1,8 +1,8 @@
 """The cause of an error inside torch or a runtime: the operator, the layer and the user's line.
 
-torch and the runtimes wrap an error several times, and the outermost text ("An error occurred when
-running the ... pass") says least. The frames of the traceback hold the node of the graph that was
-worked on, and the node knows the layer and the line that it came from.
+torch and the runtimes wrap an error several times, and the outermost message ("An error occurred
+when running the ... pass") is the least specific. The traceback's frames contain the graph's node
+that was being processed, and the node has its layer and source line.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from edgekit.compress.graph import module_of
 from edgekit.errors import chain_of
 
 MOST_CHARACTERS = 300
-# What torch and fx append to a message: the graph, the node, traces.
+# Text that torch and fx append to a message: the graph, the node, traces.
 APPENDED = re.compile(
     r"\n\s*(While executing |GraphModule: |Original traceback|User Stack|def forward\(|"
     r"The following call raised|Potential framework code|For more information, run with|"
     r"Please file an issue|The error above occurred)"
 )
 SEE_ALSO = re.compile(r"\s*\(?https?://\S+|\s*Please file an issue\S*.*|\s*For more information.*")
-# Where a text names an operator.
+# Patterns for the name of an operator.
 NAMED = (
     re.compile(r"call_function\[target=(?:[\w.]*\b_?ops\.)?([\w.]+?)\]"),
     re.compile(r"Operator (?:torch\._ops\.)?([\w.]+) is not"),
@@ -37,7 +37,7 @@ NAMED = (
     re.compile(r"OperatorMissing \(0x14\): ([\w:.]+)"),
     re.compile(r"Operator ([\w.:]+)\("),
 )
-# Where a text names a constant of the graph.
+# Pattern for the name of a constant of the graph.
 CONSTANT = re.compile(r"model attribute: (\w+)")
 FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
 LIBRARIES = re.compile(r"/(torch|executorch|torchao)/")
@@ -45,9 +45,9 @@ LIBRARIES = re.compile(r"/(torch|executorch|torchao)/")
 
 @dataclass(frozen=True)
 class Cause:
-    """``error`` is the deepest one; ``said`` its kind and what it says first. ``operator``
-    (aten.prelu), ``layer`` ('' the model itself) and ``line`` (file:line: code) where they are
-    known.
+    """The cause of an error. ``error``: the innermost one; ``said``: its class and first sentence.
+    ``operator`` (aten.prelu), ``layer`` ('' for the model itself) and ``line`` (file:line: code):
+    None if unknown.
     """
 
     error: BaseException
@@ -58,19 +58,21 @@ class Cause:
 
     @property
     def where(self) -> str:
-        """' in aten.prelu of layer a.b (net.py:3: ...)', as far as known; '' where nothing is."""
+        """' in aten.prelu of layer a.b (net.py:3: ...)' with the known parts; '' if none is."""
         return place(self.operator, self.layer, self.line)
 
 
 def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cause:
-    """``graph``: the one that was worked on, to find there the operator that a text names."""
+    """Find the cause of ``error``. ``graph``: the graph being processed, to search for an operator
+    that a message names.
+    """
     chain = list(chain_of(error))
     deepest = chain[-1]
-    node = next((found for each in reversed(chain) if (found := _node(each))), None)
+    node = next((node for each in reversed(chain) if (node := _node(each))), None)
     name = name_of(node) if node is not None else _named(chain)
     if node is None:
-        every = _graphs(chain, graph)
-        node = next((found for found in every if _is_meant(found, name, str(deepest))), None)
+        nodes = _graphs(chain, graph)
+        node = next((node for node in nodes if _is_meant(node, name, str(deepest))), None)
         name = name_of(node) if node is not None else name
     line = line_of(node) if node is not None else _last_line(str(deepest))
     layer = module_of(node) if node is not None else None
@@ -78,10 +80,10 @@ def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cau
 
 
 def said(error: BaseException) -> str:
-    """Its kind and its first sentence, without the graphs and traces that torch appends.
+    """The error's class and first sentence, without the graphs and traces that torch appends.
 
-    A first line that announces a list ("...:") is given with the list's beginning, an error
-    without text with the line that raised it.
+    A first line that introduces a list ("...:") is joined with the start of the list. For an error
+    without text, the line that raised it is added.
     """
     kind = type(error).__name__
     text = APPENDED.split(str(error), maxsplit=1)[0]
@@ -98,15 +100,15 @@ def said(error: BaseException) -> str:
 
 
 def place(operator: str | None, layer: str | None, line: str | None) -> str:
-    """Operator, layer and line as a part of a sentence that begins with a space, or ''."""
+    """Operator, layer and line as part of a sentence, with a leading space; '' if all are None."""
     names = [operator, f"layer {layer}" if layer else None]
     within = " of ".join(name for name in names if name)
     return (f" in {within}" if within else "") + (f" ({line})" if line else "")
 
 
 def name_of(node: torch.fx.Node) -> str:
-    """aten.prelu, mine.double; the function's own name where it is no operator. One of several
-    results has the name of the operator that gives them.
+    """The operator's name (aten.prelu, mine.double), or the name of a function that is not an
+    operator. An item of several results has the name of the operator that returns them.
     """
     target: Any = node.target
     if target is operator.getitem and isinstance(node.args[0], torch.fx.Node):
@@ -122,9 +124,10 @@ def line_of(node: torch.fx.Node) -> str | None:
 
 
 def _last_line(trace: str) -> str | None:
-    """The last line of a trace that is not the libraries' own."""
-    own = [match for match in FRAME.finditer(trace) if not LIBRARIES.search(match["file"])]
-    return f"{own[-1]['file']}:{own[-1]['line']}: {own[-1]['code']}" if own else None
+    """The last line of a trace outside the libraries."""
+    frames = [match for match in FRAME.finditer(trace) if not LIBRARIES.search(match["file"])]
+    last = frames[-1] if frames else None
+    return f"{last['file']}:{last['line']}: {last['code']}" if last else None
 
 
 def _raised_at(error: BaseException) -> str | None:
@@ -137,8 +140,8 @@ def _raised_at(error: BaseException) -> str | None:
 
 
 def _node(error: BaseException) -> torch.fx.Node | None:
-    """The operator that was being worked on, from the deepest frame that has one; of a constant,
-    the first operator that takes it.
+    """The operator being processed, from the innermost frame that has one; for a constant, the
+    first operator that reads it.
     """
     for frame in frames_of(error):
         for name in ("node", "n"):
@@ -151,30 +154,30 @@ def _node(error: BaseException) -> torch.fx.Node | None:
 
 
 def frames_of(error: BaseException) -> list[FrameType]:
-    """Of its traceback, the deepest first."""
+    """The frames of an error's traceback, innermost first."""
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
 
 
 def _named(chain: list[BaseException]) -> str | None:
     for error in reversed(chain):
         for pattern in NAMED:
-            if found := pattern.search(str(error)):
-                return ".".join(found[1].replace("::", ".").split(".")[:2])
+            if match := pattern.search(str(error)):
+                return ".".join(match[1].replace("::", ".").split(".")[:2])
     return None
 
 
 def _is_meant(node: torch.fx.Node, name: str | None, text: str) -> bool:
-    """By the operator's name, or by a constant of its own that the text names."""
+    """Whether a message means this node: by the operator's name, or by a constant that it reads."""
     if name is not None:
         return name_of(node) == name
     constant = CONSTANT.search(text)
     if constant is None or line_of(node) is None:
         return False
-    return f"c_{constant[1]}" in {str(given) for given in node.all_input_nodes}
+    return f"c_{constant[1]}" in {str(source) for source in node.all_input_nodes}
 
 
 def _graphs(chain: list[BaseException], graph: torch.fx.Graph | None) -> Iterator[torch.fx.Node]:
-    """The operators of the user's graph, then of every graph that was at work."""
+    """The operators of ``graph``, then of all graphs in the tracebacks' frames."""
     if graph is not None:
         yield from (node for node in graph.nodes if node.op == "call_function")
     for error in reversed(chain):
@@ -186,7 +189,7 @@ def _graphs(chain: list[BaseException], graph: torch.fx.Graph | None) -> Iterato
 
 
 def _calls(graph: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
-    """The operators of a graph and of those inside it."""
+    """The operators of a graph and of its subgraphs."""
     for module in graph.modules():
         if isinstance(module, torch.fx.GraphModule):
             yield from (node for node in module.graph.nodes if node.op == "call_function")

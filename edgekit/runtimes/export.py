@@ -1,4 +1,4 @@
-"""torch.export, with errors that point at the user's line."""
+"""torch.export, with errors that name the user's line."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     import torch
 
 ONE_GRAPH = (
-    "a device runs one fixed graph: replace the branch by torch.where (or torch.cond), "
-    "and .item() by tensor operations"
+    "replace the branch by torch.where (or torch.cond), and .item() by tensor operations: a device "
+    "runs one fixed graph"
 )
 FIXED_SHAPES = (
-    "a device plans its memory before it runs: multiply by a mask or use torch.where instead of "
-    "x[x > 0], nonzero or unique, and topk with a fixed k instead of a slice up to .item()"
+    "multiply by a mask or use torch.where instead of x[x > 0], nonzero or unique, and topk with a "
+    "fixed k instead of a slice up to .item(): a device plans its memory before it runs"
 )
-# Instead of what gives sizes by its data, by a word of the operator or of the user's line.
+# Hints for data-dependent sizes, by a word of the operator's name or of the user's line.
 DEPENDENT = {
     "one_hot": "give F.one_hot its number of classes: F.one_hot(x, n)",
     "bincount": "count with a fixed number of classes: F.one_hot(x, n).sum(0)",
     "repeat_interleave": "repeat by a number, or by an index that is a buffer: x[:, index]",
 }
-# What the deepest cause says, and what to do about it; the first that is found in it counts.
+# Hints by pattern in the error messages; the first match counts.
 HINTS = {
-    r"(?s)fake tensor in the exported program.*vmap": "torch.vmap gives its dimension first: leave "
-    "out_dims out, and move it afterwards, torch.vmap(f)(x).movedim(0, 1)",
+    r"(?s)fake tensor in the exported program.*vmap": "remove out_dims of torch.vmap, and move the "
+    "dimension afterwards: torch.vmap(f)(x).movedim(0, 1)",
     r"numpy\(\)|data pointer|data_ptr|__array__": "NumPy cannot be traced: compute with torch's "
-    "own functions in forward, or do it before the model",
+    "own functions in forward, or before the model",
     r"fake tensor in the exported program|functorch|does not require grad": "gradients and "
-    "torch.func inside forward cannot be exported: write the derivative out, or leave it out",
-    r"__obj_flatten__|PackedParams": "the model is quantized already in torch: give the float "
-    "model and calibration(), and edgekit quantizes it",
+    "torch.func inside forward cannot be exported: write out the derivative, or remove it",
+    r"__obj_flatten__|PackedParams": "the model is already quantized by torch: return the float "
+    "model and add calibration(), and edgekit quantizes it",
     r"_apply\(\): Couldn't swap": "move .half(), .bfloat16() and .to() of layers from forward to "
     "model()",
-    r"failed to unpack the object|PackedSequence": "leave pack_padded_sequence out: a device runs "
+    r"failed to unpack the object|PackedSequence": "remove pack_padded_sequence: a device runs "
     "sequences of one length",
-    r"ScriptModule|State dict entry": "give the model as the torch.nn.Module that the TorchScript "
-    "was made of, or convert it by itself with torch._export.converter.TS2EPConverter",
+    r"ScriptModule|State dict entry": "return the torch.nn.Module that was scripted, or convert "
+    "the TorchScript with torch._export.converter.TS2EPConverter",
 }
 TRY_ALONE = (
     "torch.export.export(model.eval(), inputs) must pass: write that line in another form, or move "
@@ -63,7 +63,7 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
     """
     import torch
 
-    own = _own_copy(module)
+    own = _contiguous_copy(module)
     try:
         with torch.no_grad(), _without_graphs(), sharing_provenance():
             exported = _functional(torch.export.export(own, example))
@@ -71,25 +71,26 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
         raise _explain(error, own) from error
     _refuse_data_dependent(exported)
     for node in exported.graph.nodes:
-        # what torch notes of a traced program's inputs contradicts itself once they are renamed
+        # torch's notes on a traced program's inputs become inconsistent when they are renamed
         node.meta.pop("custom", None)
     return exported
 
 
 def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without what is not a plain call of an operator: torch.vmap stays in a graph as
-    calls of its inner functions, which a lowering gets wrong; and x[:, 0] *= 2 as a change of a
-    view, which reaches x no more once something (an observer, a rounding) stands between.
+    """The program with plain operator calls only, decomposed if necessary.
+
+    torch.vmap stays in a graph as calls of its inner functions, which lowerings get wrong. x[:, 0]
+    *= 2 stays as a write to a view, which no longer changes x if an observer is between the two.
     """
     nodes = exported.graph.nodes
     has_vmap = any(
         getattr(node.target, "__module__", "") == "torch._functorch.predispatch" for node in nodes
     )
-    plain = not has_vmap and not any(_changes_by_a_view(node) for node in nodes)
+    plain = not has_vmap and not any(_writes_to_a_view(node) for node in nodes)
     return exported if plain else exported.run_decompositions({})
 
 
-def _changes_by_a_view(node: torch.fx.Node) -> bool:
+def _writes_to_a_view(node: torch.fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
         return False
@@ -104,7 +105,9 @@ def _is_view(node: torch.fx.Node) -> bool:
 
 
 def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:
-    """torch exports x[x > 0] with a symbol for the size that only the data will tell."""
+    """Raise ExportError for a data-dependent size, such as of x[x > 0], which torch exports as a
+    symbol.
+    """
     from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
     for node in exported.graph.nodes:
@@ -122,7 +125,7 @@ def _dependent(text: str) -> str | None:
 
 
 class _WithoutGraphs:
-    """stderr, but for the graph that torch.export prints when it fails: pages of it."""
+    """stderr without the pages of graph that torch.export prints on failure."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -140,11 +143,11 @@ def _without_graphs() -> Iterator[None]:
         yield
 
 
-def _own_copy(model: torch.nn.Module) -> torch.nn.Module:
+def _contiguous_copy(model: torch.nn.Module) -> torch.nn.Module:
     """A deep copy with contiguous parameters.
 
-    A copy, because quantization edits what it is given; contiguous, because channels-last
-    strides would be exported and the program would then refuse ordinary inputs.
+    A copy, because quantization edits the model. Contiguous, because channels-last strides would be
+    exported, and the program would then refuse contiguous inputs.
     """
     import torch
 
@@ -166,7 +169,7 @@ def _explain(error: Exception, model: torch.nn.Module) -> ExportError:
             _dependent(str(line)) or ONE_GRAPH,
         )
     text += f"\n{line}"
-    hint = next((hint for said, hint in HINTS.items() if re.search(said, text)), TRY_ALONE)
+    hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, text)), TRY_ALONE)
     where = place(cause.operator, layer, line)
     return ExportError(f"torch.export cannot export the model{where}: {cause.said}", hint)
 

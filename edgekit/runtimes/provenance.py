@@ -1,7 +1,7 @@
-"""Where each node of a graph came from, shared instead of copied.
+"""Shares the provenance records of graph nodes instead of copying them.
 
-torch copies the whole history of a node deeply, for every node at every pass; lowering has some
-hundred passes, and a fifth of its time is these copies. A record is never changed once it is made.
+torch deep-copies the whole history of every node in every pass. Lowering has some hundred passes,
+and these copies take a fifth of its time. Records are immutable, so sharing is safe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keeps the libraries' known, harmless chatter from the user, and lets real warnings through."""
+"""Hides the libraries' known, harmless messages from the user, but not real warnings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")
 
 
 def first_line(error: BaseException) -> str:
-    """The error's kind and the first thing that it says: torch's own run over pages."""
+    """The error's class and the first line of its message: torch's messages fill pages."""
     lines = (line.strip() for line in str(error).splitlines())
-    said = next((line for line in lines if line), "")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    first = next((line for line in lines if line), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings raised inside the libraries; the recipe's own still appear. An interruption
-    does not unwind through them.
+    """Silence warnings raised inside the libraries, but not the recipe's own. An interruption does
+    not unwind the libraries' stack.
     """
     levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
     with fragile(), warnings.catch_warnings():

@@ -161,8 +161,8 @@ def hide_call(graph) -> None:
     ("edit", "message"),
     [
         (set_version, "exported by torch 2.4.0 in version 5 of the format; torch .* reads version"),
-        (call_system, "'torch.os.system', which is no operator"),
-        (hide_call, "'_operator.methodcaller', which is no operator"),
+        (call_system, "'torch.os.system', which is not an operator"),
+        (hide_call, "'_operator.methodcaller', which is not an operator"),
     ],
 )
 def test_another_version_or_another_call_is_refused(made, build, tmp_path, edit, message) -> None:
@@ -252,49 +252,55 @@ PREDISPATCH = "torch._functorch.predispatch"
 FACTORY = {"default_factory_module": "evil_module", "default_factory_name": "D", "dict_context": []}
 ENUM = json.dumps({"__enum__": 1, "fqn": "evil_module:D", "name": "a"})
 ATTACKS = {
-    "input": (lambda g, code: renamed(g, "image", f"image={code}"), "no plain name"),
-    "node": (lambda g, code: renamed(g, "conv2d", f"a = {code} ; conv2d"), "no plain name"),
-    "newline": (lambda g, code: renamed(g, "conv2d", f"conv2d\n    {code}"), "no plain name"),
+    "input": (lambda g, code: renamed(g, "image", f"image={code}"), "not a plain identifier"),
+    "node": (
+        lambda g, code: renamed(g, "conv2d", f"a = {code} ; conv2d"),
+        "not a plain identifier",
+    ),
+    "newline": (
+        lambda g, code: renamed(g, "conv2d", f"conv2d\n    {code}"),
+        "not a plain identifier",
+    ),
     "parameter": (
         lambda g, code: renamed(g, "head.weight", f'head.w" + str({code}) + "eight'),
-        "no plain name",
+        "not a plain identifier",
     ),
     "keyword": (
         lambda g, code: extra_call(g, WRAP, **{f"a={code}, b": {"as_bool": True}}),
-        "no plain name",
+        "not a plain identifier",
     ),
     "subgraph": (
         lambda g, code: extra_call(
             g, WRAP, {"as_graph": {"name": code, "graph": {"inputs": [], "nodes": []}}}
         ),
-        "no plain name",
+        "not a plain identifier",
     ),
     "operator": (
         lambda g, _: extra_call(
             g, WRAP, {"as_operator": "torch.os.system"}, {"as_string": "touch trace"}
         ),
-        "'torch.os.system', which is no operator",
+        "'torch.os.system', which is not an operator",
     ),
     "wrap": (
         lambda g, _: extra_call(g, "torch.ops.higher_order.wrap", {"as_string": "touch trace"}),
-        "no operator",
+        "not an operator",
     ),
     "save": (
         lambda g, _: extra_call(g, "torch.ops.aten.save.default", filename={"as_string": "trace"}),
-        "no operator",
+        "not an operator",
     ),
     "file": (
         lambda g, _: extra_call(
             g, "torch.ops.aten.from_file.default", filename={"as_string": "trace"}
         ),
-        "no operator",
+        "not an operator",
     ),
     "memory": (
         lambda g, _: extra_call(g, "torch.ops.inductor._reinterpret_tensor.default"),
-        "no operator",
+        "not an operator",
     ),
-    "dunder": (lambda g, _: extra_call(g, "torch.ops.aten.__class__.mro"), "no operator"),
-    "method": (lambda g, _: extra_call(g, "torch.ops.aten.add.__call__"), "no operator"),
+    "dunder": (lambda g, _: extra_call(g, "torch.ops.aten.__class__.mro"), "not an operator"),
+    "method": (lambda g, _: extra_call(g, "torch.ops.aten.add.__call__"), "not an operator"),
     "opened": (
         lambda g, _: extra_call(
             g, f"{PREDISPATCH}._vmap_increment_nesting", {"as_int": 2}, {"as_string": "error"}
@@ -302,9 +308,12 @@ ATTACKS = {
         "a level of vmap",
     ),
     "closed": (lambda g, _: extra_call(g, f"{PREDISPATCH}._vmap_decrement_nesting"), "of vmap"),
-    "inner": (lambda g, _: extra_call(g, f"{PREDISPATCH}._enter_dual_level"), "no operator"),
-    "extension": (lambda g, _: extra_call(g, "#evil:run"), "no operator"),
-    "factorial": (lambda g, _: extra_call(g, "math.factorial", {"as_int": 10**9}), "no operator"),
+    "inner": (lambda g, _: extra_call(g, f"{PREDISPATCH}._enter_dual_level"), "not an operator"),
+    "extension": (lambda g, _: extra_call(g, "#evil:run"), "not an operator"),
+    "factorial": (
+        lambda g, _: extra_call(g, "math.factorial", {"as_int": 10**9}),
+        "not an operator",
+    ),
     "power": (
         lambda g, _: extra_call(g, "_operator.pow", {"as_int": 9}, {"as_int": 9**9}),
         "grow without bound",
@@ -313,21 +322,24 @@ ATTACKS = {
         lambda g, _: extra_call(g, "_operator.lshift", {"as_int": 9}, {"as_int": 9**9}),
         "grow without bound",
     ),
-    "expression": (expression, "no arithmetic"),
-    "list": (lambda g, code: expression(g, [code]), "not what torch's format says"),
-    "tower": (lambda g, _: expression(g, "9**9**9**9"), "no arithmetic"),
+    "expression": (expression, "not simple arithmetic"),
+    "list": (lambda g, code: expression(g, [code]), "does not match torch's format"),
+    "tower": (lambda g, _: expression(g, "9**9**9**9"), "not simple arithmetic"),
     "powers": (
         lambda g, _: expression(g, "Pow(Pow(Symbol('s0'), Integer(64)), Integer(64))"),
-        "no arithmetic",
+        "not simple arithmetic",
     ),
-    "factorials": (lambda g, _: expression(g, "99999999!"), "no arithmetic"),
-    "digits": (lambda g, _: expression(g, "9" * 9000), "no arithmetic"),
-    "attribute": (lambda g, _: expression(g, "s0.__class__"), "no arithmetic"),
-    "symbol": (lambda g, code: expression(g, f"Symbol({code!r})"), "no arithmetic"),
-    "factory": (lambda g, _: tree(g, "collections.defaultdict", FACTORY), "no plain tuples"),
-    "enum": (lambda g, _: tree(g, "builtins.dict", ENUM), "no plain tuples"),
-    "nesting": (lambda g, _: expression(g, "(" * 3000 + "1" + ")" * 3000), "no "),
-    "integer": (lambda g, _: extra_call(g, "math.ceil", {"as_int": 10**30}), "format says"),
+    "factorials": (lambda g, _: expression(g, "99999999!"), "not simple arithmetic"),
+    "digits": (lambda g, _: expression(g, "9" * 9000), "not simple arithmetic"),
+    "attribute": (lambda g, _: expression(g, "s0.__class__"), "not simple arithmetic"),
+    "symbol": (lambda g, code: expression(g, f"Symbol({code!r})"), "not simple arithmetic"),
+    "factory": (lambda g, _: tree(g, "collections.defaultdict", FACTORY), "not plain tuples"),
+    "enum": (lambda g, _: tree(g, "builtins.dict", ENUM), "not plain tuples"),
+    "nesting": (
+        lambda g, _: expression(g, "(" * 3000 + "1" + ")" * 3000),
+        "not simple arithmetic|malformed",
+    ),
+    "integer": (lambda g, _: extra_call(g, "math.ceil", {"as_int": 10**30}), "torch's format"),
 }
 
 
@@ -362,7 +374,7 @@ ADDED = {
     "suffix": ("plain/models/z.JSON", "holds 2 programs"),
     "case": ("plain/models/MODEL.json", "the same name"),
     "twice": ("plain/models/model.json", "the same name"),
-    "root": ("other/models/model.json", "in one folder"),
+    "root": ("other/models/model.json", "not in one folder"),
     "above": ("plain/../models/model.json", "does not write"),
     "compiled": ("plain/data/aotinductor/model/model.so", "compiled code"),
     "object": ("plain/data/constants/opaque_obj_0", "pickled object"),
@@ -648,7 +660,7 @@ def test_files_that_are_no_model(build, tmp_path) -> None:
             build(tmp_path / name)
         assert "edgekit init" in caught.value.hint
     (tmp_path / "net.pt2").write_bytes(b"PK\x03\x04 no zip")
-    with pytest.raises(RecipeError, match=r"net\.pt2 is no whole exported program"):
+    with pytest.raises(RecipeError, match=r"net\.pt2 is not a complete exported program"):
         build(tmp_path / "net.pt2")
 
 

@@ -1,8 +1,8 @@
-"""What to write instead of an operator that XNNPACK does not take.
+"""Replacements for operators that XNNPACK does not support.
 
-Each entry was tried: both forms built for ExecuTorch 1.5.1, and the other one found to stay inside
-the delegate and to be no slower (docs/models.md has the findings). Where no such form is known,
-the operator is named and nothing is advised.
+Each entry was measured: both forms were built for ExecuTorch 1.5.1, and the replacement stays
+inside the delegate and is not slower (docs/models.md). Operators without a known replacement are
+named without advice.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CELLS = (
     "slices of one), the first state a buffer of zeros"
 )
 
-# By the operator's name without namespace and overload.
+# By the operator's name, without namespace and overload.
 INSTEAD: dict[str, str] = {
     "mean": AVERAGE,
     "split_with_sizes_copy": SLICES,
@@ -75,7 +75,7 @@ INSTEAD: dict[str, str] = {
     "reflection": MIRROR,
     "replication": REPEAT,
 }
-# What one of them brings along in the same layer: explained by it.
+# Operators that another one brings along in the same layer.
 BRINGS: dict[str, tuple[str, ...]] = {
     "logical_not": ("any", "full_like", "eq", "where", "expand_copy", "mul", "scalar_tensor"),
     "log1p": ("gt", "where", "exp"),
@@ -83,12 +83,12 @@ BRINGS: dict[str, tuple[str, ...]] = {
     "index_select": ("arange", "add", "fmod"),
     "_native_batch_norm_legit": ("repeat",),
 }
-# What is lowered to several operators, none of which says it alone.
+# Functions that are lowered to several operators, which identify them only together.
 TOGETHER: dict[str, frozenset[str]] = {
     "reflection": frozenset(("arange", "abs", "sub", "index")),
     "replication": frozenset(("arange", "clamp", "index")),
 }
-# By the class of the layer: one cause of many operators.
+# By the class of the layer, which is the cause of many operators.
 INSTEAD_OF_LAYER: dict[str, str] = {
     "LSTM": CELLS,
     "GRU": CELLS,
@@ -97,10 +97,10 @@ INSTEAD_OF_LAYER: dict[str, str] = {
 
 
 def advise(outside: Iterable[OutsideOperator], classes: Mapping[str, str]) -> tuple[Advice, ...]:
-    """The operators outside the delegate, those of one cause together; at most MOST.
+    """Advice on the operators outside the delegate, grouped by cause; at most MOST entries.
 
-    ``outside`` has for each its ``operator``, ``layer`` and ``count``; ``classes`` the name of each
-    layer's class. What is known to be written better comes first, then what is called most often.
+    ``classes``: the class name of each layer. Entries with a replacement come first, then the ones
+    that are called most often.
     """
     rows = list(outside)
     names: dict[str, set[str]] = {}
@@ -109,13 +109,13 @@ def advise(outside: Iterable[OutsideOperator], classes: Mapping[str, str]) -> tu
     causes: dict[str, list[OutsideOperator]] = {}
     for row in rows:
         causes.setdefault(_cause(row, names[row.layer], classes), []).append(row)
-    found = [_together(rows, cause) for cause, rows in causes.items()]
-    return tuple(sorted(found, key=lambda advice: (not advice.instead, -advice.count))[:MOST])
+    entries = [_advice(rows, cause) for cause, rows in causes.items()]
+    return tuple(sorted(entries, key=lambda advice: (not advice.instead, -advice.count))[:MOST])
 
 
 def _cause(row: OutsideOperator, beside: set[str], classes: Mapping[str, str]) -> str:
-    """The layer's class where that is the cause, else what became several operators, else the
-    operator that brought this one along, else its own.
+    """The cause of an operator: the layer's class, a function that became several operators, the
+    operator that brought this one along, or the operator itself.
     """
     of_class = classes.get(row.layer, "")
     if of_class in INSTEAD_OF_LAYER:
@@ -131,7 +131,7 @@ def _name(row: OutsideOperator) -> str:
     return str(row.operator).split("::")[-1].split(".")[0]
 
 
-def _together(rows: list[OutsideOperator], cause: str) -> Advice:
+def _advice(rows: list[OutsideOperator], cause: str) -> Advice:
     return Advice(
         operators=tuple(dict.fromkeys(row.operator for row in rows)),
         layers=tuple(dict.fromkeys(row.layer for row in rows)),

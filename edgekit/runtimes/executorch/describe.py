@@ -1,4 +1,4 @@
-"""What a .pte holds, read from the very bytes that ship: operators, layers, delegates, sizes."""
+"""The content of a .pte, read from the bytes that ship: operators, layers, delegates, sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VIEW_KERNEL = f"{PRIMITIVES}et_view.default"
 # XNNPACK nodes that only change a tensor's type or layout.
 LAYOUTS = {"Convert", "Transpose", "Reshape", "Copy"}
 XNN_HEADER_BYTES = 30
-# XNNPACK's handle for a node that its own passes added.
+# The handle of a node that XNNPACK's own passes added.
 NO_HANDLE = 65535
 
 Steps = tuple[list[Quantization | None], list[Quantization | None]]
@@ -37,8 +37,9 @@ Steps = tuple[list[Quantization | None], list[Quantization | None]]
 
 @dataclass
 class DelegateLayers:
-    """Layers of a delegate's nodes by their debug handle, None where it stands for several; and
-    in order its batch normalizations that are folded into nothing: those lose their handle.
+    """The layers of a delegate's nodes by debug handle; None for a handle of several layers.
+    ``norms``: in order, the batch normalizations that are not folded, because these may lose their
+    handle.
     """
 
     by_handle: dict[int, str | None] = field(default_factory=dict)
@@ -54,19 +55,19 @@ class LayerMap:
 
 
 def layers_of_program(program: torch.export.ExportedProgram) -> LayerMap:
-    """Read from the program as it was emitted which layer each of its nodes is of."""
-    found = LayerMap()
+    """The layers of a program's nodes, from the program that was emitted."""
+    layer_map = LayerMap()
     for node in program.graph.nodes:
         if name := kernel_name(node):
-            found.kernels.append((name, layer_of(node)))
+            layer_map.kernels.append((name, layer_of(node)))
         elif DELEGATE_CALL in str(node.target):
-            lowered: Any = getattr(program.graph_module, str(node.args[0]))
-            found.delegates.append(_layers_of_delegate(lowered.original_module.graph))
-    return found
+            delegate: Any = getattr(program.graph_module, str(node.args[0]))
+            layer_map.delegates.append(_layers_of_delegate(delegate.original_module.graph))
+    return layer_map
 
 
 def _layers_of_delegate(graph: torch.fx.Graph) -> DelegateLayers:
-    found = DelegateLayers()
+    result = DelegateLayers()
     layers: dict[int, set[str]] = {}
     for node in graph.nodes:
         handle, layer = node.meta.get("debug_handle"), layer_of(node)
@@ -75,23 +76,23 @@ def _layers_of_delegate(graph: torch.fx.Graph) -> DelegateLayers:
         if layer is not None:
             layers.setdefault(handle, set()).add(layer)
         if "batch_norm" in kernel_name(node) and not _folds(node.args[0]):
-            found.norms.append((handle, layer))
-    found.by_handle = {
+            result.norms.append((handle, layer))
+    result.by_handle = {
         handle: names.pop() if len(names) == 1 else None for handle, names in layers.items()
     }
-    return found
+    return result
 
 
 def _folds(source: Any) -> bool:
-    """Does a batch normalization of this become part of it?"""
+    """Whether a batch normalization of ``source`` is folded into it."""
     name = kernel_name(source)
     return len(source.users) == 1 and any(part in name for part in ("conv", "linear", "addmm"))
 
 
 def layer_of(node: torch.fx.Node) -> str | None:
-    """The module's name in the recipe's model, '' for the model itself, None where unknown.
+    """The module's name in the recipe's model: '' for the model itself, None if unknown.
 
-    What the quantizer added is of the layer whose value it converts.
+    A node that the quantizer added belongs to the layer whose value it converts.
     """
     if kernel_name(node).split("::")[0] in QUANTIZED_NAMESPACES:
         source: Any = node.args[0] if node.args else None
@@ -101,7 +102,7 @@ def layer_of(node: torch.fx.Node) -> str | None:
 
 
 def kernel_name(node: torch.fx.Node) -> str:
-    """As the program's instructions name it; '' where the node becomes no kernel's call."""
+    """The kernel's name in the program's instructions; '' if the node calls no kernel."""
     schema: Any = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None:
         return VIEW_KERNEL if getattr(node.target, "__name__", "") == "view" else ""
@@ -112,7 +113,7 @@ def kernel_name(node: torch.fx.Node) -> str:
 
 
 def describe(data: bytes, layers: LayerMap, steps: Steps) -> Program:
-    """Describe a .pte. Raises RuntimeFailure where it cannot be read."""
+    """Describe a .pte. Raises RuntimeFailure: it cannot be read."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     program = deserialize_pte_binary(data).program
@@ -138,7 +139,7 @@ def _is_housekeeping(kind: Kind) -> bool:
 
 
 class _Tables:
-    """Kinds and layers in order of their first use, each with its place."""
+    """Kinds and layers in order of their first use, with their indices."""
 
     def __init__(self) -> None:
         self.kinds: dict[Kind, int] = {}
@@ -158,7 +159,7 @@ class _Tables:
 
 
 def _calls(program: Any, layers: LayerMap, tables: _Tables) -> Iterator[Call]:
-    """The program's instructions that compute, in order."""
+    """The program's kernel and delegate calls, in order."""
     plan = program.execution_plan[0]
     kernels: dict[int, str] = {}
     payloads: dict[int, bytes] = {}
@@ -172,8 +173,8 @@ def _calls(program: Any, layers: LayerMap, tables: _Tables) -> Iterator[Call]:
             overload = f".{operator.overload}" if operator.overload else ""
             kernels[place] = operator.name + overload
     outside = dict(zip(kernels, _kernel_operators(list(kernels.values()), layers), strict=True))
-    known = layers.delegates if len(layers.delegates) == len(payloads) else []
-    inside = dict(zip(payloads, known or [DelegateLayers() for _ in payloads], strict=True))
+    delegates = layers.delegates if len(layers.delegates) == len(payloads) else []
+    inside = dict(zip(payloads, delegates or [DelegateLayers() for _ in payloads], strict=True))
     for place in sorted(kernels.keys() | payloads.keys()):
         if place in kernels:
             yield tables.call(place, False, [outside[place]])
@@ -182,22 +183,22 @@ def _calls(program: Any, layers: LayerMap, tables: _Tables) -> Iterator[Call]:
 
 
 def _kernel_operators(names: list[str], layers: LayerMap) -> list[Operator]:
-    """Every kernel that the program calls, with the layer of the graph's node that it was."""
-    known = layers.kernels
-    if [name for name, _ in known] == names:  # the only alignment that costs nothing
-        return [Operator(Kind(name, False), layer) for name, layer in known]
+    """Every kernel that the program calls, with the layer of its node in the graph."""
+    nodes = layers.kernels
+    if [name for name, _ in nodes] == names:  # the only alignment that costs nothing
+        return [Operator(Kind(name, False), layer) for name, layer in nodes]
     matches = candidates(
-        [1] * len(known), [1] * len(names), lambda i, j: 0 if known[i][0] == names[j] else None
+        [1] * len(nodes), [1] * len(names), lambda i, j: 0 if nodes[i][0] == names[j] else None
     )
-    found = []
+    operators = []
     for name, match in zip(names, matches, strict=True):
-        of = {None if node is None else known[node][1] for node in match}
-        found.append(Operator(Kind(name, False), of.pop() if len(of) == 1 else None))
-    return found
+        of = {None if node is None else nodes[node][1] for node in match}
+        operators.append(Operator(Kind(name, False), of.pop() if len(of) == 1 else None))
+    return operators
 
 
 def needed_libraries(delegates: list[str], operators: list[str]) -> tuple[str, ...]:
-    """The shared libraries of the wheel that a program with these needs, and no others."""
+    """The shared libraries of the wheel that a program with these delegates and operators needs."""
     needed = list(BASE_LIBRARIES)
     if "XnnpackBackend" in delegates:
         needed.append(XNNPACK_LIBRARY)
@@ -217,39 +218,39 @@ def xnnpack_operators(payload: bytes, layers: DelegateLayers) -> list[Operator]:
         union = value["xvalue_union"]
         tensor = union.get("tensor_value", union)
         types[tensor.get("id_out", 0)] = tensor.get("datatype", "xnn_datatype_invalid")
-    handles, found = [], []
+    handles, operators = [], []
     for node in graph.get("xnodes", ()):
         name = node["xnode_union_type"].removeprefix("XNN").removeprefix("Static")
         union = node["xnode_union"]
         output = union.get("output_id", union.get("output1_id", 0))
         handles.append(node.get("debug_handle", NO_HANDLE))
-        # a dynamically quantized layer gives floats, and computes them from integers
-        told = types.get(output, "") + types.get(union.get("filter_id"), "")
-        kind = Kind(name, "int8" in told or "int4" in told)
-        found.append(Operator(kind, layers.by_handle.get(handles[-1])))
-    return _with_norms(found, handles, layers)
+        # a dynamically quantized layer outputs floats, but computes with integer weights
+        datatypes = types.get(output, "") + types.get(union.get("filter_id"), "")
+        kind = Kind(name, "int8" in datatypes or "int4" in datatypes)
+        operators.append(Operator(kind, layers.by_handle.get(handles[-1])))
+    return _with_norms(operators, handles, layers)
 
 
 def _with_norms(
     operators: list[Operator], handles: list[int], layers: DelegateLayers
 ) -> list[Operator]:
-    """A batch normalization that is folded into nothing becomes a depthwise convolution without
-    a handle: the n-th such node is the n-th such normalization, if they are as many.
+    """Assign layers to batch normalizations that are not folded. They become depthwise convolutions
+    without a handle: the n-th such node is the n-th normalization, if the numbers are equal.
     """
-    lost = [layer for handle, layer in layers.norms if handle not in handles]
+    missing = [layer for handle, layer in layers.norms if handle not in handles]
     places = [
         place
         for place, (operator, handle) in enumerate(zip(operators, handles, strict=True))
         if handle == NO_HANDLE and operator.kind.name == "DepthwiseConv2d"
     ]
-    found = list(operators)
-    for place, layer in zip(places, lost, strict=False) if len(places) == len(lost) else ():
-        found[place] = operators[place]._replace(layer=layer)
-    return found
+    result = list(operators)
+    for place, layer in zip(places, missing, strict=False) if len(places) == len(missing) else ():
+        result[place] = operators[place]._replace(layer=layer)
+    return result
 
 
 def decode_xnnpack(payload: bytes) -> dict[str, Any]:
-    """The delegate's flatbuffer as JSON, by the flatc and the schema that the wheel carries."""
+    """The delegate's flatbuffer as JSON, decoded with the wheel's own flatc and schema."""
     from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as serialize
     from executorch.data import bin as tools
 
@@ -269,7 +270,7 @@ def decode_xnnpack(payload: bytes) -> dict[str, Any]:
         if done.returncode != 0:
             raise RuntimeFailure(f"flatc cannot read a delegate: {done.stdout.decode().strip()}")
         text = binary.with_suffix(".json").read_text()
-    # flatc writes a clamp without bounds as a bare inf, which JSON does not know.
+    # flatc writes a clamp without bounds as a bare inf, which is not JSON.
     text = re.sub(r"(: -?)(inf|nan)\b", lambda m: m[1] + _JSON_FLOAT[m[2]], text)
     return json.loads(text)  # type: ignore[no-any-return]
 
@@ -290,7 +291,7 @@ def _specs(
         tensor = plan.values[index].val
         if not hasattr(tensor, "scalar_type"):
             raise RuntimeFailure(
-                f"{word} {number} of the program is not a tensor but {type(tensor).__name__}",
+                f"{word} {number} of the program is {type(tensor).__name__}, not a tensor",
                 "a model's inputs and outputs must be tensors",
             )
         specs.append(

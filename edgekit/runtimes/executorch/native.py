@@ -1,4 +1,4 @@
-"""Builds the native runner from the project's own source, once for each content of its parts."""
+"""Builds the native runner from the project's own source; the result is cached by its inputs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ LINK = (
 
 
 def runner_files(architecture: Architecture, progress: Progress) -> RunnerFiles:
-    """The runner for ``architecture`` and the wheel's libraries it may load.
+    """The runner for ``architecture``, and the wheel's libraries that it may load.
 
-    Raises RuntimeFailure: the wheel cannot be had, or the compiler failed.
+    Raises RuntimeFailure: the wheel cannot be fetched, or the compiler failed.
     """
     wheel = wheel_folder(architecture, progress)
     folder = runner_folder(architecture)
@@ -52,35 +52,38 @@ def runner_files(architecture: Architecture, progress: Progress) -> RunnerFiles:
 
 
 def runner_folder(architecture: Architecture) -> Path:
-    """Where the compiled runner lies, or will. Raises PackageNotFoundError: no ziglang."""
+    """The folder of the compiled runner, which may not exist yet.
+
+    Raises PackageNotFoundError: ziglang is not installed.
+    """
     return cache_folder() / "runners" / _key(architecture)
 
 
 def _sources() -> list[Path]:
-    """In the order of their names: the linker's order must not depend on where they lie."""
-    found = [*SHARED_SOURCE.glob("*.[ch]*"), *ENGINE_SOURCE.glob("*.[ch]*")]
-    return sorted(found, key=lambda path: path.name)
+    """All source files by name: the linker's order must not depend on the folder."""
+    paths = [*SHARED_SOURCE.glob("*.[ch]*"), *ENGINE_SOURCE.glob("*.[ch]*")]
+    return sorted(paths, key=lambda path: path.name)
 
 
 @cache
 def _key(architecture: Architecture) -> str:
-    """What goes into the runner. The wheel's headers and libraries are pinned by its version."""
+    """A digest of the runner's inputs; the version stands for the wheel's headers and libraries."""
     parts = [architecture, GLIBC, VERSION, version("ziglang"), *COMPILE, *LINK]
     sources = [part for path in _sources() for part in (path.name.encode(), path.read_bytes())]
     return content_key([part.encode() for part in parts] + sources)[:32]
 
 
 def _compile(architecture: Architecture, wheel: Path, output: Path) -> None:
-    """Compile and link without a C++ library, which our source does not need: it makes the runner
-    a tenth as large, and zig need not build that library first.
+    """Compile and link without a C++ library, which our source does not need. The runner is a tenth
+    as large, and zig need not build that library.
     """
     target = ("-target", f"{architecture}-linux-gnu.{GLIBC}")
     include = wheel / "include"
-    # -isystem: the vendor's headers are not ours to warn about.
+    # -isystem: no warnings about the vendor's headers
     headers = (
         f"-I{SHARED_SOURCE}", "-isystem", str(include),
         "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
-        # the headers' checks name their file: without its place, equal sources give equal bytes
+        # assertions in headers contain their path: without folders, equal sources give equal bytes
         *(f"-ffile-prefix-map={folder}=." for folder in (SHARED_SOURCE, ENGINE_SOURCE, include)),
     )  # fmt: skip
     objects = []
@@ -88,30 +91,30 @@ def _compile(architecture: Architecture, wheel: Path, output: Path) -> None:
         objects.append(output.with_name(f"{source.stem}.o"))
         _zig("c++", *target, *COMPILE, *headers, "-c", str(source), "-o", str(objects[-1]))
     _zig("cc", *target, *map(str, objects), f"-L{wheel / 'lib'}", *LINK, "-o", str(output))
-    for made in objects:
-        made.unlink()
+    for path in objects:
+        path.unlink()
     output.chmod(0o755)
 
 
 def _zig(*arguments: str) -> None:
-    # zig keeps what it compiles of its own libraries; its default place is outside our cache.
+    # zig caches its own compiled libraries, by default outside our cache
     environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")}
     command = [sys.executable, "-m", "ziglang", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise RuntimeFailure(
             f"the native runner could not be compiled:\n{done.stderr.strip()}",
-            "is the ziglang package whole (pip install --force-reinstall ziglang)?",
+            "reinstall the compiler: pip install --force-reinstall ziglang",
         )
 
 
 def missing_kernels(names: set[str]) -> set[str]:
-    """Those that no library registers (``aten::sort.values``): each does so by the name as text."""
+    """The kernels (``aten::sort.values``) that no library registers: it would contain the name."""
     folder = installed_folder() / "lib"
     missing = set(names)
     for library in LIBRARIES:
         if not missing:
-            break  # the libraries are megabytes: none is read for nothing
+            break  # do not read megabytes of libraries without need
         data = (folder / library).read_bytes()
         missing = {name for name in missing if name.encode() + b"\0" not in data}
     return missing

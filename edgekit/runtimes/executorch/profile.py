@@ -1,8 +1,8 @@
-"""Whose time it was: from a profile's events to the layers of the recipe's model. No torch.
+"""Assigns a profile's events to the layers of the recipe's model, without torch.
 
-The runtime tells which of the program's instructions an event is of. A kernel's instruction is
-one operator. A delegate's is a graph, of which XNNPACK tells the operators that it ran, in
-order, by name: what it fused away has no event, what it inserted has one and is no node.
+The runtime reports the program's instruction of each event. A kernel's instruction is one operator.
+A delegate's instruction is a graph: XNNPACK reports the names of the operators that it ran, in
+order. A fused operator has no event; an inserted operator has an event but no node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekit.runner.client import ProfileRow
 from edgekit.runtimes.base import Located
 from edgekit.runtimes.executorch.profile_alignment import candidates
 
-# What XNNPACK calls its operators, by the kind of node; elsewhere the kind's own name.
+# XNNPACK's names for its operators, by the kind of node, if they differ from the kind.
 EVENTS = {
     "ArgMaxPooling2d": ("ArgMax Pooling",),
     "AvgPooling2d": ("Average Pooling", "Pixelwise Average Pooling"),
@@ -41,15 +41,15 @@ EVENTS = {
     "Sin": ("Sine",),
     "SquareRoot": ("Square Root",),
 }
-# One for each value: XNNPACK may make a table of it, which it has no name for.
+# XNNPACK may compute a function of one value by a table, for which it has no name.
 TABLE = "Invalid Unary Op"
 TABULATED = {
     "Abs", "Ceiling", "Clamp", "Cos", "ELU", "Exp", "Floor", "Gelu", "Hardswish", "LeakyReLU",
     "Log", "Negate", "ReciprocalSquareRoot", "Sigmoid", "Sin", "Square", "SquareRoot", "Tanh",
 }  # fmt: skip
-# Their bounds are an operator of its own, which XNNPACK adds behind them.
+# XNNPACK adds the bounds of these as a separate operator.
 BOUNDED = {"Add", "Div", "Multiply", "Subtract"}
-# What XNNPACK fuses into its neighbours, or inserts between them, and what else it rarely does.
+# Operators that XNNPACK often fuses or inserts; others rarely.
 PASSING = {"Clamp", "ConstantPad", "Convert", "Copy", "Reshape", "Transpose"}
 PASSING_EVENTS = {
     "clamp", "constant pad", "convert", "copy", "pack lh", "static reshape", "transpose",
@@ -58,7 +58,7 @@ EXPECTED, BEHIND, USUAL, RARE = 0, 1, 2, 4
 
 
 class _Item(NamedTuple):
-    """What is to be found among the events: an operator, or the bounds behind one."""
+    """An item to find among the events: an operator, or the bounds behind one."""
 
     operator: Operator
     events: frozenset[str]
@@ -69,11 +69,11 @@ class _Item(NamedTuple):
 def locate(program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
     """The operator and the layer of every row of a profile, in their order."""
     calls = {call.instruction: call for call in program.calls}
-    found: list[Located] = []
+    located: list[Located] = []
     for instruction, events in groupby(rows, lambda row: row.instruction):
         call = calls.get(instruction)
-        found += _locate(program, call, [row.name for row in events])
-    return found
+        located += _locate(program, call, [row.name for row in events])
+    return located
 
 
 def _locate(program: Program, call: Call | None, names: list[str]) -> Iterator[Located]:
@@ -87,7 +87,7 @@ def _locate(program: Program, call: Call | None, names: list[str]) -> Iterator[L
 
 
 def layers_of_events(operators: Sequence[Operator], names: Sequence[str]) -> list[str | None]:
-    """Align a delegate's operators with the names of its events; None where it is not known.
+    """The layer of each of a delegate's events, aligned by name; None if unknown.
 
     >>> add = Operator(Kind("Add", False), "block")
     >>> layers_of_events([add], ["Transpose (ND, X32) #1", "Add (ND) #1", "Clamp (NC) #1"])
@@ -119,5 +119,5 @@ def _items(operator: Operator) -> Iterator[_Item]:
 
 
 def _event(name: str) -> str:
-    """The operator in an event's name: 'convolution' of 'Convolution (NHWC, QC8) IGEMM #1'."""
+    """The operator in an event's name: 'convolution' for 'Convolution (NHWC, QC8) IGEMM #1'."""
     return name.partition(" (")[0].partition(" #")[0].lower()

@@ -1,4 +1,4 @@
-"""What ExecuTorch cannot do: refused before lowering where it is known, else explained."""
+"""Models that ExecuTorch cannot run: refused before lowering if known, else explained."""
 
 from __future__ import annotations
 
@@ -28,16 +28,14 @@ COMPLEX = (
 SPECTRA = re.compile(r"_?fft_|stft|istft")
 OUTSIDE = "compute it before or after the model, in the program that calls it"
 OTHER_FORM = "write that line in another form, or compute it before or after the model"
-OWN_OPERATOR = (
-    "a device has ExecuTorch's kernels alone: write the operator as a function of torch's own"
-)
-TOP_K = "torch.topk(x, k) with a fixed k; of all values it is a sort"
+OWN_OPERATOR = "write it with torch's own operators: a device has only ExecuTorch's kernels"
+TOP_K = "torch.topk(x, k) with a fixed k; with k of all values it sorts"
 BAG = "nn.Embedding and the mean, sum or amax over each bag: embedding(x).mean(1)"
 RUNNING = (
     "a loop over slices: torch.maximum or minimum of the last result and x[:, i:i + 1], then cat"
 )
-POOLING = "torch.max_pool2d with the size that gives the same output (the whole of it for 1)"
-# By the operator's name, for what has no kernel on a device.
+POOLING = "torch.max_pool2d with the size that gives the same output (the whole image for 1)"
+# By the name of an operator that has no kernel on a device.
 INSTEAD = {
     "adaptive_max_pool1d": POOLING,
     "adaptive_max_pool2d": POOLING,
@@ -58,18 +56,18 @@ INSTEAD = {
     "histc": "with fixed edges: x = x.reshape(-1, 1); ((x >= edges[:-1]) & (x < edges[1:])).sum(0)",
     "scatter_reduce": "for fixed groups: torch.where(mask, x, fill).amax(-1), one mask a group",
 }
-# What the runner reports, and what to do about it.
+# Patterns in the runner's errors, and hints for them.
 MISSING = re.compile(r"OperatorMissing \(0x14\): ([\w:.]+)")
 TEMPORARY = re.compile(r"\S*/edgekit-\w+/model\.\w+: ")
 RUN_HINTS = {
-    "xnn_status_unsupported_parameter": "XNNPACK takes no such shape or step: build it with "
-    "--precision fp32 to see whether the steps of int8 are the reason",
-    "resize a static tensor": "a delegate gives out a tensor in another order of dimensions: use "
+    "xnn_status_unsupported_parameter": "XNNPACK does not support a shape or a scale: build with "
+    "--precision fp32 to find out whether int8 scales are the reason",
+    "resize a static tensor": "a delegate returns a tensor with another order of dimensions: use "
     "nn.SiLU or nn.Hardswish instead of softplus or mish between convolutions",
     "Unhandled dtype": "convert to float32 or int32 instead",
-    "signal": "its kernels crashed: build it with --precision fp32, and report the model",
+    "signal": "a kernel crashed: build with --precision fp32, and report the model",
 }
-# Of these an artifact can be lowered, and then fails on the device.
+# A tensor with more dimensions can be lowered, but fails on the device.
 MOST_DIMENSIONS = 6
 DTYPES = frozenset(
     (
@@ -88,18 +86,19 @@ DTYPES = frozenset(
 
 
 def refuse(exported: torch.export.ExportedProgram) -> None:
-    """Refuse what no kernel takes, with its place. Raises RuntimeFailure."""
+    """Raise RuntimeFailure, with the place, if no kernel supports a tensor of the program."""
     import torch
 
     for node in exported.graph.nodes:
         values = node.meta.get("val")
         for value in values if isinstance(values, list | tuple) else [values]:
-            if isinstance(value, torch.Tensor) and (found := _trouble(node, value)):
-                what, hint = found
+            if isinstance(value, torch.Tensor) and (problem := _problem(node, value)):
+                what, hint = problem
                 raise RuntimeFailure(f"ExecuTorch has no {what}{_place(node)}", hint)
 
 
-def _trouble(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None:
+def _problem(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None:
+    """What ExecuTorch lacks for this tensor, and a hint; None if nothing."""
     import torch
 
     if value.is_complex():
@@ -116,13 +115,13 @@ def _trouble(node: torch.fx.Node, value: torch.Tensor) -> tuple[str, str] | None
         )
     if node.op == "call_function" and value.dim() > MOST_DIMENSIONS:
         return f"tensors of {value.dim()} dimensions", (
-            f"reshape to at most {MOST_DIMENSIONS}: merge neighbours that stay together"
+            f"reshape to at most {MOST_DIMENSIONS} by merging neighbouring dimensions"
         )
     return None
 
 
 def refuse_missing(graph: torch.fx.Graph) -> None:
-    """Refuse what was lowered to a kernel that no library brings. Raises RuntimeFailure."""
+    """Raise RuntimeFailure if the graph calls a kernel that no library has."""
     from edgekit.runtimes.executorch.describe import kernel_name
 
     calls = [(node, kernel_name(node)) for node in graph.nodes]
@@ -133,7 +132,7 @@ def refuse_missing(graph: torch.fx.Graph) -> None:
 
 
 def _place(node: torch.fx.Node) -> str:
-    """Of an input or a constant: where it is used first."""
+    """The place of a node; for an input or a constant, of its first user."""
     user = node if node.op == "call_function" else next(iter(node.users), node)
     operator = name_of(user) if user.op == "call_function" else None
     return place(operator, module_of(user), line_of(user))
@@ -141,7 +140,7 @@ def _place(node: torch.fx.Node) -> str:
 
 @contextmanager
 def blaming(what: str, hint: str, graph: torch.fx.Graph | None = None) -> Iterator[None]:
-    """Turn whatever fails in a runtime's library into one error with its cause and its place."""
+    """Turn any failure in the runtime's libraries into one error with its cause and place."""
     try:
         yield
     except EdgekitError:
@@ -160,26 +159,26 @@ def _explain(what: str, cause: Cause, hint: str) -> RuntimeFailure:
 
 
 def explain_run(error: RunnerError, program: Program) -> RunnerError:
-    """Why a lowered program does not run: the runner names files, the user knows layers."""
+    """The runner's error for the user: with layers and hints instead of temporary files."""
     text = TEMPORARY.sub("", error.message)
     if missing := MISSING.search(text):
         rows = program.summary().outside
         layers = [row.layer for row in rows if row.operator == missing[1]]
-        found = no_kernel(missing[1], layers[0] if layers else None)
-        return RunnerError(found.message, found.hint, error.runner_code)
-    hint = next((hint for said, hint in RUN_HINTS.items() if said in text), OTHER_FORM)
+        failure = no_kernel(missing[1], layers[0] if layers else None)
+        return RunnerError(failure.message, failure.hint, error.runner_code)
+    hint = next((hint for pattern, hint in RUN_HINTS.items() if pattern in text), OTHER_FORM)
     return RunnerError(
-        f"the model was lowered and does not run on this host: {text}", hint, error.runner_code
+        f"the lowered model does not run on this host: {text}", hint, error.runner_code
     )
 
 
 def no_kernel(operator: str, layer: str | None, line: str | None = None) -> RuntimeFailure:
-    """The error for an operator (aten.sort, mine.double) that no kernel on a device computes."""
+    """The error for an operator (aten.sort, mine.double) without a kernel on devices."""
     space, _, name = operator.replace("::", ".").partition(".")
     name = name.split(".")[0]
     hint = INSTEAD.get(name, OUTSIDE if "linalg_" in name else OTHER_FORM)
     if space in ("quantized_decomposed", "torchao"):
-        hint = "int8 ends between two operators that no delegate takes: --precision fp32 has none"
+        hint = "int8 is converted between two operators outside any delegate: use --precision fp32"
     elif space not in ("aten", "prims"):
         hint = OWN_OPERATOR
     return RuntimeFailure(

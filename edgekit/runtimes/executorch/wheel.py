@@ -1,7 +1,7 @@
-"""The executorch wheel of an architecture: its headers and libraries, for the native runner.
+"""The executorch wheel of an architecture, with headers and libraries for the native runner.
 
-This host's own is the installed package. The other architecture's is fetched once by pip, with a
-pinned hash, and kept under the Python environment's own folder:
+For this host it is the installed package. For the other architecture pip fetches it once, with a
+pinned hash, into a folder of the Python environment:
 
     python -m edgekit.runtimes.executorch.wheel aarch64
 """
@@ -21,8 +21,8 @@ from edgekit.progress import Progress, Silent
 from edgekit.target import Architecture, host_architecture
 
 VERSION = "1.5.1"
-# One wheel an architecture, whatever this Python's version: the native libraries are the same
-# kind for all, and one choice gives equal bundles from equal inputs.
+# One wheel for each architecture, for any Python version: the native libraries do not depend on
+# Python, and equal inputs give equal bundles.
 SHA256: dict[Architecture, str] = {
     "aarch64": "8ee02348a3ea80ddf770822911ebf78da616b73afce0fbaaa79f23311c88c66a",
     "x86_64": "274c28c2fe2b76acb03f9fa381537425c40e0098dcf886baf6d97a1a55ffe300",
@@ -31,7 +31,7 @@ KEPT = ("executorch/lib/", "executorch/include/")
 
 
 def wheel_folder(architecture: Architecture, progress: Progress) -> Path:
-    """The folder with ``lib`` and ``include``; fetched first where it is missing."""
+    """The folder with ``lib`` and ``include``; fetched if it is missing."""
     if architecture == host_architecture():
         return installed_folder()
     folder = fetched_folder(architecture)
@@ -43,9 +43,9 @@ def wheel_folder(architecture: Architecture, progress: Progress) -> Path:
 
 
 def fetched_folder(architecture: Architecture) -> Path:
-    """Where another architecture's wheel lies once it was fetched."""
-    kept = Path(sys.prefix) / "share" / "edgekit" / "wheels"
-    return kept / f"executorch-{VERSION}-{architecture}"
+    """The folder of another architecture's wheel, fetched or not."""
+    wheels = Path(sys.prefix) / "share" / "edgekit" / "wheels"
+    return wheels / f"executorch-{VERSION}-{architecture}"
 
 
 def installed_folder() -> Path:
@@ -59,7 +59,10 @@ def _fetch(architecture: Architecture, draft: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wheel = _download(architecture, Path(folder))
         if file_digest(wheel) != SHA256[architecture]:
-            raise RuntimeFailure(f"{wheel.name} is not the file that edgekit was tested with")
+            raise RuntimeFailure(
+                f"{wheel.name} does not have the pinned SHA-256 digest",
+                "fetch it again; if that fails too, check the package index",
+            )
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.startswith(KEPT):
@@ -78,14 +81,15 @@ def _download(architecture: Architecture, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise RuntimeFailure(
             f"pip could not fetch executorch {VERSION} for {architecture}: {last}",
-            f"with a network: {sys.executable} -m edgekit.runtimes.executorch.wheel {architecture}",
+            "with a network connection, run "
+            f"{sys.executable} -m edgekit.runtimes.executorch.wheel {architecture}",
         )
     return wheels[0]
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:]:
-        print(wheel_folder(wanted, Silent()))  # type: ignore[arg-type]
+    for name in sys.argv[1:]:
+        print(wheel_folder(name, Silent()))  # type: ignore[arg-type]

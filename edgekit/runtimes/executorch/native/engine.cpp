@@ -1,5 +1,5 @@
-// The ExecuTorch engine: Program and Method from the wheel's libraries. The Module API is not
-// used: std::string crosses it, and our C++ library is not the vendor's.
+// The ExecuTorch engine, using Program and Method from the wheel's libraries. The Module API is not
+// used: it passes std::string, and we do not link the vendor's C++ library.
 #include <executorch/extension/data_loader/file_data_loader.h>
 #include <executorch/runtime/executor/method.h>
 #include <executorch/runtime/executor/program.h>
@@ -14,7 +14,7 @@
 #include "text.h"
 #include "tracer.h"
 
-// The library exports its thread pool, its headers leave it out.
+// The library exports its thread pool, but its headers do not declare it.
 namespace executorch::extension::threadpool {
 class ThreadPool {
  public:
@@ -24,14 +24,14 @@ class ThreadPool {
 ThreadPool* get_threadpool();
 }  // namespace executorch::extension::threadpool
 
-// What the vendor's headers want of a C++ library, which the runner does not link: it would be
-// ten times as large. None of it is ever reached.
+// Symbols that the vendor's headers need from a C++ library. The runner does not link one, which
+// would make it ten times as large. None of these functions is ever called.
 extern "C" void __cxa_pure_virtual() { abort(); }
 void std::__libcpp_verbose_abort(const char*, ...) noexcept { abort(); }
 void operator delete(void* memory) noexcept { free(memory); }
 void operator delete(void* memory, size_t) noexcept { free(memory); }
 
-// get_input is marked deprecated in favour of set_input, which would copy every input once more.
+// get_input is deprecated in favour of set_input, which would copy every input again.
 #pragma clang diagnostic ignored "-Wdeprecated-declarations"
 
 namespace edgekit::engine {
@@ -40,8 +40,8 @@ namespace ext = executorch::extension;
 using executorch::aten::ScalarType;
 using executorch::aten::Tensor;
 
-// Memory by malloc, all of it given back at once. The vendor's own does the same with a
-// std::vector, which would link a C++ library into the runner.
+// Allocates by malloc and frees all blocks at once. The vendor's own allocator needs a std::vector,
+// which would link a C++ library into the runner.
 class HeapAllocator final : public et::MemoryAllocator {
  public:
   HeapAllocator() : MemoryAllocator(0, nullptr) {}
@@ -69,7 +69,7 @@ class HeapAllocator final : public et::MemoryAllocator {
   Block* blocks_ = nullptr;
 };
 
-// One program a process: it is never taken down, so nothing here has a destructor to run.
+// Storage without a destructor: there is one program for the life of the process.
 template <typename T>
 union Forever {
   Forever() {}
@@ -92,8 +92,8 @@ static TensorSpec inputs[64];
 static TensorSpec outputs[64];
 static const char* model_path = "";
 
-// The vendor's own words: its first error, or every operator that it misses.
-static char said[768] = "";
+// The vendor's messages: its first error, or all operators that are missing.
+static char vendor_error[768] = "";
 static int exit_code_of_abort = kBadProgram;
 
 static void on_log(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t,
@@ -102,17 +102,18 @@ static void on_log(et_timestamp_t, et_pal_log_level_t level, const char*, const 
   const char* missing = strstr(message, "Missing operator: ");
   if (missing) {
     const char* name = strchr(missing, ']');
-    if (!strncmp(said, "kernel '", 8)) said[0] = 0;  // the list of all says more than the first
-    const size_t length = strlen(said);
-    snprintf(said + length, sizeof(said) - length, "%s%s", length ? ", " : "",
+    // The list of all operators replaces the message about the first one.
+    if (!strncmp(vendor_error, "kernel '", 8)) vendor_error[0] = 0;
+    const size_t length = strlen(vendor_error);
+    snprintf(vendor_error + length, sizeof(vendor_error) - length, "%s%s", length ? ", " : "",
              name ? name + 2 : missing);
-  } else if (!said[0]) {
-    snprintf(said, sizeof(said), "%s", message);
+  } else if (!vendor_error[0]) {
+    snprintf(vendor_error, sizeof(vendor_error), "%s", message);
   }
 }
 
 static void on_abort() {
-  fprintf(stderr, "edgekit-runner: %s: the runtime gave up: %s\n", model_path, said);
+  fprintf(stderr, "edgekit-runner: %s: the runtime gave up: %s\n", model_path, vendor_error);
   fflush(stderr);
   _exit(exit_code_of_abort);
 }
@@ -150,9 +151,9 @@ static const char* error_name(et::Error error) {
 
 static int code_of(et::Error error, int otherwise) {
   if (error == et::Error::OperatorMissing) return kMissingKernel;
-  if (error == et::Error::NotFound && strstr(said, "not registered")) return kMissingKernel;
-  // A tensor that lies outside the planned arena: more memory would not help this program.
-  if (error == et::Error::MemoryAllocationFailed && !strncmp(said, "offset_bytes", 12)) {
+  if (error == et::Error::NotFound && strstr(vendor_error, "not registered")) return kMissingKernel;
+  // A tensor outside the planned arena: more memory would not help this program.
+  if (error == et::Error::MemoryAllocationFailed && !strncmp(vendor_error, "offset_bytes", 12)) {
     return otherwise;
   }
   if (error == et::Error::MemoryAllocationFailed ||
@@ -164,7 +165,8 @@ static int code_of(et::Error error, int otherwise) {
 
 static bool refuse(Failure* failure, const char* doing, et::Error error, int otherwise) {
   return fail(failure, code_of(error, otherwise), "%s: %s failed with %s (0x%x)%s%s", model_path,
-              doing, error_name(error), static_cast<unsigned>(error), said[0] ? ": " : "", said);
+              doing, error_name(error), static_cast<unsigned>(error), vendor_error[0] ? ": " : "",
+              vendor_error);
 }
 
 static const char* dtype_name(ScalarType type) {
@@ -203,7 +205,7 @@ static bool read_spec(const et::EValue& value, const char* word, size_t index, T
   return true;
 }
 
-// Inputs and outputs that the program did not plan memory for get some here, once.
+// Allocates memory, once, for outputs that the program's memory plan does not include.
 static bool give_memory(Failure* failure) {
   for (size_t i = 0; i < method.value.outputs_size(); i++) {
     const Tensor tensor = method.value.get_output(i).toTensor();
@@ -252,9 +254,9 @@ static bool load_program(Failure* failure) {
   if (access(model_path, R_OK) != 0) {
     return fail(failure, kFileError, "%s cannot be read: %s", model_path, strerror(errno));
   }
-  // Reading, not mapping: measured on a 15.7 MB fp32 program, peak and resident memory are equal
-  // (XNNPACK packs the weights and the file's copy goes), and a file that is cut short meanwhile
-  // is an error here, where a mapped page that is gone would be SIGBUS.
+  // Read, not mapped. On a 15.7 MB fp32 program, peak and resident memory are equal, because
+  // XNNPACK packs the weights and the file's copy is freed. If the file is truncated meanwhile,
+  // reading fails with an error; a mapped page would raise SIGBUS.
   auto file = ext::FileDataLoader::from(model_path);
   if (!file.ok()) return refuse(failure, "reading", file.error(), kFileError);
   new (&loader.value) ext::FileDataLoader(std::move(file.get()));
@@ -307,8 +309,8 @@ static bool is_c_order(const Tensor& tensor) {
   return true;
 }
 
-// Copies between C order and the tensor's own strides (channels-last, a permutation), element by
-// element. `inward` writes the tensor.
+// Copies element by element between C order and the tensor's strides (channels-last, or another
+// permutation). With `inward`, the tensor is the destination.
 static void copy_strided(const Tensor& tensor, char* dense, bool inward) {
   const auto rank = static_cast<size_t>(tensor.dim());
   const size_t item = static_cast<size_t>(tensor.element_size());
@@ -326,8 +328,8 @@ static void copy_strided(const Tensor& tensor, char* dense, bool inward) {
   }
 }
 
-// An input that the program planned no memory for gets some here, once; the program's tensor
-// then points to it, and is written in its own strides like any other.
+// Allocates memory, once, for an input that the program's memory plan does not include. The
+// program's tensor then points to it and keeps its strides.
 static bool give_input_memory(const Tensor& like, size_t index, Failure* failure) {
   using Impl = executorch::runtime::etensor::TensorImpl;
   Impl impl(like.scalar_type(), like.dim(),
@@ -358,7 +360,7 @@ bool execute(Failure* failure) {
   run_memory.value.reset();
   if (error == et::Error::Ok) return true;
   refuse(failure, "execute", error, kExecutionFailed);
-  said[0] = 0;
+  vendor_error[0] = 0;
   return false;
 }
 

@@ -23,9 +23,9 @@ static uint64_t system_ns() {
   return static_cast<uint64_t>(time.tv_sec) * 1000000000u + static_cast<uint64_t>(time.tv_nsec);
 }
 
-// What a reading, by the way that the libraries take, adds to some work: amid work it costs less
-// than one after the other, where each waits for the last. The least of many batches, with and
-// without: an interruption only adds.
+// The time that a reading, called as the libraries call it, adds to some work. Between work it
+// costs less than in a row, where each reading waits for the one before. The minimum over many
+// batches, with and without readings, because interruptions only add time.
 static uint64_t cost_of_reading() {
   constexpr int kTimes = 64;
   static char from[512], to[512];
@@ -57,8 +57,8 @@ uint64_t ProfileClock::read() {
   last_ = system_ns();
   left_out_ += read_cost_;
   const uint64_t now = last_ - left_out_;
-  if (now > last_told_) last_told_ = now;
-  return last_told_;
+  if (now > last_returned_) last_returned_ = now;
+  return last_returned_;
 }
 
 void ProfileClock::leave_out() {
@@ -69,7 +69,7 @@ void ProfileClock::leave_out() {
 
 }  // namespace edgekit
 
-// The libraries find this one before libc's: an executable's symbols come first.
+// The libraries use this function instead of libc's: an executable's symbols come first.
 extern "C" __attribute__((visibility("default"))) int clock_gettime(clockid_t clock,
                                                                     timespec* time) {
   using namespace edgekit;

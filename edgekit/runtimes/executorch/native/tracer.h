@@ -1,5 +1,5 @@
-// Operator times by ExecuTorch's own event tracer interface, without its ETDump library: that
-// would be one more library on the device, and its files need torch on the host to be read.
+// Operator times through ExecuTorch's event tracer interface. The ETDump library is not used: it
+// would be one more library on the device, and reading its files needs torch on the host.
 #pragma once
 
 #include <executorch/runtime/core/event_tracer.h>
@@ -18,8 +18,8 @@ namespace edgekit {
 
 namespace et = executorch::runtime;
 
-// Every run logs the same events in the same order, so that the n-th event is the n-th row. A row
-// is made once, in the first run: later runs write nothing but its time.
+// Every run logs the same events in the same order, so the n-th event belongs to the n-th row. Rows
+// are created in the first run; later runs only write their times.
 class Tracer final : public et::EventTracer {
  public:
   void start_run() {
@@ -29,8 +29,8 @@ class Tracer final : public et::EventTracer {
     run_start_ = profile_clock.read();
   }
 
-  // A run from which the kernel took the processor measured another program too. Such runs count
-  // only where there are no others.
+  // If the kernel preempted a run, its times include another program. Such runs count only if
+  // there are no others.
   void end_run() {
     const uint64_t taken = profile_clock.read() - run_start_;
     profile_clock.stop();
@@ -72,7 +72,7 @@ class Tracer final : public et::EventTracer {
     close(entry, true);
   }
 
-  // XNNPACK's operators, all of them at the end of its run, with ticks made of its microseconds.
+  // XNNPACK logs all its operators at the end of its run, with ticks converted from microseconds.
   void log_profiling_delegate(const char* name, et::DelegateDebugIntId, et_timestamp_t start,
                               et_timestamp_t end, const void*, size_t) override {
     add(name, (end - start) * profile_clock.library_microsecond_ns() / 1000, true);
@@ -121,8 +121,8 @@ class Tracer final : public et::EventTracer {
   }
 
   struct Open {
-    const char* name;  // the runtime's own, which outlives the event
-    int row;           // the next one when it was opened
+    const char* name;  // owned by the runtime; outlives the event
+    int row;           // the next row when the event was opened
   };
 
   et::EventTracerEntry open(const char* name) {
@@ -134,8 +134,8 @@ class Tracer final : public et::EventTracer {
     return entry;
   }
 
-  // What encloses other events has its time in their rows. A call that told nothing of its inside
-  // is a row itself: a kernel registered by hand, a backend that does not profile.
+  // The time of an event that encloses others is in their rows. A call without inner events is a
+  // row itself: a kernel registered by hand, or a backend that does not profile.
   void close(const et::EventTracerEntry& entry, bool delegated) {
     const uint64_t taken = profile_clock.read() - entry.start_time;
     if (open_count_) open_count_--;
@@ -150,7 +150,7 @@ class Tracer final : public et::EventTracer {
   }
 
   void add(const char* name, uint64_t ns, bool delegated) {
-    if (!profile_clock.running()) return;  // loading has events too
+    if (!profile_clock.running()) return;  // events of loading
     if (cursor_ == count_) new_row(name, delegated);
     rows_[cursor_++].run_ns = ns;
   }
@@ -171,9 +171,9 @@ class Tracer final : public et::EventTracer {
     count_++;
   }
 
-  // The runtime logs "native_call_mean.out" for aten::mean.out: the registry knows the rest. A
-  // name that two namespaces have (aten::add.out, quantized_decomposed::add.out) stays short.
-  // Only once all runs are over: looking it up takes longer than a small kernel.
+  // The runtime logs "native_call_mean.out" for aten::mean.out; the registry has the full name. A
+  // name in two namespaces (aten::add.out, quantized_decomposed::add.out) stays short. Called after
+  // all runs, because the lookup takes longer than a small kernel.
   static void give_full_name(ProfileRow* row) {
     static const char kPrefix[] = "native_call_";
     const size_t length = sizeof(kPrefix) - 1;
@@ -194,7 +194,7 @@ class Tracer final : public et::EventTracer {
   Open open_[kMaxOpen];
   int open_count_ = 0;
   long interruptions_ = 0;
-  bool undisturbed_ = false;  // some runs were: only these count
+  bool undisturbed_ = false;  // some runs were not preempted: only these count
   long runs_ = 0;
   uint64_t run_start_ = 0;
   uint64_t total_ns_ = 0;

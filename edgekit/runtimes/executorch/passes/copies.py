@@ -1,4 +1,4 @@
-"""``a.copy_(b)`` as what it gives, b: ExecuTorch has a kernel for it, but no delegate takes it."""
+"""Replaces ``a.copy_(b)`` by b: ExecuTorch has a kernel for copies, but no delegate does."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def has_copies(exported: torch.export.ExportedProgram) -> bool:
 
 
 class WithoutCopies(ExportPass):  # type: ignore[misc]
-    """Where shape and type are the same already."""
+    """Removes copies between tensors of the same shape and type."""
 
     def call_operator(
         self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], meta: NodeMetadata
     ) -> ProxyValue:
         if op == exir_ops.edge.aten.copy.default:
-            into, given = args[0].to_tensor(), args[1].to_tensor()
-            if into.shape == given.shape and into.dtype == given.dtype:
+            into, source = args[0].to_tensor(), args[1].to_tensor()
+            if into.shape == source.shape and into.dtype == source.dtype:
                 return args[1]
         return super().call_operator(op, args, kwargs, meta)

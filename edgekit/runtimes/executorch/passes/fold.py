@@ -1,8 +1,8 @@
-"""What a program computes of its own weights alone, computed once and stored instead.
+"""Constant folding: what a program computes from its own weights is computed once and stored.
 
-A standardized weight, a weight times a constant or a transposed one is the same in every inference.
-Left in the graph a device computes it anew each time, no quantizer takes it for a weight, and
-XNNPACK mistakes a weight that is used as it is and transposed too.
+A standardized, scaled or transposed weight is the same in every inference. Unfolded, a device
+computes it each time, no quantizer recognizes it as a weight, and XNNPACK computes wrong results
+for a weight that is used both plain and transposed.
 """
 
 from __future__ import annotations
@@ -17,69 +17,75 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-# A constant may be as large without regard to what it is made of, or else as many times larger.
+# A constant may have SMALL_BYTES, or GROWTH times the bytes of its sources if that is more.
 SMALL_BYTES = 1 << 20
 GROWTH = 4
-# Views that cost nothing: what they are of is stored, they themselves stay.
+# Views that cost nothing: their source is stored, and they stay in the graph.
 FREE = {"expand", "detach", "alias", "lift_fresh_copy"}
-# Say that they change something, or act, yet leave values as they are.
+# Declared as mutating or impure, but do not change values.
 HARMLESS = {"detach", "_assert_tensor_metadata"}
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A value that no input changes, and the weights and buffers that it is made of."""
+class _Constant:
+    """A value that no input changes, and the weights and buffers that it is computed from."""
 
     value: Any
     sources: tuple[Node, ...]
 
 
 def fold_constants(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program, changed in place; untouched where nothing is computed of weights alone."""
-    known = _known(exported)
-    for node in reversed(list(known)):
-        if node.op == "call_function" and _leaves(node, known) and not _is_stored(node, known):
-            del known[node]
-    computed = [node for node in known if node.op == "call_function"]
-    last = [node for node in computed if _leaves(node, known)]
+    """Fold constants in place; without any, the program is unchanged."""
+    constants = _constants(exported)
+    for node in reversed(list(constants)):
+        if (
+            node.op == "call_function"
+            and _leaves(node, constants)
+            and not _is_stored(node, constants)
+        ):
+            del constants[node]
+    computed = [node for node in constants if node.op == "call_function"]
+    last = [node for node in computed if _leaves(node, constants)]
     if not last:
         return exported
-    _store(exported, last, known)
+    _store(exported, last, constants)
     for node in reversed(computed):
         if not node.users:
             exported.graph.erase_node(node)
-    _delete_unused(exported, {source for node in last for source in known[node].sources})
+    _delete_unused(exported, {source for node in last for source in constants[node].sources})
     exported.graph_module.recompile()
     return exported
 
 
-def _known(exported: torch.export.ExportedProgram) -> dict[Node, _Known]:
-    """The weights and constants, and the value of every operator that hangs on them alone."""
+def _constants(exported: torch.export.ExportedProgram) -> dict[Node, _Constant]:
+    """The weights and constants, and the value of every operator that depends only on them."""
     import torch
     from executorch.exir.passes.constant_prop_pass import get_constant_placeholder_dict
 
-    found = {
-        node: _Known(tensor, (node,))
+    constants = {
+        node: _Constant(tensor, (node,))
         for node, tensor in get_constant_placeholder_dict(exported).items()
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and not is_changed(node)
     }
     for node in exported.graph.nodes:
-        if not is_pure(node) or any(given not in found for given in node.all_input_nodes):
+        if not is_pure(node) or any(source not in constants for source in node.all_input_nodes):
             continue
-        sources = tuple(dict.fromkeys(s for n in node.all_input_nodes for s in found[n].sources))
+        sources = tuple(
+            dict.fromkeys(s for n in node.all_input_nodes for s in constants[n].sources)
+        )
         if _bytes(node.meta.get("val")) > _most_bytes(sources):
             continue
         args, kwargs = torch.fx.node.map_arg(
-            (node.args, node.kwargs), lambda given: found[given].value
+            (node.args, node.kwargs), lambda source: constants[source].value
         )
         with torch.no_grad():
-            found[node] = _Known(node.target(*args, **kwargs), sources)
-    return found
+            constants[node] = _Constant(node.target(*args, **kwargs), sources)
+    return constants
 
 
 def is_pure(node: Node) -> bool:
-    """Does it give the same each time, and change nothing? Not what rounds a quantized weight:
-    the kernels do that.
+    """Whether a node always returns the same value and changes nothing. Excludes operators that
+    dequantize weights, which the kernels compute.
     """
     import torch
 
@@ -111,51 +117,53 @@ def _bytes(value: Any) -> int:
     return value.numel() * value.element_size() if hasattr(value, "numel") else 0
 
 
-def _leaves(node: Node, known: dict[Node, _Known]) -> bool:
-    """Does something that depends on an input take it?"""
-    return any(user not in known for user in node.users)
+def _leaves(node: Node, constants: dict[Node, _Constant]) -> bool:
+    """Whether an operator that depends on an input reads it."""
+    return any(user not in constants for user in node.users)
 
 
-def _is_stored(node: Node, known: dict[Node, _Known]) -> bool:
-    """May it become a constant? An output may not, nor what no weight is in, such as a range."""
+def _is_stored(node: Node, constants: dict[Node, _Constant]) -> bool:
+    """Whether it may become a constant: not if it is an output, or depends on no weight."""
     import torch
 
-    users = [operator_name(user) for user in node.users if user not in known]
-    if not isinstance(known[node].value, torch.Tensor) or not known[node].sources:
+    users = [operator_name(user) for user in node.users if user not in constants]
+    if not isinstance(constants[node].value, torch.Tensor) or not constants[node].sources:
         return False
     return operator_name(node) not in FREE and "" not in users
 
 
 def _store(
-    exported: torch.export.ExportedProgram, nodes: list[Node], known: dict[Node, _Known]
+    exported: torch.export.ExportedProgram, nodes: list[Node], constants: dict[Node, _Constant]
 ) -> None:
-    """Put a constant in the place of each, one for all that are equal: a loop's steps, say."""
-    stored: list[tuple[Node, _Known]] = []
+    """Replace each node by a constant; equal ones, such as the steps of a loop, share it."""
+    stored: list[tuple[Node, _Constant]] = []
     for node in nodes:
-        own = known[node]
-        equal = (place for place, other in stored if _is_equal(own, other))
-        place = next(equal, None) or _constant(exported, node, own)
-        stored.append((place, own))
+        constant = constants[node]
+        equal = (place for place, other in stored if _is_equal(constant, other))
+        place = next(equal, None) or _create_placeholder(exported, node, constant)
+        stored.append((place, constant))
         node.replace_all_uses_with(place, propagate_meta=False)
 
 
-def _is_equal(own: _Known, other: _Known) -> bool:
+def _is_equal(one: _Constant, other: _Constant) -> bool:
     import torch
 
-    if own.sources != other.sources or own.value.dtype != other.value.dtype:
+    if one.sources != other.sources or one.value.dtype != other.value.dtype:
         return False
-    return torch.equal(own.value, other.value)
+    return torch.equal(one.value, other.value)
 
 
-def _constant(exported: torch.export.ExportedProgram, node: Node, known: _Known) -> Node:
-    """A weight where a weight is in it, so that training finds it; else a buffer or a constant."""
+def _create_placeholder(
+    exported: torch.export.ExportedProgram, node: Node, constant: _Constant
+) -> Node:
+    """A parameter, buffer or constant, like its first source, so that training finds weights."""
     import torch
     from executorch.backends.transforms.utils import create_constant_placeholder
 
-    first = min(known.sources, key=list(exported.graph.nodes).index)
+    first = min(constant.sources, key=list(exported.graph.nodes).index)
     specs = exported.graph_signature.input_specs
     kind = next(spec.kind for spec in specs if getattr(spec.arg, "name", None) == first.name)
-    tensor = known.value.clone(memory_format=torch.contiguous_format)
+    tensor = constant.value.clone(memory_format=torch.contiguous_format)
     with exported.graph.inserting_before(first):
         place: Node = create_constant_placeholder(
             exported, exported.graph, f"folded_{node.name}", kind, tensor, True

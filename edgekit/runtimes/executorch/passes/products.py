@@ -1,8 +1,8 @@
-"""Matrix products with a weight as linear layers.
+"""Replaces matrix products with a weight by linear layers.
 
-XNNPACK and its quantizer take ``linear`` alone. ``x @ weight.t()`` would stay outside the delegate
-and in float, and inside the forward of an nn.Linear the lowering would take the whole forward for
-``linear``, whatever else it computes.
+XNNPACK and its quantizer support only ``linear``. ``x @ weight.t()`` would stay outside the
+delegate and in float. Inside the forward of an nn.Linear, the lowering would treat the whole
+forward as ``linear``, whatever else it computes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OTHER = "torch.nn.modules.module.Module"
 
 @dataclass(frozen=True)
 class _Product:
-    """``x @ weight``, plus ``bias`` where there is one; ``last`` gives the result."""
+    """``x @ weight``, plus an optional ``bias``; ``last`` is the node with the result."""
 
     x: Node
     weight: Node
@@ -35,7 +35,7 @@ class _Product:
 
 
 def products_as_linear(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program, changed in place; a weight that is then transposed is left for folding."""
+    """Replace products in place. A weight may then need transposing, which fold_constants does."""
     fixed = _fixed(exported)
     for node in list(exported.graph.nodes):
         if (product := _product(node, fixed)) is not None:
@@ -45,10 +45,10 @@ def products_as_linear(exported: torch.export.ExportedProgram) -> torch.export.E
 
 
 def hide_modules(graph: torch.fx.Graph) -> None:
-    """Let no operator but ``linear`` count as a part of an nn.Linear.
+    """Hide the nn.Linear module of all operators but ``linear``.
 
-    Where such a module computes anything else (torch.vmap, a forward that was replaced, a hook),
-    the lowering keeps its product and loses the rest, its bias for one.
+    If such a module computes anything else (torch.vmap, a replaced forward, a hook), the lowering
+    keeps its product and loses the rest, such as its bias.
     """
     for node in graph.nodes:
         stack = node.meta.get("nn_module_stack")
@@ -59,23 +59,23 @@ def hide_modules(graph: torch.fx.Graph) -> None:
 
 
 def _fixed(exported: torch.export.ExportedProgram) -> set[Node]:
-    """Weights, constants and what hangs on them alone."""
+    """Weights, constants, and nodes that depend only on these."""
     from executorch.exir.passes.constant_prop_pass import get_constant_placeholder_dict
 
-    found = {node for node in get_constant_placeholder_dict(exported) if not is_changed(node)}
+    fixed = {node for node in get_constant_placeholder_dict(exported) if not is_changed(node)}
     for node in exported.graph.nodes:
-        if is_pure(node) and node.all_input_nodes and found.issuperset(node.all_input_nodes):
-            found.add(node)
-    return found
+        if is_pure(node) and node.all_input_nodes and fixed.issuperset(node.all_input_nodes):
+            fixed.add(node)
+    return fixed
 
 
 def _product(node: Node, fixed: set[Node]) -> _Product | None:
-    """Of an activation of two and more dimensions with a weight of two."""
-    given: tuple[Any, ...] = node.args
+    """The product of an activation with two or more dimensions and a two-dimensional weight."""
+    arguments: tuple[Any, ...] = node.args
     if operator_name(node) == "addmm" and not node.kwargs:
-        bias, x, weight = given
+        bias, x, weight = arguments
     elif operator_name(node) in PRODUCTS:
-        bias, (x, weight) = None, given
+        bias, (x, weight) = None, arguments
     else:
         return None
     one, other = x.meta["val"], weight.meta["val"]
@@ -92,7 +92,7 @@ def _is_bias(value: Node, weight: Node, fixed: set[Node]) -> bool:
 
 
 def _addition(node: Node, weight: Node, fixed: set[Node]) -> tuple[Node, Node] | None:
-    """The bias, and its addition, where that is the one use of a product."""
+    """The bias and its addition, if that is the only user of the product."""
     user = next(iter(node.users), node)
     if len(node.users) != 1 or str(user.target) != "aten.add.Tensor" or user.kwargs:
         return None
@@ -116,8 +116,8 @@ def _replace(node: Node, product: _Product) -> None:
 
 
 def _is_transposed(weight: Node) -> bool:
-    """Is it another matrix with its dimensions exchanged?"""
+    """Whether the weight is the transpose of another matrix."""
     if operator_name(weight) not in TRANSPOSES:
         return False
-    own, source = weight.meta["val"], weight.all_input_nodes[0].meta["val"]
-    return bool(own.stride() == source.stride()[::-1])
+    value, source = weight.meta["val"], weight.all_input_nodes[0].meta["val"]
+    return bool(value.stride() == source.stride()[::-1])

@@ -1,4 +1,4 @@
-"""Rewrites what XNNPACK refuses as something equal that it takes, before anything is lowered."""
+"""Rewrites operators that XNNPACK does not support as equal ones that it does, before lowering."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edgekit.compress.quantization.limits import FUSED
 if TYPE_CHECKING:
     import torch
 
-# What a new node takes over from the one that it replaces, so that reports name its layer.
+# Metadata that a new node inherits from the one that it replaces, so that reports name its layer.
 KEPT_META = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
 CONVOLUTIONS_1D = ("conv1d", "conv_transpose1d")
 QUANTIZE, DEQUANTIZE = "quantized_decomposed.quantize_", "quantized_decomposed.dequantize_"
-FIXED = "per_tensor.default"  # steps that are numbers of the program, not found anew at each run
-# What the lowering makes a pad of; and what it makes a reshape or a transpose of.
+FIXED = "per_tensor.default"  # steps are constants of the program, not computed at run time
+# Operators that are lowered to a pad; and those lowered to a reshape or a transpose.
 PADS = ("pad", "constant_pad_nd", "im2col")
 SHAPERS = (
     "flatten", "movedim", "permute", "reshape", "squeeze", "transpose", "unflatten", "unsqueeze",
@@ -24,15 +24,17 @@ SHAPERS = (
 
 
 def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program, changed in place.
+    """Rewrite the program in place.
 
-    PReLU on anything but images becomes two rectifiers: XNNPACK's takes four dimensions, its
-    partitioner takes any, and the lowering then fails. A convolution of the general kind becomes
-    the one of its dimensions, which the quantizer knows. A one-dimensional convolution that stays
-    float is kept apart from quantized values beside it: the lowering takes their steps for its own.
-    So is a pad, for the same reason. A value that changes its shape and its steps at once changes
-    its steps first: XNNPACK reshapes only what keeps them. A pad by less than nothing becomes a
-    slice, and col2im (F.fold), which is lowered to one, folds into a larger image first.
+    - PReLU on anything but images becomes two ReLUs: XNNPACK's kernel needs four dimensions, but
+      its partitioner accepts any, and the lowering then fails.
+    - A general convolution becomes conv1d, conv2d or conv3d, which the quantizer recognizes.
+    - A float one-dimensional convolution or a pad is separated from adjacent quantized values:
+      the lowering would apply their steps to it.
+    - A value that changes shape and steps at once changes its steps first: XNNPACK's reshape
+      requires equal steps.
+    - A negative pad becomes a slice. col2im (F.fold), which is lowered to one, folds into a larger
+      image first.
     """
     for node in list(exported.graph.nodes):
         if node.op != "call_function":
@@ -55,12 +57,12 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
 
 
 def _replace_prelu(node: torch.fx.Node) -> None:
-    """relu(x) - weight * relu(-x): equal to the last bit."""
+    """Replace by relu(x) - weight * relu(-x), which is bit-equal."""
     import torch
 
     aten = torch.ops.aten
-    given: tuple[Any, ...] = node.args
-    x, weight = given
+    arguments: tuple[Any, ...] = node.args
+    x, weight = arguments
     with node.graph.inserting_before(node):
         if x.meta["val"].dim() > 2 and weight.meta["val"].numel() > 1:  # channels come second
             shape = [-1] + [1] * (x.meta["val"].dim() - 2)
@@ -81,8 +83,8 @@ def _replace_convolution(node: torch.fx.Node) -> None:
         None, aten.conv_transpose1d.default, aten.conv_transpose2d.input,
         aten.conv_transpose3d.input,
     )  # fmt: skip
-    given: tuple[Any, ...] = node.args
-    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = given
+    arguments: tuple[Any, ...] = node.args
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = arguments
     rest = [stride, padding, dilation, groups]
     if transposed:
         rest = [stride, padding, output_padding, groups, dilation]
@@ -92,29 +94,29 @@ def _replace_convolution(node: torch.fx.Node) -> None:
 
 
 def _is_negative_pad(node: torch.fx.Node) -> bool:
-    """With a constant, not with a reflection, by less than nothing."""
-    given: tuple[Any, ...] = node.args
-    if operator_name(node) not in ("pad", "constant_pad_nd") or min(given[1]) >= 0:
+    """Whether a constant pad has a negative amount."""
+    arguments: tuple[Any, ...] = node.args
+    if operator_name(node) not in ("pad", "constant_pad_nd") or min(arguments[1]) >= 0:
         return False
-    return not any(isinstance(value, str) and value != "constant" for value in given[2:])
+    return not any(isinstance(value, str) and value != "constant" for value in arguments[2:])
 
 
 def _replace_negative_pad(node: torch.fx.Node) -> None:
-    given: tuple[Any, ...] = node.args
-    x, amounts, *rest = given
+    arguments: tuple[Any, ...] = node.args
+    x, amounts, *rest = arguments
     with node.graph.inserting_before(node):
         for place in range(len(amounts) // 2):
             before, after = (max(-amount, 0) for amount in amounts[2 * place : 2 * place + 2])
             x = _slice(node, x, -1 - place, before, after)
-        kept = [max(amount, 0) for amount in amounts]
-        result = call_like(node, node.target, x, kept, *rest) if any(kept) else x
+        positive = [max(amount, 0) for amount in amounts]
+        result = call_like(node, node.target, x, positive, *rest) if any(positive) else x
     put_in_place(node, result)
 
 
 def _replace_col2im(node: torch.fx.Node) -> None:
-    """Fold into an image that has room for the padding, and cut that off."""
-    given: tuple[Any, ...] = node.args
-    x, size, kernel, dilation, padding, stride = given
+    """Fold into an image with room for the padding, then slice that off."""
+    arguments: tuple[Any, ...] = node.args
+    x, size, kernel, dilation, padding, stride = arguments
     room = [length + 2 * amount for length, amount in zip(size, padding, strict=True)]
     with node.graph.inserting_before(node):
         image = call_like(node, node.target, x, room, kernel, dilation, [0, 0], stride)
@@ -124,7 +126,7 @@ def _replace_col2im(node: torch.fx.Node) -> None:
 
 
 def _slice(like: torch.fx.Node, x: torch.fx.Node, dim: int, before: int, after: int) -> Any:
-    """Without so many values at the beginning and the end of a dimension."""
+    """``x`` without ``before`` values at the start and ``after`` values at the end of ``dim``."""
     import torch
 
     if not before and not after:
@@ -134,7 +136,7 @@ def _slice(like: torch.fx.Node, x: torch.fx.Node, dim: int, before: int, after: 
 
 
 def _keep_apart(node: torch.fx.Node) -> None:
-    """By views to the same shape, which cost next to nothing."""
+    """Separate a node from quantized values by views to the same shape, which are cheap."""
     _keep_apart_from_input(node)
     users, last = list(node.users), node
     if len(users) == 1 and operator_name(users[0]) in FUSED:
@@ -148,31 +150,33 @@ def _keep_apart(node: torch.fx.Node) -> None:
 
 
 def _keep_apart_from_input(node: torch.fx.Node) -> None:
-    given: Any = node.args[0]
-    if _is(given, DEQUANTIZE):
+    source: Any = node.args[0]
+    if _is(source, DEQUANTIZE):
         with node.graph.inserting_before(node):
-            node.replace_input_with(given, _same(node, given))
+            node.replace_input_with(source, _same(node, source))
 
 
 def _keep_pad_apart(node: torch.fx.Node) -> None:
-    """A pad whose result is quantized right away is safe; that of an im2col is indexed first."""
+    """Separate a pad from its input, unless its result is quantized next. The pad of an im2col is
+    always followed by an index.
+    """
     quantized = any(_is(user, QUANTIZE) for user in node.users)
     if operator_name(node) == "im2col" or not quantized:
         _keep_apart_from_input(node)
 
 
 def _change_steps_first(node: torch.fx.Node) -> None:
-    """Equal to the last bit: to round again to the steps that a value has changes nothing."""
-    given: Any = node.args[0]
-    if len(node.users) != 1 or not _is(given, DEQUANTIZE + FIXED):
+    """Requantize before the reshape; rounding again to the same steps changes no bit."""
+    source: Any = node.args[0]
+    if len(node.users) != 1 or not _is(source, DEQUANTIZE + FIXED):
         return
     (quantize,) = node.users
     steps = quantize.args[1:]
-    if not _is(quantize, QUANTIZE + FIXED) or steps == given.args[1:]:
+    if not _is(quantize, QUANTIZE + FIXED) or steps == source.args[1:]:
         return
     with node.graph.inserting_before(node):
-        rounded = call_like(node, quantize.target, given, *steps)
-        node.replace_input_with(given, call_like(node, given.target, rounded, *steps))
+        rounded = call_like(node, quantize.target, source, *steps)
+        node.replace_input_with(source, call_like(node, source.target, rounded, *steps))
 
 
 def _is(node: Any, operator: str) -> bool:
@@ -191,11 +195,11 @@ def put_in_place(node: torch.fx.Node, other: torch.fx.Node) -> None:
 
 
 def call_like(like: torch.fx.Node, operator: Any, *arguments: Any) -> torch.fx.Node:
-    """A call in the place and the layer of ``like``."""
+    """A call of ``operator`` with the metadata of ``like``, so that it belongs to its layer."""
     import torch
 
     node = like.graph.call_function(operator, arguments)
-    values = torch.fx.node.map_arg(arguments, lambda given: given.meta["val"])
+    values = torch.fx.node.map_arg(arguments, lambda argument: argument.meta["val"])
     node.meta = {key: like.meta[key] for key in KEPT_META if key in like.meta}
     node.meta["val"] = operator(*values)
     return node
