@@ -63,12 +63,12 @@ def export(module: torch.nn.Module, example: Inputs) -> torch.export.ExportedPro
     """
     import torch
 
-    own = _contiguous_copy(module)
+    copied = _contiguous_copy(module)
     try:
         with torch.no_grad(), _without_graphs(), sharing_provenance():
-            exported = _functional(torch.export.export(own, example))
+            exported = _functional(torch.export.export(copied, example))
     except Exception as error:
-        raise _explain(error, own) from error
+        raise _explain(error, copied) from error
     _refuse_data_dependent(exported)
     for node in exported.graph.nodes:
         # torch's notes on a traced program's inputs become inconsistent when they are renamed

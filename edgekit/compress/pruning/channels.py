@@ -124,12 +124,12 @@ def _units(model: nn.Module, group: Group) -> list[int]:
 
 
 def without_channels(
-    model: nn.Module, example: Inputs, gone: Mapping[str, Sequence[int]]
+    model: nn.Module, example: Inputs, removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
-    """A copy of the model without these channels. ``gone``: channels by the group's first layer."""
+    """A copy of the model without the channels ``removed``, by the first layer of their group."""
     pruned = copy_of(model)
     graph = _Graph(pruned, example)
-    for layer, channels in gone.items():
+    for layer, channels in removed.items():
         graph.group(layer, list(channels)).prune()
     for parameter in pruned.parameters():
         parameter.grad = None
@@ -137,7 +137,7 @@ def without_channels(
 
 
 def silenced(
-    model: nn.Module, groups: Sequence[Group], gone: Mapping[str, Sequence[int]]
+    model: nn.Module, groups: Sequence[Group], removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy in which no layer reads these channels: removing them must give the same outputs."""
     copied = copy_of(model)
@@ -145,7 +145,7 @@ def silenced(
     with torch.no_grad():
         for group in groups:
             for place in group.readers:
-                dead = torch.tensor(place.of(gone.get(group.layer, ())), dtype=torch.long)
+                dead = torch.tensor(place.of(removed.get(group.layer, ())), dtype=torch.long)
                 inputs_of(layers[place.layer]).index_fill_(0, dead, 0)
     return copied
 

@@ -64,26 +64,26 @@ def prune(
     scores = {g.layer: by_block(channels[g.layer], g.unit) for g in groups}
     choose = _uniformly if wanted.spread == "uniform" else _by_worth
     widths_left = choose(groups, scores, costs, wanted)
-    gone = {
+    removed = {
         group.layer: sorted(
             least_first(scores[group.layer])[: group.count - widths_left[group.layer]]
         )
         for group in groups
         if widths_left[group.layer] < group.count
     }
-    pruned = without_channels(model, example, gone)
-    if not same_function(pruned, silenced(model, groups, gone), example):
+    pruned = without_channels(model, example, removed)
+    if not same_function(pruned, silenced(model, groups, removed), example):
         raise RuntimeFailure(
             "the pruned model's outputs differ from those of the model with these channels at zero"
         )
-    pruned_groups = [group for group in groups if group.layer in gone]
+    pruned_groups = [group for group in groups if group.layer in removed]
     lost: dict[str, list[int]] = {name: [] for name in with_own_weights(model)}
     for group in pruned_groups:
         for place in group.places:
             if place.output and place.layer in lost:
-                lost[place.layer] += place.of(gone[group.layer])
+                lost[place.layer] += place.of(removed[group.layer])
     widths = {group.layer: (widths_left[group.layer], group.count) for group in pruned_groups}
-    return Pruned(pruned, gone, lost, widths, tuple(refused))
+    return Pruned(pruned, removed, lost, widths, tuple(refused))
 
 
 def told(refused: Iterable[Refused]) -> str:

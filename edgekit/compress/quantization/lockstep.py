@@ -46,7 +46,7 @@ class Layer:
 
 
 def walk(simulation: Simulation, data: Sequence[Inputs], repair: Callable[[Layer], None]) -> None:
-    """Call ``mend`` for each layer whose weight is currently rounded, in order."""
+    """Call ``repair`` for each layer whose weight is currently rounded, in order."""
     with torch.no_grad():
         _Walk(simulation, _fitting(simulation, data), repair).run()
 

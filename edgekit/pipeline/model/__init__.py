@@ -1,1 +1,1 @@
-"""The model that a build works on: its source, data, predict, and what is cached of it."""
+"""The model of a build: source, data, ``predict``, fingerprint and stage cache."""

@@ -20,16 +20,18 @@ from edgekit.plan import Prune, Sparsity, Training
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
 
-def measured_here(kept: tuple[nn.Module, KeptModel], ledger: Ledger) -> tuple[nn.Module, KeptModel]:
+def measured_here(
+    cached: tuple[nn.Module, KeptModel], ledger: Ledger
+) -> tuple[nn.Module, KeptModel]:
     """The cached model with measurements of this device and precision.
 
     If the cached ones are of others, the last step is measured again. Those of earlier steps become
     unknown, because their models are not stored.
     """
-    model, record = kept
+    model, record = cached
     current = (arena_of(ledger.tools).transport.name, ledger.asked)
     if (record.device, record.precision) == current or not record.steps:
-        return kept
+        return cached
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
     steps = [step.replaced(**unknown) for step in record.steps]
     last = record.steps[-1]

@@ -111,7 +111,7 @@ def smaller(
 
 @dataclass
 class _Work:
-    """One run of all steps. ``gone``: the removed channels of each round."""
+    """One run of all steps. ``removed``: the removed channels of each round."""
 
     subject: Subject
     tools: Tools
@@ -119,7 +119,7 @@ class _Work:
     ledger: Ledger
     limit_s: float | None
     as_it_stands: bool
-    gone: list[dict[str, list[int]]] = field(default_factory=list)
+    removed: list[dict[str, list[int]]] = field(default_factory=list)
     steps: list[CompressionStep] = field(default_factory=list)
     interrupted: bool = False
 
@@ -133,7 +133,7 @@ class _Work:
             done = self._train(self.plan.recover, "last")
             self.plan = self.plan.replaced(recover=done)
         record = KeptModel(
-            gone=self.gone,
+            gone=self.removed,
             prune=self.plan.prune,
             sparsity=self.plan.sparsity,
             recover=self.plan.recover,
@@ -171,14 +171,14 @@ class _Work:
         with progress.stage("pruning channels") as stage:
             importance = importance_of(self.subject, wanted, self.plan.seed, stage.advance)
             pruned = prune(before, self.subject.example, wanted, importance)
-        for one in pruned.refused if not self.gone else ():
+        for one in pruned.refused if not self.removed else ():
             progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
         if wanted.compensate and self.subject.calibration:
             with progress.stage("compensating for the removed channels") as stage:
                 data = self._batches()
                 compensate(before, pruned.model, pruned.lost, data, stage.advance)
         self.model = pruned.model
-        self.gone.append(pruned.gone)
+        self.removed.append(pruned.gone)
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
         self._report_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
@@ -187,10 +187,10 @@ class _Work:
         wanted = self.plan.prune
         assert wanted is not None
         whole = macs_of(self.subject.model, self.subject.example)
-        removed = 1 - macs_of(self.model, self.subject.example) / whole
-        if removed > wanted.ratio + NOTICED:
+        share = 1 - macs_of(self.model, self.subject.example) / whole
+        if share > wanted.ratio + NOTICED:
             self.tools.progress.note(
-                f"{removed:.0%} of the MACs removed ({wanted.ratio:.0%} requested): widths are "
+                f"{share:.0%} of the MACs removed ({wanted.ratio:.0%} requested): widths are "
                 f"multiples of {wanted.step}, attention heads are removed as a whole"
             )
 

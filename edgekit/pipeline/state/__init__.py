@@ -1,1 +1,1 @@
-"""Models with state: found, and made inputs and outputs."""
+"""Stateful models: finds the state and turns it into inputs and outputs."""

@@ -64,7 +64,7 @@ def train_simulation(
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
     done = plan.train.replaced(steps=result.steps, stop=result.stop)
-    # an interrupted or limited result is not what a plan without ``stop`` stands for
+    # a plan without ``stop`` stands for a complete training, not an interrupted or limited one
     if limit_s is None and not result.interrupted:
         keep_weights(key, weights, done, result.scores)
     done_key = tools.fingerprint.key(tools.runtime, plan.replaced(train=done))
