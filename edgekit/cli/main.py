@@ -36,7 +36,7 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         # they register themselves
-        from edgekit.cli import commands, device_commands, host_commands  # noqa: F401
+        from edgekit.cli import bundle_commands, device_commands, host_commands  # noqa: F401
         from edgekit.cli.app import app
 
         code = app(standalone_mode=False, prog_name="edgekit")

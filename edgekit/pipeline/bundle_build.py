@@ -17,8 +17,8 @@ from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
-from edgekit.measure.duel import Arena
 from edgekit.measure.golden import Load, golden_inputs
+from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import measure_bundle, why_no_latency
 from edgekit.options import BuildOptions
 from edgekit.plan import Plan
@@ -32,7 +32,7 @@ from edgekit.values import Effort, PrecisionChoice
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.pipeline.result import Built
+    from edgekit.pipeline.result import BuildResult
     from edgekit.plan import Training
     from edgekit.recipe.recipe import Recipe
 
@@ -77,14 +77,14 @@ class BundleBuild:
         folder: Path,
     ) -> VerdictDocument:
         """Recipe, ladder (or a plan as it stands), bundle."""
-        from edgekit.pipeline.model.context import Tools
-        from edgekit.pipeline.model.fingerprint import Fingerprint
+        from edgekit.pipeline.model.cache_key import Fingerprint
+        from edgekit.pipeline.model.context import BuildContext
         from edgekit.pipeline.model.subject import read_subject
         from edgekit.pipeline.plans import base_plan, check_runtime, for_subject, int8_training
+        from edgekit.pipeline.precision.actions import BuildActions
         from edgekit.pipeline.precision.float_accuracy import judged
-        from edgekit.pipeline.precision.ladder import Request, climb, replay
-        from edgekit.pipeline.precision.workshop import BuildWorkshop
-        from edgekit.pipeline.result import built
+        from edgekit.pipeline.precision.ladder import Request, build_planned, run_ladder
+        from edgekit.pipeline.result import build_result
         from edgekit.pipeline.shrink.shrink import points_lost, smaller
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
@@ -97,26 +97,29 @@ class BundleBuild:
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
             limit_s = _limit_of_each(options, base, training)
-            fingerprint, arena = Fingerprint(subject), self._arena()
-            tools = Tools(self.engine, host, options.seed, self.progress, fingerprint, arena)
-            subject = judged(subject, tools)
+            fingerprint, device = Fingerprint(subject), self._measuring_device()
+            context = BuildContext(
+                self.engine, host, options.seed, self.progress, fingerprint, device
+            )
+            subject = judged(subject, context)
         with self.clock.timed("artifact"):
             steps: tuple[CompressionStep, ...] = ()
             lost = 0.0
             if base.changes_the_model:
                 as_it_stands = wanted != "auto"
-                small = smaller(subject, tools, base, limit_s, as_it_stands)
+                small = smaller(subject, context, base, limit_s, as_it_stands)
                 lost = points_lost(subject, small.steps)
-                subject, tools, base, steps = small.subject, small.tools, small.plan, small.steps
-            workshop = BuildWorkshop(subject, tools, base, options.effort)
+                subject, context = small.subject, small.context
+                base, steps = small.plan, small.steps
+            actions = BuildActions(subject, context, base, options.effort)
             if isinstance(wanted, Plan):
-                climbed = replay(workshop, base, "as the plan says (--plan)")
+                ladder = build_planned(actions, base, "as the plan says (--plan)")
             else:
                 drop = self.limits.get("accuracy_drop")
                 most = drop.value if drop else None
                 asked = Request(wanted, most, options.effort, training, limit_s, lost)
-                climbed = climb(workshop, asked)
-        document = self._bundle(built(subject, climbed, steps), host, name, folder)
+                ladder = run_ladder(actions, asked)
+        document = self._bundle(build_result(subject, ladder, steps), host, name, folder)
         document = document.replaced(notes=subject.notes)
         return self._advised(document, subject.model)
 
@@ -126,11 +129,11 @@ class BundleBuild:
             return wanted.is_quantized or wanted.changes_the_model
         return wanted != "fp32" or self.options.changes_the_model
 
-    def _arena(self) -> Arena | None:
+    def _measuring_device(self) -> MeasuringDevice | None:
         if self.transport is None:
             return None
         files = self.engine.runner_files(self.target.architecture, self.progress)
-        return Arena(self.engine.name, self.transport, files, self.target.threads)
+        return MeasuringDevice(self.engine.name, self.transport, files, self.target.threads)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
         """With what could be written better in the model, where operators are left outside."""
@@ -147,28 +150,30 @@ class BundleBuild:
             finished = read_finished(path, self.engine, host, self.options.seed)
         return self._bundle(finished, host, name, folder)
 
-    def _bundle(self, built: Built, host: RunnerFiles, name: str, folder: Path) -> VerdictDocument:
-        from edgekit.runner.place import staged
+    def _bundle(
+        self, result: BuildResult, host: RunnerFiles, name: str, folder: Path
+    ) -> VerdictDocument:
+        from edgekit.runner.staging import staged
 
         files = self.engine.runner_files(self.target.architecture, self.progress)
-        with drafting(folder) as draft, staged(built.artifact, host) as here:
+        with drafting(folder) as draft, staged(result.artifact, host) as here:
             with self.clock.timed("package"), self.progress.stage("packaging"):
-                manifest = self._package(draft, name, built, files, here)
+                manifest = self._package(draft, name, result, files, here)
             with self.clock.timed("measure"):
                 measured = self._measure(draft, manifest, here)
-            record = self._record(manifest, built, measured)
+            record = self._record(manifest, result, measured)
             (draft / VERDICT).write_bytes(record.to_bytes())
         return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
 
     def _package(
-        self, draft: Path, name: str, built: Built, files: RunnerFiles, here: Installed
+        self, draft: Path, name: str, result: BuildResult, files: RunnerFiles, here: Installed
     ) -> Manifest:
         from edgekit.pipeline.model.predict import run_serving
         from edgekit.pipeline.package import package
 
         with Serving(here) as serving:
             run = run_serving(serving)
-            return package(draft, name, built, self.target, self.engine, files, run)
+            return package(draft, name, result, self.target, self.engine, files, run)
 
     def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
         """On the device where one is named; else the peak memory of the runner on this host."""
@@ -186,31 +191,31 @@ class BundleBuild:
         figure = memory.measured(peaks) if own else memory.predicted(peaks)
         return _Measured({"peak_memory_mb": figure}, None)
 
-    def _record(self, manifest: Manifest, built: Built, measured: _Measured) -> Record:
+    def _record(self, manifest: Manifest, result: BuildResult, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
         missing: dict[BudgetName, str] = {}
-        if built.accuracy_drop is not None:
-            figures["accuracy_drop"] = Figure(value=built.accuracy_drop, source="measured")
+        if result.accuracy_drop is not None:
+            figures["accuracy_drop"] = Figure(value=result.accuracy_drop, source="measured")
         else:
-            missing["accuracy_drop"] = built.why_no_drop
+            missing["accuracy_drop"] = result.why_no_drop
         if "latency_ms" not in figures:
             seen = measured.environment
             missing["latency_ms"] = NO_DEVICE if seen is None else why_no_latency(seen.emulated)
         return Record(
             manifest=manifest.digest,
-            recipe=str(built.source),
-            recipe_sha256=built.source_sha256,
+            recipe=str(result.source),
+            recipe_sha256=result.source_sha256,
             device=self.transport.name if self.transport else None,
             limits=self.limits,
             figures=figures,
             missing=missing,
-            accuracy=built.accuracy,
-            fp32_judged_by=built.fp32_judged_by,
-            parity=built.parity,
-            inferences=built.inferences,
-            ladder=built.ladder,
-            blame=built.blame,
-            compression=built.compression,
+            accuracy=result.accuracy,
+            fp32_judged_by=result.fp32_judged_by,
+            parity=result.parity,
+            inferences=result.inferences,
+            ladder=result.ladder,
+            blame=result.blame,
+            compression=result.compression,
             environment=measured.environment,
             seconds=self.clock.seconds,
         )

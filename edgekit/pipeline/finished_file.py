@@ -14,13 +14,13 @@ from edgekit.cache import file_digest
 from edgekit.documents.verdict import Rung
 from edgekit.errors import RecipeError, RunnerError, RuntimeFailure
 from edgekit.pipeline.model.predict import to_bytes
-from edgekit.pipeline.result import Built
+from edgekit.pipeline.result import BuildResult
 from edgekit.plan import Plan
 from edgekit.program import Program, TensorSpec
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.client import RunnerTensor, Serving
 from edgekit.runner.files import RunnerFiles
-from edgekit.runner.place import staged, staged_file
+from edgekit.runner.staging import staged, staged_file
 from edgekit.runtimes.base import Runtime
 
 AS_IT_IS = "it was lowered elsewhere, and is packaged as it is"
@@ -30,7 +30,7 @@ TIMEOUT_S = 120.0
 HINT = "was it copied to its end, and lowered for the CPU by this version of the runtime?"
 
 
-def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) -> Built:
+def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) -> BuildResult:
     """Read a finished file and run it once on this host.
 
     The runner reads it first: it verifies the file, in a process of its own.
@@ -50,7 +50,7 @@ def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) ->
         raise RecipeError(f"{path} does not run on this host: {error.message}", HINT) from error
     except RuntimeFailure as error:
         raise RecipeError(f"{path} cannot be read: {error.message}", error.hint or HINT) from error
-    return Built(
+    return BuildResult(
         source=path.resolve(),
         source_sha256=file_digest(path),
         plan=Plan(precision="as_is", seed=seed),

@@ -24,7 +24,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.cache import file_digest
 from edgekit.pipeline.model.predict import Run, from_bytes, to_bytes
-from edgekit.pipeline.result import Built
+from edgekit.pipeline.result import BuildResult
 from edgekit.pipeline.state.explicit import State
 from edgekit.program import Program
 from edgekit.recipe.tensors import Inputs
@@ -45,14 +45,14 @@ BASE_FEATURES: dict[Architecture, tuple[str, ...]] = {
 def package(
     draft: Path,
     name: str,
-    built: Built,
+    result: BuildResult,
     target: Target,
     runtime: Runtime,
     files: RunnerFiles,
     host_run: Run,
 ) -> Manifest:
     """Fill ``draft``. ``host_run`` is the artifact on this host: it gives the golden outputs."""
-    artifact, program = built.artifact, built.artifact.program
+    artifact, program = result.artifact, result.artifact.program
     (draft / artifact.file_name).write_bytes(artifact.data)
     shutil.copyfile(files.runner, draft / RUNNER)
     (draft / RUNNER).chmod(0o755)
@@ -63,9 +63,9 @@ def package(
     roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in program.libraries}
     (draft / CLIENT).write_bytes(package_files("edgekit.portable").joinpath(CLIENT).read_bytes())
     roles[CLIENT] = "client"
-    golden = write_golden(draft, program, built.example, host_run)
+    golden = write_golden(draft, program, result.example, host_run)
     roles |= dict.fromkeys((*golden.inputs, *golden.outputs), "golden")
-    state = write_initial(draft, program, built.states)
+    state = write_initial(draft, program, result.states)
     roles |= dict.fromkeys((one.initial for one in state), "state")
     binaries = [draft / path for path, role in roles.items() if role in ("runner", "library")]
     manifest = Manifest(
@@ -86,7 +86,7 @@ def package(
             version=runtime.version,
             good_until=runtime.good_until(),
         ),
-        plan=built.plan,
+        plan=result.plan,
         program=program,
         golden=golden,
         state=state,

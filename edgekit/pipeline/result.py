@@ -8,7 +8,7 @@ from pathlib import Path
 from edgekit.documents.measure import Parity
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.precision.ladder import Climbed
+from edgekit.pipeline.precision.ladder import LadderResult
 from edgekit.pipeline.state.explicit import State
 from edgekit.plan import Plan
 from edgekit.program import Artifact, TensorSpec
@@ -16,7 +16,7 @@ from edgekit.recipe.tensors import Inputs
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """``source`` is RECIPE; ``why_no_drop`` says why ``accuracy_drop`` is None."""
 
     source: Path
@@ -36,18 +36,18 @@ class Built:
     states: tuple[State, ...] = ()
 
 
-def built(
-    subject: Subject, climbed: Climbed, compression: tuple[CompressionStep, ...] = ()
-) -> Built:
-    candidate = climbed.candidate
-    return Built(
+def build_result(
+    subject: Subject, ladder: LadderResult, compression: tuple[CompressionStep, ...] = ()
+) -> BuildResult:
+    candidate = ladder.candidate
+    return BuildResult(
         source=subject.recipe.path,
         source_sha256=subject.recipe.digest,
         plan=candidate.plan,
         artifact=_named(candidate.artifact, subject),
         example=subject.example,
-        ladder=climbed.ladder,
-        blame=climbed.blame,
+        ladder=ladder.ladder,
+        blame=ladder.blame,
         compression=compression,
         why_no_drop=f"{subject.recipe.path.name} has no evaluate()",
         accuracy=candidate.accuracy,

@@ -13,7 +13,6 @@ from edgekit.cache import file_digest
 from edgekit.errors import RecipeError
 from edgekit.process.interrupt import fragile
 from edgekit.recipe.arguments import Arguments, Nested, read_arguments
-from edgekit.recipe.blame import blaming
 from edgekit.recipe.tensors import (
     Inputs,
     as_float32,
@@ -23,6 +22,7 @@ from edgekit.recipe.tensors import (
     refuse_constants,
     type_name,
 )
+from edgekit.recipe.user_code import blaming
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from edgekit.compress.copying import copy_of
 from edgekit.compress.graph import module_of
 from edgekit.errors import ExportError, chain_of
-from edgekit.recipe.blame import user_line
 from edgekit.recipe.tensors import Inputs
+from edgekit.recipe.user_code import user_line
 from edgekit.runtimes.cause import find_cause, frames_of, line_of, name_of, place
 from edgekit.runtimes.provenance import sharing_provenance
 

@@ -9,14 +9,14 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.compress.quantization.limits import keep_within
-from edgekit.compress.quantization.repair import (
+from edgekit.compress.quantization.apply_plan import (
     as_calibrated,
     impose,
     impose_steps,
     repaired,
     settle,
 )
+from edgekit.compress.quantization.limits import keep_within
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Silent
 from edgekit.recipe.tensors import Inputs

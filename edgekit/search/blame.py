@@ -17,7 +17,7 @@ from edgekit.documents.verdict import Blame
 from edgekit.fidelity.comparison import Comparison, Fidelity
 from edgekit.progress import Stage
 from edgekit.recipe.tensors import Inputs
-from edgekit.search.work import Allowance, values_of
+from edgekit.search.work_limit import Allowance, values_of
 
 LOOKED_AT = 12
 NAMED = 6
@@ -46,7 +46,7 @@ def blame(
 ) -> tuple[Blame, ...]:
     """The sensitive parts, largest loss first. ``fixes``: the model with one repair each, cheapest
     first, all without cost on the target; parts that none of them repairs must stay float.
-    ``work``: the allowed work (search/work.py), which limits the number of inputs used.
+    ``work``: the allowed work (search/work_limit.py), which limits the number of inputs used.
     """
     parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
     runs = len(parts) + LOOKED_AT + NAMED * (len(fixes) + 1)

@@ -16,7 +16,7 @@ from edgekit.fidelity.comparison import Fidelity
 from edgekit.progress import Progress, Stage
 from edgekit.recipe.tensors import Inputs
 from edgekit.search.blame import float_cost_mb, without_layers
-from edgekit.search.work import Allowance, values_of
+from edgekit.search.work_limit import Allowance, values_of
 
 MAX_PURCHASES = 8
 OFFERED = 6
@@ -57,9 +57,9 @@ def purchases(
 ) -> Purchase:
     """The purchases in order; they end when no offer brings int8 closer to the float model.
 
-    ``model_mb``: the size of all weights in int8. ``work``: the allowed work (search/work.py),
-    which limits the number of inputs used. Half of it compares all offers, half chooses among the
-    best.
+    ``model_mb``: the size of all weights in int8. ``work``: the allowed work
+    (search/work_limit.py), which limits the number of inputs used. Half of it compares all offers,
+    half chooses among the best.
     """
     offers, values = _offers(simulation), values_of(simulation)
     pairs, half = list(zip(judged, floats, strict=True)), Allowance(work / 2)

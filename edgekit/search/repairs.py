@@ -12,7 +12,7 @@ from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.recipe.calibration_file import hold_out, spread_over
 from edgekit.recipe.tensors import Inputs
-from edgekit.search.work import CORRECTING, WATCHING, Allowance, values_of
+from edgekit.search.work_limit import CORRECTING, WATCHING, Allowance, values_of
 
 Simulate = Callable[[Plan], Simulation]
 # At most so many inputs are fitted to, and so many judge.
@@ -57,7 +57,7 @@ def find_repairs(
     progress: Progress,
 ) -> Found:
     """The best plan with the same layers in int8. ``simulate`` applies a plan; ``floats`` are the
-    float model's outputs for the judging inputs. ``work``: the allowed work (search/work.py).
+    float model's outputs for the judging inputs. ``work``: the allowed work (search/work_limit.py).
 
     A beam search: ranges depend on equalization, and corrections on both, so the best few plans of
     one step enter the next. The result is the best plan tried. Plans beyond the allowed work are

@@ -23,7 +23,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import measure
-from edgekit.runner.place import staged
+from edgekit.runner.staging import staged
 from edgekit.runtimes.executorch.lower import lower
 from edgekit.runtimes.executorch.native import runner_files
 from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare

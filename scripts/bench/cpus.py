@@ -26,7 +26,7 @@ from edgekit.pipeline.model.subject import read_subject
 from edgekit.progress import Silent
 from edgekit.recipe.calibration_file import spread_over
 from edgekit.runner.client import Installed, Serving
-from edgekit.runner.place import installed_at
+from edgekit.runner.staging import installed_at
 
 CPUS = {
     "aarch64": ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"),

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from edgekit.compress.divergence import compared
+from edgekit.compress.quantization.apply_plan import as_calibrated, settle
 from edgekit.compress.quantization.limits import keep_within
-from edgekit.compress.quantization.repair import as_calibrated, settle
 from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.errors import EdgekitError
 from edgekit.options import BuildOptions

@@ -199,7 +199,7 @@ def measured(bundle: Path, runs: int, profile: bool = False) -> Any:
     from edgekit.device.local import LocalTransport
     from edgekit.measure.golden import golden_inputs
     from edgekit.runner.client import measure
-    from edgekit.runner.place import installed_at
+    from edgekit.runner.staging import installed_at
 
     inputs = golden_inputs(bundle, read_manifest(bundle))
     at = installed_at(LocalTransport(), bundle, "model.pte")

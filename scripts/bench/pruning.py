@@ -36,7 +36,7 @@ from edgekit.measure.latency import ratio_interval
 from edgekit.pipeline.training.int8 import UNLABELLED_RATE
 from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
 from edgekit.runner.client import measure
-from edgekit.runner.place import installed_at
+from edgekit.runner.staging import installed_at
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

@@ -33,10 +33,10 @@ from edgekit.plan import Plan
 from edgekit.progress import Silent
 from edgekit.recipe.recipe import Recipe, open_recipe
 from edgekit.runner.client import Serving
-from edgekit.runner.place import installed_at
+from edgekit.runner.staging import installed_at
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.search.repairs import find_repairs, float_outputs, split
-from edgekit.search.work import REPAIRING, TIMES_PLAIN, work_of_plain
+from edgekit.search.work_limit import REPAIRING, TIMES_PLAIN, work_of_plain
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

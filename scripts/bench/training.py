@@ -35,7 +35,7 @@ from edgekit.progress import Silent
 from edgekit.recipe.arguments import read_arguments
 from edgekit.recipe.recipe import Recipe, open_recipe
 from edgekit.runner.client import Serving
-from edgekit.runner.place import staged
+from edgekit.runner.staging import staged
 from edgekit.runtimes.executorch.runtime import ExecuTorch
 from edgekit.runtimes.quiet import quiet
 from edgekit.target import host_architecture

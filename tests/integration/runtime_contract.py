@@ -28,7 +28,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import BAD_ARGUMENTS, BAD_PROGRAM, Installed, Serving, measure
-from edgekit.runner.place import staged
+from edgekit.runner.staging import staged
 from edgekit.runtimes.base import FloatModel, Runtime
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet

@@ -182,12 +182,12 @@ def test_a_plan_names_operators(write, tmp_path) -> None:
 
 
 def test_a_good_int8_ships_where_fp32_cannot_be_lowered(write, tmp_path, monkeypatch) -> None:
-    from edgekit.pipeline.precision import workshop
+    from edgekit.pipeline.precision import actions
 
     def refuse(subject, tools, plan):
         raise RuntimeFailure("fp32 cannot be lowered")
 
-    monkeypatch.setattr(workshop, "lower", refuse)
+    monkeypatch.setattr(actions, "lower", refuse)
     document = edgekit.build(write(ATTENTION), target="x86", output=tmp_path / "out")
     assert document.plan.precision == "int8"
     assert "fp32 cannot be lowered" in str(document.ladder[-1].payoff)

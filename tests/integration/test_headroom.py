@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from edgekit.compress.divergence import arrays, fidelity_of
+from edgekit.compress.quantization.apply_plan import as_calibrated
 from edgekit.compress.quantization.headroom import FEW, give_headroom
-from edgekit.compress.quantization.repair import as_calibrated
 from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.plan import Plan
 from edgekit.progress import Silent

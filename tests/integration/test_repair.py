@@ -11,6 +11,7 @@ from conftest import DIGITS
 
 import edgekit
 from edgekit.errors import RecipeError, SettingError
+from edgekit.measure import paired_latency
 from edgekit.report.explanation import render_explanation
 
 pytestmark = pytest.mark.runtime
@@ -277,10 +278,9 @@ def test_int8_is_compared_with_fp32_on_the_device_that_is_named(tmp_path) -> Non
 
 
 def test_an_int8_that_is_slower_there_is_not_taken(tmp_path, monkeypatch) -> None:
-    from edgekit.measure import duel
 
-    race = duel.Race((1.3, 1.2, 1.4), 5.0)
-    monkeypatch.setattr(duel.Arena, "_race", lambda *_: race)
+    slower = paired_latency.PairedLatency((1.3, 1.2, 1.4), 5.0)
+    monkeypatch.setattr(paired_latency.MeasuringDevice, "_alternate", lambda *_: slower)
     document = edgekit.build(DIGITS, target="x86", device="local", output=tmp_path / "out")
     assert [(rung.precision, rung.taken) for rung in document.ladder] == [
         ("int8", False),

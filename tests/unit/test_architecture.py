@@ -137,7 +137,8 @@ def test_rooms_without_torch() -> None:
 def test_check_and_bench_import_no_torch() -> None:
     code = (
         "import sys, edgekit; edgekit.check; edgekit.bench; edgekit.deploy; edgekit.run;"
-        "import edgekit.cli.commands, edgekit.cli.device_commands, edgekit.cli.host_commands;"
+        "import edgekit.cli.bundle_commands, edgekit.cli.device_commands;"
+        "import edgekit.cli.host_commands;"
         "import edgekit.commands.doctor, edgekit.commands.cache;"
         "import edgekit.report.verdict; assert 'torch' not in sys.modules"
     )
@@ -153,7 +154,8 @@ def test_helpers_of_recipes_import_torch_and_pillow_late() -> None:
 
 def test_help_imports_neither_pydantic_nor_rich() -> None:
     code = (
-        "import sys, edgekit.cli.commands, edgekit.cli.device_commands, edgekit.cli.host_commands;"
+        "import sys, edgekit.cli.bundle_commands, edgekit.cli.device_commands;"
+        "import edgekit.cli.host_commands;"
         "assert not {'torch', 'pydantic', 'rich', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import pytest
 import typer
 from conftest import ROOT
 
-from edgekit.cli import commands, device_commands, host_commands  # noqa: F401 - they register
+from edgekit.cli import bundle_commands, device_commands, host_commands  # noqa: F401 - they register
 from edgekit.cli.app import app
 
 PAGES = sorted(

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from edgekit.compress.pruning.channels import LAYERS, TRANSPOSED, Group
+from edgekit.compress.pruning.channel_groups import LAYERS, TRANSPOSED, Group
 from edgekit.recipe.tensors import Inputs
 
 # The importance of each channel, by the group's first layer.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from edgekit.compress.pruning.channels import LAYERS
+from edgekit.compress.pruning.channel_groups import LAYERS
 from edgekit.errors import RuntimeFailure
 from edgekit.plan import Threshold
 

@@ -18,7 +18,7 @@ from torch import nn
 from edgekit.compress.batches import batch_rows, in_batches
 from edgekit.compress.divergence import compared, fidelity_of
 from edgekit.compress.moments import can_read, damped, moments
-from edgekit.compress.pruning.channels import Group, inputs_of, outputs_of
+from edgekit.compress.pruning.channel_groups import Group, inputs_of, outputs_of
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.fidelity.comparison import NOTHING_TOLD, Told

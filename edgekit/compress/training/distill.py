@@ -17,7 +17,7 @@ from torch import nn
 
 from edgekit.compress.batches import joined
 from edgekit.compress.moments import watching
-from edgekit.compress.pruning.channels import LAYERS
+from edgekit.compress.pruning.channel_groups import LAYERS
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.compress.training.loop import Batch
 from edgekit.recipe.tensors import Inputs

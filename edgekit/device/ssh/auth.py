@@ -13,7 +13,7 @@ import paramiko
 from edgekit.device.ssh.keys import Ask, Identities, Identity, Unusable
 from edgekit.device.ssh.link import Link
 from edgekit.device.ssh.options import HostOptions
-from edgekit.device.ssh.private import Probe
+from edgekit.device.ssh.paramiko_private import Probe
 from edgekit.errors import DeviceError
 
 Prompts = tuple[str, str, Sequence[tuple[str, bool]]]

@@ -12,7 +12,7 @@ from edgekit.device.base import Completed
 from edgekit.device.shell.start import Start
 from edgekit.device.shell.streams import LAST_OUTPUT_S, TICK_S, Drain
 from edgekit.device.ssh.link import Link
-from edgekit.device.ssh.private import OTHER_SIGNAL
+from edgekit.device.ssh.paramiko_private import OTHER_SIGNAL
 from edgekit.errors import DeviceError
 
 # What fits into one packet to OpenSSH: 32 KiB less its header.

@@ -21,7 +21,7 @@ from paramiko.pkey import OPENSSH_AUTH_MAGIC, PublicBlob
 
 from edgekit.device.ssh.hostkeys import KEY_TYPES, HostKey, parse_key
 from edgekit.device.ssh.options import HostOptions
-from edgekit.device.ssh.private import Agent
+from edgekit.device.ssh.paramiko_private import Agent
 
 # A key may have to be confirmed by its owner.
 AGENT_LIMIT_S = 120.0

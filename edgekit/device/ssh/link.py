@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgekit.device.ssh.options import HostOptions
-from edgekit.device.ssh.private import Transport
+from edgekit.device.ssh.paramiko_private import Transport
 from edgekit.errors import DeviceError
 
 # paramiko's threads log as errors what we report; without a handler Python prints that on stderr.

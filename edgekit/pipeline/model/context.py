@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.measure.duel import Arena
-from edgekit.pipeline.model.fingerprint import Fingerprint
+from edgekit.measure.paired_latency import MeasuringDevice
+from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Pt2e, Runtime
 
 
 @dataclass(frozen=True)
-class Tools:
-    """The runtime, its runner for this host, and other things that all stages share. ``arena``: of
+class BuildContext:
+    """The runtime, its runner for this host, and other things that all stages share. ``device``: of
     the named device, if any.
     """
 
@@ -22,7 +22,7 @@ class Tools:
     seed: int
     progress: Progress
     fingerprint: Fingerprint
-    arena: Arena | None = None
+    device: MeasuringDevice | None = None
 
     @property
     def pt2e(self) -> Pt2e:

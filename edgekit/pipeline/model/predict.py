@@ -16,8 +16,8 @@ from edgekit.fidelity.groups import Array
 from edgekit.pipeline.state.sequence import Carried
 from edgekit.progress import Stage
 from edgekit.recipe.arguments import Arguments
-from edgekit.recipe.blame import user_line
 from edgekit.recipe.tensors import Inputs, as_float32, describe_all, dtype_name
+from edgekit.recipe.user_code import user_line
 from edgekit.runner.client import Serving
 from edgekit.runtimes.cause import said
 

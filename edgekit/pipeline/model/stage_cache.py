@@ -14,7 +14,7 @@ import torch
 
 from edgekit.cache import content_key, load_stage, store_stage
 from edgekit.fidelity.agreement import OutputsAgreement
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import Outputs, to_arrays, to_bytes
 
 FLOATS = "floats.pt"
@@ -38,7 +38,7 @@ def found_stage(
 
 
 def keep_stage(
-    tools: Tools,
+    context: BuildContext,
     kind: str,
     key: str | None,
     floats: list[Outputs],
@@ -54,7 +54,7 @@ def keep_stage(
 
     name = next((name for name in _names(key, floats) if load_stage(kind, name) is None), None)
     if name is not None and not store_stage(kind, name, fill_with_floats):
-        tools.progress.note("this stage cannot be cached: the next build computes it again")
+        context.progress.note("this stage cannot be cached: the next build computes it again")
 
 
 def _names(key: str | None, floats: list[Outputs]) -> list[str]:

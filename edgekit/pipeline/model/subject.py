@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from edgekit.cache import content_key
 from edgekit.compress.batches import batch_rows
 from edgekit.compress.divergence import fidelity_of
-from edgekit.compress.pruning.prune import macs_of
+from edgekit.compress.pruning.channel_choice import macs_of
 from edgekit.documents.verdict import Judge
 from edgekit.errors import RecipeError
 from edgekit.fidelity.comparison import Fidelity, OutputKind, Told
@@ -37,10 +37,10 @@ from edgekit.pipeline.state.sequence import Carried, Following, along
 from edgekit.pipeline.state.trial import try_twice
 from edgekit.progress import Progress
 from edgekit.recipe.arguments import Arguments, parameters_of
-from edgekit.recipe.blame import blaming
 from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
 from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
+from edgekit.recipe.user_code import blaming
 from edgekit.runtimes.base import FloatModel
 
 # The number of calibration inputs that parity checks beside the example.

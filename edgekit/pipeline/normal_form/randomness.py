@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgekit.recipe.blame import line_of_user
+from edgekit.recipe.user_code import line_of_user
 from edgekit.runtimes.cause import line_of
 
 

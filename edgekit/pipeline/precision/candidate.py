@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from edgekit.documents.measure import OutputFidelity, Parity
 from edgekit.documents.verdict import Accuracy
 from edgekit.errors import RunnerError, RuntimeFailure
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import Counted, run_serving
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.precision.lower import Lowered, lower
+from edgekit.pipeline.precision.lower import LoweredModel, lower
 from edgekit.pipeline.precision.parity import compare, in_sequence, judge_without_labels, require
 from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.runner.client import Serving
-from edgekit.runner.place import staged
+from edgekit.runner.staging import staged
 
 EVALUATE = "evaluate"
 
@@ -57,30 +57,30 @@ class Candidate:
         return f"{self.judged_by}: {lost}" if self.judged_by else lost
 
 
-def make(subject: Subject, tools: Tools, plan: Plan) -> Candidate:
+def make(subject: Subject, context: BuildContext, plan: Plan) -> Candidate:
     """Lower a plan and judge the artifact. Raises RuntimeFailure, ParityError."""
-    lowered = lower(subject, tools, plan)
+    lowered = lower(subject, context, plan)
     if plan.is_quantized and lowered.artifact.program.quantized_operators == 0:
         raise RuntimeFailure(
             "no operator of this model could be quantized to int8",
             "build it with --precision fp32",
         )
-    return _judge(subject, tools, plan, lowered)
+    return _judge(subject, context, plan, lowered)
 
 
-def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Candidate:
+def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: LoweredModel) -> Candidate:
     """Parity first, then the recipe's metric."""
     with (
-        _explaining(tools, lowered.artifact),
-        staged(lowered.artifact, tools.host_files) as here,
+        _explaining(context, lowered.artifact),
+        staged(lowered.artifact, context.host_files) as here,
         Serving(here) as serving,
     ):
         run = run_serving(serving)
-        with tools.progress.stage(f"checking parity of {plan.precision}"):
+        with context.progress.stage(f"checking parity of {plan.precision}"):
             found_parity = compare(subject, lowered, run, plan.precision)
             parity = require(found_parity, subject, plan.precision)
             parity = parity.replaced(sequence=in_sequence(subject, run))
-        with tools.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
+        with context.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = Counted(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
@@ -100,11 +100,11 @@ def _judge(subject: Subject, tools: Tools, plan: Plan, lowered: Lowered) -> Cand
 
 
 @contextmanager
-def _explaining(tools: Tools, artifact: Artifact) -> Iterator[None]:
+def _explaining(context: BuildContext, artifact: Artifact) -> Iterator[None]:
     try:
         yield
     except RunnerError as error:
-        raise tools.runtime.explain(error, artifact.program) from error
+        raise context.runtime.explain(error, artifact.program) from error
 
 
 def _drop(accuracy: Accuracy) -> tuple[float | None, str | None]:

@@ -8,7 +8,7 @@ int8 trained     the best of these, trained by the recipe's training() (--qat)
 mixed            guilty layers float beside the repairs, as few as needed (search/float_layers.py)
 fp32             the model as it is
 
-Only choosing is here: building, searching and pricing are the workshop's (workshop.py), and what
+Only choosing is here: building, searching and pricing are the actions's (actions.py), and what
 is said of a rung is attempt.py's.
 """
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from edgekit.documents.verdict import Blame, Rung
 from edgekit.errors import ExportError, ParityError, RuntimeFailure, TrainingError
 from edgekit.fidelity.comparison import WHOLE_LIMIT
+from edgekit.pipeline.precision.actions import Actions, Searches
 from edgekit.pipeline.precision.attempt import Attempt, reason_of, rungs, scores_said
 from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
-from edgekit.pipeline.precision.repairs import applied
-from edgekit.pipeline.precision.workshop import Searches, Workshop
+from edgekit.pipeline.precision.searches import applied
 from edgekit.pipeline.training.int8 import DISTILLATION
 from edgekit.plan import Plan, Precision, Training
 from edgekit.values import Effort, PrecisionChoice
@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Climbed:
+class LadderResult:
     """``blame``: of plain int8, where it loses noticeably; else empty."""
 
     candidate: Candidate
@@ -69,23 +69,23 @@ class Climbed:
     blame: tuple[Blame, ...] = ()
 
 
-def climb(workshop: Workshop, request: Request) -> Climbed:
+def run_ladder(actions: Actions, request: Request) -> LadderResult:
     """Build the precision that was asked for, or the first rung of ``auto`` that is good enough.
 
     Raises what building raises; under ``auto`` a failing int8 only means the next rung.
     """
-    return _Climb(workshop, request).run()
+    return _Ladder(actions, request).run()
 
 
-def replay(workshop: Workshop, plan: Plan, why: str) -> Climbed:
+def build_planned(actions: Actions, plan: Plan, why: str) -> LadderResult:
     """What a plan says, whatever comes of it."""
-    candidate = workshop.make(plan)
-    return Climbed(candidate, (Attempt(plan.precision, candidate, why).rung(True),))
+    candidate = actions.make(plan)
+    return LadderResult(candidate, (Attempt(plan.precision, candidate, why).rung(True),))
 
 
 @dataclass
-class _Climb:
-    workshop: Workshop
+class _Ladder:
+    actions: Actions
     request: Request
     tried: list[Attempt] = field(default_factory=list)
     failure: RuntimeFailure | None = None
@@ -94,11 +94,11 @@ class _Climb:
     blames: bool = False
     build_s: float = 0.0
 
-    def run(self) -> Climbed:
+    def run(self) -> LadderResult:
         choice = self.request.choice
         if choice == "fp32":
             return self._take_float("requested (--precision fp32)")
-        if not self.workshop.has_calibration:
+        if not self.actions.has_calibration:
             return self._without_calibration()
         self._try_int8()
         best = self._best()
@@ -127,7 +127,7 @@ class _Climb:
         start_s = time.perf_counter()
         plain = self._try(self._plan("int8"), "int8")
         self.build_s = time.perf_counter() - start_s
-        if not self.workshop.can_repair:
+        if not self.actions.can_repair:
             if not self._is_good(plain):
                 self._fail("int8 repaired", NO_REPAIRS)
             return
@@ -150,11 +150,11 @@ class _Climb:
             self._try_trained(start, DISTILLATION, "int8 distilled")
 
     def _searches(self, plan: Plan) -> Searches:
-        return self.workshop.searches(plan, self.build_s)
+        return self.actions.searches(plan, self.build_s)
 
     @property
     def _may_distill(self) -> bool:
-        return self.request.effort == "thorough" and self.workshop.may_mix_inputs
+        return self.request.effort == "thorough" and self.actions.may_mix_inputs
 
     def _try_operators(self, searches: Searches) -> None:
         """Operators without weights in float, where rounding them loses most: no bytes, and far
@@ -181,7 +181,7 @@ class _Climb:
     def _try_trained(self, start: Attempt, training: Training, name: str) -> None:
         int8 = start.made
         try:
-            plan, scores = self.workshop.train(
+            plan, scores = self.actions.train(
                 int8.plan.replaced(train=training), self.request.limit_s
             )
         except TrainingError as error:
@@ -227,12 +227,12 @@ class _Climb:
     @property
     def _passing(self) -> float:
         """The divergence that is good enough by itself; 0 where points decide."""
-        return 0.0 if self.workshop.by_points else NEARLY_PASSING * WHOLE_LIMIT
+        return 0.0 if self.actions.by_points else NEARLY_PASSING * WHOLE_LIMIT
 
     def _try(self, plan: Plan, name: str) -> Attempt | None:
         """Build and judge one rung; what fails is told, and remembered if it is the first."""
         try:
-            candidate = self.workshop.make(plan)
+            candidate = self.actions.make(plan)
         except ExportError:
             raise  # the float model would fail the same way
         except RuntimeFailure as failure:
@@ -243,49 +243,49 @@ class _Climb:
         attempt = Attempt(name, candidate, reason)
         self.tried.append(attempt)
         if not self._is_good(attempt):
-            self.workshop.note(f"{name}: {reason}")
+            self.actions.note(f"{name}: {reason}")
         return attempt
 
     def _fail(self, name: str, reason: str) -> None:
         self.tried.append(Attempt(name, None, reason))
-        self.workshop.note(f"{name} not chosen: {reason}")
+        self.actions.note(f"{name} not chosen: {reason}")
 
-    def _take_what_pays(self, best: Attempt | None) -> Climbed:
+    def _take_what_pays(self, best: Attempt | None) -> LadderResult:
         """``auto``: the rungs that follow would pay less."""
         if best is None or not self._is_good(best):
             return self._take_float(LAST)
-        payoff = self.workshop.payoff(best.made)
+        payoff = self.actions.payoff(best.made)
         best.payoff = payoff.said
         if payoff.pays:
             return self._take(best)
         best.reason = f"it does not pay: {payoff.said}"
-        self.workshop.note(f"{best.name} not chosen: {best.reason}")
+        self.actions.note(f"{best.name} not chosen: {best.reason}")
         return self._take_float(LAST)
 
-    def _without_calibration(self) -> Climbed:
+    def _without_calibration(self) -> LadderResult:
         if self.request.choice in ("int8", "mixed") or self.request.training is not None:
-            raise self.workshop.no_calibration()
+            raise self.actions.no_calibration()
         self._fail("int8", "no calibration data: neither calibration() nor --calibration")
         return self._take_float(LAST)
 
-    def _take_float(self, reason: str) -> Climbed:
-        taken = Attempt("fp32", self.workshop.make(self._plan("fp32")), reason)
+    def _take_float(self, reason: str) -> LadderResult:
+        taken = Attempt("fp32", self.actions.make(self._plan("fp32")), reason)
         self.tried.append(taken)
         return self._take(taken)
 
-    def _take(self, taken: Attempt) -> Climbed:
+    def _take(self, taken: Attempt) -> LadderResult:
         asked = self.request.choice
         if taken.name == asked and self._is_good(taken) and asked != "fp32":
             taken.reason = f"requested (--precision {asked}): {taken.reason}"
         for other in self.tried:
             if other is not taken and self._is_good(other) and other.payoff is None:
                 other.reason += f"; {taken.name} is better"
-        return Climbed(taken.made, rungs(self.tried, taken), self._blame(taken.made.plan))
+        return LadderResult(taken.made, rungs(self.tried, taken), self._blame(taken.made.plan))
 
     def _blame(self, plan: Plan) -> tuple[Blame, ...]:
         if not self.blames or self.plain is None:
             return ()
-        return applied(self.workshop.priced(self.plain.blame), plan)
+        return applied(self.actions.priced(self.plain.blame), plan)
 
     def _plan(self, precision: Precision) -> Plan:
-        return self.workshop.base.replaced(precision=precision)
+        return self.actions.base.replaced(precision=precision)

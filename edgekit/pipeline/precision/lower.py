@@ -13,7 +13,7 @@ import torch
 
 from edgekit.compress.last_steps import moved_by_steps
 from edgekit.compress.reference import fast_reference
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import Counted, Outputs, Run, run_eager
 from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
 from edgekit.pipeline.model.subject import Subject
@@ -28,7 +28,7 @@ REFERENCE = "reference.pt"
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredModel:
     """``floats``: the float model's outputs in torch for each of the parity inputs.
     ``quantized``: those of the quantized model in torch; None for a float artifact, and where the
     runtime quantizes after conversion.
@@ -44,37 +44,37 @@ class Lowered:
         return self.floats if self.quantized is None else self.quantized
 
 
-def lower(subject: Subject, tools: Tools, plan: Plan) -> Lowered:
+def lower(subject: Subject, context: BuildContext, plan: Plan) -> LoweredModel:
     """Raises ExportError, RuntimeFailure."""
-    floats = outputs_of(run_eager(subject.model), subject, tools, "running the float model")
-    key = tools.fingerprint.key(tools.runtime, plan.of_this_model)
+    floats = outputs_of(run_eager(subject.model), subject, context, "running the float model")
+    key = context.fingerprint.key(context.runtime, plan.of_this_model)
     kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
     if kept is not None:
-        tools.progress.note(f"{plan.precision} is unchanged: taken from the cache")
+        context.progress.note(f"{plan.precision} is unchanged: taken from the cache")
         return kept
-    lowered = _lower(subject, tools, plan, _program(subject, tools, plan, key, floats), floats)
-    keep_stage(tools, "artifact", key, floats, lambda draft: _write(draft, lowered))
+    lowered = _lower(subject, context, plan, _program(subject, context, plan, key, floats), floats)
+    keep_stage(context, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
 
 
 def _lower(
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     program: torch.export.ExportedProgram | Artifact,
     floats: list[Outputs],
-) -> Lowered:
+) -> LoweredModel:
     if isinstance(program, Artifact):
-        return Lowered(program, None, floats)
-    with tools.progress.stage(f"lowering {plan.precision}"):
-        artifact = tools.runtime.lower(program)
+        return LoweredModel(program, None, floats)
+    with context.progress.stage(f"lowering {plan.precision}"):
+        artifact = context.runtime.lower(program)
         if not plan.is_quantized:
-            return Lowered(artifact, None, floats)
+            return LoweredModel(artifact, None, floats)
         artifact = _with_last_steps(artifact, program, subject)
     with quiet():
         run = run_eager(fast_reference(program))
     title = f"running {plan.precision} in torch"
-    return Lowered(artifact, outputs_of(run, subject, tools, title), floats)
+    return LoweredModel(artifact, outputs_of(run, subject, context, title), floats)
 
 
 def _with_last_steps(
@@ -90,27 +90,27 @@ def _with_last_steps(
     return replace(artifact, program=program.replaced(outputs=outputs))
 
 
-def outputs_of(run: Run, subject: Subject, tools: Tools, title: str) -> list[Outputs]:
+def outputs_of(run: Run, subject: Subject, context: BuildContext, title: str) -> list[Outputs]:
     """What ``run`` gives for each of the parity inputs."""
     inputs = subject.parity_inputs
-    with tools.progress.stage(title) as stage:
+    with context.progress.stage(title) as stage:
         return list(map(Counted(run, stage, len(inputs)), inputs))
 
 
 def _program(
-    subject: Subject, tools: Tools, plan: Plan, key: str | None, floats: list[Outputs]
+    subject: Subject, context: BuildContext, plan: Plan, key: str | None, floats: list[Outputs]
 ) -> torch.export.ExportedProgram | Artifact:
     """The graph to lower, or what the runtime quantized after conversion. A quantized graph is
     cached, because calibration may take long.
     """
     if plan.precision == "fp32":
-        with quiet(), tools.progress.stage("exporting"):
+        with quiet(), context.progress.stage("exporting"):
             return export(subject.model, subject.example)
     kept = found_stage("program", key, floats, _load_program)
     if kept is not None:
-        tools.progress.note("quantized already: taken from the cache")
+        context.progress.note("quantized already: taken from the cache")
         return kept
-    program = quantized(subject, tools, plan)
+    program = quantized(subject, context, plan)
     if isinstance(program, Artifact):
         return program
 
@@ -118,7 +118,7 @@ def _program(
         with quiet():
             torch.export.save(program, draft / PROGRAM_FILE)
 
-    keep_stage(tools, "program", key, floats, write)
+    keep_stage(context, "program", key, floats, write)
     return program
 
 
@@ -130,15 +130,15 @@ def _load_program(folder: Path) -> torch.export.ExportedProgram:
         return torch.export.load(folder / PROGRAM_FILE)
 
 
-def _write(draft: Path, lowered: Lowered) -> None:
+def _write(draft: Path, lowered: LoweredModel) -> None:
     (draft / lowered.artifact.file_name).write_bytes(lowered.artifact.data)
     description = lowered.artifact.program.model_dump_json()
     (draft / DESCRIPTION).write_text(description, encoding="utf-8")
     torch.save(lowered.quantized, draft / REFERENCE)
 
 
-def _read(folder: Path, floats: list[Outputs]) -> Lowered:
+def _read(folder: Path, floats: list[Outputs]) -> LoweredModel:
     (model,) = folder.glob("model.*")
     program = Program.model_validate_json((folder / DESCRIPTION).read_bytes())
     artifact = Artifact(model.read_bytes(), model.name, program)
-    return Lowered(artifact, torch.load(folder / REFERENCE, weights_only=True), floats)
+    return LoweredModel(artifact, torch.load(folder / REFERENCE, weights_only=True), floats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgekit.compress.divergence import arrays
@@ -17,7 +18,7 @@ from edgekit.fidelity.comparison import MIN_GROUP_DB, MIN_WHOLE_DB
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.predict import Run, run_all, run_eager
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.precision.lower import Lowered
+from edgekit.pipeline.precision.lower import LoweredModel
 from edgekit.pipeline.precision.parity_hints import why_unequal
 from edgekit.plan import Plan, Precision
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT, spread_over
@@ -29,7 +30,7 @@ FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
 QUANTIZED, EAGER = "the quantized model in torch", "the eager model in torch"
 
 
-def compare(subject: Subject, lowered: Lowered, run: Run, precision: Precision) -> Parity:
+def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precision) -> Parity:
     """Compare on the example and on calibration inputs, as the contract says."""
     batched = [output.batched for output in subject.fidelity.outputs]
     quantized = QuantizedAgreement(batched)
@@ -109,7 +110,7 @@ def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
     apart = "held out" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also used for fitting"
     if plan.float_layers or not plan.is_plain:
         apart += ", also used to choose the plan"
-    kinds = "; ".join(_said(output) for output in found)
+    kinds = "; ".join(_in_words(output) for output in found)
     fed_back = ", states fed back" if subject.states else ""
     return Judgement(
         loss=comparison.loss,
@@ -119,7 +120,8 @@ def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
     )
 
 
-def _said(output: OutputFidelity) -> str:
+def _in_words(output: OutputFidelity) -> str:
+    """An output's fidelity in words."""
     assumed = " (assumed)" if output.assumed else ""
     if output.agreement is not None and output.kind == "values":
         return f"{output.name} as whole numbers: {output.agreement:.2f} % equal"
@@ -130,6 +132,11 @@ def _said(output: OutputFidelity) -> str:
         worst = output.worst_group
         said += f", worst group (axis {worst.axis}, index {worst.index}) {_db(worst.sqnr_db)}"
     return f"{said} (limits {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB)"
+
+
+def worst_db(values: Iterable[float | None]) -> str:
+    """The least of some signal-to-noise ratios; None is bit-equal."""
+    return _db(min((value for value in values if value is not None), default=None))
 
 
 def _db(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.measure.duel import Arena
+from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.program import Artifact
 from edgekit.progress import Progress
 
@@ -53,11 +53,15 @@ def is_larger(quantized_bytes: int, float_bytes: int) -> bool:
 
 
 def compare(
-    arena: Arena, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
+    device: MeasuringDevice,
+    quantized: Artifact,
+    floating: Artifact,
+    inputs: list[bytes],
+    progress: Progress,
 ) -> Payoff:
     """Both artifacts in turn. What goes wrong there decides nothing: it is said."""
     larger = is_larger(len(quantized.data), len(floating.data))
-    race = arena.race(quantized, floating, inputs, progress)
-    if race.ratio is None:
-        return Payoff(larger, why_not=f"not compared with fp32: {race.why_not}")
-    return Payoff(larger, race.ratio, float_ms=race.second_ms)
+    latency = device.compare_latency(quantized, floating, inputs, progress)
+    if latency.ratio is None:
+        return Payoff(larger, why_not=f"not compared with fp32: {latency.why_not}")
+    return Payoff(larger, latency.ratio, float_ms=latency.second_ms)

@@ -9,9 +9,15 @@ from typing import Generic, TypeVar
 
 import torch
 
-from edgekit.compress.quantization.repair import Observed, corrected, equalized, observed, ranged
+from edgekit.compress.quantization.apply_plan import (
+    Observed,
+    corrected,
+    equalized,
+    observed,
+    ranged,
+)
 from edgekit.compress.quantization.simulate import Simulation
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.checkpoint import Scores
 from edgekit.pipeline.training.int8 import train_simulation
@@ -28,7 +34,7 @@ CACHED_BYTES = 400_000_000
 
 
 def quantized(
-    subject: Subject, tools: Tools, plan: Plan
+    subject: Subject, context: BuildContext, plan: Plan
 ) -> torch.export.ExportedProgram | Artifact:
     """Quantize as the plan says, with its training in int8.
 
@@ -36,25 +42,25 @@ def quantized(
     """
 
     def train(simulation: Simulation) -> None:
-        train_simulation(subject, tools, plan, simulation)
+        train_simulation(subject, context, plan, simulation)
 
     hook = train if plan.train is not None else None
-    return tools.runtime.quantize(subject.float_model, plan, hook, tools.progress)
+    return context.runtime.quantize(subject.float_model, plan, hook, context.progress)
 
 
 def trained(
-    subject: Subject, tools: Tools, plan: Plan, limit_s: float | None = None
+    subject: Subject, context: BuildContext, plan: Plan, limit_s: float | None = None
 ) -> tuple[Plan, Scores]:
     """Train as the plan says and cache the weights. Give the plan that leads to them again, and
     the scores on held-out data.
 
     Raises what Runtime.quantize raises.
     """
-    pt2e, source = tools.pt2e, subject.float_model
+    pt2e, source = context.pt2e, subject.float_model
     with quiet():
-        prepared = prepare(pt2e, source, plan, tools.progress)
-        simulation = simulate(pt2e, prepared, source, plan, tools.progress)
-        done, scores = train_simulation(subject, tools, plan, simulation, limit_s)
+        prepared = prepare(pt2e, source, plan, context.progress)
+        simulation = simulate(pt2e, prepared, source, plan, context.progress)
+        done, scores = train_simulation(subject, context, plan, simulation, limit_s)
         return plan.replaced(train=done), scores
 
 
@@ -89,6 +95,12 @@ class Simulator:
         self._observed: LatestUsed[Observed] = LatestUsed(most)
         self._ranged: LatestUsed[Simulation] = LatestUsed(most)
         self._complete: LatestUsed[Simulation] = LatestUsed(most)
+
+    def fitted_to(self, data: Sequence[Inputs]) -> Simulator:
+        """Another one for other data, which shares the prepared graphs."""
+        other = Simulator(self._source, self._pt2e, data)
+        other._prepared = self._prepared
+        return other
 
     def __call__(self, plan: Plan) -> Simulation:
         with quiet():

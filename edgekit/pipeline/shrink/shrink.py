@@ -15,26 +15,26 @@ from torch import nn
 
 from edgekit.compress.batches import in_batches
 from edgekit.compress.copying import copy_of
-from edgekit.compress.pruning.channels import with_own_weights
+from edgekit.compress.pruning.channel_choice import macs_of, prune
+from edgekit.compress.pruning.channel_groups import with_own_weights
 from edgekit.compress.pruning.compensate import compensate
-from edgekit.compress.pruning.prune import macs_of, prune
 from edgekit.compress.pruning.sparsity import sparsify, weights_of
 from edgekit.documents.verdict import CompressionStep, RefusedLayer, TrainingReport
 from edgekit.errors import SettingError
-from edgekit.pipeline.model.context import Tools
-from edgekit.pipeline.model.fingerprint import Fingerprint
+from edgekit.pipeline.model.cache_key import Fingerprint
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
 from edgekit.pipeline.model.subject import Subject, some_inputs
-from edgekit.pipeline.shrink.importance import BATCH, importance_of
-from edgekit.pipeline.shrink.kept_model import (
+from edgekit.pipeline.shrink.channel_importance import BATCH, importance_of
+from edgekit.pipeline.shrink.model_cache import (
     KIND,
     KeptModel,
     measured_here,
     read_model,
     write_model,
 )
-from edgekit.pipeline.shrink.step_report import WORTH_PACKING, Ledger, arena_of
+from edgekit.pipeline.shrink.step_report import WORTH_PACKING, Ledger, measuring_device
 from edgekit.pipeline.training.recovery import recover
 from edgekit.plan import Plan, Precision, Prune, Sparsity, Training
 from edgekit.recipe.tensors import Inputs
@@ -50,7 +50,7 @@ class Smaller:
     """The smaller model, for the rest of the build. ``plan`` reproduces it."""
 
     subject: Subject
-    tools: Tools
+    context: BuildContext
     plan: Plan
     steps: tuple[CompressionStep, ...]
 
@@ -64,7 +64,7 @@ def points_lost(subject: Subject, steps: Sequence[CompressionStep]) -> float:
 
 def smaller(
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     limit_s: float | None = None,
     as_it_stands: bool = True,
@@ -76,7 +76,7 @@ def smaller(
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
     precision: Precision = "int8" if plan.is_quantized and subject.calibration else "fp32"
-    ledger = Ledger(subject, tools, Plan(precision=precision, seed=plan.seed))
+    ledger = Ledger(subject, context, Plan(precision=precision, seed=plan.seed))
     partial_plan = Plan(
         precision="fp32",
         prune=plan.prune,
@@ -85,7 +85,7 @@ def smaller(
         structure=plan.structure,
         seed=plan.seed,
     )
-    key = tools.fingerprint.key(tools.runtime, partial_plan)
+    key = context.fingerprint.key(context.runtime, partial_plan)
     key = f"{key}-as-it-pays" if key is not None and not as_it_stands else key
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
@@ -93,20 +93,20 @@ def smaller(
     if limit_s is None:
         cached = found_stage(KIND, key, floats, partial(read_model, subject))
     if cached is not None:
-        tools.progress.note("the pruned model is loaded from the cache")
+        context.progress.note("the pruned model is loaded from the cache")
         model, record = measured_here(cached, ledger)
     else:
-        model, record = _Work(subject, tools, partial_plan, ledger, limit_s, as_it_stands).run()
+        model, record = _Work(subject, context, partial_plan, ledger, limit_s, as_it_stands).run()
     parts = {name: getattr(record, name) for name in ("prune", "sparsity", "recover")}
     done = plan.replaced(**parts)
     if cached is None:
-        done_key = tools.fingerprint.key(tools.runtime, partial_plan.replaced(**parts))
+        done_key = context.fingerprint.key(context.runtime, partial_plan.replaced(**parts))
         complete = limit_s is None and not record.interrupted
         for name in {done_key, key} if complete else {done_key}:
-            keep_stage(tools, KIND, name, floats, partial(write_model, model, record))
+            keep_stage(context, KIND, name, floats, partial(write_model, model, record))
     outputs = run_eager(model)(subject.example)
     small = replace(subject, model=model, example_outputs=outputs)
-    return Smaller(small, replace(tools, fingerprint=Fingerprint(small)), done, record.steps)
+    return Smaller(small, replace(context, fingerprint=Fingerprint(small)), done, record.steps)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class _Work:
     """One run of all steps. ``removed``: the removed channels of each round."""
 
     subject: Subject
-    tools: Tools
+    context: BuildContext
     plan: Plan
     ledger: Ledger
     limit_s: float | None
@@ -138,7 +138,7 @@ class _Work:
             sparsity=self.plan.sparsity,
             recover=self.plan.recover,
             steps=tuple(self.steps),
-            device=arena_of(self.tools).transport.name,
+            device=measuring_device(self.context).transport.name,
             precision=self.ledger.asked,
             interrupted=self.interrupted,
         )
@@ -167,7 +167,7 @@ class _Work:
                 self._train_between("prune", index)
 
     def _remove(self, wanted: Prune) -> None:
-        before, progress = self.model, self.tools.progress
+        before, progress = self.model, self.context.progress
         with progress.stage("pruning channels") as stage:
             importance = importance_of(self.subject, wanted, self.plan.seed, stage.advance)
             pruned = prune(before, self.subject.example, wanted, importance)
@@ -189,7 +189,7 @@ class _Work:
         whole = macs_of(self.subject.model, self.subject.example)
         share = 1 - macs_of(self.model, self.subject.example) / whole
         if share > wanted.ratio + NOTICED:
-            self.tools.progress.note(
+            self.context.progress.note(
                 f"{share:.0%} of the MACs removed ({wanted.ratio:.0%} requested): widths are "
                 f"multiples of {wanted.step}, attention heads are removed as a whole"
             )
@@ -213,7 +213,7 @@ class _Work:
 
     def _drop_zeros(self, dense: nn.Module, earlier: int) -> None:
         """Restore the dense model, and skip a training that only zeros needed."""
-        self.tools.progress.note(NO_USE)
+        self.context.progress.note(NO_USE)
         self.model, dropped = dense, {"sparsity": None}
         if self.plan.prune is None and not self.subject.recipe.has("teacher"):
             dropped["recover"] = None
@@ -222,7 +222,7 @@ class _Work:
         self.steps[earlier:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
     def _zero(self, wanted: Sparsity) -> None:
-        progress, dense = self.tools.progress, copy_of(self.model)
+        progress, dense = self.context.progress, copy_of(self.model)
         weights = weights_of(self.model)
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
@@ -245,7 +245,7 @@ class _Work:
         recovered = recover(
             self.model,
             self.subject,
-            self.tools,
+            self.context,
             self.plan,
             training,
             self.limit_s,

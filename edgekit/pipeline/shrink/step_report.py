@@ -11,17 +11,17 @@ from torch import nn
 
 from edgekit.compress.batches import in_batches
 from edgekit.compress.divergence import compared
-from edgekit.compress.pruning.channels import parameters_of
-from edgekit.compress.pruning.prune import macs_of
+from edgekit.compress.pruning.channel_choice import macs_of
+from edgekit.compress.pruning.channel_groups import parameters_of
 from edgekit.compress.pruning.sparsity import zeros_of
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.device.local import LocalTransport
 from edgekit.documents.verdict import CompressionStep, RefusedLayer
 from edgekit.errors import ExportError, RuntimeFailure
-from edgekit.measure.duel import Arena
+from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.pipeline.model.batched import Batched
-from edgekit.pipeline.model.context import Tools
-from edgekit.pipeline.model.fingerprint import Fingerprint
+from edgekit.pipeline.model.cache_key import Fingerprint
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager, to_bytes
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.pipeline.precision.lower import lower
@@ -43,7 +43,7 @@ class Ledger:
     """
 
     subject: Subject
-    tools: Tools
+    context: BuildContext
     precision: Plan
     asked: str = field(init=False)
     _originals: dict[str, Artifact] = field(default_factory=dict)
@@ -69,18 +69,18 @@ class Ledger:
         """The report of a step: ``model`` compared with the recipe's own. ``details``: further
         fields.
         """
-        subject, progress = self.subject, self.tools.progress
+        subject, progress = self.subject, self.context.progress
         with progress.stage(f"evaluating the {JUDGED.get(name, name)} model"):
             accuracy = subject.evaluate(Batched(model))
             inputs, floats = self._compared
             outputs = [run_eager(model)(one) for one in inputs]
             comparison = compared(subject.fidelity, outputs, floats)
         before, after = self._pair(model)
-        arena = arena_of(self.tools)
+        device = measuring_device(self.context)
         example = [to_bytes(tensor) for tensor in subject.example]
-        race = arena.race(after, before, example, progress)
-        if name == "prune" and race.ratio is not None and race.ratio[2] >= 1:
-            middle, low, high = race.ratio
+        latency = device.compare_latency(after, before, example, progress)
+        if name == "prune" and latency.ratio is not None and latency.ratio[2] >= 1:
+            middle, low, high = latency.ratio
             progress.note(
                 f"pruning does not measurably reduce latency: {middle:.2f}x the original "
                 f"(95 % CI {low:.2f}-{high:.2f})"
@@ -100,10 +100,10 @@ class Ledger:
             model_before_mb=len(before.data) / 1e6,
             compressed_mb=packed_mb(after),
             compressed_before_mb=packed_mb(before),
-            latency_ratio=race.ratio,
-            peak_memory_mb=race.first_memory_mb,
-            peak_memory_before_mb=race.second_memory_mb,
-            device=arena.transport.name,
+            latency_ratio=latency.ratio,
+            peak_memory_mb=latency.first_memory_mb,
+            peak_memory_before_mb=latency.second_memory_mb,
+            device=device.transport.name,
             refused=refused,
             **details,
         )
@@ -125,13 +125,15 @@ class Ledger:
 
     def _lower(self, model: nn.Module) -> Artifact:
         small = replace(self.subject, model=model)
-        tools = replace(self.tools, fingerprint=Fingerprint(small))
-        return lower(small, tools, self.precision).artifact
+        context = replace(self.context, fingerprint=Fingerprint(small))
+        return lower(small, context, self.precision).artifact
 
 
-def arena_of(tools: Tools) -> Arena:
-    """The arena of the named device, else of this host."""
-    return tools.arena or Arena(tools.runtime.name, LocalTransport(), tools.host_files, threads=1)
+def measuring_device(context: BuildContext) -> MeasuringDevice:
+    """The named device, else this host."""
+    return context.device or MeasuringDevice(
+        context.runtime.name, LocalTransport(), context.host_files, threads=1
+    )
 
 
 def packed_mb(artifact: Artifact) -> float:

@@ -14,11 +14,11 @@ from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhe
 from edgekit.compress.training.distill import BATCH, distance, distillation_batches
 from edgekit.compress.training.loop import Batch, Job, train
 from edgekit.errors import TrainingError
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.checkpoint import Checkpoint, Scores, keep_weights, load_weights
-from edgekit.pipeline.training.data import by_training
+from edgekit.pipeline.training.labelled_data import by_training
 from edgekit.pipeline.training.teacher import beside_labels, teacher_of
 from edgekit.plan import Objective, Plan, Training
 from edgekit.search.repairs import float_outputs, split
@@ -37,7 +37,11 @@ def quantization_aware(effort: Effort, distill: bool) -> Training:
 
 
 def train_simulation(
-    subject: Subject, tools: Tools, plan: Plan, simulation: Simulation, limit_s: float | None = None
+    subject: Subject,
+    context: BuildContext,
+    plan: Plan,
+    simulation: Simulation,
+    limit_s: float | None = None,
 ) -> tuple[Training, Scores]:
     """Give the simulation the weights of ``plan.train``, from the cache or by training now.
 
@@ -52,22 +56,22 @@ def train_simulation(
     }
     if not weights:
         raise TrainingError("this model has no weights to train")
-    key = tools.fingerprint.key(tools.runtime, plan)
+    key = context.fingerprint.key(context.runtime, plan)
     cached = load_weights(key, weights) if limit_s is None or plan.train.stop is not None else None
     if cached is not None:
         return cached
-    job = _job(subject, tools, plan, simulation, weights)
+    job = _job(subject, context, plan, simulation, weights)
     if plan.sparsity is not None:
         matrices = {name: weight for name, weight in weights.items() if weight.dim() > 1}
         job = replace(job, after_step=keeping_zeros(matrices))
     checkpoint = Checkpoint(key, limit_s)
     with simulation.rounding(everywhere):
-        result = train(job, plan.train, plan.seed, checkpoint, tools.progress, limit_s)
+        result = train(job, plan.train, plan.seed, checkpoint, context.progress, limit_s)
     done = plan.train.replaced(steps=result.steps, stop=result.stop)
     # a plan without ``stop`` stands for a complete training, not an interrupted or limited one
     if limit_s is None and not result.interrupted:
         keep_weights(key, weights, done, result.scores)
-    done_key = tools.fingerprint.key(tools.runtime, plan.replaced(train=done))
+    done_key = context.fingerprint.key(context.runtime, plan.replaced(train=done))
     keep_weights(done_key, weights, done, result.scores)
     if not result.interrupted:
         checkpoint.remove()
@@ -76,7 +80,7 @@ def train_simulation(
 
 def _job(
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     simulation: Simulation,
     weights: Mapping[str, torch.Tensor],
@@ -84,13 +88,13 @@ def _job(
     assert plan.train is not None
     simulation.batches(subject.calibration)
     if plan.train.objective != "float_model":
-        return _labels(subject, tools, plan.train, simulation, weights)
-    return _distillation(subject, tools, plan, simulation, weights)
+        return _labels(subject, context, plan.train, simulation, weights)
+    return _distillation(subject, context, plan, simulation, weights)
 
 
 def _labels(
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     training: Training,
     simulation: Simulation,
     weights: Mapping[str, torch.Tensor],
@@ -112,7 +116,7 @@ def _labels(
     def judged(batch: Batch) -> torch.Tensor:
         return labelled(simulation.forward(batch[0], rows), batch)
 
-    batches, judge = by_training(subject, tools, judged)
+    batches, judge = by_training(subject, context, judged)
     return Job(
         title="quantization-aware training",
         weights=weights,
@@ -124,7 +128,7 @@ def _labels(
 
 def _distillation(
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     simulation: Simulation,
     weights: Mapping[str, torch.Tensor],
@@ -133,7 +137,7 @@ def _distillation(
     # with the roundings off, a plan without float or dynamic layers computes the float model
     exact = plan.replaced(linear="static", float_layers=())
     teacher = Simulation(
-        tools.pt2e.prepare(subject.model, subject.example, exact, subject.calibration)
+        context.pt2e.prepare(subject.model, subject.example, exact, subject.calibration)
     )
     size = BATCH if teacher.batches(subject.calibration) else 1
     floats = float_outputs(teacher, parts.judged)

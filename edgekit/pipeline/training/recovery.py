@@ -24,11 +24,11 @@ from edgekit.compress.training.distill import (
     hints,
 )
 from edgekit.compress.training.loop import Batch, Job, freeze_norms, train
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import Run, run_eager
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.checkpoint import Checkpoint
-from edgekit.pipeline.training.data import Batches, by_training
+from edgekit.pipeline.training.labelled_data import Batches, by_training
 from edgekit.pipeline.training.teacher import beside_labels, teacher_of
 from edgekit.plan import Plan, Training
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT
@@ -54,7 +54,7 @@ class Recovered:
 def recover(
     model: nn.Module,
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     training: Training,
     limit_s: float | None,
@@ -67,15 +67,15 @@ def recover(
 
     Raises TrainingError, RecipeError.
     """
-    key = tools.fingerprint.key(tools.runtime, plan)
+    key = context.fingerprint.key(context.runtime, plan)
     checkpoint = Checkpoint(f"{key}-{name}" if key is not None and name else key, limit_s)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         _arrange(model.to(device), torch.channels_last)
-        job = _job(model, subject, tools, plan, training, device)
+        job = _job(model, subject, context, plan, training, device)
         if to_the_end:
             job = replace(job, judge=None)
-        result = train(job, training, plan.seed, checkpoint, tools.progress, limit_s)
+        result = train(job, training, plan.seed, checkpoint, context.progress, limit_s)
     finally:
         _arrange(model, torch.contiguous_format)
         model.cpu().eval()
@@ -125,7 +125,7 @@ class _Teacher:
 def _job(
     model: nn.Module,
     subject: Subject,
-    tools: Tools,
+    context: BuildContext,
     plan: Plan,
     training: Training,
     device: torch.device,
@@ -139,7 +139,7 @@ def _job(
         compare = attention if subject.recipe.has("teacher") else hints
         features = compare(model, net, _on(device, subject.example)) if training.features else None
         if training.features and features is None:
-            tools.progress.note(NO_FEATURES)
+            context.progress.note(NO_FEATURES)
         teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
@@ -166,7 +166,7 @@ def _job(
         return distance(outputs, teacher.outputs(inputs), teacher.by_classes)
 
     if subject.recipe.has("training"):
-        batches, judge = by_training(subject, tools, judged)
+        batches, judge = by_training(subject, context, judged)
     else:
         assert teacher is not None
         batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)

@@ -9,7 +9,7 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.normal_form.normalize import normal_form
-from edgekit.recipe.blame import blaming
+from edgekit.recipe.user_code import blaming
 
 # The teacher's share of the loss beside labels (G. Hinton et al., 2015).
 TEACHER_SHARE = 0.5

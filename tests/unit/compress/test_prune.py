@@ -10,10 +10,15 @@ import torch
 from attention import HEADS, LENGTH, WIDTH, Block
 from torch import nn
 
-from edgekit.compress.pruning.channels import find_groups, same_function, silenced, without_channels
+from edgekit.compress.pruning.channel_choice import macs_of, prune
+from edgekit.compress.pruning.channel_groups import (
+    find_groups,
+    same_function,
+    silenced,
+    without_channels,
+)
 from edgekit.compress.pruning.compensate import compensate
 from edgekit.compress.pruning.importance import by_fisher, by_size
-from edgekit.compress.pruning.prune import macs_of, prune
 from edgekit.compress.pruning.trials import by_trial
 from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.plan import Prune

@@ -58,7 +58,8 @@ def test_local_and_android():
 
 def test_local_pays_nothing_for_ssh():
     code = (
-        "import sys, edgekit.device.connect as c; c.connect('local'); import edgekit.cli.commands;"
+        "import sys, edgekit.device.connect as c; c.connect('local');"
+        "import edgekit.cli.bundle_commands;"
         "assert not {'paramiko', 'cryptography'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

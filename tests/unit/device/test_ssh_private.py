@@ -11,7 +11,7 @@ from paramiko.agent import AgentSSH
 from paramiko.auth_handler import AuthHandler
 from paramiko.packet import Packetizer
 
-from edgekit.device.ssh import private
+from edgekit.device.ssh import paramiko_private
 
 NAMES = {
     paramiko.Transport: {
@@ -34,7 +34,7 @@ UNDOCUMENTED = {
     ],
     Packetizer: ["complete_handshake", "handshake_timed_out", "read_message"],
 }  # fmt: skip
-FOLDER = Path(private.__file__).parent
+FOLDER = Path(paramiko_private.__file__).parent
 OWN = {"_preferred_", "_kind", "_data", "_is_welcome", "_parse_acceptable"}
 
 
@@ -60,9 +60,9 @@ def test_paramiko_has_the_undocumented_names():
 
 def test_one_file_uses_private_names_and_they_are_listed():
     listed = set().union(*NAMES.values())
-    assert private_names(Path(private.__file__)) - OWN <= listed
+    assert private_names(Path(paramiko_private.__file__)) - OWN <= listed
     for path in FOLDER.glob("*.py"):
-        if path.name != "private.py":
+        if path.name != "paramiko_private.py":
             foreign = {
                 node.attr
                 for node in ast.walk(ast.parse(path.read_text()))
@@ -81,7 +81,7 @@ def test_only_one_file_extends_paramiko_and_what_extends_that_hides_nothing():
             if isinstance(node, ast.ClassDef)
             for base in node.bases
         }
-        if path.name != "private.py":
+        if path.name != "paramiko_private.py":
             assert not bases & {"AuthHandler", "AgentSSH", "Packetizer", "Channel"}, path
         if path.name == "link.py":
             assert not private_names(path) & set(dir(paramiko.Transport))

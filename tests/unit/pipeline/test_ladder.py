@@ -1,4 +1,4 @@
-"""The ladder's choices, with a workshop that builds nothing."""
+"""The ladder's choices, with a actions that builds nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from edgekit.documents.verdict import Accuracy, Blame
 from edgekit.errors import ExportError, ParityError, RecipeError, RuntimeFailure, TrainingError
 from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
-from edgekit.pipeline.precision.ladder import Climbed, Request, climb, replay
+from edgekit.pipeline.precision.ladder import LadderResult, Request, build_planned, run_ladder
 from edgekit.pipeline.precision.payoff import Payoff
 from edgekit.plan import Plan, Training
 from edgekit.search.float_layers import Purchase
@@ -99,15 +99,15 @@ class Double:
         return RecipeError("no calibration()")
 
 
-def climbed(double: Double, choice: str = "auto", **asked: Any) -> Climbed:
+def climbed(double: Double, choice: str = "auto", **asked: Any) -> LadderResult:
     request: Any = Request(choice, **asked)  # type: ignore[arg-type]
-    found = climb(double, request)
+    found = run_ladder(double, request)
     assert [rung.taken for rung in found.ladder][-1]
     assert sum(rung.taken for rung in found.ladder) == 1
     return found
 
 
-def taken(found: Climbed) -> str:
+def taken(found: LadderResult) -> str:
     return kind(found.candidate.plan)
 
 
@@ -316,7 +316,7 @@ def test_other_good_rungs_are_told_to_be_worse() -> None:
 
 def test_a_plan_is_built_as_it_stands() -> None:
     plan = Plan(precision="int8", equalize=0.5)
-    found = replay(Double({"int8 repaired": 50.0}), plan, "the plan")
+    found = build_planned(Double({"int8 repaired": 50.0}), plan, "the plan")
     assert found.candidate.plan == plan
     assert found.ladder[0].reason == "the plan"
 

@@ -11,7 +11,7 @@ from edgekit.plan import Plan
 from edgekit.progress import Silent
 from edgekit.search import repairs
 from edgekit.search.repairs import Split, find_repairs
-from edgekit.search.work import LEAST_INPUTS, Allowance
+from edgekit.search.work_limit import LEAST_INPUTS, Allowance
 
 VALUES = 1000
 PLAIN = Plan(precision="int8")

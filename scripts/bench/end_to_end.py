@@ -1,7 +1,7 @@
 """Benchmarks of the main job, side by side and interleaved in one run; prints a Markdown table.
 
-python scripts/bench/spine.py              all of it, some ten minutes
-python scripts/bench/spine.py help footprint runner build again
+python scripts/bench/end_to_end.py              all of it, some ten minutes
+python scripts/bench/end_to_end.py help footprint runner build again
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def build(folder: Path, precision: str) -> Path:
 def native_ms(bundle: Path) -> float:
     from edgekit.device.local import LocalTransport
     from edgekit.runner.client import measure
-    from edgekit.runner.place import installed_at
+    from edgekit.runner.staging import installed_at
 
     at = installed_at(LocalTransport(), bundle, "model.pte")
     report = measure(at, runs=60, warmup=5, threads=1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.compress.pruning.channels import (
+from edgekit.compress.pruning.channel_groups import (
     LAYERS,
     TRANSPOSED,
     Group,

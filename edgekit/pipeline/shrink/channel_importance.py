@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from edgekit.compress.pruning.channels import Group
+from edgekit.compress.pruning.channel_groups import Group
 from edgekit.compress.pruning.importance import (
     Importance,
     by_batch_norm,

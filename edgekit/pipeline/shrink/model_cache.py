@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgekit.compress.copying import copy_of
-from edgekit.compress.pruning.channels import without_channels
+from edgekit.compress.pruning.channel_groups import without_channels
 from edgekit.documents.verdict import CompressionStep
 from edgekit.frozen import Frozen
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.shrink.step_report import Ledger, arena_of
+from edgekit.pipeline.shrink.step_report import Ledger, measuring_device
 from edgekit.plan import Prune, Sparsity, Training
 
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
@@ -29,7 +29,7 @@ def measured_here(
     unknown, because their models are not stored.
     """
     model, record = cached
-    current = (arena_of(ledger.tools).transport.name, ledger.asked)
+    current = (measuring_device(ledger.context).transport.name, ledger.asked)
     if (record.device, record.precision) == current or not record.steps:
         return cached
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}

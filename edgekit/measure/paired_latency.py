@@ -27,7 +27,7 @@ PROFILED_ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Race:
+class PairedLatency:
     """Two artifacts on one device: latency of the first to the second's, its median and 95 %
     interval, the second's in milliseconds, peak memory. All None but ``why_not`` where they did
     not run.
@@ -41,7 +41,7 @@ class Race:
 
 
 @dataclass(frozen=True)
-class Arena:
+class MeasuringDevice:
     """The device that ``--device`` named, and the runner of a runtime for it."""
 
     runtime: RuntimeName
@@ -49,19 +49,19 @@ class Arena:
     files: RunnerFiles
     threads: int
 
-    def race(
+    def compare_latency(
         self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
-    ) -> Race:
+    ) -> PairedLatency:
         """Both in turn."""
         if environment_of(self.transport).emulated is not False:
-            return Race(why_not="the device is emulated, or does not tell")
+            return PairedLatency(why_not="the device is emulated, or does not tell")
         try:
             with progress.stage(f"timing the two in turn on {self.transport.name}"):
-                return self._race(first, second, inputs)
+                return self._alternate(first, second, inputs)
         except (RunnerError, StoreError) as error:
-            return Race(why_not=error.message)
+            return PairedLatency(why_not=error.message)
 
-    def layer_prices_ms(
+    def layer_costs_ms(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
     ) -> dict[str, float]:
         """What each layer takes more in float than quantized, by profiled operators; conversions
@@ -96,7 +96,7 @@ class Arena:
                 found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
         return found
 
-    def _race(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> Race:
+    def _alternate(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> PairedLatency:
         with scratch(self.transport) as place:
             pair = [
                 self._put(artifact, place / name)
@@ -116,7 +116,7 @@ class Arena:
                 ratios.append(times_ms[0] / times_ms[1])
                 seconds_ms.append(times_ms[1])
         own_mb, other_mb = (float(np.median(peaks)) for peaks in peaks_mb)
-        return Race(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)
+        return PairedLatency(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
         self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])

@@ -14,7 +14,7 @@ from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.documents.verdict import Blame
 from edgekit.frozen import Frozen
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
 from edgekit.pipeline.model.subject import Subject
@@ -24,7 +24,7 @@ from edgekit.search.blame import blame
 from edgekit.search.float_layers import Purchase, purchases
 from edgekit.search.float_operators import FloatOperators, float_operators
 from edgekit.search.repairs import Found, find_repairs, float_outputs, split
-from edgekit.search.work import (
+from edgekit.search.work_limit import (
     BLAMING,
     BUYING,
     REPAIRING,
@@ -48,22 +48,22 @@ class _Kept(Frozen):
     divergence: float
 
 
-class Mending:
+class CachedSearches:
     """The searches of one subject. Nothing runs before it is asked for, and nothing twice."""
 
     def __init__(
         self,
         subject: Subject,
-        tools: Tools,
+        context: BuildContext,
         plain: Plan,
         effort: Effort = "normal",
         build_s: float | None = None,
     ) -> None:
         """``build_s``: the seconds that plain int8 took, where that is known."""
-        self._subject, self._tools, self._plain = subject, tools, plain
+        self._subject, self._tools, self._plain = subject, context, plain
         self._effort, self._build_s = effort, build_s
         self._split = split(subject.calibration)
-        self._simulate = Simulator(subject.float_model, tools.pt2e, self._split.fitted)
+        self._simulate = Simulator(subject.float_model, context.pt2e, self._split.fitted)
 
     @property
     def repairs(self) -> Found:
@@ -175,7 +175,7 @@ class Mending:
 
     @cached_property
     def _work(self) -> float:
-        """What all searches together may do, in values rounded (search/work.py)."""
+        """What all searches together may do, in values rounded (search/work_limit.py)."""
         own = work_of_plain(self._simulate(self._plain), len(self._subject.calibration))
         return TIMES_PLAIN[self._effort] * own
 

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from edgekit.documents.verdict import Blame
 from edgekit.errors import RecipeError, RuntimeFailure
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.candidate import Candidate, make
 from edgekit.pipeline.precision.lower import lower
 from edgekit.pipeline.precision.payoff import Payoff, compare, is_larger
 from edgekit.pipeline.precision.quantize import trained
-from edgekit.pipeline.precision.repairs import Mending
+from edgekit.pipeline.precision.searches import CachedSearches
 from edgekit.pipeline.training.checkpoint import Scores
 from edgekit.plan import Plan
 from edgekit.search.float_layers import Purchase
@@ -39,7 +39,7 @@ class Searches(Protocol):
     def float_operators(self) -> FloatOperators: ...
 
 
-class Workshop(Protocol):
+class Actions(Protocol):
     """``by_points``: losses are in points, by evaluate() or as classes. ``may_mix_inputs``:
     training may draw inputs in any order. ``base``: what was done to the model before.
     ``can_repair``: the runtime lets int8 be repaired and trained (Runtime.pt2e).
@@ -86,17 +86,17 @@ class Workshop(Protocol):
 
 
 @dataclass(frozen=True)
-class BuildWorkshop:
+class BuildActions:
     """Of one subject, with the real runtime, and the device where one was named."""
 
     subject: Subject
-    tools: Tools
+    context: BuildContext
     base: Plan
     effort: Effort
 
     @property
     def can_repair(self) -> bool:
-        return self.tools.runtime.pt2e is not None
+        return self.context.runtime.pt2e is not None
 
     @property
     def has_calibration(self) -> bool:
@@ -112,41 +112,41 @@ class BuildWorkshop:
         return not self.subject.states
 
     def note(self, text: str) -> None:
-        self.tools.progress.note(text)
+        self.context.progress.note(text)
 
     def make(self, plan: Plan) -> Candidate:
-        return make(self.subject, self.tools, plan)
+        return make(self.subject, self.context, plan)
 
     def searches(self, plain: Plan, build_s: float) -> Searches:
-        return Mending(self.subject, self.tools, plain, self.effort, build_s)
+        return CachedSearches(self.subject, self.context, plain, self.effort, build_s)
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
-        return trained(self.subject, self.tools, plan, limit_s)
+        return trained(self.subject, self.context, plan, limit_s)
 
     def payoff(self, candidate: Candidate) -> Payoff:
-        arena, artifact = self.tools.arena, candidate.artifact
+        device, artifact = self.context.device, candidate.artifact
         weights = sum(p.numel() * p.element_size() for p in self.subject.model.parameters())
-        if arena is None and len(artifact.data) < weights:
+        if device is None and len(artifact.data) < weights:
             return Payoff()
         try:
-            floating = lower(self.subject, self.tools, self._plain("fp32")).artifact
+            floating = lower(self.subject, self.context, self._plain("fp32")).artifact
         except RuntimeFailure as failure:
             return Payoff(why_not=f"not compared with fp32: {failure.message}")
-        if arena is None:
+        if device is None:
             return Payoff(is_larger(len(artifact.data), len(floating.data)))
-        return compare(arena, artifact, floating, self._example_bytes, self.tools.progress)
+        return compare(device, artifact, floating, self._example_bytes, self.context.progress)
 
     def priced(self, blame: tuple[Blame, ...]) -> tuple[Blame, ...]:
-        arena, progress = self.tools.arena, self.tools.progress
-        if arena is None or not any(row.fix == "float" for row in blame):
+        device, progress = self.context.device, self.context.progress
+        if device is None or not any(row.fix == "float" for row in blame):
             return blame
         pair = [self._plain("int8"), self._plain("fp32")]
         try:
-            int8, floating = (lower(self.subject, self.tools, plan).artifact for plan in pair)
+            int8, floating = (lower(self.subject, self.context, plan).artifact for plan in pair)
         except RuntimeFailure as failure:
             progress.note(f"layers are not priced: {failure.message}")
             return blame
-        prices = arena.layer_prices_ms(int8, floating, self._example_bytes, progress)
+        prices = device.layer_costs_ms(int8, floating, self._example_bytes, progress)
         return tuple(
             row.replaced(cost_latency_ms=prices.get(row.layer)) if row.fix == "float" else row
             for row in blame

@@ -10,21 +10,21 @@ import torch
 from edgekit.compress.batches import rows_of
 from edgekit.compress.training.held_out import hold_out
 from edgekit.compress.training.loop import Batch
-from edgekit.pipeline.model.context import Tools
+from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.subject import Subject
 
 Batches = Callable[[int], Iterator[Batch]]
 
 
 def by_training(
-    subject: Subject, tools: Tools, loss: Callable[[Batch], torch.Tensor]
+    subject: Subject, context: BuildContext, loss: Callable[[Batch], torch.Tensor]
 ) -> tuple[Batches, Callable[[], float] | None]:
     """The recipe's training() by epoch, and the mean ``loss`` of its held-out examples, if any."""
     rows = rows_of(subject.example)
-    with tools.progress.stage("holding out training data"):
+    with context.progress.stage("holding out training data"):
         held_out = hold_out(subject.training(0), rows)
     if not held_out.batches:
-        tools.progress.note("no training data could be held out: the last step's weights are used")
+        context.progress.note("no training data to hold out: the last step's weights are used")
 
     def batches(epoch: int) -> Iterator[Batch]:
         return held_out.without(subject.training(epoch), rows)
