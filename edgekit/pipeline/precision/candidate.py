@@ -12,6 +12,7 @@ from edgekit.errors import RunnerError, RuntimeFailure
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import Counted, run_serving
 from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.cross_check import cross_checked
 from edgekit.pipeline.precision.lower import LoweredModel, lower
 from edgekit.pipeline.precision.parity import compare, in_sequence, judge_without_labels, require
 from edgekit.plan import Plan
@@ -90,6 +91,8 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
             if drop is not None or not plan.is_quantized:
                 return found
             judged = judge_without_labels(subject, run, plan)
+    if judged.loss == 0:
+        judged = cross_checked(subject, context, plan, judged)
     return replace(
         found,
         drop=judged.loss,
