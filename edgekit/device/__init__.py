@@ -1,1 +1,1 @@
-"""Devices: the transport seam (base.py), this host (local.py), and what a device tells (facts/)."""
+"""Devices: the transport interface (base.py), its implementations, and device facts (facts/)."""

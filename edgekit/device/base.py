@@ -1,4 +1,4 @@
-"""The seam between edgekit and a device: run a program there, put and get files."""
+"""The interface between edgekit and a device: run a program there, put and get files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-# Told how many more bytes were sent.
+# Called with the number of bytes sent since the last call.
 Advance = Callable[[int], None]
-# All at once, or piece by piece: what does not fit into memory.
+# The bytes, or chunks of an input that does not fit into memory.
 Stdin = bytes | Iterable[bytes]
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that ended. ``returncode`` is negative for a signal, as subprocess has it."""
+    """A program that ended. ``returncode`` is negative for a signal, as in subprocess."""
 
     returncode: int
     stdout: bytes
@@ -25,7 +25,7 @@ class Completed:
 class Process(Protocol):
     """A running program whose stdin and stdout are binary streams.
 
-    It does not outlive the connection: where that is lost, the device ends the program.
+    It does not outlive the connection: if that is lost, the device ends the program.
     """
 
     stdin: IO[bytes]
@@ -36,15 +36,15 @@ class Process(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it now, and only return when it has; safe to call on one that has ended."""
+        """End it and return once it has ended. Safe to call on a program that has ended."""
         ...
 
 
 class Transport(Protocol):
     """A connection to a device. Arguments are lists; quoting is the transport's business.
 
-    Each of run, start, put and get is one round trip. All of them raise DeviceError where the
-    device cannot be reached any more.
+    Each of run, start, put and get is one round trip. All of them raise DeviceError if the
+    connection is lost.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Transport(Protocol):
     def run(
         self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
-        """Run a program to its end. It is ended where the time or the connection ends first.
+        """Run a program to its end. A timeout or a lost connection ends the program.
 
-        Raises TimeoutError, DeviceError; RunnerError where it cannot be started.
+        Raises TimeoutError, DeviceError; RunnerError if it cannot be started.
         """
         ...
 
     def start(self, argv: Sequence[str]) -> Process:
-        """Start a program and talk to it."""
+        """Start a program and return without waiting for its end."""
         ...
 
     def put(
@@ -71,8 +71,8 @@ class Transport(Protocol):
     ) -> None:
         """Copy a file to the device.
 
-        ``target`` is not there whole before this returns: write to a temporary name.
-        Raises DeviceError; StoreError with the device's words where it cannot write the file.
+        ``target`` is incomplete until this returns: use a temporary name. Raises DeviceError;
+        StoreError with the device's message if it cannot write the file.
         """
         ...
 
@@ -81,5 +81,5 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """End the connection and all that runs over it; safe to call twice."""
+        """End the connection and all programs that run over it. Safe to call twice."""
         ...

@@ -19,23 +19,23 @@ def _warn(text: str) -> None:
 def connect(
     device: str, *, accept_new_host_key: bool = False, say: Callable[[str], None] = _warn
 ) -> Transport:
-    """Connect to ``device``; whoever does so closes it.
+    """Connect to ``device``. The caller closes the connection.
 
-    ``say`` is told what the user should know: a host key that was stored, an option of
-    ~/.ssh/config that is not honoured. Raises UsageError for a malformed ``device``, DeviceError
-    where it cannot be reached, HostKeyError where its host key is not accepted.
+    ``say`` receives messages for the user: a host key that was stored, an option of
+    ~/.ssh/config that is ignored. Raises UsageError for a malformed ``device``, DeviceError
+    if it cannot be reached, HostKeyError if its host key is not accepted.
     """
     if device == "local":
         return LocalTransport()
     if device.startswith("adb://"):
         raise DeviceError(
-            f"the device '{device}' cannot be reached: this version of edgekit speaks no adb",
-            "reach it over SSH, or use 'local', which is this host",
+            f"the device '{device}' cannot be reached: edgekit does not support adb",
+            "connect over SSH, or use 'local', which is this host",
         )
     from edgekit.device.ssh.address import parse_address
 
     address = parse_address(device)
-    # paramiko takes a while to import
+    # late: importing paramiko is slow
     from edgekit.device.ssh.transport import SshTransport
 
     return SshTransport(device, address, accept_new_host_key=accept_new_host_key, say=say)
@@ -43,8 +43,8 @@ def connect(
 
 @contextmanager
 def reaching(device: str, accept_new_host_key: bool, progress: Progress) -> Iterator[Transport]:
-    """A connection for as long as it is needed. Raises DeviceError."""
-    # no stage: a bar that moves would wipe out the question for a passphrase
+    """A connection that is closed at the end of the block. Raises DeviceError."""
+    # not a stage: a moving progress bar would overwrite the passphrase prompt
     progress.note(f"connecting to {device}")
     transport = connect(device, accept_new_host_key=accept_new_host_key)
     try:

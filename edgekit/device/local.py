@@ -1,4 +1,4 @@
-"""The device that is this host."""
+"""This host as a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, cast
 from edgekit.device.base import Advance, Completed, Stdin
 from edgekit.errors import RunnerError, StoreError
 
-# How long what is ended may take to clean up.
+# How long a program may take to clean up after SIGTERM.
 GRACE_S = 3.0
 
 
@@ -25,7 +25,7 @@ class LocalProcess:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by wait or kill
-        self._closing = Lock()  # a timer may kill what another thread waits for
+        self._closing = Lock()  # a timer may call kill while another thread is in wait
         self._popen = _spawn(argv, self._stderr)
         self.stdin = cast(IO[bytes], self._popen.stdin)
         self.stdout = cast(IO[bytes], self._popen.stdout)
@@ -47,11 +47,11 @@ class LocalProcess:
 
     def _close(self) -> None:
         for stream in (self.stdin, self.stdout):
-            with suppress(BrokenPipeError):  # what was still buffered has nowhere to go
+            with suppress(BrokenPipeError):  # buffered input of a program that has ended
                 stream.close()
 
     def _read_stderr(self) -> bytes:
-        """What it said; nothing more once it was asked."""
+        """The program's stderr; empty from the second call on."""
         with self._closing:
             if self._stderr.closed:
                 return b""
@@ -67,8 +67,8 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
-        # To files, not pipes: what a command leaves running on purpose may keep its streams open.
-        with _spooled(stdin) as source, _file() as out, _file() as err:
+        # Files, not pipes: a background process of the command may hold its streams open.
+        with _as_file(stdin) as source, _temporary_file() as out, _temporary_file() as err:
             try:
                 child = subprocess.Popen(
                     list(argv), stdin=source, stdout=out, stderr=err, start_new_session=True
@@ -107,17 +107,17 @@ class LocalTransport:
         pass
 
 
-def _spooled(stdin: Stdin) -> IO[bytes]:
-    """As a file at its beginning: a program may read as slowly, or as little, as it likes."""
-    file = _file()
+def _as_file(stdin: Stdin) -> IO[bytes]:
+    """The input as a file, positioned at its beginning. The program need not read all of it."""
+    file = _temporary_file()
     for part in [stdin] if isinstance(stdin, bytes) else stdin:
         file.write(part)
     file.seek(0)
     return file
 
 
-def _file() -> IO[bytes]:
-    """A temporary file with a name, because dd refuses one that was opened with O_TMPFILE."""
+def _temporary_file() -> IO[bytes]:
+    """A temporary file with a name: dd refuses one that was opened with O_TMPFILE."""
     return cast(IO[bytes], tempfile.NamedTemporaryFile())
 
 
@@ -127,7 +127,7 @@ def _content(file: IO[bytes]) -> bytes:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what still runs, with all that it started; traps clean up first."""
+    """End a running program and its children. SIGTERM first, so that traps can clean up."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is not None:
             return

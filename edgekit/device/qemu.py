@@ -1,5 +1,7 @@
-"""The device that is an emulated CPU on this host: QEMU's user mode runs programs of another
-architecture. It shows wrong instructions and wrong results; its times and memory mean nothing.
+"""An emulated CPU on this host as a device.
+
+QEMU's user mode runs programs of another architecture. It reveals unsupported instructions and
+wrong results. Its latency and memory are not evidence for a real device.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ LOADERS: dict[Architecture, str] = {
     "x86_64": "lib64/ld-linux-x86-64.so.2",
     "aarch64": "lib/ld-linux-aarch64.so.1",
 }
-# QEMU says this where the program ended itself; where QEMU broke, it does not.
+# QEMU prints this if a signal ended the emulated program, but not if QEMU itself failed.
 GUEST_SIGNAL = b"uncaught target signal"
-# QEMU writes the emulated program's memory beside the user's files, and the kernel QEMU's own.
+# Otherwise QEMU writes the emulated program's core file beside the user's files, and the kernel
+# writes QEMU's own.
 NO_CORE_FILES = ("sh", "-c", 'ulimit -c 0; exec "$@"', "sh")
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """QEMU's user mode for one architecture: its program, and the CPUs that it knows."""
+    """QEMU's user mode for one architecture: its program, and the CPUs that it supports."""
 
     program: str
     version: str
@@ -43,7 +46,7 @@ class Emulator:
 
 @dataclass(frozen=True)
 class Sysroot:
-    """A folder with an architecture's C and C++ libraries; the versions that these define."""
+    """A folder with an architecture's C and C++ libraries, and their newest symbol versions."""
 
     root: Path
     glibc: tuple[int, ...]
@@ -52,7 +55,7 @@ class Sysroot:
 
 @dataclass(frozen=True)
 class Core:
-    """One of Arm's cores as a kernel tells it: the fields of MIDR_EL1, and the features."""
+    """An Arm core as a kernel describes it: the fields of MIDR_EL1, and the features."""
 
     part: int
     variant: int
@@ -69,8 +72,8 @@ ARMV8_2 = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
     "asimddp"
 )
-# By QEMU's names. A53, A72 and A76 are those of the Raspberry Pi 3, 4 and 5, which lack or have
-# Arm's cryptography as written here.
+# By QEMU's names. A53, A72 and A76 are the cores of the Raspberry Pi 3, 4 and 5: of these, only
+# the A76 has Arm's cryptography extension.
 CORES = {
     "cortex-a35": Core(0xD04, 0, 2, ARMV8),
     "cortex-a53": Core(0xD03, 0, 4, ARMV8),
@@ -80,7 +83,7 @@ CORES = {
     "cortex-a76": Core(0xD0B, 4, 1, ARMV8_2),
     "neoverse-n1": Core(0xD0C, 3, 1, ARMV8_2),
 }
-# Any will do, as long as all cores have the same: different ones would be taken for big and little.
+# An arbitrary value, equal for all cores: XNNPACK would treat unequal ones as big and little.
 CLOCK_KHZ = 1_500_000
 
 
@@ -94,13 +97,13 @@ class QemuProcess(LocalProcess):
 
 
 class QemuTransport(LocalTransport):
-    """This host, with an emulated CPU beside its own.
+    """This host, with an emulated CPU.
 
-    A program that is named by its path runs on the emulated CPU, and needs its mode bit for
-    execution; one that is named without (``sh``) is the host's own. ``root`` is QEMU's ``-L``:
-    what is in it stands before the host's files of the same path (``fake_root``).
+    A program given by its path runs on the emulated CPU and must be executable. A program given
+    by its name alone (``sh``) is the host's. ``root`` is QEMU's ``-L``: its files hide the
+    host's files of the same path (``fake_root``).
 
-    Beyond what Transport says, DeviceError means that QEMU itself broke.
+    Besides the cases of Transport, DeviceError means that QEMU itself failed.
     """
 
     def __init__(self, emulator: Emulator, cpu: str, root: Path) -> None:
@@ -110,29 +113,29 @@ class QemuTransport(LocalTransport):
     def run(
         self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None
     ) -> Completed:
-        done = super().run(self._placed(argv), stdin=stdin, timeout_s=timeout_s)
+        done = super().run(self._command(argv), stdin=stdin, timeout_s=timeout_s)
         return require_guest_end(done, self.name)
 
     def start(self, argv: Sequence[str]) -> QemuProcess:
-        return QemuProcess(self._placed(argv), self.name)
+        return QemuProcess(self._command(argv), self.name)
 
-    def _placed(self, argv: Sequence[str]) -> list[str]:
+    def _command(self, argv: Sequence[str]) -> list[str]:
         return [*self._prefix, *argv] if "/" in argv[0] else list(argv)
 
 
 def require_guest_end(done: Completed, name: str) -> Completed:
-    """Give back what the emulated program did. Raises DeviceError where QEMU itself broke."""
+    """Return the emulated program's result. Raises DeviceError if QEMU itself failed."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
-    said = lines[-1] if lines else "it said nothing"
+    message = lines[-1] if lines else "it gave no message"
     if done.returncode < 0 and GUEST_SIGNAL not in done.stderr:
-        raise DeviceError(f"{name}: QEMU itself was ended by signal {-done.returncode}: {said}")
-    if done.returncode > 0 and said.startswith("qemu-"):
-        raise DeviceError(f"{name}: QEMU does not start: {said}")
+        raise DeviceError(f"{name}: signal {-done.returncode} ended QEMU itself: {message}")
+    if done.returncode > 0 and message.startswith("qemu-"):
+        raise DeviceError(f"{name}: QEMU does not start: {message}")
     return done
 
 
 def find_emulator(architecture: Architecture) -> Emulator | None:
-    """QEMU's user mode on PATH, static or not; None where there is none that answers."""
+    """QEMU's user mode on PATH, static or not; None if none answers to --version."""
     for name in (f"qemu-{architecture}", f"qemu-{architecture}-static"):
         program = shutil.which(name)
         version = re.search(r"version (\d+(?:\.\d+)+)", _ask(program, "--version"))
@@ -143,11 +146,12 @@ def find_emulator(architecture: Architecture) -> Emulator | None:
 
 
 def find_sysroot(architecture: Architecture, native: bool = False) -> Sysroot | None:
-    """The architecture's libraries: those that QEMU_LD_PREFIX names, else Debian's for
-    cross-compiling, else the host's own; ``native``: only the host's own.
+    """The architecture's libraries, from QEMU_LD_PREFIX, Debian's cross-compiler or this host.
+
+    ``native``: only from this host.
     """
-    named = os.environ.get("QEMU_LD_PREFIX")
-    places = [Path(named)] if named else []
+    prefix = os.environ.get("QEMU_LD_PREFIX")
+    places = [Path(prefix)] if prefix else []
     places = [] if native else [*places, Path(f"/usr/{architecture}-linux-gnu")]
     for root in (*places, Path("/")):
         libc = _library(root, architecture, "libc.so.6")
@@ -159,11 +163,10 @@ def find_sysroot(architecture: Architecture, native: bool = False) -> Sysroot | 
 
 @contextmanager
 def fake_root(sysroot: Sysroot, cpu: str, cores: int) -> Iterator[Path]:
-    """A temporary folder for QEMU's ``-L``: the libraries, and ``cores`` of this CPU as a kernel
-    would tell them.
+    """A temporary folder for QEMU's ``-L``: libraries, and a kernel's files for ``cores`` cores.
 
-    XNNPACK picks its kernels by what it reads there. Without, it sees the host's processor, and
-    what runs is not what will run on the device. A CPU that is not in CORES stays untold.
+    XNNPACK picks its kernels by these files. Without them it reads the host's, and runs other
+    kernels than the device will. A CPU that is not in CORES gets no such files.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-root-") as name:
         root = Path(name)
@@ -178,7 +181,7 @@ def fake_root(sysroot: Sysroot, cpu: str, cores: int) -> Iterator[Path]:
 
 
 def kernel_files(core: Core, count: int) -> dict[str, str]:
-    """What /proc and /sys of a board with ``count`` equal cores hold, by path below the root."""
+    """The files in /proc and /sys of a board with ``count`` equal cores: path -> content."""
     folder = "sys/devices/system/cpu"
     numbers = f"0-{count - 1}\n" if count > 1 else "0\n"
     files = {f"{folder}/{name}": numbers for name in ("possible", "present", "online")}
@@ -207,7 +210,7 @@ def _cpuinfo(core: Core, index: int) -> str:
 
 
 def _ask(program: str | None, *arguments: str) -> str:
-    """What a program prints; empty where it does not run."""
+    """A program's stdout; empty if it does not run."""
     if program is None:
         return ""
     try:
@@ -218,13 +221,13 @@ def _ask(program: str | None, *arguments: str) -> str:
 
 
 def _library(root: Path, architecture: Architecture, name: str) -> Path | None:
-    """Where multi-architecture systems keep it, then where others do, 32-bit's place last."""
+    """Search the folders of multi-architecture systems, then of others; the 32-bit ones last."""
     multi = f"{architecture}-linux-gnu"
     folders = (f"lib/{multi}", f"usr/lib/{multi}", "lib64", "usr/lib64", "lib", "usr/lib")
     return next((root / f / name for f in folders if (root / f / name).is_file()), None)
 
 
 def _newest(library: Path, symbol: bytes) -> tuple[int, ...]:
-    """The newest version that it defines; ELF names them as plain text."""
-    found = re.findall(rb"\0" + symbol + rb"_(\d+(?:\.\d+)+)(?=\0)", library.read_bytes())
-    return max((tuple(int(part) for part in text.split(b".")) for text in found), default=())
+    """The newest symbol version that a library defines. ELF stores them as plain text."""
+    versions = re.findall(rb"\0" + symbol + rb"_(\d+(?:\.\d+)+)(?=\0)", library.read_bytes())
+    return max((tuple(int(part) for part in text.split(b".")) for text in versions), default=())

@@ -1,4 +1,4 @@
-"""A folder on a device that is gone afterwards, however the end comes."""
+"""A temporary folder on a device, removed even if the connection is lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgekit.errors import DeviceError, StoreError
 # Removing files that were just written may take a while on a slow card.
 CLEAN_UP_S = 30.0
 
-# It lives as long as this shell's stdin is open: a client that leaves, is killed or loses the
-# connection closes it, and the device itself cleans up. Its process stands in the folder's name:
-# what a device that was switched off left behind can be told from what is in use.
+# The folder exists as long as this shell's stdin is open. It closes when the client ends, is
+# killed or loses the connection; then the device removes the folder. The folder's name has the
+# shell's process id: it tells folders in use from those that a power failure left.
 HOLD = """
 umask 077
 folder=$(mktemp -d "${1:-${TMPDIR:-/tmp}}/edgekit-$$-XXXXXX") || exit 1
@@ -27,19 +27,19 @@ cat >/dev/null
 
 @contextmanager
 def scratch(transport: Transport, parent: PurePosixPath | None = None) -> Iterator[PurePosixPath]:
-    """Make a folder in ``parent`` (else where the device keeps temporary files).
+    """Make a folder in ``parent``, by default in the device's folder for temporary files.
 
-    Raises StoreError: it cannot be made.
+    Raises StoreError if it cannot be made.
     """
     holder = transport.start(["sh", "-c", HOLD, "edgekit-scratch", str(parent or "")])
     try:
         line = holder.stdout.readline()
         if not line.endswith(b"\n"):
-            said = holder.wait(timeout_s=10).stderr.decode(errors="replace").strip()
-            raise StoreError(f"no temporary folder can be made on {transport.name}: {said}")
+            message = holder.wait(timeout_s=10).stderr.decode(errors="replace").strip()
+            raise StoreError(f"no temporary folder can be made on {transport.name}: {message}")
         yield PurePosixPath(line.decode().rstrip("\n"))
     finally:
-        with suppress(DeviceError, OSError, TimeoutError):  # the device cleans up by itself then
+        with suppress(DeviceError, OSError, TimeoutError):  # then the device cleans up by itself
             holder.stdin.close()
             holder.wait(timeout_s=CLEAN_UP_S)
         holder.kill()

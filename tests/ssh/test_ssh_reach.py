@@ -133,7 +133,7 @@ def test_hop_that_refuses_us(server, make_server, reach):
     text = hop(other, "one", "IdentityFile /absent")
     other.write_config(text, alias_options="ProxyJump one\nHostKeyAlias board")
     trust(other, "one", "board")
-    with pytest.raises(DeviceError, match=r"jump host one.*does not let"):
+    with pytest.raises(DeviceError, match=r"jump host one.*refuses the login"):
         reach()
 
 
@@ -147,7 +147,7 @@ def test_device_that_the_hop_cannot_reach(server, reach):
     text = hop(server, "one")
     server.write_config(text, alias_options="ProxyJump one\nPort 1")
     trust(server, "one")
-    with pytest.raises(DeviceError, match=r"board cannot be reached.* from the jump host"):
+    with pytest.raises(DeviceError, match=r"board cannot be reached.* jump host"):
         reach()
 
 
@@ -155,7 +155,7 @@ def test_hop_that_forbids_forwarding(make_server, reach):
     server = make_server("AllowTcpForwarding no")
     server.write_config(hop(server, "one"), alias_options="ProxyJump one")
     trust(server, "one")
-    with pytest.raises(DeviceError, match="from the jump host"):
+    with pytest.raises(DeviceError, match=r"board cannot be reached.* jump host"):
         reach()
 
 
@@ -196,11 +196,11 @@ def test_proxy_command_of_ssh(server, reach):
 @pytest.mark.parametrize(
     ("command", "said"),
     [("echo no way >&2; exit 1", "no way"), ("/no/such/program %h", "not found|No such file"),
-     ("true", "gives no connection")],
+     ("true", "did not connect")],
 )  # fmt: skip
 def test_proxy_command_that_fails(command, said, server, reach, capfd):
     server.write_config(alias_options=f"ProxyCommand {command}")
-    with pytest.raises(DeviceError, match=f"ProxyCommand gives no connection.*({said})|{said}"):
+    with pytest.raises(DeviceError, match=f"ProxyCommand.*({said})|{said}"):
         reach()
     assert capfd.readouterr().err == ""
 
@@ -267,7 +267,7 @@ def test_not_an_ssh_server(words, said, server, reach, capfd):
 
 def test_handshake_that_stalls(server, reach, monkeypatch):
     monkeypatch.setattr("edgekit.device.ssh.link.HANDSHAKE_LIMIT_S", 0.5)
-    said = pytest.raises(DeviceError, match="does not finish the handshake")
+    said = pytest.raises(DeviceError, match="did not finish the SSH handshake")
     with closing(Listener(b"SSH-2.0-slow\r\n", holds=True)) as listener, said:
         reach(f"ssh://127.0.0.1:{listener.port}")
 
@@ -298,5 +298,5 @@ def test_without_an_ssh_client(server, reach, monkeypatch, tmp_path):
     server.write_config("Include ~/.ssh/more")
     assert works(reach())
     (note,) = reach.said
-    assert "no OpenSSH client" in note
+    assert "OpenSSH client" in note
     assert "Include" in note

@@ -1,4 +1,4 @@
-"""What a device tells about itself: a probe for one moment, a watch while runs are timed.
+"""Facts about a device: a probe reads them once, a watch samples them while runs are timed.
 
-Their scripts run on the device; what they print goes through pure parsers, tested on recordings.
+Both run a script on the device. Pure parsers, tested on recordings, read its output.
 """

@@ -1,4 +1,4 @@
-"""Under which conditions a device was measured, and what of them makes the result doubtful."""
+"""The conditions of a measurement, and warnings about those that make the result doubtful."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edgekit.documents.environment import (
     MeasuredEnvironment,
 )
 
-# Below this share of what the processor sustains, the clock is called low.
+# Below this share of the processor's nominal frequency, the clock counts as low.
 LOW_CLOCK = 0.8
 # Governors that hold one clock, whatever the load (Intel's "powersave" does not).
 FIXED_GOVERNORS = ("powersave", "userspace")
-# A sample tells the clock under load where this much of a core was busy since the one before.
+# A sample shows the clock under load if this share of a core was busy since the previous sample.
 LOADED = 0.5
-# Other processes' share of one core from which they are told of. Copying the inputs and starting
-# the runners takes some of it.
+# Other processes' share of one core that causes a warning. Copying the inputs and starting the
+# runners counts as some of it.
 OTHERS_PERCENT = 20.0
-# The kernel counts CPU time in steps of 10 ms on each core: a shorter time tells little.
+# The kernel counts CPU time in steps of 10 ms on each core: shorter windows are too imprecise.
 LEAST_WINDOW_MS = 1000.0
 SHORT_OF_MEMORY = 0.1
 
@@ -32,7 +32,7 @@ USE_OFFICIAL_SUPPLY = "use the board's official power supply"
 
 @dataclass(frozen=True)
 class Conditions:
-    """Before, while and after runs were timed. ``warnings``: what to do about what was found."""
+    """Before, during and after the timed runs. ``warnings``: each names a cause and a remedy."""
 
     before: DeviceEnvironment
     during: During
@@ -40,7 +40,7 @@ class Conditions:
     warnings: tuple[str, ...]
 
     def environment(self, threads: int) -> MeasuredEnvironment:
-        """For documents: of before and after only what changes stands apart."""
+        """For documents: ``before`` and ``after`` hold only the fields that can change."""
         return MeasuredEnvironment(
             **dict(self.before),
             threads=threads,
@@ -57,16 +57,18 @@ def conditions(
     after: DeviceEnvironment,
     runner_cpu_ms: float | None,
 ) -> Conditions:
-    """Pure. ``samples``: a watch's, around the timed runs. ``runner_cpu_ms``: the CPU time of all
-    runner processes that lived while it watched (the sum of their ``RunReport.cpu_ms``).
+    """Summarize the state of a device around timed runs. Pure.
+
+    ``samples``: of a watch. ``runner_cpu_ms``: the CPU time of all runner processes during the
+    watch, the sum of their ``RunReport.cpu_ms``.
     """
     during = _during(before, samples, after, runner_cpu_ms)
-    found = (
+    warnings = (
         _cut_warning(before, samples, during) or _slow_warning(before, samples, after),
         _others_warning(during),
         _swap_warning(before, during),
     )
-    return Conditions(before, during, after, tuple(text for text in found if text))
+    return Conditions(before, during, after, tuple(text for text in warnings if text))
 
 
 def _during(
@@ -93,15 +95,17 @@ def _during(
 def _throttled(
     before: DeviceEnvironment, samples: Sequence[DeviceState], after: DeviceEnvironment
 ) -> tuple[str, ...] | None:
-    """Seen in a sample, or between two: "has occurred" that had not before."""
-    told = [state.throttled for state in (*samples, after) if state.throttled is not None]
-    if not told:
+    """Flags seen in a sample, or set between two: a "has occurred" that ``before`` lacks."""
+    reported = [state.throttled for state in (*samples, after) if state.throttled is not None]
+    if not reported:
         return None
-    now = {word for state in samples for word in state.throttled or ()}
-    known = before.throttled
-    late = {word for words in told for word in words} - set(known or ())
+    sampled = {word for state in samples for word in state.throttled or ()}
+    earlier = before.throttled
+    new = {word for words in reported for word in words} - set(earlier or ())
     return tuple(
-        word for word in WORDS if word in now or (known is not None and has_occurred(word) in late)
+        word
+        for word in WORDS
+        if word in sampled or (earlier is not None and has_occurred(word) in new)
     )
 
 
@@ -119,22 +123,22 @@ def _others(
 
 
 def _at_work(samples: Sequence[DeviceState], cores: int | None) -> list[DeviceState]:
-    """The samples that found the device busy: never the first and the last one."""
-    found = []
+    """The samples taken under load. The first and the last one never count."""
+    busy = []
     for earlier, sample in pairwise(samples[:-1]):
         busy_ms = _difference(earlier.cpu_busy_ms, sample.cpu_busy_ms)
         total_ms = _difference(earlier.cpu_total_ms, sample.cpu_total_ms)
         if busy_ms is None or total_ms is None or not cores:
-            found.append(sample)  # not told: take it to be
+            busy.append(sample)  # unknown: assume load
         elif busy_ms >= LOADED * total_ms / cores > 0:
-            found.append(sample)
-    return found
+            busy.append(sample)
+    return busy
 
 
 def _cut_warning(
     before: DeviceEnvironment, samples: Sequence[DeviceState], during: During
 ) -> str | None:
-    """The clock was cut against a weak supply or heat."""
+    """A warning if the firmware cut the clock because of a weak supply or heat."""
     least = _least(s.frequency_mhz for s in _at_work(samples, before.cores))
     low = _low(least, before)
     cut = f"the clock fell to {low}" if low else "the clock was cut"
@@ -150,7 +154,7 @@ def _cut_warning(
 def _slow_warning(
     before: DeviceEnvironment, samples: Sequence[DeviceState], after: DeviceEnvironment
 ) -> str | None:
-    """The clock was low all the time, or is likely to be cut."""
+    """A warning if the clock was low all the time, or is likely to be cut."""
     limit = _low(before.frequency_limit_mhz, before)
     if limit:
         return f"the CPU may only run at {limit}: raise scaling_max_freq, or cool it if it is hot"
@@ -158,7 +162,7 @@ def _slow_warning(
     if pace and before.governor not in (None, "performance"):
         return f"the CPU ran at {pace}: governor {before.governor}; set it to performance"
     if pace:
-        return f"the CPU ran at {pace}, for no reason that it tells"
+        return f"the CPU ran at {pace}; the device reports no reason"
     if has_occurred(UNDER_VOLTAGE) in (after.throttled or ()):
         return (
             "under-voltage has occurred since boot: the supply is weak, and the clock may be cut; "
@@ -168,7 +172,7 @@ def _slow_warning(
 
 
 def _pace_mhz(before: DeviceEnvironment, samples: Sequence[DeviceState]) -> float | None:
-    """The clock under load, where it is known: one sample may meet a pause between two runs."""
+    """The clock under load, if known. One sample is not enough: it may fall between two runs."""
     working = _at_work(samples, before.cores)
     held = {state.frequency_mhz for state in (before, *samples)}
     if len(working) < 2 and not (before.governor in FIXED_GOVERNORS and len(held) == 1):
@@ -196,7 +200,7 @@ def _others_warning(during: During) -> str | None:
 
 
 def _swap_warning(before: DeviceEnvironment, during: During) -> str | None:
-    """Swap that filled up, or is in use while memory is short. Old pages at rest harm nobody."""
+    """A warning if swap grew, or is in use while memory is short. Old unused pages are harmless."""
     used, free = during.swap_used_max_mb, during.memory_available_min_mb
     if not used:
         return None
@@ -208,10 +212,10 @@ def _swap_warning(before: DeviceEnvironment, during: During) -> str | None:
     )
     if not grew and not short:
         return None
-    left = "" if free is None else f", {free:.0f} MB of memory were left"
+    available = "" if free is None else f", {free:.0f} MB of memory available"
     return (
-        f"swap was used ({used:.0f} MB{left}): runs may have waited for the disk; "
-        "stop other programs, or take a smaller model"
+        f"swap was used ({used:.0f} MB{available}): runs may have waited for the disk; "
+        "stop other programs, or use a smaller model"
     )
 
 

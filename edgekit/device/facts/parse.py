@@ -1,4 +1,4 @@
-"""From the sections that the scripts print to facts. Pure: tested on recorded output."""
+"""Parsers of the sections that the scripts print. Pure: tested on recorded output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.device.facts.throttled import throttled_words
 from edgekit.documents.environment import DeviceEnvironment, DeviceState
 
-# The kernel shows user space ticks of 1/100 s, whatever its own clock (USER_HZ).
+# The kernel reports CPU time to user space in ticks of 1/100 s (USER_HZ).
 MS_PER_TICK = 10
 
 
@@ -56,7 +56,7 @@ ARM_PARTS = {
 
 
 def cpu_name(cpuinfo: str) -> str | None:
-    """x86 names its processor; Arm gives an implementer and a part number."""
+    """The processor's name. x86 reports it; Arm reports an implementer and a part number."""
     part = _field(cpuinfo, "CPU part")
     if part is None:
         return _field(cpuinfo, "model name")
@@ -68,7 +68,7 @@ def cpu_name(cpuinfo: str) -> str | None:
 def is_emulated(sections: Mapping[str, str]) -> bool | None:
     """Whether instructions are emulated: a QEMU machine without KVM's clock.
 
-    A virtual machine with hardware support runs at the processor's own speed: not emulated.
+    A virtual machine with hardware support runs at the processor's speed and is not emulated.
     """
     if not sections.get("cpuinfo"):
         return None
@@ -103,9 +103,9 @@ def _state(sections: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cpu_ms(stat: str) -> tuple[int | None, int | None]:
-    """Busy and all time: user, nice, system, idle, iowait, irq, softirq, steal.
+    """Busy and total time: user, nice, system, idle, iowait, irq, softirq, steal.
 
-    What follows (guests) is part of user and nice already.
+    The later columns (guests) are already part of user and nice.
     """
     row = re.search(r"^cpu\s+([\d ]+)$", stat, re.MULTILINE)
     if row is None:

@@ -1,4 +1,4 @@
-"""One POSIX shell script that prints everything the parsers want, in named sections."""
+"""One POSIX shell script that prints all that the parsers need, in named sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMIT_S = 60.0
 
 MARK = "@@edgekit "
 
-# Read-only, no tool beyond a shell, cat and uname; what a device lacks is an empty section.
+# Read-only; needs only a shell, cat and uname. A section is empty if the device lacks its source.
 SCRIPT = (
     PRELUDE
     + r"""
@@ -49,18 +49,18 @@ exit 0
 
 
 def environment_of(transport: Transport) -> DeviceEnvironment:
-    """A device at this moment. Raises DeviceError, also where it takes too long to tell."""
+    """The state of a device now. Raises DeviceError, also if the script takes too long."""
     try:
         return parse_environment(probe(transport))
     except TimeoutError:
         raise DeviceError(
-            f"{transport.name} did not tell about itself within {LIMIT_S:g} s",
-            "is it overloaded, or its disk failing?",
+            f"{transport.name} did not report its state within {LIMIT_S:g} s",
+            "is it overloaded, or is its disk failing?",
         ) from None
 
 
 def probe(transport: Transport, root: str = "/") -> dict[str, str]:
-    """Run the script on the device; its sections by name. ``root`` stands for the device's /."""
+    """Run the script on the device: section name -> text. ``root`` replaces the device's /."""
     done = transport.run(["sh", "-c", SCRIPT, "edgekit-probe", root], timeout_s=LIMIT_S)
     return split_sections(done.stdout.decode(errors="replace"))
 

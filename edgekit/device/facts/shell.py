@@ -1,12 +1,12 @@
-"""What the scripts on a device share. POSIX shell (dash, BusyBox's ash), and nothing is written.
+"""The common part of the scripts that run on a device. POSIX shell (dash, BusyBox's ash).
 
-``$1`` is the folder that stands for "/": in tests, a recorded tree stands in for a device.
+The scripts write nothing. ``$1`` replaces "/": tests give a recorded tree.
 """
 
 from __future__ import annotations
 
-# Small files are read by the shell's own `read`: starting `cat` costs a device a hundred times
-# as much. vcgencmd must not inherit stdin: a watch's ticks come there.
+# The shell's `read` reads small files: starting `cat` is a hundred times slower on a device.
+# vcgencmd must not inherit stdin, which carries a watch's ticks.
 PRELUDE = r"""
 exec 2>/dev/null
 cd "${1:-/}" || exit 1
@@ -25,7 +25,7 @@ for zone in sys/class/thermal/thermal_zone[0-9]*; do
 done
 zones=${zones:-sys/class/thermal/thermal_zone0}
 
-# Each NAME: one file of every policy; temperatures: of the chosen zones. Both set $values.
+# each NAME: that file of every policy. temperatures: of the chosen zones. Both set $values.
 each() {
   values=
   for policy in $policies; do
@@ -39,9 +39,9 @@ temperatures() {
   done
 }
 
-# The firmware of a Raspberry Pi cuts the clock without telling the kernel: while it does (the
-# last digit is not 0), only measure_clock knows the real one. The file of the kernel comes
-# second: newer kernels log a warning when it is read.
+# The firmware of a Raspberry Pi cuts the clock without informing the kernel. Meanwhile (the last
+# digit is not 0) only measure_clock reports the real clock. The kernel's file is the second
+# choice: newer kernels log a warning when it is read.
 case $(vcgencmd get_throttled </dev/null) in
   throttled=*) vcgencmd=yes ;;
   *) vcgencmd= ;;

@@ -1,4 +1,4 @@
-"""The firmware of a Raspberry Pi tells in bits what cuts its clock; here they become words."""
+"""Words for the throttling bits of a Raspberry Pi's firmware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CAPPED = "arm frequency capped"
 THROTTLED = "throttled"
 SOFT_LIMIT = "soft temperature limit"
 
-# By bit, as it is now; the same 16 bits up: it was so at some time since boot.
+# By bit: the present state. The same bit 16 higher: the state occurred since boot.
 WORDS = (UNDER_VOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT)
 SINCE_BOOT = 16
 
@@ -19,7 +19,7 @@ def has_occurred(word: str) -> str:
 
 
 def throttled_words(text: str) -> tuple[str, ...] | None:
-    """From ``throttled=0x50005`` (vcgencmd) or ``50005`` (the kernel's file); None: not told."""
+    """Parse ``throttled=0x50005`` (vcgencmd) or ``50005`` (the kernel's file); None: unknown."""
     match = re.fullmatch(r"(?:throttled=0x)?([0-9a-fA-F]{1,8})", text.strip())
     if match is None:
         return None

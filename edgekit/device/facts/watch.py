@@ -1,4 +1,4 @@
-"""What happens on a device while runs are timed: one light process there, asked now and then."""
+"""Samples of a device's state while runs are timed, from one light process on the device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edgekit.device.facts.shell import PRELUDE
 from edgekit.documents.environment import DeviceState
 from edgekit.errors import EdgekitError
 
-# One line for each line of stdin, printed at once. The clock is on this side of the connection:
-# the device's shell neither starts `sleep` nor runs a second process, and between two ticks it
-# waits in `read`. Where the client or the connection goes, stdin ends, and with it the loop.
+# Prints one line for each line of stdin. The client keeps the time: the device's shell does not
+# start `sleep` or any other process, and waits in `read` between two ticks. When the client or
+# the connection ends, stdin ends, and so does the loop.
 SCRIPT = (
     PRELUDE
     + r"""
@@ -39,14 +39,14 @@ done
 """  # noqa: E501
 )
 
-# Short runs are over before the first second is: the first ticks come faster.
+# The first intervals are shorter, because short runs end within the first second.
 RAMP_S = (0.1, 0.2, 0.4)
-# A device that does not answer for so long is not watched any more.
+# How long the device may take to answer before the watch ends.
 ANSWER_S = 5.0
 
 
 class Watch:
-    """The samples so far; all of them once the ``with`` block is left."""
+    """The samples so far; complete after the ``with`` block."""
 
     def __init__(self, process: Process, every_s: float) -> None:
         self._process = process
@@ -61,7 +61,7 @@ class Watch:
         return tuple(self._samples)
 
     def begin(self) -> None:
-        """Returns with the first sample taken, so that the shell's start is not in the timing."""
+        """Return after the first sample, so that the shell's start does not disturb timed runs."""
         self._thread.start()
         self._first.wait(ANSWER_S)
 
@@ -69,14 +69,14 @@ class Watch:
         """Take the last sample and end the process."""
         self._stopping.set()
         self._thread.join(ANSWER_S)
-        with suppress(OSError):  # where it has ended
+        with suppress(OSError):  # it has ended
             self._process.stdin.close()
         with suppress(TimeoutError, EdgekitError):
             self._process.wait(timeout_s=ANSWER_S)
         self._process.kill()
 
     def _sample(self) -> None:
-        # a watch that breaks must not break the measurement: there are fewer samples then
+        # a watch that fails gives fewer samples, but must not fail the measurement
         with suppress(OSError, ValueError, EdgekitError):
             for pause_s in chain(RAMP_S, repeat(self._every_s)):
                 self._take()
@@ -97,14 +97,14 @@ class Watch:
 
 @contextmanager
 def watch(transport: Transport, every_s: float = 1.0, root: str = "/") -> Iterator[Watch]:
-    """Sample a device's state while the block runs: at once, every ``every_s``, and at its end.
+    """Sample a device's state at the block's start, every ``every_s`` seconds, and at its end.
 
     >>> with watch(transport) as watching:
     ...     report = measure(...)
     >>> watching.samples
 
-    A watch that fails later leaves fewer samples and no error. Raises DeviceError where it
-    cannot be started. ``root`` stands for the device's /.
+    Raises DeviceError if the watch cannot be started. A watch that fails later gives fewer
+    samples and no error. ``root`` replaces the device's /.
     """
     process = transport.start(["sh", "-c", SCRIPT, "edgekit-watch", root])
     watching = Watch(process, every_s)
@@ -116,7 +116,7 @@ def watch(transport: Transport, every_s: float = 1.0, root: str = "/") -> Iterat
 
 
 def parse_sample(line: str) -> DeviceState:
-    """One line of the script: sections as the probe has them, between bars."""
+    """Parse one line of the script: sections as in the probe, separated by bars."""
     sections: dict[str, str] = {}
     for part in line.strip().split("|"):
         name, _, body = part.partition(" ")

@@ -1,9 +1,9 @@
-"""What any remote shell needs, whatever carries its bytes: SSH or adb.
+"""Remote shells, independent of what carries their bytes (SSH, adb).
 
-channel.py     the seam: a transport hands in a function that opens a Channel
-start.py       how a program is started, and where its own output begins
+channel.py     the interface: a transport provides a function that opens a Channel
+start.py       starting a program, and finding where its output begins
 streams.py     threads that read and feed a program's streams
-guard.py       what ends programs on the device when the connection is lost
-command.py     one program that the guard knows of; process.py: as file objects
+guard.py       ends programs on the device when the connection is lost
+command.py     one program registered with the guard; process.py: as file objects
 transport.py   run, start, put and get of device/base.Transport
 """

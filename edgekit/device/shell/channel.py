@@ -1,4 +1,4 @@
-"""The seam between a transport and this folder: one program on the device."""
+"""The interface between a transport and this folder: one program on the device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from edgekit.device.base import Completed
 
 
 class Channel(Protocol):
-    """A program that was asked for, and its three streams.
+    """A program that was requested, and its three streams.
 
-    Every method but close raises DeviceError where the connection is lost. What reads or waits
-    for the start also raises RunnerError where the program cannot be started.
+    Every method but close raises DeviceError if the connection is lost. Methods that read or wait
+    for the start also raise RunnerError if the program cannot be started.
     """
 
     def await_start(self) -> None:
-        """Return when the program runs."""
+        """Return once the program runs."""
         ...
 
     def has_started(self, timeout_s: float) -> bool:
@@ -28,7 +28,7 @@ class Channel(Protocol):
         ...
 
     def close_stdin(self) -> None:
-        """Safe to call on a program that has ended."""
+        """Close stdin. Safe to call on a program that has ended."""
         ...
 
     def receive(self, count: int, deadline: float | None = None) -> bytes:
@@ -53,7 +53,7 @@ class Channel(Protocol):
         ...
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close the channel. Safe to call twice."""
         ...
 
 

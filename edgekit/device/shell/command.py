@@ -1,4 +1,4 @@
-"""A program that the guard knows of."""
+"""A program that is registered with the guard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Self
 from edgekit.device.shell.channel import OpenChannel
 from edgekit.device.shell.guard import Guard
 
-# The guard finds a program only once it has started: how long to wait for that before ending it.
+# How long to wait for the start of a program that is to be ended: before it, the guard cannot
+# find the program.
 START_WAIT_S = 2.0
 
 
@@ -27,17 +28,17 @@ class Command:
             raise
 
     def done(self) -> None:
-        """Forget it: it has ended by itself."""
+        """Unregister a program that has ended by itself."""
         if not self._is_over:
             self._is_over = True
             self._guard.done(self._id)
             self.channel.close()
 
     def end(self) -> None:
-        """End it; return when it has ended."""
+        """End the program and return once it has ended."""
         if not self._is_over:
             if not self.channel.has_started(START_WAIT_S):
-                self.channel.close()  # a program that starts now ends at its mark
+                self.channel.close()  # a program that starts later fails to write its mark
             self._guard.end(self._id)
             self._is_over = True
             self.channel.close()

@@ -1,10 +1,10 @@
-"""Ends a device's programs when nobody waits for them any more.
+"""A guard on the device that ends programs when the connection is lost.
 
 sshd leaves the programs of a lost connection running. So each connection has one guard: a shell
-on the device that sleeps in ``read``. When the connection ends, for whatever reason, its stdin
-ends. It then ends the programs that edgekit still waited for. It finds them, and their children,
-by a variable in their environment, which they have before they run (start.START). A program that
-has ended is removed from the list: what it left running on purpose stays.
+on the device that waits in ``read``. When the connection ends, its stdin ends. The guard then
+ends the programs that edgekit still waited for. It finds them and their children by a variable
+in their environment, which is set before they run (start.START). A program that has ended is
+removed from the list, so its background processes survive.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from edgekit.device.shell.channel import Channel, OpenChannel
 from edgekit.errors import DeviceError
 
 VARIABLE = "EDGEKIT_COMMAND"
-# How long the device may take to end what was killed; the script gives up before.
+# How long the device may take to end a program. The script's own limit is shorter.
 END_LIMIT_S = 30.0
 
-# Orders, one a line: `run ID`, `done ID`, `end ID` (answered by `ended ID`).
-# POSIX sh only: dash, bash and busybox run it; busybox's grep stops at a zero byte. All are
-# stopped before any is ended: else a script goes on where its child was ended before itself. TERM
-# comes first so that traps clean up. They have five seconds: on a busy device removing a folder
-# was seen to take more than two. Not every sleep knows tenths.
+# Commands, one per line: `run ID`, `done ID`, `end ID` (answered by `ended ID`).
+# POSIX sh only: dash, bash and busybox run it. busybox's grep stops at a zero byte. All processes
+# are stopped before any is ended: else a script would continue after its child's end. TERM comes
+# first so that traps can clean up, for up to five seconds: on a busy device, removing a folder
+# took more than two. Some versions of sleep reject fractions.
 SCRIPT = """
 exec 2>/dev/null
 trap "" PIPE
@@ -82,7 +82,7 @@ for id in $running; do finish "$id"; done
 
 
 class Guard:
-    """The guard of one connection. Raises DeviceError where it cannot be started."""
+    """The guard of one connection. Raises DeviceError if it cannot be started."""
 
     def __init__(self, open_channel: OpenChannel) -> None:
         self._open_channel = open_channel
@@ -92,9 +92,9 @@ class Guard:
         self._channel = self._start()
 
     def begin(self) -> str:
-        """Announce a program. Gives its id, for ``environment``, ``done`` and ``end``."""
+        """Register a program. Returns its id, for ``environment``, ``done`` and ``end``."""
         name = f"{self._token}-{next(self._numbers)}"
-        self._order(f"run {name}")
+        self._send_command(f"run {name}")
         return name
 
     @staticmethod
@@ -103,20 +103,20 @@ class Guard:
         return [f"{VARIABLE}={name}."]
 
     def done(self, name: str) -> None:
-        """Forget a program that has ended by itself."""
+        """Unregister a program that has ended by itself."""
         with suppress(DeviceError, OSError):
-            self._order(f"done {name}")
+            self._send_command(f"done {name}")
 
     def end(self, name: str) -> None:
-        """End a started program and its children; return when they have ended.
+        """End a started program and its children; return once they have ended.
 
-        On a lost connection the device does that by itself.
+        If the connection is lost, the guard does this by itself.
         """
         with suppress(DeviceError, OSError):
-            self._order(f"end {name}", answer=f"ended {name}\n".encode())
+            self._send_command(f"end {name}", answer=f"ended {name}\n".encode())
 
     def close(self) -> None:
-        """Close its stdin: it ends what still runs, and itself."""
+        """Close the guard's stdin: it ends all registered programs, then itself."""
         self._channel.close()
 
     def _start(self) -> Channel:
@@ -125,17 +125,17 @@ class Guard:
         channel.await_start()
         return channel
 
-    def _order(self, text: str, answer: bytes = b"") -> None:
+    def _send_command(self, text: str, answer: bytes = b"") -> None:
         with self._lock:
             try:
                 self._channel.send(text.encode() + b"\n")
-            except BrokenPipeError:  # somebody ended it: start another
+            except BrokenPipeError:  # the guard was killed: start another
                 self._channel = self._start()
                 self._channel.send(text.encode() + b"\n")
             deadline = time.monotonic() + END_LIMIT_S
-            said = b""
-            while not said.endswith(answer):
+            received = b""
+            while not received.endswith(answer):
                 data = self._channel.receive(4096, deadline)
                 if not data:
                     return
-                said += data
+                received += data

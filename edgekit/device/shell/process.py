@@ -33,8 +33,7 @@ class RemoteProcess:
         self._close()
 
     def _close(self) -> None:
-        # what is still buffered has nowhere to go
-        with suppress(BrokenPipeError, DeviceError):
+        with suppress(BrokenPipeError, DeviceError):  # buffered input of an ended program
             self.stdin.close()
 
 

@@ -1,7 +1,7 @@
-"""How a program is started by a login shell, and where its own output begins.
+"""Starting a program in a login shell, and finding where its output begins.
 
-A login shell's start-up files may print. A mark on both streams separates that from the output
-of the program.
+A login shell's start-up files may print. A mark on both streams separates that output from the
+program's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgekit.errors import DeviceError, RunnerError
 START_LIMIT_S = 60.0
 NOISE_LIMIT_BYTES = 1_000_000
 
-# $0 is the mark, the rest the command. If the connection is lost by now, writing the mark fails
+# $0 is the mark, the rest the command. If the connection is already lost, writing the mark fails
 # and the shell ends.
 START = (
     'case $1 in */*) [ -x "$1" ] && [ ! -d "$1" ] ;; *) command -v "$1" >/dev/null 2>&1 ;; esac'
@@ -29,7 +29,7 @@ START = (
 
 
 class Start:
-    """The start of one program. A channel asks it for the command line and hands it the output."""
+    """The start of one program: the command line for a channel, and the reader of its output."""
 
     def __init__(self, device: str, program: str) -> None:
         self._device = device
@@ -43,16 +43,16 @@ class Start:
         return "exec " + shlex.join(words)
 
     def is_over(self, timeout_s: float = 0.0) -> bool:
-        """Whether the mark was read, or is within the time."""
+        """Whether the mark is read within the time."""
         return self._is_over.wait(timeout_s)
 
     def wait(
         self, receive: Callable[[int, float], bytes], stderr_so_far: Callable[[], bytes]
     ) -> bytes:
-        """Read stdout up to the mark. Gives what was read of the program's own output.
+        """Read stdout up to the mark. Returns the program's output after it, as far as read.
 
-        ``receive`` takes a count and a deadline. Raises RunnerError: the program cannot be
-        started; DeviceError: the login shell runs no command.
+        ``receive`` takes a count and a deadline. Raises RunnerError if the program cannot be
+        started, DeviceError if the login shell runs no command.
         """
         deadline = time.monotonic() + START_LIMIT_S
         ready, absent = (f"{self._mark}-{state}\n".encode() for state in ("ready", "absent"))
@@ -61,25 +61,25 @@ class Start:
             try:
                 data = receive(4096, deadline)
             except TimeoutError:
-                said = seen + b"\n" + stderr_so_far()
-                raise self._no_shell(said, f"nothing after {START_LIMIT_S:g} s") from None
+                output = seen + b"\n" + stderr_so_far()
+                raise self._no_shell(output, f"nothing after {START_LIMIT_S:g} s") from None
             seen += data
             if not data or len(seen) > NOISE_LIMIT_BYTES:
                 raise self._no_shell(seen + b"\n" + stderr_so_far(), "nothing")
         self._is_over.set()
         if absent in seen:
-            raise self._cannot_start("it is not there, or may not be executed")
+            raise self._cannot_start("it does not exist, or is not executable")
         return seen.partition(ready)[2]
 
     def own_stderr(self, stderr: bytes) -> bytes:
-        """The program's part of all that came on stderr."""
+        """The program's part of ``stderr``."""
         _, mark, own = stderr.partition(f"{self._mark}-ready\n".encode())
         return own if mark else stderr
 
     def check(self, exit_code: int, stderr: bytes) -> None:
         """Raise RunnerError if the shell reports that it could not execute the program.
 
-        ``stderr``: of own_stderr. The shell calls itself by $0, which is the mark.
+        ``stderr``: from own_stderr. The shell begins its messages with $0, which is the mark.
         """
         if exit_code in (126, 127) and stderr.startswith(f"{self._mark}:".encode()):
             raise self._cannot_start(stderr.decode(errors="replace").strip().rpartition(": ")[2])
@@ -96,5 +96,5 @@ class Start:
         return DeviceError(
             f"{self._device} accepts the login, but its login shell runs no command: it printed"
             f" {repr(text) if text else otherwise}",
-            "edgekit needs a POSIX shell there: the command 'true' must end with exit code 0",
+            "edgekit needs a POSIX shell there: the command 'true' must exit with code 0",
         )

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from edgekit.device.shell.channel import Channel
 
-# How often a waiting thread looks whether its time is over.
+# How often a waiting thread checks its deadline.
 TICK_S = 1.0
 # How long to wait for output that is still on its way when a program has ended.
 LAST_OUTPUT_S = 5.0
@@ -41,11 +41,11 @@ class Drain(threading.Thread):
         meanwhile: Callable[[], None],
         has_ended: Callable[[], bool],
     ) -> bytes:
-        """The whole stream. ``meanwhile`` is called now and then.
+        """The whole stream. ``meanwhile`` is called repeatedly while waiting.
 
         A service that the program started may hold the stream open. So this also returns when the
-        program has ended and nothing has come for LAST_OUTPUT_S. Raises TimeoutError, what ended
-        the reading, and what ``meanwhile`` raises.
+        program has ended and nothing has come for LAST_OUTPUT_S. Raises TimeoutError, the error
+        that ended the reading, and what ``meanwhile`` raises.
         """
         end = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
         parts, since = -1, time.monotonic()
@@ -67,9 +67,9 @@ class Drain(threading.Thread):
 class Feeder(threading.Thread):
     """Sends to a program's stdin and closes it.
 
-    ``chunks``: bytes, and how much of the source each stands for. If they break off, stdin stays
-    open: the program must not take half for the whole. A thread of its own, because an
-    interruption must not cut a packet in two.
+    ``chunks``: bytes, and the size of the part of the source that they encode. If the iterator
+    fails, stdin stays open: the program must not accept an incomplete input. It is a thread so
+    that an interruption cannot cut a packet in two.
     """
 
     def __init__(self, channel: Channel, chunks: Iterable[tuple[bytes, int]]) -> None:
@@ -87,18 +87,18 @@ class Feeder(threading.Thread):
                 self._sent.put(count)
             self._channel.close_stdin()
         except BrokenPipeError:
-            pass  # the program ended; its exit code tells whether that is an error
+            pass  # the program ended; its exit code shows whether that is an error
         except Exception as error:
             self._error = error
         self._sent.put(None)
 
     def progress(self) -> Iterator[int]:
-        """The count of each chunk once it is sent. Raises what ended the sending."""
+        """The size of each chunk once it is sent. Raises the error that ended the sending."""
         while (count := self._sent.get()) is not None:
             yield count
         self.check()
 
     def check(self) -> None:
-        """Raise what ended the sending, if anything did."""
+        """Raise the error that ended the sending, if any."""
         if self._error:
             raise self._error

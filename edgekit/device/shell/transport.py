@@ -23,9 +23,9 @@ READ_BYTES = 1 << 19
 
 
 class ShellTransport:
-    """``open_channel`` starts a program on the device ``name``. Raises DeviceError.
+    """A transport over programs that ``open_channel`` starts on the device ``name``.
 
-    A subclass owns the connection: it closes the connection after this.
+    Raises DeviceError. A subclass owns the connection and closes it after this transport.
     """
 
     def __init__(self, name: str, open_channel: OpenChannel) -> None:
@@ -42,8 +42,8 @@ class ShellTransport:
                 feeder = Feeder(command.channel, _split(stdin))
                 channel = command.channel
                 output = Drain(channel.receive)
-                stdout = output.result(_left(until), feeder.check, channel.has_ended)
-                return channel.completed(stdout, _left(until))
+                stdout = output.result(_remaining_s(until), feeder.check, channel.has_ended)
+                return channel.completed(stdout, _remaining_s(until))
         except TimeoutError:
             raise TimeoutError(f"{argv[0]} ran longer than {timeout_s} s") from None
 
@@ -94,11 +94,11 @@ class ShellTransport:
 
     def _finish(self, channel: Channel, failure: str) -> None:
         if channel.exit_code() != 0:
-            said = channel.stderr().decode(errors="replace").strip()
-            raise StoreError(f"{failure}: {said.rpartition(': ')[2] or 'no reason was given'}")
+            message = channel.stderr().decode(errors="replace").strip()
+            raise StoreError(f"{failure}: {message.rpartition(': ')[2] or 'no reason was given'}")
 
 
-def _left(until: float | None) -> float | None:
+def _remaining_s(until: float | None) -> float | None:
     return None if until is None else max(0.0, until - time.monotonic())
 
 

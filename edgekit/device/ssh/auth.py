@@ -1,4 +1,4 @@
-"""Who are we: logs in by the ways that the server and the user's configuration allow."""
+"""Login, by the methods that the server and the user's configuration allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Prompts = tuple[str, str, Sequence[tuple[str, bool]]]
 
 
 class _Login:
-    """One host's login. ``ways`` is what the server still accepts; None when we are in."""
+    """A login to one host. ``_methods``: what the server still accepts; None once logged in."""
 
     def __init__(self, link: Link, options: HostOptions, who: str, ask: Ask | None) -> None:
         self._link = link
@@ -29,7 +29,7 @@ class _Login:
         self._ask = ask
         self._tried: list[str] = []
         self._failed: set[str] = set()
-        self._ways: list[str] | None = []
+        self._methods: list[str] | None = []
 
     def run(self) -> None:
         attempts = {
@@ -37,20 +37,20 @@ class _Login:
             "keyboard-interactive": self._by_questions,
             "password": self._by_password,
         }
-        self._ways = self._attempt(lambda: self._link.auth_none(self._options.user))
-        while self._ways is not None:
-            ways = self._ways
+        self._methods = self._attempt(lambda: self._link.auth_none(self._options.user))
+        while self._methods is not None:
+            accepted = self._methods
             method = next(
-                (m for m in self._options.methods if m in ways and m not in self._failed), None
+                (m for m in self._options.methods if m in accepted and m not in self._failed), None
             )
             if method is None:
                 raise self._refused()
             attempts[method]()
 
     def _attempt(self, log_in: Any) -> list[str] | None:
-        """What is still to do after an attempt. Raises what ends the connection."""
+        """The methods that the server still accepts. Raises an error that ends the connection."""
         try:
-            left = log_in()
+            remaining = log_in()
         except paramiko.BadAuthenticationType as error:
             return list(error.allowed_types)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -58,15 +58,15 @@ class _Login:
                 self._link.end("it stopped answering")
             if not self._link.is_active():
                 raise
-            return self._ways
-        return list(left) or None
+            return self._methods
+        return list(remaining) or None
 
     def _by_key(self) -> None:
-        before = self._ways
+        before = self._methods
         with closing(Identities(self._options, self._ask)) as identities:
             for identity in identities:
                 self._offer(identity)
-                if self._ways != before:
+                if self._methods != before:
                     break
             else:
                 self._failed.add("publickey")
@@ -83,13 +83,13 @@ class _Login:
             return
         if identity.certificate:
             key.public_blob = identity.certificate
-        before = self._ways
-        self._ways = self._attempt(lambda: self._link.auth_publickey(self._options.user, key))
-        if self._ways == before:
+        before = self._methods
+        self._methods = self._attempt(lambda: self._link.auth_publickey(self._options.user, key))
+        if self._methods == before:
             self._tried.append(f"{identity.label} (not accepted)")
 
     def _is_welcome(self, identity: Identity) -> bool:
-        """Ask before signing: nobody should type a passphrase for a key that is of no use."""
+        """Ask the server first, so that nobody types the passphrase of a key that it rejects."""
         certificate, public = identity.certificate, identity.public
         assert public is not None
         kind, data = (
@@ -106,15 +106,15 @@ class _Login:
             self._tried.append("a password (there is no terminal to ask for it)")
             return
         password = self._ask(f"Password of {self._options.user}@{self._options.hostname}: ") or ""
-        before = self._ways
-        self._ways = self._attempt(
+        before = self._methods
+        self._methods = self._attempt(
             lambda: self._link.auth_password(self._options.user, password, fallback=False)
         )
-        if self._ways == before:
+        if self._methods == before:
             self._tried.append("the password (not accepted)")
 
     def _by_questions(self) -> None:
-        """The server's questions arrive in paramiko's thread; a terminal is asked from ours."""
+        """Answer the server's questions. They arrive in paramiko's thread; this one prompts."""
         self._failed.add("keyboard-interactive")
         ask = self._ask
         if ask is None:
@@ -136,7 +136,7 @@ class _Login:
             except Exception as error:
                 outcome.put(error)
 
-        before = self._ways
+        before = self._methods
         threading.Thread(target=log_in, daemon=True).start()
         while True:
             try:
@@ -147,8 +147,8 @@ class _Login:
                     answers.put(self._answer(questions.get(), ask))
         if isinstance(result, Exception):
             raise result
-        self._ways = result
-        if self._ways == before:
+        self._methods = result
+        if self._methods == before:
             self._tried.append("answers to its questions (not accepted)")
 
     def _answer(self, prompts: Prompts, ask: Ask) -> list[str]:
@@ -158,16 +158,18 @@ class _Login:
     def _refused(self) -> DeviceError:
         user = self._options.user
         tried = "; ".join(self._tried) or "nothing: no key was found"
-        ways = ", ".join(self._ways or []) or "nothing more"
+        methods = ", ".join(self._methods or []) or "nothing more"
         return DeviceError(
-            f"{self._who} does not let {user} in. Tried: {tried}. It accepts: {ways}",
-            f"ssh-copy-id {user}@{self._options.alias} puts your key there; ssh-add opens an"
+            f"{self._who} refuses the login of {user}. Tried: {tried}. It accepts: {methods}",
+            f"ssh-copy-id {user}@{self._options.alias} installs your key there; ssh-add unlocks an"
             " encrypted key for this session",
         )
 
 
 def log_in(link: Link, options: HostOptions, who: str, ask: Ask | None) -> None:
-    """``ask`` is None where nobody can be asked. Raises DeviceError: nothing was accepted, with
-    what was tried and what would be; paramiko's errors where the connection ends.
+    """Log in. ``ask``: None if there is no terminal.
+
+    Raises DeviceError, with the methods tried and accepted, if the login fails; paramiko's errors
+    if the connection ends.
     """
     _Login(link, options, who, ask).run()

@@ -15,13 +15,13 @@ from edgekit.device.ssh.link import Link
 from edgekit.device.ssh.paramiko_private import OTHER_SIGNAL
 from edgekit.errors import DeviceError
 
-# What fits into one packet to OpenSSH: 32 KiB less its header.
+# The data of one packet to OpenSSH: 32 KiB less its header.
 PACKET_BYTES = 32_768 - 64
-# How much may be on its way. OpenSSH accepts 2 MB at once; a small device then drops packets, and
-# TCP waits for its timers: an emulated Pi took 2.6 s for 14 MB, and 0.7 s with this limit. It is
-# enough for 15 MB/s over a round trip of 20 ms.
+# How many bytes may be unconfirmed. OpenSSH accepts 2 MB, but then a small device drops packets,
+# and TCP waits for its timers: an emulated Pi took 2.6 s for 14 MB, and 0.7 s with this limit.
+# The limit allows 15 MB/s at a round trip of 20 ms.
 IN_FLIGHT_BYTES = 300_000
-# A server that confirms nothing until more has come is given more.
+# If a server confirms nothing for so long, the limit is doubled.
 CONFIRM_LIMIT_S = 0.5
 
 
@@ -72,7 +72,7 @@ class SshChannel:
             try:
                 sent = self._channel.send(rest[:PACKET_BYTES])
             except TimeoutError:
-                continue  # the program does not read now; the link notices a dead device
+                continue  # the program does not read now; the link detects a dead device
             except (OSError, EOFError, paramiko.SSHException):
                 sent = 0
             if not sent:
@@ -114,7 +114,7 @@ class SshChannel:
             self._channel.close()
 
     def _await_room(self) -> None:
-        """Return when little is on its way, or when the server confirms nothing any more."""
+        """Wait until few bytes are unconfirmed, or raise the limit if none are confirmed."""
         channel = self._channel
         with channel.lock:
             self._window = max(self._window, channel.out_window_size)
@@ -125,10 +125,10 @@ class SshChannel:
 
     def _lost(self, doing: str) -> DeviceError:
         if self._link.is_active() and not self._is_lost():
-            return DeviceError(f"{self._device} broke off while {doing}, and did not say why")
+            return DeviceError(f"{self._device} closed the channel while {doing}, without a reason")
         return DeviceError(
             f"the connection to {self._device} was lost while {doing}: {self._link.reason}",
-            "is the device still on, and its network? Everything that ran there is ended",
+            "are the device and its network still on? The device ends all programs of edgekit",
         )
 
     def _is_lost(self) -> bool:

@@ -23,12 +23,12 @@ from edgekit.device.ssh.address import Address
 from edgekit.errors import DeviceError
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
-# 'Match exec' runs programs, and CanonicalizeHostname asks a name server.
+# `ssh -G` may be slow: 'Match exec' runs programs, and CanonicalizeHostname asks a name server.
 CLIENT_LIMIT_S = 60.0
-# In these values ssh itself puts the account's home for ``~``.
+# In these values ssh itself replaces ``~`` by the account's home.
 EXPANDED = ("userknownhostsfile", "identityagent")
 
-# Each key in lower case, with its values: one a line of `ssh -G`.
+# Key in lower case -> its values, one per line of `ssh -G`.
 Values = dict[str, list[str]]
 
 
@@ -42,12 +42,12 @@ class Settings:
 
 
 def find_client() -> str | None:
-    """The installed ssh. None also for a user without an account: ssh then refuses to run."""
+    """The installed ssh. None also for a user without an account, for whom ssh does not run."""
     return shutil.which("ssh") if _account_home() else None
 
 
 def look_up(client: str, address: Address, home: Path) -> Settings:
-    """Ask ``client`` for the options of ``address``. Raises DeviceError, with its own message."""
+    """Ask ``client`` for the options of ``address``. Raises DeviceError with ssh's message."""
     place = ["-l", address.user] if address.user else []
     place += ["-p", str(address.port)] if address.port else []
     with _files_of(home) as files:
@@ -69,7 +69,7 @@ def _account_home() -> Path | None:
 
 @contextmanager
 def _files_of(home: Path) -> Iterator[Sequence[str]]:
-    """The arguments that make ssh read the files of ``home``: by itself it ignores $HOME."""
+    """The arguments that make ssh read the files of ``home``. By default it ignores $HOME."""
     if home == _account_home():
         yield []
         return
@@ -105,7 +105,7 @@ def _ask(client: str, arguments: Sequence[str]) -> Values:
         raise DeviceError(f"{client} cannot be started: {error.strerror}") from None
     if done.returncode != 0:
         raise DeviceError(
-            f"ssh refuses its configuration: {_message(done.stderr)}",
+            f"ssh rejects its configuration: {_message(done.stderr)}",
             f"correct the file: 'ssh -G {arguments[-1]}' checks it",
         )
     return parse(done.stdout)
@@ -122,31 +122,32 @@ def parse(output: str) -> Values:
 
 def _message(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines()]
-    said = [line for line in lines if line and ": terminating, " not in line]
-    return "; ".join(said) or "it gives no reason"
+    reasons = [line for line in lines if line and ": terminating, " not in line]
+    return "; ".join(reasons) or "it gives no reason"
 
 
 def _without_account(values: Values, home: Path) -> Values:
-    """Put ``~`` back where ssh put the account's home: the user's home is $HOME. A file that is
-    there in the account's home alone was given by its full path, and stays.
+    """Undo ssh's replacement of ``~`` by the account's home: here ``~`` is $HOME.
+
+    A file that exists only in the account's home was given by its full path, and is not changed.
     """
     account = f"{_account_home()}/"
 
-    def put_back(found: re.Match[str]) -> str:
-        own, other = (Path(place) / found[2] for place in (home, account))
-        given = other.exists() and not own.exists()
-        return found[0] if given else f"{found[1]}~/{found[2]}"
+    def restore(match: re.Match[str]) -> str:
+        in_home, in_account = (Path(place) / match[2] for place in (home, account))
+        was_full_path = in_account.exists() and not in_home.exists()
+        return match[0] if was_full_path else f"{match[1]}~/{match[2]}"
 
-    back = {
-        key: [re.sub(rf"(^| ){re.escape(account)}([^ ]*)", put_back, v) for v in values[key]]
+    restored = {
+        key: [re.sub(rf"(^| ){re.escape(account)}([^ ]*)", restore, v) for v in values[key]]
         for key in EXPANDED
         if key in values
     }
-    return {**values, **back}
+    return {**values, **restored}
 
 
 def _include_notes(home: Path) -> tuple[str, ...]:
-    """ssh looks for a relative Include in the account's home; no option changes that."""
+    """A note on relative Includes: ssh reads them from the account's home, never from $HOME."""
     path = home / ".ssh" / "config"
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -156,6 +157,7 @@ def _include_notes(home: Path) -> tuple[str, ...]:
     words = [w.strip('"') for line in included for w in re.findall(r'"[^"]*"|\S+', line)]
     relative = ", ".join(word for word in words if not word.startswith("/"))
     note = (
-        f"{path} includes {relative}: ssh looks in {_account_home()}, not $HOME; give a full path"
+        f"{path} includes {relative}: ssh reads it from {_account_home()}, not from $HOME; use a"
+        " full path"
     )
     return (note,) if relative else ()

@@ -1,4 +1,4 @@
-"""From a DEVICE to a link that is logged in: by way of proxy commands and jump hosts."""
+"""From a DEVICE to a logged-in link, through proxy commands and jump hosts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edgekit.device.ssh.terminal import Terminal
 from edgekit.errors import DeviceError
 
 Say = Callable[[str], None]
-# More jump hosts than that jump in a circle.
+# More jump hosts than this are taken to be a circle.
 HOPS_LIMIT = 8
 
 
 class Connection:
-    """``link`` leads to the device. Raises DeviceError, HostKeyError."""
+    """A connection to a device; ``link`` is its last hop. Raises DeviceError, HostKeyError."""
 
     def __init__(self, name: str, address: Address, *, accept_new_host_key: bool, say: Say) -> None:
         self._name = name
@@ -39,7 +39,7 @@ class Connection:
                 say(note)
             for hop in route:
                 for option in hop.not_honoured:
-                    say(f"{hop.alias}: edgekit does not honour {option} of the ssh configuration")
+                    say(f"{hop.alias}: edgekit ignores {option} of the ssh configuration")
                 who = name if hop is route[-1] else f"the jump host {hop.alias}"
                 self._links.append(self._connect(hop, who, terminal))
         except BaseException:
@@ -48,7 +48,7 @@ class Connection:
         self.link = self._links[-1]
 
     def close(self) -> None:
-        """The first link first: what goes through it ends with it, and cannot block."""
+        """Close the first link first: the links through it end with it, and cannot block."""
         for link in self._links:
             link.close()
         for proxy in self._proxies:
@@ -73,8 +73,8 @@ class Connection:
             except (paramiko.SSHException, EOFError, OSError):
                 raise DeviceError(
                     f"{who} ended the connection during login: {link.reason}",
-                    "with many keys, IdentitiesOnly yes and an IdentityFile offer only the right"
-                    " one",
+                    "if you have many keys, set IdentitiesOnly yes and IdentityFile, so that only"
+                    " the right one is offered",
                 ) from None
             link.watch(hop.alive_interval_s, hop.alive_count, self._give_up)
         except BaseException:
@@ -99,9 +99,9 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as error:
             why = str(error) if last.is_active() else last.reason
         raise DeviceError(
-            f"{who} cannot be reached at {hop.hostname}, port {hop.port}, from the jump host"
-            f" before it: {why}",
-            "does that name mean something there, and does its sshd allow forwarding?",
+            f"{who} cannot be reached at {hop.hostname}, port {hop.port}, from the previous jump"
+            f" host: {why}",
+            "can the jump host resolve that name, and does its sshd allow forwarding?",
         )
 
     def _shake_hands(self, link: Link, hop: HostOptions, who: str) -> None:
@@ -121,27 +121,27 @@ class Connection:
 
     def _no_server(self, link: Link, hop: HostOptions, who: str, error: Exception) -> DeviceError:
         if self._proxies and len(self._links) == 0:
-            said = self._proxies[-1].last_words()
+            message = self._proxies[-1].last_words()
             return DeviceError(
-                f"{who} cannot be reached: its ProxyCommand gives no connection"
-                + (f": {said}" if said else ""),
-                f"it is: {hop.proxy_command}",
+                f"{who} cannot be reached: its ProxyCommand did not connect"
+                + (f": {message}" if message else ""),
+                f"check the command: {hop.proxy_command}",
             )
         if link.packetizer.handshake_timed_out():
             return _unfinished(who)
         cause = error.__context__
         if isinstance(error, EOFError) or isinstance(cause, (EOFError, ConnectionError)):
             return DeviceError(
-                f"{who} took the connection on port {hop.port} and closed it at once",
-                "is that the port of its SSH server, and does it refuse this host for a while?",
+                f"{who} accepted the connection on port {hop.port} and closed it at once",
+                "is that the port of its SSH server, and has it blocked this host for a while?",
             )
         if isinstance(cause, TimeoutError):
             return DeviceError(
-                f"{who} took the connection on port {hop.port} and says nothing",
-                "is it still starting, or is something else than an SSH server on that port?",
+                f"{who} accepted the connection on port {hop.port} and sent nothing",
+                "is it still starting, or does that port belong to something other than SSH?",
             )
         return DeviceError(
-            f"{who} answers on port {hop.port}, but not as an SSH server: {error}",
+            f"{who} answered on port {hop.port}, but not as an SSH server: {error}",
             "is that the port of its SSH server?",
         )
 
@@ -155,26 +155,26 @@ class Connection:
         try:
             where = f"stored in {known.store(key)}"
         except (OSError, IndexError) as error:
-            # accepting was asked for; what cannot be kept is asked for again the next time
+            # the user accepted the key, so connect; the next connection asks again
             where = f"it cannot be stored: {getattr(error, 'strerror', 'no UserKnownHostsFile')}"
         self._say(f"accepted the host key of {known.name}: {key}; {where}")
 
 
 def _unfinished(who: str) -> DeviceError:
     return DeviceError(
-        f"{who} does not finish the handshake of SSH", "is it overloaded, or the network bad?"
+        f"{who} did not finish the SSH handshake", "is it overloaded, or is the network bad?"
     )
 
 
 def find_route(options: HostOptions, home: Path, depth: int = 0) -> list[HostOptions]:
-    """All hosts on the way, the device last. Only the first may need a proxy of its own."""
+    """All hosts from here to the device, the device last. Only the first may need a proxy."""
     if depth > HOPS_LIMIT:
         raise DeviceError(
-            f"the ssh configuration: ProxyJump of {options.alias} leads in a circle",
-            f"give the jump host itself 'ProxyJump none' (Host {options.alias})",
+            f"the ssh configuration: ProxyJump of {options.alias} is circular",
+            f"set 'ProxyJump none' for the jump host itself (Host {options.alias})",
         )
     hops = [resolve(address, home) for address in options.proxy_jump]
-    # 'Host *' with a ProxyJump means the jump host, too
+    # a ProxyJump under 'Host *' applies to the jump host, too
     if not hops or any(hop.alias == options.alias for hop in hops):
         return [options]
     return [*find_route(hops[0], home, depth + 1), *hops[1:], options]

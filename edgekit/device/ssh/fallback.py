@@ -1,6 +1,6 @@
-"""The ssh configuration where no OpenSSH client can be used: read by paramiko.
+"""The ssh configuration as paramiko reads it, for hosts without a usable OpenSSH client.
 
-It knows less than OpenSSH. A note names what the user's files have and it does not know.
+paramiko supports less than OpenSSH. A note lists what it does not support in the user's files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgekit.device.ssh.address import Address
 from edgekit.device.ssh.config import SYSTEM_CONFIG, Settings
 from edgekit.errors import DeviceError
 
-# Lines that paramiko would take for fulfilled or, for exec, run with this terminal as its stdin.
+# Conditions that paramiko would treat as true; exec it would run with the terminal as stdin.
 UNKNOWN_MATCH = re.compile(
     r"^[ \t]*match[ \t=].*(?<!\S)!?(exec|tagged|localnetwork|version|sessiontype|command)[ \t=].*$",
     re.IGNORECASE | re.MULTILINE,
@@ -37,20 +37,20 @@ def look_up(address: Address, home: Path) -> Settings:
     try:
         for text in (_of_argument(address), *texts.values()):
             config.parse(io.StringIO(UNKNOWN_MATCH.sub(NO_HOST, text)))
-        found = config.lookup(address.host)
+        options = config.lookup(address.host)
     except (paramiko.SSHException, KeyError, ValueError) as error:
         raise DeviceError(
             f"the ssh configuration cannot be read: {error}",
-            "install the OpenSSH client (openssh-client): edgekit then uses its reader",
+            "install the OpenSSH client (openssh-client): edgekit then uses its parser",
         ) from None
-    values = {key: _listed(value) for key, value in found.items()}
-    known = {key: value for key, value in values.items() if not _is_change(key, value[0])}
+    values = {key: _as_list(value) for key, value in options.items()}
+    supported = {key: value for key, value in values.items() if not _is_change(key, value[0])}
     notes = [_note(path, gaps) for path, text in texts.items() if (gaps := find_gaps(text))]
-    return Settings(known, {}, tuple(notes))
+    return Settings(supported, {}, tuple(notes))
 
 
 def find_gaps(text: str) -> list[str]:
-    """What a configuration has and paramiko does not know, each once."""
+    """The parts of a configuration that paramiko does not support, without repetition."""
     lines = re.findall(r"(?m)^[ \t]*(\w+)[ \t]*[ \t=][ \t]*(\S.*)$", text)
     gaps = [gap for word, value in lines for gap in _gaps_of(word, value)]
     gaps += [f"Match {word}" for word in UNKNOWN_MATCH.findall(text)]
@@ -64,29 +64,29 @@ def _gaps_of(keyword: str, value: str) -> Iterator[str]:
     if _is_change(key, value) or (key in TIMES and not value.isdigit()):
         yield f"{keyword} {value}"
     if re.search(r"\s#", value) and key not in COMMANDS:
-        yield "a comment behind a value"
+        yield "a comment after a value"
 
 
 def _is_change(key: str, value: str) -> bool:
-    """Whether a list of algorithms changes OpenSSH's own list, which is not known here."""
+    """Whether a list of algorithms modifies OpenSSH's default list, which is unknown here."""
     return key in ALGORITHMS and value[:1] in ("+", "-", "^")
 
 
 def _note(path: Path, gaps: list[str]) -> str:
     return (
-        f"no OpenSSH client can be used here, and edgekit's own reader of {path} does not know:"
+        f"without an OpenSSH client, edgekit ignores these parts of {path}:"
         f" {', '.join(gaps)}; install the client (openssh-client)"
     )
 
 
 def _of_argument(address: Address) -> str:
-    """The DEVICE argument as the first lines of a configuration: the first value counts."""
+    """The DEVICE argument as a configuration to be read first: the first value counts."""
     user = f"User {address.user}\n" if address.user else ""
     return user + (f"Port {address.port}\n" if address.port else "")
 
 
 def _text_of(path: Path, *, is_user: bool) -> str:
-    """A missing file is an empty one. Raises DeviceError for one that OpenSSH would refuse."""
+    """A file's text; empty if missing. Raises DeviceError if OpenSSH would refuse the file."""
     try:
         with path.open(encoding="utf-8", errors="surrogateescape") as file:
             status = os.fstat(file.fileno())
@@ -104,6 +104,6 @@ def _text_of(path: Path, *, is_user: bool) -> str:
     return text
 
 
-def _listed(value: str | list[str] | None) -> list[str]:
-    """paramiko has None for ``ProxyCommand none``."""
+def _as_list(value: str | list[str] | None) -> list[str]:
+    """A value as a list. paramiko returns None for ``ProxyCommand none``."""
     return value if isinstance(value, list) else ["none" if value is None else value]

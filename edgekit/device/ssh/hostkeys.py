@@ -1,7 +1,7 @@
-"""known_hosts: is a device the one that it was?
+"""known_hosts: whether a device's host key is known, new, changed or revoked.
 
-Lines are read raw: paramiko's reader drops @revoked, patterns, and the rest of a file after a
-broken key.
+The lines are parsed here: paramiko's parser drops @revoked, patterns, and all lines after a broken
+key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from edgekit.device.ssh.options import DEFAULT_PORT, HostOptions
 from edgekit.errors import HostKeyError
 
-# The key types that paramiko checks -> the algorithms that sign with them, best first.
+# Key type that paramiko verifies -> the algorithms that sign with it, best first.
 KEY_TYPES = {
     "ssh-ed25519": ("ssh-ed25519",),
     "ecdsa-sha2-nistp256": ("ecdsa-sha2-nistp256",),
@@ -32,7 +32,7 @@ HASHED = "|1|"
 
 @dataclass(frozen=True)
 class HostKey:
-    """``data``: the public key in SSH's wire format, its type included."""
+    """A public host key. ``data``: in SSH's wire format, with its type."""
 
     kind: str
     data: bytes
@@ -56,19 +56,19 @@ class KnownKey:
 
 
 class KnownHosts:
-    """What is known of one host. ``name`` is how it stands in the files."""
+    """The lines of known_hosts for one host. ``name``: the host's name in these files."""
 
     def __init__(self, options: HostOptions) -> None:
         self.name = host_name(options)
         self._options = options
         files = [*options.user_known_hosts, *options.global_known_hosts]
         self._lines = list(_lines_of(files, {self.name}))
-        # OpenSSH, too, takes what it knows of a host's usual port for its other ports
+        # as in OpenSSH, a key known for the default port is valid for the other ports
         plain = options.hostname if not options.host_key_alias else self.name
         self._elsewhere = list(_lines_of(files, {plain}))
 
     def algorithms(self) -> list[str]:
-        """What to ask a server for: the key types that are known first, else by preference."""
+        """The algorithms to request: those of known keys first, then by preference."""
         kinds = {name: kind for kind, names in KEY_TYPES.items() for name in names}
         preferred = self._options.algorithms.get("keys", tuple(kinds))
         known = {line.key.kind for line in self._plain()}
@@ -76,12 +76,12 @@ class KnownHosts:
         return sorted(usable, key=lambda name: kinds[name] not in known)
 
     def check(self, key: HostKey) -> bool:
-        """Whether the key is known. Raises HostKeyError for a revoked and for a changed one."""
+        """Whether the key is known. Raises HostKeyError if it is revoked or has changed."""
         for line in [*self._lines, *self._elsewhere]:
             if line.marker == "@revoked" and line.key == key:
                 raise HostKeyError(
-                    f"the host key of {self.name} is revoked: {key} stands in {line.where}",
-                    "do not connect: somebody else may hold that key",
+                    f"the host key of {self.name} is revoked: {key}, in {line.where}",
+                    "do not connect: somebody else may have that key",
                 )
         known = self._plain()
         if any(line.key == key for line in known):
@@ -94,14 +94,14 @@ class KnownHosts:
     def unknown(self, key: HostKey) -> HostKeyError:
         authorities = [line for line in self._lines if line.marker == "@cert-authority"]
         also = (
-            f"; {authorities[0].where} names an authority, but edgekit checks no host certificates"
+            f"; {authorities[0].where} has an authority, but edgekit checks no host certificates"
             if authorities
             else ""
         )
         return HostKeyError(
-            f"the host key of {self.name} is not known: {key}{also}",
-            "compare it with what the device shows (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub),"
-            f" then: --accept-new-host-key, or once: ssh {self._options.alias}",
+            f"the host key of {self.name} is unknown: {key}{also}",
+            "compare it with the device's (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), then use"
+            f" --accept-new-host-key, or connect once with: ssh {self._options.alias}",
         )
 
     def store(self, key: HostKey) -> Path:
@@ -122,15 +122,16 @@ class KnownHosts:
     def _changed(self, key: HostKey, known: KnownKey) -> HostKeyError:
         other_kind = "" if known.key.kind == key.kind else ", of another type"
         return HostKeyError(
-            f"the host key of {self.name} has changed: it shows {key}{other_kind}, and"
-            f" {known.where} knows {known.key}",
-            "either the device was set up anew, or somebody stands between: if you are sure of"
-            f" the first, ssh-keygen -R '{self.name}' -f '{known.where.rpartition(', line ')[0]}'",
+            f"the host key of {self.name} has changed: the device has {key}{other_kind}, and"
+            f" {known.where} has {known.key}",
+            "the device was set up again, or somebody intercepts the connection. If you are sure"
+            f" that it was set up again, run: ssh-keygen -R '{self.name}' -f"
+            f" '{known.where.rpartition(', line ')[0]}'",
         )
 
 
 def host_name(options: HostOptions) -> str:
-    """How known_hosts calls a host: its alias, its name, [name]:port for an unusual port."""
+    """The name of a host in known_hosts: HostKeyAlias, its name, or [name]:port."""
     if options.host_key_alias:
         return options.host_key_alias
     if options.port != DEFAULT_PORT:
@@ -139,7 +140,7 @@ def host_name(options: HostOptions) -> str:
 
 
 def _lines_of(paths: Sequence[Path], names: Iterable[str]) -> Iterator[KnownKey]:
-    """The lines that speak of one of ``names``; what is no line of known_hosts is passed over."""
+    """The lines for one of ``names``. Invalid lines are skipped."""
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -150,7 +151,7 @@ def _lines_of(paths: Sequence[Path], names: Iterable[str]) -> Iterator[KnownKey]
             marker = words.pop(0) if words and words[0].startswith("@") else ""
             if len(words) < 3 or words[0].startswith("#"):
                 continue
-            if any(_speaks_of(words[0], name) for name in names):
+            if any(_is_for(words[0], name) for name in names):
                 key = parse_key(words[1], words[2])
                 if key:
                     yield KnownKey(marker, key, f"{path}, line {number}")
@@ -161,12 +162,12 @@ def parse_key(kind: str, text: str) -> HostKey | None:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-    # the key's own first field says its type again
-    named = data[4 : 4 + int.from_bytes(data[:4], "big")]
-    return HostKey(kind, data) if named == kind.encode() else None
+    # the key's first field repeats its type
+    inner_kind = data[4 : 4 + int.from_bytes(data[:4], "big")]
+    return HostKey(kind, data) if inner_kind == kind.encode() else None
 
 
-def _speaks_of(hosts: str, name: str) -> bool:
+def _is_for(hosts: str, name: str) -> bool:
     if not hosts.startswith(HASHED):
         return matches_list(name.lower(), hosts.lower())
     try:
@@ -183,7 +184,7 @@ def _hashed(name: str) -> str:
 
 
 def _lacks_newline(path: Path) -> bool:
-    """Whether a file ends in the middle of a line; /dev/null does not."""
+    """Whether a regular file is not empty and ends without a newline."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -192,7 +193,7 @@ def _lacks_newline(path: Path) -> bool:
 
 
 def matches_list(text: str, patterns: str) -> bool:
-    """A list with commas; one that begins with ! and matches decides against."""
+    """Whether ``text`` matches a comma-separated list. A matching !pattern excludes it."""
     each = patterns.split(",")
     if any(p.startswith("!") and _matches(text, p[1:]) for p in each):
         return False
@@ -200,6 +201,6 @@ def matches_list(text: str, patterns: str) -> bool:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    """``*`` and ``?`` only."""
+    """Match a pattern whose only wildcards are ``*`` and ``?``."""
     parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
     return re.fullmatch("".join(parts), text, re.DOTALL) is not None

@@ -23,20 +23,22 @@ from edgekit.device.ssh.hostkeys import KEY_TYPES, HostKey, parse_key
 from edgekit.device.ssh.options import HostOptions
 from edgekit.device.ssh.paramiko_private import Agent
 
-# A key may have to be confirmed by its owner.
+# An agent may ask the key's owner for a confirmation.
 AGENT_LIMIT_S = 120.0
-# Asks a person for a passphrase or a password, and gives None where that is refused.
+# Asks the user for a passphrase or a password; None if the user gives none.
 Ask = Callable[[str], str | None]
 
 
-class Unusable(Exception):  # noqa: N818 - a key that is passed over is no error
-    """Why a key is passed over, to stand behind its name."""
+class Unusable(Exception):  # noqa: N818 - a skipped key is no error
+    """A key that is skipped; the text is the reason."""
 
 
 @dataclass
 class Identity:
-    """A key to offer. ``public`` is what a server is asked about first, where it is known;
-    ``certificate`` goes with the key. ``load`` raises Unusable.
+    """A key to offer. ``load`` reads the private key and raises Unusable.
+
+    ``public``: None if unknown; else the server is asked whether it accepts it. ``certificate``:
+    sent with the key.
     """
 
     label: str
@@ -48,7 +50,7 @@ class Identity:
 class Identities:
     """The keys of one host's options, in the order in which OpenSSH offers them.
 
-    ``said`` collects what was passed over, and why.
+    ``said`` collects the skipped keys, with the reasons.
     """
 
     def __init__(self, options: HostOptions, ask: Ask | None) -> None:
@@ -58,16 +60,17 @@ class Identities:
         self.said: list[str] = []
 
     def __iter__(self) -> Iterator[Identity]:
-        """Keys of the files that the agent holds, the agent's others, the files' others; before
-        each key its certificates.
+        """Keys in both files and agent, then the agent's others, then the files' others.
+
+        Each key is preceded by its certificates.
         """
         files = [f for path in self._options.identity_files if (f := self._file(path))]
         agent = self._agent_identities()
-        named = {f.public.data for f in files if f.public}
-        held = {a.public.data: a for a in agent if a.public}
-        first = [held[f.public.data] for f in files if f.public and f.public.data in held]
-        others = [a for a in agent if a.public and a.public.data not in named]
-        rest = [f for f in files if not (f.public and f.public.data in held)]
+        in_files = {f.public.data for f in files if f.public}
+        in_agent = {a.public.data: a for a in agent if a.public}
+        first = [in_agent[f.public.data] for f in files if f.public and f.public.data in in_agent]
+        others = [a for a in agent if a.public and a.public.data not in in_files]
+        rest = [f for f in files if not (f.public and f.public.data in in_agent)]
         order = [*first, *([] if self._options.identities_only else others), *rest]
         certificates = self._certificates()
         for identity in order:
@@ -100,7 +103,7 @@ class Identities:
         ]
 
     def _file(self, path: Path) -> Identity | None:
-        """None, and a word in ``said``, for a file that cannot be used."""
+        """The key in a file; None if it cannot be used, with an entry in ``said``."""
         try:
             status = path.stat()
             text = path.read_bytes()
@@ -129,15 +132,15 @@ class Identities:
             raise Unusable("the passphrase does not open it") from None
 
     def _certificates(self) -> list[PublicBlob]:
-        named = list(self._options.certificate_files)
+        configured = list(self._options.certificate_files)
         beside = [Path(f"{path}-cert.pub") for path in self._options.identity_files]
-        found = []
-        for path in [*named, *(path for path in beside if path.exists())]:
+        certificates = []
+        for path in [*configured, *(path for path in beside if path.exists())]:
             try:
-                found.append(PublicBlob.from_file(str(path)))
+                certificates.append(PublicBlob.from_file(str(path)))
             except (OSError, ValueError) as error:
                 self.said.append(f"{path} ({error})")
-        return found
+        return certificates
 
 
 def _same(key: Any) -> Any:
@@ -151,8 +154,8 @@ class NeedsPassphrase(Exception):  # noqa: N818
 def read_private_key(text: bytes, passphrase: bytes | None) -> Any:
     """A paramiko key. Raises NeedsPassphrase, Unusable; ValueError for a wrong passphrase.
 
-    paramiko's own readers know neither PKCS#8 nor all ciphers: cryptography reads the file, and
-    paramiko what that writes.
+    paramiko reads neither PKCS#8 nor all ciphers. So cryptography reads the file and writes it
+    in a form that paramiko reads.
     """
     is_openssh = b"BEGIN OPENSSH PRIVATE KEY" in text
     load = serialization.load_ssh_private_key if is_openssh else serialization.load_pem_private_key
@@ -167,7 +170,7 @@ def read_private_key(text: bytes, passphrase: bytes | None) -> Any:
             raise
         if _is_encrypted(text):
             raise NeedsPassphrase from None
-        raise Unusable("no private key that edgekit can read") from None
+        raise Unusable("not a private key that edgekit can read") from None
     plain = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,
@@ -185,12 +188,12 @@ def _unsupported(text: bytes) -> str:
     if public and public.kind.startswith("sk-"):
         return "a FIDO key: edgekit uses those only through an agent (ssh-add)"
     if public and public.kind in KEY_TYPES:
-        return "edgekit knows no such encryption: ssh-keygen -p writes it anew"
+        return "edgekit does not support its encryption: ssh-keygen -p encrypts it again"
     return "edgekit signs with ed25519, ECDSA and RSA only"
 
 
 def _public_part(path: Path, text: bytes) -> HostKey | None:
-    """The public key of a private one that may be encrypted."""
+    """The public key of a private key file, which may be encrypted."""
     if public := _public_of_openssh(text):
         return public
     try:
@@ -207,7 +210,7 @@ def _public_part(path: Path, text: bytes) -> HostKey | None:
 
 
 def _public_of_openssh(text: bytes) -> HostKey | None:
-    """OpenSSH's format holds it in clear."""
+    """The public key in a file of OpenSSH's format, which stores it unencrypted."""
     message = _open_header(text)
     if message is None:
         return None
@@ -240,7 +243,7 @@ def _open_header(text: bytes) -> Message | None:
 
 
 def _certifies(certificate: PublicBlob, public: HostKey) -> bool:
-    """A certificate: its type, a nonce, then the fields of the key that it is for."""
+    """Whether a certificate is for a key. It has its type, a nonce, then the key's fields."""
     if certificate.key_type != f"{public.kind}-cert-v01@openssh.com":
         return False
     message = Message(certificate.key_blob)

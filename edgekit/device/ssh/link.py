@@ -1,4 +1,4 @@
-"""One SSH connection: notices a silent peer and reports why it ended."""
+"""One SSH connection. It detects a silent peer and reports why the connection ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.device.ssh.options import HostOptions
 from edgekit.device.ssh.paramiko_private import Transport
 from edgekit.errors import DeviceError
 
-# paramiko's threads log as errors what we report; without a handler Python prints that on stderr.
+# paramiko's threads log errors that edgekit reports; without a handler Python prints them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
@@ -24,8 +24,7 @@ PROMPT_LIMIT_S = 120.0
 class Link(Transport):
     """A connection over ``sock``.
 
-    ``host_key_algorithms``: what to ask for, best first. ``via``: the link that ``sock`` is a
-    channel of.
+    ``host_key_algorithms``: to request, best first. ``via``: the link that carries ``sock``.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Link(Transport):
         self.auth_timeout = self.channel_timeout = PROMPT_LIMIT_S
 
     def restrict(self, options: HostOptions) -> None:
-        """Offer only what the options allow. Raises DeviceError where nothing is left."""
+        """Offer only the algorithms that the options allow. Raises DeviceError if none is left."""
         self.use_compression(options.compression)
         for what, names in options.algorithms.items():
             available = getattr(self, f"preferred_{what}")
@@ -50,13 +49,15 @@ class Link(Transport):
             if not allowed:
                 raise DeviceError(
                     f"the ssh configuration of {options.alias} allows only {','.join(names)}:"
-                    " edgekit has none of these"
+                    " edgekit supports none of these"
                 )
             self.prefer(what, allowed)
 
     def watch(self, interval_s: float, count: int, give_up: Callable[[], None]) -> None:
-        """From now on call ``give_up`` when the peer falls silent: nothing was heard for
-        ``interval_s``, and none of ``count`` questions, one each interval, was answered.
+        """From now on, call ``give_up`` if the peer is silent.
+
+        After ``interval_s`` without data the peer is asked for an answer, up to ``count`` times,
+        once per interval. It is silent if it answers none.
         """
         self._watcher = _Watch(self, interval_s, count, give_up)
         self._watcher.start()
@@ -70,7 +71,7 @@ class Link(Transport):
             self.sock.close()
 
     def end(self, reason: str) -> None:
-        """Close it, and keep why."""
+        """Close the connection and store the reason."""
         self._end_reason = self._end_reason or reason
         self.close()
 
@@ -78,7 +79,7 @@ class Link(Transport):
     def reason(self) -> str:
         """Why it ended, for a sentence that begins with 'the connection was lost'."""
         if self.farewell is not None:
-            return f"the device said '{self.farewell}'"
+            return f"the device's message is '{self.farewell}'"
         if self._end_reason:
             return self._end_reason
         if self._via and not self._via.is_active():
@@ -90,7 +91,7 @@ class Link(Transport):
 
 
 class _Watch(threading.Thread):
-    """paramiko's own keep-alive neither asks for an answer nor misses one."""
+    """A keep-alive. paramiko's own does not request answers and so cannot detect silence."""
 
     def __init__(
         self, link: Link, interval_s: float, count: int, give_up: Callable[[], None]
@@ -108,16 +109,16 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         asked = 0
         heard_at = self._link.packetizer.heard_at = time.monotonic()
-        while not self._over.wait(self._left(heard_at, asked)):
+        while not self._over.wait(self._remaining_s(heard_at, asked)):
             if heard_at != self._link.packetizer.heard_at:
                 heard_at, asked = self._link.packetizer.heard_at, 0
             elif asked >= self._count:
                 return self._give_up()
             else:
                 asked += 1
-                # a thread of its own: where the peer reads nothing, sending blocks
+                # a separate thread: sending blocks if the peer reads nothing
                 threading.Thread(target=self._link.ask_alive, daemon=True).start()
         return None
 
-    def _left(self, heard_at: float, asked: int) -> float:
+    def _remaining_s(self, heard_at: float, asked: int) -> float:
         return max(0.0, heard_at + (asked + 1) * self._interval_s - time.monotonic())

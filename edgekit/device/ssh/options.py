@@ -1,4 +1,4 @@
-"""The options of OpenSSH's configuration that concern edgekit, for one host."""
+"""The options of OpenSSH's configuration that edgekit uses, for one host."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ NOT_HONOURED = (
 class HostOptions:
     """One host's options in effect; times in seconds. ``proxy_jump``: the hops, nearest first.
 
-    ``strict``: ``yes``, ``ask``, ``accept-new`` or ``no``. ``algorithms``: for what, and the names
-    in order, where the configuration changes them. ``not_honoured``: each option in effect that
-    edgekit cannot obey. ``notes``: what else the user should know of the configuration.
+    ``strict``: ``yes``, ``ask``, ``accept-new`` or ``no``. ``algorithms``: purpose -> names in
+    order, only where the configuration sets them. ``not_honoured``: options in effect that
+    edgekit does not support. ``notes``: other warnings about the configuration.
     """
 
     alias: str
@@ -78,24 +78,24 @@ class HostOptions:
 
 
 def resolve(address: Address, home: Path) -> HostOptions:
-    """The options of ``address`` as OpenSSH finds them. Raises DeviceError."""
+    """The options of ``address``, as OpenSSH resolves them. Raises DeviceError."""
     client = config.find_client()
     look_up = partial(config.look_up, client) if client else fallback.look_up
     return read(address, home, look_up(address, home))
 
 
 def read(address: Address, home: Path, settings: Settings) -> HostOptions:
-    """The options that ``settings`` give. Raises DeviceError: a value that edgekit cannot read."""
+    """Parse ``settings``. Raises DeviceError for a value that edgekit cannot parse."""
     return _Reading(address, home, settings).host_options()
 
 
 def home_folder() -> Path:
-    """$HOME; the account's home only where that is not set."""
+    """$HOME; if unset, the account's home."""
     return Path(os.environ.get("HOME") or Path("~").expanduser())
 
 
 class _Reading:
-    """From the words of a configuration to values."""
+    """Parses the words of a configuration."""
 
     def __init__(self, address: Address, home: Path, settings: Settings) -> None:
         self._address = address
@@ -152,12 +152,12 @@ class _Reading:
         return values is not None and values != self._settings.defaults.get(key)
 
     def _paths(self, key: str, default: tuple[str, ...] = ()) -> tuple[Path, ...]:
-        """One file name a line."""
+        """Paths from an option with one file name per line."""
         words = self._settings.values.get(key, [f"~/.ssh/{name}" for name in default])
         return tuple(self._path(word) for word in words if word.lower() != "none")
 
     def _files(self, key: str, default: str) -> tuple[Path, ...]:
-        """File names in one line. A word that begins no path belongs to the one before it."""
+        """Paths from one line. A word that cannot begin a path continues the previous one."""
         names: list[str] = []
         for word in (self._word(key) or default).split(" "):
             if names and not re.match(r"[/~$%]", word):
@@ -171,10 +171,10 @@ class _Reading:
         if text == "~" or text.startswith("~/"):
             text = str(self._home) + text[1:]
         text = re.sub(r"\$\{(\w+)\}", lambda match: _variable(match[1], text), text)
-        return Path(os.path.expanduser(text))  # noqa: PTH111 - it leaves an unknown ~user as it is
+        return Path(os.path.expanduser(text))  # noqa: PTH111 - it does not change an unknown ~user
 
     def _expand(self, text: str, tokens: str = "%CdhijkLlnpru") -> str:
-        """Put values for %-tokens; other characters behind a % stay."""
+        """Replace the %-tokens in ``tokens``; others stay."""
         values = self._tokens() if "%" in text else {}
         return re.sub(f"%([{tokens}])", lambda match: values[match[1]], text)
 
@@ -191,11 +191,13 @@ class _Reading:
 
     def _valid_port(self, word: str) -> int:
         if not word.isdigit() or not 0 < int(word) < 65536:
-            raise DeviceError(f"the ssh configuration of {self._address.host}: '{word}' is no port")
+            raise DeviceError(
+                f"the ssh configuration of {self._address.host}: '{word}' is not a port"
+            )
         return int(word)
 
     def _seconds(self, key: str, default: float) -> float:
-        """A number above 0; nothing may wait for ever."""
+        """A number above 0, else the default: nothing may wait forever."""
         word = self._word(key) or ""
         return float(word) if word.isdigit() and int(word) else default
 
@@ -209,7 +211,7 @@ class _Reading:
         return same.get(word, word)
 
     def _agent(self) -> str:
-        """The agent's socket; empty for none."""
+        """The agent's socket; empty if there is none."""
         word = self._word("identityagent") or "SSH_AUTH_SOCK"
         if word.lower() == "none":
             return ""
@@ -228,7 +230,7 @@ class _Reading:
         return tuple(_hop(part.strip()) for part in self._expand(word, "%hnpr").split(","))
 
     def _methods(self) -> tuple[str, ...]:
-        """Of the login methods that edgekit knows, those that are allowed, in order."""
+        """The login methods that edgekit supports and the options allow, in order."""
         preferred = self._word("preferredauthentications") or ",".join(METHODS)
         allowed = {
             "publickey": self._flag("pubkeyauthentication", True),
@@ -248,16 +250,16 @@ class _Reading:
         }
 
     def _not_honoured(self) -> list[str]:
-        found = []
+        ignored = []
         for name in NOT_HONOURED:
             words = self._settings.values.get(name.lower(), ["none"])
             if self._is_configured(name.lower()) and words[0].lower() not in (*OFF, "internal"):
-                found.append(f"{name} {' '.join(words)}")
-        return found
+                ignored.append(f"{name} {' '.join(words)}")
+        return ignored
 
 
 def _hop(text: str) -> Address:
-    """A hop of ProxyJump: [user@]host[:port], or a URI. ssh puts brackets around IPv4, too."""
+    """Parse a hop of ProxyJump: [user@]host[:port] or a URI. ssh puts IPv4 in brackets, too."""
     uri = re.sub(r"\[([\d.]+)\]", r"\1", "ssh://" + text.removeprefix("ssh://"))
     try:
         return parse_address(uri)

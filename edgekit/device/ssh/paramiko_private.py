@@ -26,12 +26,12 @@ from paramiko.common import (
 from paramiko.message import Message
 from paramiko.packet import Packetizer
 
-# The protocol knows a dozen signals by name. Of the others, this is the one that a program meets.
+# The protocol names a dozen signals. Of the others, a program is most likely ended by this one.
 OTHER_SIGNAL = signal.SIGBUS
 
 
 class _ListeningPacketizer(Packetizer):  # type: ignore[misc]
-    """Knows when it heard from the peer last."""
+    """Records when the last message came from the peer."""
 
     heard_at = time.monotonic()
 
@@ -42,7 +42,7 @@ class _ListeningPacketizer(Packetizer):  # type: ignore[misc]
 
 
 def _on_channel_request(channel: Any, message: Message) -> None:
-    """Keep the signal that ended a program, which paramiko drops, as ``exit_signal``."""
+    """Store the signal that ended a program as ``exit_signal``: paramiko discards it."""
     position = message.packet.tell()
     if message.get_text() == "exit-signal":
         message.get_boolean()
@@ -54,10 +54,10 @@ def _on_channel_request(channel: Any, message: Message) -> None:
 
 
 class Transport(paramiko.Transport):  # type: ignore[misc]
-    """paramiko's Transport with a choice of algorithms, questions to the peer, and its reason.
+    """paramiko's Transport with a choice of algorithms, keep-alive and the peer's reason.
 
-    ``farewell``: what the peer said when it ended the connection. ``packetizer.heard_at``: when
-    anything came from the peer last (time.monotonic).
+    ``farewell``: the peer's message when it ended the connection. ``packetizer.heard_at``: the
+    time of the last message from the peer (time.monotonic).
     """
 
     def __init__(self, sock: Any) -> None:
@@ -66,7 +66,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """Without host certificates, which paramiko does not check."""
+        """The preferred host key algorithms. No certificates: paramiko does not verify them."""
         return tuple(self._preferred_keys)
 
     def prefer(self, what: str, names: Sequence[str]) -> None:
@@ -74,12 +74,12 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
         setattr(self, f"_preferred_{what}", tuple(names))
 
     def ask_alive(self) -> None:
-        """Send a question that every server answers, if only by a refusal."""
+        """Send a request that every server answers, if only with a refusal."""
         message = Message()
         message.add_byte(cMSG_GLOBAL_REQUEST)
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
-        with suppress(Exception):  # the connection ended: others report that
+        with suppress(Exception):  # the connection has ended; others report that
             self._send_user_message(message)
 
     def _parse_disconnect(self, message: Message) -> None:
@@ -93,7 +93,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
 
 
 class Probe(AuthHandler):  # type: ignore[misc]
-    """Asks whether a key would be accepted; paramiko itself always signs at once.
+    """Asks whether the server would accept a key. paramiko itself signs without asking.
 
     ``kind`` and ``data``: of the public key or the certificate, in SSH's wire format.
     """
@@ -135,7 +135,7 @@ class Probe(AuthHandler):  # type: ignore[misc]
 
     @property
     def _client_handler_table(self) -> dict[int, Any]:
-        # the number of this answer has another meaning in other login methods
+        # this message number has another meaning in other login methods
         return {**super()._client_handler_table, MSG_USERAUTH_INFO_REQUEST: self._parse_acceptable}
 
 

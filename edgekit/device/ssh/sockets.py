@@ -1,4 +1,4 @@
-"""How a first link reaches its host: TCP, or a ProxyCommand."""
+"""The socket of a first link: TCP, or a ProxyCommand."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def open_socket(options: HostOptions, who: str) -> socket.socket:
     """A TCP connection. Raises DeviceError."""
     host, port = options.hostname, options.port
     try:
-        found = socket.getaddrinfo(host, port, options.family, socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, options.family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no name"
+        why = getattr(error, "strerror", None) or "it is not a valid name"
         raise DeviceError(
-            f"{who} cannot be reached: the name '{host}' leads nowhere ({why})",
+            f"{who} cannot be reached: the name '{host}' cannot be resolved ({why})",
             "is it spelt right? On a local network, NAME.local or the address may work",
         ) from None
     failure: OSError = OSError("no address")
-    for family, kind, protocol, _, place in found:
+    for family, kind, protocol, _, place in addresses:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(options.connect_limit_s)
@@ -51,11 +51,11 @@ def _unreachable(options: HostOptions, who: str, error: OSError) -> DeviceError:
     if isinstance(error, TimeoutError):
         return DeviceError(
             f"{place}: no answer within {options.connect_limit_s:g} s",
-            "is it on, and on this network? ConnectTimeout in ~/.ssh/config allows more",
+            "is it on, and on this network? ConnectTimeout in ~/.ssh/config sets the limit",
         )
     if isinstance(error, ConnectionRefusedError):
         return DeviceError(
-            f"{place}: connection refused", "does its SSH server run, and on that port?"
+            f"{place}: connection refused", "is its SSH server running, and on that port?"
         )
     return DeviceError(f"{place}: {error.strerror or error}", "is it on, and on this network?")
 
@@ -68,7 +68,7 @@ class Proxy:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         shell = os.environ.get("SHELL") or "/bin/sh"
         try:
-            # a session of its own: Ctrl-C shall not end it before what runs on the device
+            # a separate session: Ctrl-C must not end it before the programs on the device
             self._process = subprocess.Popen(
                 [shell, "-c", f"exec {command}"],
                 stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self._stderr,

@@ -1,4 +1,4 @@
-"""Asks the person at the terminal, where there is one."""
+"""Questions to the user at the terminal, if there is one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edgekit.device.ssh.options import HostOptions
 
 
 class Terminal:
-    """Asks each question once, however many hosts it comes from."""
+    """Asks each question once, even if several hosts cause it."""
 
     def __init__(self) -> None:
         self._answers: dict[str, str] = {}
 
     def for_host(self, options: HostOptions) -> Ask | None:
-        """None where nobody can be asked."""
+        """The function that asks; None if there is no terminal, or with BatchMode."""
         streams = (sys.stdin, sys.stderr)
         is_there = all(stream is not None and stream.isatty() for stream in streams)
         return self._ask if is_there and not options.batch_mode else None
