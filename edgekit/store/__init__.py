@@ -1,1 +1,1 @@
-"""The store on a device: releases by content, files once by digest, `current` by one rename."""
+"""The store on a device: releases named by digest, files shared, `current` set by one rename."""

@@ -1,4 +1,4 @@
-"""Can this device run this bundle? Answered before a byte is sent."""
+"""Checks that a device can run a bundle, before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgekit.bundle.manifest import Manifest
 from edgekit.errors import PreflightError
 from edgekit.store.survey import Survey
 
-# Names of one processor family: what a 32-bit system on a 64-bit processor says is no synonym.
+# Other names of an architecture. The names that 32-bit systems report (armv8l) are not synonyms.
 SYNONYMS = {"amd64": "x86_64", "arm64": "aarch64"}
 LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 LEFT_FREE_MB = 1.0
@@ -22,15 +22,15 @@ def require(
     *,
     sends: bool = True,
 ) -> None:
-    """Raise PreflightError with all that the device lacks, each beside what it has.
+    """Raise PreflightError with all that the device lacks: what it has and what is required.
 
-    ``peak_memory_mb``: of the runner, as measured or predicted; None where it is not known.
-    ``sends``: the release is not there yet, and will want room.
+    ``peak_memory_mb``: of the runner, measured or predicted; None if unknown.
+    ``sends``: the release must still be sent and needs space.
     """
     problems = list(lacking(manifest, survey, peak_memory_mb, sends))
     if not problems:
         return
-    lines = "".join(f"\n  {said}" for said, _ in problems)
+    lines = "".join(f"\n  {problem}" for problem, _ in problems)
     hints = dict.fromkeys(hint for _, hint in problems if hint)
     raise PreflightError(
         f"{device} cannot run this bundle (built for {manifest.target}); nothing was sent:{lines}",
@@ -41,20 +41,20 @@ def require(
 def lacking(
     manifest: Manifest, survey: Survey, peak_memory_mb: float | None, sends: bool
 ) -> Iterator[tuple[str, str | None]]:
-    """What the device has and what the bundle wants, with what to do about it."""
+    """Yield each problem, as what the device has and the bundle requires, with a hint."""
     needs = manifest.needs
-    found = SYNONYMS.get(survey.architecture or "", survey.architecture)
-    if found is not None and found != needs.architecture:
+    architecture = SYNONYMS.get(survey.architecture or "", survey.architecture)
+    if architecture is not None and architecture != needs.architecture:
         yield (
-            f"architecture: the device is {found}, the bundle is for {needs.architecture}",
+            f"architecture: the device is {architecture}, the bundle is for {needs.architecture}",
             "build for the device's own target: edgekit targets list",
         )
         return
     loader = LOADERS[needs.architecture]
     if survey.loaders and not any(path.endswith(loader) for path in survey.loaders):
         yield (
-            f"system: the device's programs are of another kind ({', '.join(survey.loaders)}), "
-            f"the bundle wants {loader}: a 64-bit system, not only a 64-bit kernel",
+            f"system: the device has the loader {', '.join(survey.loaders)}, the bundle requires "
+            f"{loader}: a 64-bit system, not only a 64-bit kernel",
             "install the 64-bit Raspberry Pi OS",
         )
         return
@@ -62,7 +62,7 @@ def lacking(
     absent = [feature for feature in needs.cpu_features if feature not in survey.cpu_features]
     if survey.cpu_features and absent:
         yield (
-            f"CPU: the device's lacks {', '.join(absent)}, which the bundle wants",
+            f"CPU: the device's lacks {', '.join(absent)}, which the bundle requires",
             "build for the device's own target: edgekit targets list",
         )
     if sends:
@@ -71,30 +71,30 @@ def lacking(
 
 
 def _libraries(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str | None]]:
-    wanted = _numbers(manifest.needs.glibc)
-    if survey.glibc is not None and survey.glibc < wanted:
+    required = _numbers(manifest.needs.glibc)
+    if survey.glibc is not None and survey.glibc < required:
         yield (
-            f"C library: the device has glibc {_dots(survey.glibc)}, the bundle wants "
+            f"C library: the device has glibc {_dots(survey.glibc)}, the bundle requires "
             f"{manifest.needs.glibc} or newer",
             "upgrade the device's system",
         )
     if survey.glibc is None and survey.has_musl:
         yield (
-            f"C library: the device has musl, the bundle wants glibc {manifest.needs.glibc}",
+            f"C library: the device has musl, the bundle requires glibc {manifest.needs.glibc}",
             "use a system with glibc (Raspberry Pi OS, Debian, Ubuntu)",
         )
-    wanted = _numbers(manifest.needs.glibcxx)
-    if wanted <= (0,):
+    required = _numbers(manifest.needs.glibcxx)
+    if required <= (0,):
         return
     if survey.glibcxx is None and survey.glibc is not None:
         yield (
-            "C++ library: the device has no libstdc++.so.6, the bundle wants GLIBCXX_"
+            "C++ library: the device has no libstdc++.so.6, the bundle requires GLIBCXX_"
             f"{manifest.needs.glibcxx}",
             "on the device: sudo apt-get install libstdc++6",
         )
-    elif survey.glibcxx is not None and survey.glibcxx < wanted:
+    elif survey.glibcxx is not None and survey.glibcxx < required:
         yield (
-            f"C++ library: the device has GLIBCXX_{_dots(survey.glibcxx)}, the bundle wants "
+            f"C++ library: the device has GLIBCXX_{_dots(survey.glibcxx)}, the bundle requires "
             f"GLIBCXX_{manifest.needs.glibcxx} or newer",
             "upgrade the device's system",
         )
@@ -104,12 +104,12 @@ def _room(
     manifest: Manifest, survey: Survey, peak_memory_mb: float | None
 ) -> Iterator[tuple[str, str | None]]:
     missing = {file.sha256: file.size for file in manifest.files if file.sha256 not in survey.held}
-    wanted = sum(missing.values()) / 1e6
-    if survey.free_mb is not None and survey.free_mb < wanted + LEFT_FREE_MB:
+    required = sum(missing.values()) / 1e6
+    if survey.free_mb is not None and survey.free_mb < required + LEFT_FREE_MB:
         yield (
-            f"disk: {survey.root} has {survey.free_mb:.1f} MB free, the bundle wants {wanted:.1f} "
-            f"MB and {LEFT_FREE_MB:g} MB to spare",
-            "free some space (edgekit ls, edgekit rm), or name another folder with EDGEKIT_ROOT",
+            f"disk: {survey.root} has {survey.free_mb:.1f} MB free, the bundle requires "
+            f"{required:.1f} MB and {LEFT_FREE_MB:g} MB to spare",
+            "free some space (edgekit ls, edgekit rm), or set EDGEKIT_ROOT to another folder",
         )
     available = survey.memory_available_mb
     if available is not None and peak_memory_mb is not None and available < peak_memory_mb:
@@ -123,13 +123,13 @@ def _room(
 def _store(survey: Survey) -> Iterator[tuple[str, str | None]]:
     if survey.unwritable:
         yield (
-            f"store: {survey.root} cannot be written to by this user ({survey.unwritable})",
-            "name a folder of your own with EDGEKIT_ROOT, or root in the target",
+            f"store: {survey.root} is not writable for this user ({survey.unwritable})",
+            "set EDGEKIT_ROOT, or root in the target, to a folder of your own",
         )
     if survey.noexec:
         yield (
             f"store: programs in {survey.root} cannot be started ({survey.noexec})",
-            "its file system is mounted noexec: name a folder elsewhere with EDGEKIT_ROOT",
+            "its file system is mounted noexec: set EDGEKIT_ROOT to a folder elsewhere",
         )
     if survey.lacking_tools:
         yield (

@@ -22,16 +22,16 @@ DEFAULT_ROOT = "~/.local/share/edgekit"
 ROOT_VARIABLE = "EDGEKIT_ROOT"
 ID_DIGITS = 16
 EXIT_NOT_THERE, EXIT_MISSING, EXIT_BUSY = 73, 74, 75
-# Somebody else's clean-up between our survey and our install may take a file away: sent again.
+# Another client may remove a file between our survey and our install: then it is sent again.
 ATTEMPTS = 3
-# Hashing a large model on a slow card takes its time. Sending one has no limit: a device that
-# answers no more is noticed by its connection.
+# Hashing a large model on a slow card takes long. Sending has no limit: the connection detects a
+# device that stops answering.
 SCRIPT_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Release:
-    """A verified bundle as the store knows it. ``peak_memory_mb``: of its runner, if known."""
+    """A verified bundle, as a release of the store. ``peak_memory_mb``: its runner's, if known."""
 
     name: str
     id: str
@@ -45,13 +45,13 @@ class Release:
 
     @property
     def size(self) -> int:
-        """Bytes, equal contents counted once."""
+        """In bytes; equal files count once."""
         return sum({file.sha256: file.size for file in self.files}.values())
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Where a release lies on the device, and what it took to get it there, in bytes."""
+    """A release on the device, and the bytes that were sent and reused to install it."""
 
     folder: PurePosixPath
     was_current: bool
@@ -61,7 +61,7 @@ class Installation:
 
 @dataclass(frozen=True)
 class Listed:
-    """A release found on a device. ``size_mb`` as the bundle's; 0 where it is damaged there."""
+    """A release on a device. ``size_mb`` as in the bundle; 0 if its manifest is damaged."""
 
     name: str
     release: str
@@ -70,8 +70,8 @@ class Listed:
 
 
 def release_of(folder: Path, manifest: Manifest, peak_memory_mb: float | None) -> Release:
-    """The release that a verified bundle is. Its id is the beginning of the manifest's digest."""
-    listed = [
+    """The release of a verified bundle. Its id is the beginning of the manifest's digest."""
+    bundle_files = [
         ReleaseFile(
             source=folder / file.path,
             path=file.path,
@@ -84,22 +84,22 @@ def release_of(folder: Path, manifest: Manifest, peak_memory_mb: float | None) -
     path = folder / MANIFEST
     own = ReleaseFile(path, MANIFEST, file_digest(path), path.stat().st_size, "644")
     return Release(
-        manifest.name, manifest.digest[:ID_DIGITS], manifest, (*listed, own), peak_memory_mb
+        manifest.name, manifest.digest[:ID_DIGITS], manifest, (*bundle_files, own), peak_memory_mb
     )
 
 
 def store_root(manifest: Manifest | None = None) -> str:
     """The store's folder on the device: EDGEKIT_ROOT, else the target's, else the default.
 
-    Raises SettingError: EDGEKIT_ROOT is not an absolute path.
+    Raises SettingError if EDGEKIT_ROOT is not an absolute path.
     """
-    asked = os.environ.get(ROOT_VARIABLE)
-    if asked and not asked.startswith(("/", "~/")) and asked != "~":
+    configured = os.environ.get(ROOT_VARIABLE)
+    if configured and not configured.startswith(("/", "~/")) and configured != "~":
         raise SettingError(
-            f"{ROOT_VARIABLE} is {asked!r}: the store's folder on a device is an absolute path",
+            f"{ROOT_VARIABLE} is {configured!r}, but must be an absolute path on the device",
             "begin it with / or ~/",
         )
-    return asked or (manifest.root if manifest else None) or DEFAULT_ROOT
+    return configured or (manifest.root if manifest else None) or DEFAULT_ROOT
 
 
 class Store:
@@ -114,12 +114,12 @@ class Store:
         return parse_survey(_text(done.stdout))
 
     def install(self, release: Release, *, current: bool, progress: Progress) -> Installation:
-        """Make a release be there whole, and with ``current`` the one that applications see.
+        """Install a release completely. With ``current`` it becomes the one that applications see.
 
-        What is there already is not sent. Raises PreflightError before a byte is sent,
+        Only files that the store lacks are sent. Raises PreflightError before anything is sent,
         StoreError (busy, disk full, not writable), DeviceError.
         """
-        refused: set[str] = set()
+        rejected: set[str] = set()
         for _ in range(ATTEMPTS):
             survey = self.survey(release)
             self._require(release, survey)
@@ -127,25 +127,25 @@ class Store:
                 sent = 0
                 done = not current or survey.current == release.id or self._adopt(release)
             else:
-                wanted = _wanted(release, survey, refused)
-                sent = sum(file.size for file in wanted)
-                bad = self._send(release, wanted, current, progress)
-                refused |= {file.sha256 for file in release.files if file.path in bad}
+                missing = _files_to_send(release, survey, rejected)
+                sent = sum(file.size for file in missing)
+                bad = self._send(release, missing, current, progress)
+                rejected |= {file.sha256 for file in release.files if file.path in bad}
                 done = not bad
             if done:
                 folder = PurePosixPath(survey.root) / release.name / "releases" / release.id
                 was_current = survey.current == release.id
                 return Installation(folder, was_current, sent, release.size - sent)
         raise StoreError(
-            f"{release.name} could not be installed on {self._transport.name}: what was sent was "
-            "taken away or damaged each time",
-            "is another edgekit at work there, or its disk failing?",
+            f"{release.name} could not be installed on {self._transport.name}: in "
+            f"{ATTEMPTS} attempts, files were missing or damaged after they were sent",
+            "is another edgekit changing the store, or is the device's disk failing?",
         )
 
     def rollback(self, name: str) -> tuple[str, str]:
-        """Switch back to the release before the current one; give both ids, old and new.
+        """Switch back to the release before the current one. Returns both ids, old and new.
 
-        Raises StoreError: no such name, or nothing to go back to.
+        Raises StoreError if there is no such name or no earlier release.
         """
         done = self._script("rollback", name)
         before, after = dict(sections_of(_text(done.stdout)))["switched"].split("\n")
@@ -153,10 +153,10 @@ class Store:
 
     def releases(self) -> tuple[Listed, ...]:
         sections = sections_of(_text(self._script("list").stdout))
-        return tuple(_listed(body) for title, body in sections if title == "release")
+        return tuple(_parse_release(body) for title, body in sections if title == "release")
 
     def remove(self, name: str) -> None:
-        """Remove a name with all its releases. Raises StoreError: there is none."""
+        """Remove a name with all its releases. Raises StoreError if there is no such name."""
         self._script("remove", name)
 
     def _require(self, release: Release, survey: Survey) -> None:
@@ -164,32 +164,32 @@ class Store:
         preflight.require(release.manifest, survey, device, peak, sends=survey.damaged != ())
 
     def _adopt(self, release: Release) -> bool:
-        """Make a release that is there current. False where somebody has just removed it."""
+        """Make an installed release current. False if another client has just removed it."""
         done = self._script("adopt", release.name, release.id, allowed=(EXIT_MISSING,))
         return done.returncode == 0
 
     def _send(
         self,
         release: Release,
-        wanted: list[ReleaseFile],
+        missing: list[ReleaseFile],
         current: bool,
         progress: Progress,
     ) -> set[str]:
-        """Send what is wanted and install. Gives the paths that are not right on the device."""
-        whole, gone = sum(file.size for file in wanted), 0
+        """Send ``missing`` and install. Returns the paths that are wrong on the device."""
+        total, sent = sum(file.size for file in missing), 0
         with progress.stage(f"sending {release.name} to {self._transport.name}") as stage:
 
             def advance(count: int) -> None:
-                nonlocal gone
-                gone += count
-                stage.advance(gone, whole)
+                nonlocal sent
+                sent += count
+                stage.advance(sent, total)
 
             done = self._script(
                 "install_release",
                 release.name,
                 release.id,
                 "current" if current else "tried",
-                stdin=upload(release.files, wanted, advance),
+                stdin=upload(release.files, missing, advance),
                 allowed=(EXIT_MISSING,),
                 timeout_s=None,
             )
@@ -209,8 +209,8 @@ class Store:
             done = self._transport.run(command, stdin=stdin, timeout_s=timeout_s)
         except TimeoutError:
             raise DeviceError(
-                f"{self._transport.name} did not finish '{verb}' in {timeout_s:g} s",
-                "is its disk failing, or the device overloaded?",
+                f"{self._transport.name} did not finish '{verb}' within {timeout_s:g} s",
+                "is its disk failing, or is the device overloaded?",
             ) from None
         if done.returncode != 0 and done.returncode not in allowed:
             raise _refusal(done, verb, self._transport.name)
@@ -218,18 +218,18 @@ class Store:
 
 
 def _refusal(done: Completed, verb: str, device: str) -> StoreError:
-    said = done.stderr.decode(errors="replace").strip() or f"it ended with code {done.returncode}"
+    reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
     if done.returncode == EXIT_BUSY:
-        return StoreError(f"{device}: the store is busy: {said}", "try again when it has finished")
+        return StoreError(f"{device}: the store is busy: {reason}", "try again later")
     if done.returncode == EXIT_NOT_THERE:
         return StoreError(
-            f"{device}: {said}",
-            f"edgekit ls {device} shows what is there; {ROOT_VARIABLE} names a store elsewhere",
+            f"{device}: {reason}",
+            f"edgekit ls {device} lists the deployments; {ROOT_VARIABLE} sets another store",
         )
-    return StoreError(f"{device}: the store refused '{verb}': {said}")
+    return StoreError(f"{device}: '{verb}' failed in the store: {reason}")
 
 
-def _listed(body: str) -> Listed:
+def _parse_release(body: str) -> Listed:
     name, release, current, text = (*body.split("\n", 3), "")[:4]
     return Listed(name, release, current == "current", _size_mb(text))
 
@@ -240,15 +240,15 @@ def _size_mb(manifest: str) -> float:
         counted: int = sum(row["size"] for row in rows if row["role"] in COUNTED_ROLES)
     except (ValueError, KeyError, TypeError):
         return 0.0
-    return (counted + len(manifest.encode()) + 1) / 1e6  # and its last newline
+    return (counted + len(manifest.encode()) + 1) / 1e6  # 1: the newline at its end
 
 
-def _wanted(release: Release, survey: Survey, refused: set[str]) -> list[ReleaseFile]:
-    """Each content once: what no release there holds, or what was found to be wrong there."""
+def _files_to_send(release: Release, survey: Survey, rejected: set[str]) -> list[ReleaseFile]:
+    """One file for each content that the device lacks or has only damaged."""
     damaged = {file.sha256 for file in release.files if file.path in (survey.damaged or ())}
-    lacking = {file.sha256: file for file in release.files if file.sha256 not in survey.held}
-    again = {file.sha256: file for file in release.files if file.sha256 in damaged | refused}
-    return list((lacking | again).values())
+    absent = {file.sha256: file for file in release.files if file.sha256 not in survey.held}
+    again = {file.sha256: file for file in release.files if file.sha256 in damaged | rejected}
+    return list((absent | again).values())
 
 
 def _text(output: bytes) -> str:
@@ -262,7 +262,7 @@ def installed_on(
     peak_memory_mb: float | None,
     progress: Progress,
 ) -> Installed:
-    """Exactly this bundle's release on the device, sent where it is missing, current or not."""
+    """This bundle's release on the device, installed if needed. It need not be current."""
     release = release_of(folder, manifest, peak_memory_mb)
     store = Store(transport, store_root(manifest))
     done = store.install(release, current=False, progress=progress)

@@ -1,15 +1,15 @@
-# The store on a device (docs/devices.md). A POSIX shell with coreutils or busybox is all it needs.
+# The store on a device (docs/devices.md). It needs only a POSIX shell with coreutils or busybox.
 #
 #   ROOT/NAME/current -> releases/ID      the stable path; switched by one rename
-#   ROOT/NAME/releases/ID/                a bundle's files; equal files of two releases are one,
-#                                         by hard links; .files lists them
+#   ROOT/NAME/releases/ID/                a bundle's files, listed in .files; releases share equal
+#                                         files by hard links
 #   ROOT/NAME/deployed, ROOT/NAME/tried   releases in order, the newest last
-#   ROOT/.store/incoming/                 releases that are not whole yet
-#   ROOT/.store/lock                      who is changing the store: "PID BOOT"
+#   ROOT/.store/incoming/                 incomplete releases
+#   ROOT/.store/lock                      the process that changes the store: "PID BOOT"
 #
-# usage: sh -c THIS edgekit-store VERB ROOT [ARGUMENT...]; what a verb reads from stdin stands at it.
-# What a person must be told goes to stderr. Starting a program takes longer on a small device than
-# most of them run: what the shell itself can do, it does.
+# usage: sh -c THIS edgekit-store VERB ROOT [ARGUMENT...]; comments at the verbs describe stdin.
+# Messages for the user go to stderr. On a small device, starting a program takes longer than most
+# programs run, so the script uses the shell's own commands where it can.
 
 KEEP=3
 WAIT_S=30
@@ -29,25 +29,25 @@ section() { printf '\n@@edgekit %s\n' "$1"; }
 boot=unknown
 read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
 
-# The lines up to "end", into $lines. Without it the client has gone: of half a list comes nothing.
+# The lines up to "end", into $lines. A list without "end" is incomplete: the client has ended.
 read_lines() {
   lines=
   while read -r line; do
     [ "$line" != end ] || return 0
     lines=$lines$line$LINE
   done
-  die "the client's list broke off"
+  die "the client's list is incomplete"
 }
 
-# A release's files, "SHA256 MODE PATH SIZE" a line. A manifest's paths hold no character that means
-# something to a shell.
+# A release's files, one "SHA256 MODE PATH SIZE" per line. A manifest's paths contain no special
+# characters of the shell.
 read_files() {
   read_lines
   files=$lines
 }
 
-# ---- the lock: a link that only one can create, to its holder's name. It needs no room on a full
-# disk, and is never there without a name.
+# ---- the lock: a symbolic link whose target names its holder. Only one process can create it. It
+# needs no space on a full disk, and always has a holder's name.
 
 clean_up() {
   [ ! -d "${draft:-}" ] || rm -rf "$draft"
@@ -56,7 +56,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
-# A holder is gone if the machine was started anew since, or its process is no edgekit's.
+# A holder has ended if the device has rebooted since, or its process is not edgekit's.
 is_stale() { # HOLDER
   [ -n "$1" ] || return 1
   [ "${1#* }" = "$boot" ] || return 0
@@ -66,8 +66,8 @@ is_stale() { # HOLDER
   return 0
 }
 
-# By rename: of two that find it stale, one gets it. Whoever took another's fresh lock by mistake
-# gives it back, unless there is a third by now.
+# By rename: if two processes find a stale lock, only one gets it. A process that took a new lock by
+# mistake restores it, unless a third process has the lock by now.
 break_lock() { # HOLDER
   mv "$store/lock" "$store/lock.$$" 2>/dev/null || return
   taken=$(readlink "$store/lock.$$")
@@ -89,7 +89,7 @@ lock() {
   locked=yes
 }
 
-# ---- survey: all that a deployment wants to know, in one round trip ----
+# ---- survey: all that a deployment needs to know, in one round trip ----
 
 survey() { # NAME ID; the release's files on stdin
   read_files
@@ -113,7 +113,7 @@ survey() { # NAME ID; the release's files on stdin
   section held; find_held; printf '%s' "$held"
 }
 
-lines_of() { # FILE PATTERN [PATTERN]: the first line that fits one
+lines_of() { # FILE PATTERN [PATTERN]: the first line that matches one
   while read -r line; do
     case $line in
       $2 | ${3:-$2}) echo "$line"; return ;;
@@ -137,7 +137,7 @@ refused_write() {
   (printf '' >>"$store/probe") 2>&1
 }
 
-refused_execution() { # -x knows of noexec too; the attempt gives the words for it
+refused_execution() { # -x detects noexec; running the probe gives the message
   [ ! -f "$store/probe" ] || [ -x "$store/probe" ] || "$store/probe" 2>&1
 }
 
@@ -147,12 +147,12 @@ current_of() { # NAME
   echo "${link##*/}"
 }
 
-damaged() { # a release's folder: its files that are not what $files says; "absent" without one
+damaged() { # FOLDER of a release: its files that differ from $files; "absent" without a folder
   [ -d "$1" ] || { echo absent; return; }
   wrong_in "$1"
 }
 
-# Those of $files that a folder does not have as they should be: all but those found to be right.
+# Those of $files that are missing or wrong in a folder: all but those whose digest is right.
 wrong_in() { # FOLDER
   right=$(echo "$files" | while read -r digest _ path _; do
     [ -z "$digest" ] || echo "$digest  $path"
@@ -165,7 +165,7 @@ wrong_in() { # FOLDER
   done
 }
 
-# Which of $files some release has already: $held has a line "SHA256 WHERE" for each.
+# Which of $files some release already has: $held has a line "SHA256 WHERE" for each.
 find_held() {
   held=
   for index in "$root"/*/releases/*/.files; do
@@ -178,24 +178,23 @@ find_held() {
   done
 }
 
-# ---- install: from what comes in and what is there to a release, and to the current one ----
+# ---- install: a release from files on stdin and files in the store ----
 
-# On stdin the release's files; the digests of those that follow; and then these, one after the
-# other.
+# stdin: the list of the release's files; the digests of those that are sent; their contents.
 install_release() { # NAME ID current|tried
   read_files
   read_lines
   incoming=$lines
   home=$root/$1 release=$root/$1/releases/$2 draft=$store/incoming/$2.$$
   make_draft
-  (receive) || die "what was sent cannot be written to $draft"
+  (receive) || die "the files sent cannot be written to $draft"
   bad=$(wrong_in "$draft")
   [ -z "$bad" ] || { section missing; echo "$bad"; exit $EXIT_MISSING; }
   printf '%s' "$files" >"$draft/.files" || die "$draft/.files cannot be written"
   lock
   [ -d "$home/releases" ] || mkdir -p "$home/releases" || die "$home cannot be made"
-  flush # before anything leads there: power may go at any moment
-  # one that is damaged makes room; its files live on in processes that use them
+  flush # before the switch: power may fail at any moment
+  # a damaged release is moved away; processes that use its files can go on
   trap '' HUP INT TERM
   [ ! -d "$release" ] || mv "$release" "$draft.old" || die "$release cannot be replaced"
   mv "$draft" "$release" || die "$release cannot be made"
@@ -204,7 +203,7 @@ install_release() { # NAME ID current|tried
   choose "$1" "$2" "$3"
 }
 
-# Makes a release that is there the current one.
+# Makes an installed release the current one.
 adopt() { # NAME ID
   lock
   home=$root/$1
@@ -214,7 +213,7 @@ adopt() { # NAME ID
 
 choose() { # NAME ID current|tried
   if [ "$3" = current ]; then
-    # noted first: a switch that breaks off must not be one that nobody knows of
+    # noted first: an interrupted switch must be on record
     note "$home/deployed" "$2"
     forget "$home/tried" "$2"
     switch "$1" "$2"
@@ -225,7 +224,7 @@ choose() { # NAME ID current|tried
   collect
 }
 
-make_draft() { # the folders, and of the files those that are here already
+make_draft() { # the folders, and the files that the store already has
   folders=$draft executable=
   find_held
   while read -r _ mode path _; do
@@ -238,18 +237,18 @@ END
   while read -r digest _ path _; do
     case $incoming in *"$digest"*) continue ;; esac
     place=${held#*"$digest "}
-    # what is gone since the survey, the client is asked for again
+    # if a file was removed since the survey, the client is asked for it again
     [ "$place" = "$held" ] || same_file "${place%%"$LINE"*}" "$draft/$path"
   done <<END
 $files
 END
 }
 
-same_file() { # FROM TO: a file system without hard links holds copies
+same_file() { # FROM TO: a hard link, or a copy if the file system has none
   ln "$1" "$2" 2>/dev/null || cp "$1" "$2" 2>/dev/null
 }
 
-receive() { # dd takes no byte more than it is told, so that the next one begins where it ended
+receive() { # dd reads exactly $size bytes, so that the next file begins where this one ended
   cd "$draft" || return 1
   for digest in $incoming; do
     find_first "$digest"
@@ -267,10 +266,10 @@ receive() { # dd takes no byte more than it is told, so that the next one begins
 $files
 END
   [ -z "$executable" ] || chmod 755 $executable 2>/dev/null
-  return 0 # what is not there, or not as it should be, its digest tells
+  return 0 # the digests show which files are missing or wrong
 }
 
-find_first() { # DIGEST: the $first of the release's paths that has it, and its $size
+find_first() { # DIGEST: sets $first, the first path with that digest, and its $size
   rest=${files#*"$1 "}
   rest=${rest%%"$LINE"*}
   rest=${rest#* }
@@ -280,7 +279,7 @@ find_first() { # DIGEST: the $first of the release's paths that has it, and its 
 flush() { sync -f "$root" 2>/dev/null || sync; }
 
 switch() { # NAME ID
-  [ ! -L "$root/$1/.link.$$" ] || rm -f "$root/$1/.link.$$" # of an earlier process of this number
+  [ ! -L "$root/$1/.link.$$" ] || rm -f "$root/$1/.link.$$" # of an earlier process with this id
   ln -s "releases/$2" "$root/$1/.link.$$" && mv -T "$root/$1/.link.$$" "$root/$1/current" ||
     die "$root/$1/current cannot be switched"
   flush
@@ -306,7 +305,7 @@ forget() { # FILE ID
   without "$1" "$2" >"$1.part" && mv -f "$1.part" "$1"
 }
 
-# Keeps the newest releases that were deployed, as many that were only tried, and the current one.
+# Keeps the $KEEP newest deployed releases, the $KEEP newest tried ones, and the current one.
 prune() { # NAME
   current=$(current_of "$1")
   kept=" $current $(newest "$home/deployed") $(newest "$home/tried") "
@@ -322,13 +321,13 @@ prune() { # NAME
   done
 }
 
-newest() { # FILE: its last ids, in one line
+newest() { # FILE: its last $KEEP ids, in one line
   set -- $(without "$1" none)
   while [ $# -gt $KEEP ]; do shift; done
   echo "$*"
 }
 
-collect() { # what came from a client that vanished without the device noticing: it was switched off
+collect() { # removes incomplete releases whose process has ended, as after a power failure
   for upload in "$store"/incoming/*; do
     [ ! -d "$upload" ] || [ -d "/proc/${upload##*.}" ] || rm -rf "$upload"
   done
@@ -345,7 +344,7 @@ rollback() { # NAME
   done 2>/dev/null <"$home/deployed"
   [ -n "$earlier" ] || die "$1 has no release before the current one ($current)" $EXIT_NOT_THERE
   switch "$1" "$earlier"
-  # what was rolled back from is on the device still, but nothing to roll back to
+  # the release before the rollback stays on the device, but not as a target of a rollback
   printf '%s' "$kept" >"$home/deployed.part" && mv -f "$home/deployed.part" "$home/deployed"
   [ -z "$current" ] || note "$home/tried" "$current"
   section switched
@@ -369,7 +368,7 @@ list() {
 remove() { # NAME
   [ -d "$root/$1" ] || die "there is no $1" $EXIT_NOT_THERE
   lock
-  # by rename first: what is half removed is no deployment any more
+  # by rename first: a partly removed folder must not be a deployment
   draft=$store/incoming/removed.$$
   mv "$root/$1" "$draft" || die "$root/$1 cannot be removed"
 }
@@ -384,7 +383,7 @@ store=$root/.store
 umask 022
 case $verb in
   list) ;;
-  *) case $1 in "" | .* | */*) die "'$1' is no name of a deployment" ;; esac ;;
+  *) case $1 in "" | .* | */*) die "'$1' is not a valid name of a deployment" ;; esac ;;
 esac
 case $verb in
   survey | install_release | adopt | rollback | list | remove) "$verb" "$@" ;;

@@ -1,4 +1,4 @@
-"""What one round trip tells of a device and its store. Pure: parsed from the script's output."""
+"""A survey of a device and its store, from one round trip. Pure parsers of the script's output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NEEDED_TOOLS = (
 
 @dataclass(frozen=True)
 class Survey:
-    """None and empty are "not told". ``damaged`` are the release's files that are not what they
-    should be, None where the release is not there; ``held`` the digests of those of its files
-    that the store has, in whatever release. ``loaders``: glibc's, by which a system that is
-    32-bit on a 64-bit kernel is known.
-    1 MB = 1,000,000 bytes.
+    """The state of a device and its store for one release. None and empty mean unknown.
+
+    ``damaged``: the release's files that are missing or wrong; None if it is not installed.
+    ``held``: the digests of its files that any release in the store has. ``loaders``: of glibc;
+    they reveal a 32-bit system on a 64-bit kernel. 1 MB = 1,000,000 bytes.
     """
 
     root: str
@@ -39,7 +39,7 @@ class Survey:
 
 
 def sections_of(text: str) -> list[tuple[str, str]]:
-    """Named sections in their order; a name may come more than once."""
+    """The named sections in order; a name may occur more than once."""
     parts = (block.partition("\n") for block in ("\n" + text).split(MARK)[1:])
     return [(name, body.strip()) for name, _, body in parts]
 
@@ -74,17 +74,18 @@ def _features(cpuinfo: str) -> frozenset[str]:
 
 
 def _glibc(text: str) -> tuple[int, ...] | None:
-    """From getconf ("glibc 2.36"), a file's name ("libc-2.31.so") or the loader's first line."""
+    """Parse getconf ("glibc 2.36"), a file name ("libc-2.31.so") or the loader's first line."""
     match = re.search(r"(?:^glibc |libc-|GLIBC |release version )(\d+)\.(\d+)", text, re.MULTILINE)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def _glibcxx(text: str) -> tuple[int, ...] | None:
-    """libstdc++.so.6.0.N is the library that defines GLIBCXX_3.4.N as its newest version (GCC's
-    ABI policy and guidelines, "Versioning").
+    """The newest GLIBCXX version. libstdc++.so.6.0.N defines 3.4.N.
+
+    Source: GCC's ABI policy and guidelines, "Versioning".
     """
-    found = [int(number) for number in re.findall(r"libstdc\+\+\.so\.6\.0\.(\d+)$", text, re.M)]
-    return (3, 4, max(found)) if found else None
+    numbers = [int(number) for number in re.findall(r"libstdc\+\+\.so\.6\.0\.(\d+)$", text, re.M)]
+    return (3, 4, max(numbers)) if numbers else None
 
 
 def _available_mb(meminfo: str) -> float | None:

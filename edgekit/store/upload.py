@@ -1,4 +1,4 @@
-"""What an installation sends: a release's list of files, then the contents that are missing."""
+"""The data that an installation sends: a release's list of files, then the missing contents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLE_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class ReleaseFile:
-    """One file of a release: where it comes from, and what it is on the device."""
+    """One file of a release: its source here, and its path and mode on the device."""
 
     source: Path
     path: str
@@ -26,18 +26,18 @@ class ReleaseFile:
 
 
 def upload(
-    files: Sequence[ReleaseFile], wanted: Sequence[ReleaseFile], advance: Callable[[int], None]
+    files: Sequence[ReleaseFile], missing: Sequence[ReleaseFile], advance: Callable[[int], None]
 ) -> Iterator[bytes]:
     """The stdin of the store's ``install_release``.
 
-    Not compressed: on a device, unpacking takes longer than a network of 10 MB/s, and what a
-    deployment sends again and again, the weights, hardly shrinks. ``Compression yes`` in
-    ~/.ssh/config does it for a slow one. ``advance`` is told how many bytes of files went by.
+    Not compressed: a device unpacks more slowly than a network sends 10 MB/s, and weights, most of
+    the data, hardly shrink. For a slow network, set ``Compression yes`` in ~/.ssh/config.
+    ``advance`` is called with the bytes of files sent since its last call.
     """
-    listed = "".join(file.line for file in files)
-    digests = "".join(f"{file.sha256}\n" for file in wanted)
-    yield f"{listed}end\n{digests}end\n".encode()
-    for file in wanted:
+    lines = "".join(file.line for file in files)
+    digests = "".join(f"{file.sha256}\n" for file in missing)
+    yield f"{lines}end\n{digests}end\n".encode()
+    for file in missing:
         with file.source.open("rb") as stream:
             while data := stream.read(CHUNK_BYTES):
                 yield data

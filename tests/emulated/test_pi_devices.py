@@ -143,8 +143,8 @@ def test_build_ends_with_the_measured_verdict(reach, tmp_path) -> None:
     ("root", "said"),
     [
         ("/mnt/noexec/edgekit", "cannot be started"),
-        ("/mnt/small/edgekit", "MB free, the bundle wants"),
-        ("/opt/edgekit", "cannot be written"),
+        ("/mnt/small/edgekit", "MB free, the bundle requires"),
+        ("/opt/edgekit", "not writable"),
     ],
 )
 def test_preflight(reach, digits_arm_bundle, monkeypatch, root, said) -> None:

@@ -227,7 +227,7 @@ def test_a_broken_connection_leaves_what_was_there(store, device, root, release,
 def test_what_arrives_changed_is_never_installed(store, device, root, release) -> None:
     deploy(store, release("one"))
     device.garble = True
-    with pytest.raises(StoreError, match="damaged each time"):
+    with pytest.raises(StoreError, match="could not be installed"):
         deploy(store, release("two"))
     assert current(root) == "one"
     assert not leftovers(root)
@@ -372,7 +372,7 @@ def test_uploads_of_a_client_that_vanished_are_cleared(store, root, release) -> 
 
 
 def test_a_store_that_cannot_be_written_to(device, release) -> None:
-    with pytest.raises(PreflightError, match="cannot be written") as caught:
+    with pytest.raises(PreflightError, match="not writable") as caught:
         deploy(Store(device, "/proc/edgekit"), release("one"))
     assert device.round_trips == 1
     assert "EDGEKIT_ROOT" in caught.value.hint
@@ -414,7 +414,7 @@ def test_a_name_leads_nowhere_else(store, root, release, name) -> None:
     victim = root.parent / "victim"
     victim.mkdir()
     for act in (store.remove, store.rollback):
-        with pytest.raises(StoreError, match="is no name of a deployment"):
+        with pytest.raises(StoreError, match="not a valid name"):
             act(name)
     assert victim.is_dir()
     assert current(root) == "one"
@@ -426,7 +426,7 @@ def test_digests_that_cannot_be_checked_are_not_taken_as_right(
     """The kernel ends sha256sum where memory is short."""
     deploy(store, release("one"))
     device.edit = lambda text: text.replace("sha256sum -c 2>/dev/null", "sh -c 'kill -9 $$'")
-    with pytest.raises(StoreError, match="damaged each time"):
+    with pytest.raises(StoreError, match="could not be installed"):
         deploy(store, release("two"))
     assert current(root) == "one"
 

@@ -146,7 +146,7 @@ def test_damaged_files_are_named(survey) -> None:
         ({"glibc": None, "has_musl": True}, "musl", "glibc 2.28"),
         ({"glibcxx": (3, 4, 21)}, "GLIBCXX_3.4.21", "GLIBCXX_3.4.22"),
         ({"glibcxx": None}, "no libstdc++.so.6", "GLIBCXX_3.4.22"),
-        ({"cpu_features": frozenset({"fp"})}, "lacks asimd", "bundle wants"),
+        ({"cpu_features": frozenset({"fp"})}, "lacks asimd", "bundle requires"),
         ({"free_mb": 0.5}, "0.5 MB free", "1 MB to spare"),
         ({"memory_available_mb": 9.0}, "9.0 MB available", "10.0 MB"),
         ({"unwritable": "Permission denied"}, "Permission denied", "EDGEKIT_ROOT"),
