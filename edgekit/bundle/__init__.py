@@ -1,1 +1,1 @@
-"""Bundles: the folder that is deployed (manifest.py), and what was found out (verdict.py)."""
+"""Bundles: the deployed files (manifest.py), and the results of the build (verdict.py)."""

@@ -27,24 +27,24 @@ CLIENT = "edgekit_model.py"
 LIBRARY_FOLDER = "lib"
 STATE_FOLDER = "state"
 BUNDLE_SCHEMA: Literal["edgekit.bundle/2"] = "edgekit.bundle/2"
-# What an unpacked manifest may be at most: a damaged one shall not fill the memory.
+# The largest manifest that is read: a damaged one must not fill the memory.
 MAX_JSON_BYTES = 64_000_000
 
 Role = Literal["model", "runner", "library", "golden", "client", "state"]
-# What size_mb counts, with the manifest; the values that states start with are inputs, as others.
+# size_mb counts these and the manifest. Initial values of states are inputs and do not count.
 COUNTED_ROLES: tuple[Role, ...] = ("model", "runner", "library")
 
 
-# What a deployment may be called: it becomes a folder on the device.
+# The name of a deployment is the name of a folder on the device.
 NAME = r"^\w([\w.+ -]*[\w.+-])?$"
 
 
 def check_name(name: str) -> str:
-    """Give the name back. Raises UsageError: no deployment can be called so."""
+    """Return the name. Raises UsageError if it is not a valid name of a deployment."""
     if not re.fullmatch(NAME, name):
         raise UsageError(
             f"{name!r} cannot be the name of a deployment",
-            "letters, digits, dots, dashes, underscores, and spaces inside; --name gives another",
+            "use letters, digits, dots, dashes, underscores and inner spaces; --name sets the name",
         )
     return name
 
@@ -57,8 +57,8 @@ class File(Frozen):
 
 
 class Needs(Frozen):
-    """What a device must have. ``cpu`` is the core it was built for, as QEMU names it;
-    ``cpu_features`` as Linux names them in /proc/cpuinfo.
+    """The requirements for a device. ``cpu``: the core that the bundle is for, by QEMU's name;
+    ``cpu_features``: by their names in /proc/cpuinfo.
     """
 
     architecture: Architecture
@@ -69,7 +69,7 @@ class Needs(Frozen):
 
 
 class RuntimeInfo(Frozen):
-    """``good_until``: which later versions of the runtime still read the model, in words."""
+    """The runtime. ``good_until``: which later versions still read the model, in words."""
 
     name: RuntimeName
     version: str
@@ -77,10 +77,10 @@ class RuntimeInfo(Frozen):
 
 
 class Golden(Frozen):
-    """A case to check a device with: inputs, and what the artifact gave for them on the host.
+    """A test case for devices: input files, and the artifact's outputs for them on the host.
 
-    A tensor larger than its file is, for inputs, the file repeated (``repeat``), and, for
-    outputs, compared at every ``stride``-th element only.
+    If an input file is smaller than its tensor, its content is repeated. An output file has only
+    every ``stride``-th element of its tensor.
     """
 
     inputs: tuple[str, ...]
@@ -89,8 +89,9 @@ class Golden(Frozen):
 
 
 class StateTensor(Frozen):
-    """What a model keeps from call to call: the program's ``input`` is the last call's
-    ``output``, and in the first call of a sequence the file ``initial`` (raw, in C order).
+    """A state of a model. Each call's ``output`` is the next call's ``input``.
+
+    ``initial``: the file with the input of a sequence's first call (raw, in C order).
     """
 
     input: str
@@ -99,7 +100,7 @@ class StateTensor(Frozen):
 
 
 class Manifest(Frozen):
-    """``root``: the store's folder on the device, where the target names one."""
+    """The manifest of a bundle. ``root``: the store's folder on the device, if not the default."""
 
     schema_: Literal["edgekit.bundle/2"] = Field(default=BUNDLE_SCHEMA, alias="schema")
     edgekit: str
@@ -117,20 +118,20 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _states_are_inputs_and_outputs(self) -> Self:
-        """They are the last inputs and the last outputs, in order."""
-        count, listed = len(self.state), {file.path for file in self.files if file.role == "state"}
+        """Require that the states are the last inputs and the last outputs, in order."""
+        count, files = len(self.state), {file.path for file in self.files if file.role == "state"}
         inputs = self.program.inputs[len(self.program.inputs) - count :]
         outputs = self.program.outputs[len(self.program.outputs) - count :]
         rows = [(spec.name, then.name) for spec, then in zip(inputs, outputs, strict=False)]
         if rows != [(one.input, one.output) for one in self.state]:
-            raise ValueError("its state is not what its program ends with")
-        if not {one.initial for one in self.state} <= listed:
-            raise ValueError("the first value of a state is not among its files")
+            raise ValueError("its states are not the last inputs and outputs of its program")
+        if not {one.initial for one in self.state} <= files:
+            raise ValueError("the initial value of a state is not among its files")
         return self
 
     @property
     def own_inputs(self) -> tuple[TensorSpec, ...]:
-        """Without state."""
+        """The program's inputs without the states."""
         return self.program.inputs[: len(self.program.inputs) - len(self.state)]
 
     @property
@@ -142,9 +143,7 @@ class Manifest(Frozen):
         return next(file.path for file in self.files if file.role == "model")
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON with a digest over all the rest of it. A model without state has no key
-        for it, as before there was one.
-        """
+        """Canonical JSON with a digest over all other keys. ``state`` is left out if empty."""
         return seal(self.model_dump(mode="json", exclude=None if self.state else {"state"}))
 
     @property
@@ -153,35 +152,35 @@ class Manifest(Frozen):
 
     @property
     def size_mb(self) -> float:
-        """Model, runner, libraries and the manifest; what the device needs."""
+        """The size of what a device needs: model, runner, libraries and the manifest."""
         counted = sum(file.size for file in self.files if file.role in COUNTED_ROLES)
         return (counted + len(self.to_bytes())) / 1e6
 
 
 def seal(data: dict[str, Any]) -> bytes:
-    """Canonical JSON of ``data`` with ``digest``: the SHA-256 of it without that key."""
+    """Canonical JSON of ``data`` with the key ``digest``: the SHA-256 of the JSON without it."""
     digest = hashlib.sha256(canonical_json(data)).hexdigest()
     return canonical_json({**data, "digest": digest})
 
 
 def unseal(path: Path, schema: str) -> dict[str, Any]:
-    """Read what seal wrote, without its digest. Raises BundleError naming the file."""
+    """Read a file of seal, without the digest. Raises BundleError naming the file."""
     raw = _read_json_bytes(path)
     try:
         data = json.loads(raw)
-        found = data["schema"]
+        file_schema = data["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BundleError(f"{path} is damaged: it is not one of edgekit's files") from None
-    age = _age(found, schema)
-    if age != 0:
+    newer_by = _newer_by(file_schema, schema)
+    if newer_by != 0:
         raise BundleError(
-            f"{path} has the schema {found}; this edgekit reads {schema}",
+            f"{path} has the schema {file_schema}; this edgekit reads {schema}",
             "upgrade edgekit: pip install --upgrade edgekit"
-            if age > 0
+            if newer_by > 0
             else "an older edgekit built it: build it again with this one",
         )
     digest = data.pop("digest", None)
-    if found != schema or raw != _resealed(data) or digest is None:
+    if file_schema != schema or raw != _resealed(data) or digest is None:
         raise BundleError(f"{path} was changed after edgekit wrote it (its digest does not match)")
     return dict(data)
 
@@ -189,7 +188,7 @@ def unseal(path: Path, schema: str) -> dict[str, Any]:
 def read_manifest(bundle: Path) -> Manifest:
     """Read and validate a bundle's manifest. Raises BundleError."""
     if not bundle.is_dir():
-        raise BundleError(f"there is no bundle {bundle}", "edgekit build makes one")
+        raise BundleError(f"there is no bundle {bundle}", "make one with edgekit build")
     path = bundle / MANIFEST
     if not path.is_file():
         raise BundleError(f"{bundle} is not a bundle: it has no {MANIFEST}")
@@ -203,7 +202,7 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def verify(bundle: Path, manifest: Manifest) -> None:
-    """Check every file against the manifest; raise BundleError naming all that is wrong."""
+    """Check every file against the manifest. Raises BundleError with all problems."""
     listed = {file.path: file for file in manifest.files}
     present = _files_below(bundle)
     problems = [f"{path} is missing" for path in sorted({*listed, VERDICT} - present)]
@@ -221,7 +220,7 @@ def verify(bundle: Path, manifest: Manifest) -> None:
 def _problem(path: Path, file: File) -> str | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            return "is not a plain file"
+            return "is not a regular file"
         size = path.stat().st_size
         if size != file.size:
             return f"was changed: it has {size} bytes, not {file.size}"
@@ -231,12 +230,12 @@ def _problem(path: Path, file: File) -> str | None:
 
 
 def _files_below(bundle: Path) -> set[str]:
-    found = set()
+    paths = set()
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         for name in (*names, *links):
-            found.add((Path(folder) / name).relative_to(bundle).as_posix())
-    return found
+            paths.add((Path(folder) / name).relative_to(bundle).as_posix())
+    return paths
 
 
 def _read_json_bytes(path: Path) -> bytes:
@@ -246,7 +245,7 @@ def _read_json_bytes(path: Path) -> bytes:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     if len(raw) > MAX_JSON_BYTES:
-        raise BundleError(f"{path} is damaged: it is larger than any file of its kind")
+        raise BundleError(f"{path} is damaged: it is larger than {MAX_JSON_BYTES / 1e6:g} MB")
     return raw
 
 
@@ -257,10 +256,10 @@ def _resealed(data: dict[str, Any]) -> bytes | None:
         return None
 
 
-def _age(found: object, known: str) -> int:
-    """How many numbers ``found`` is ahead of ``known``; 0 too where it is of another kind."""
-    kind, _, number = str(found).rpartition("/")
-    known_kind, _, known_number = known.rpartition("/")
-    if kind != known_kind or not number.isdecimal():
+def _newer_by(schema: object, own: str) -> int:
+    """How many versions ``schema`` is ahead of ``own``; 0 also if its name is another."""
+    name, _, number = str(schema).rpartition("/")
+    own_name, _, own_number = own.rpartition("/")
+    if name != own_name or not number.isdecimal():
         return 0
-    return int(number[:9]) - int(known_number)
+    return int(number[:9]) - int(own_number)

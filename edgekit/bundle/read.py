@@ -1,4 +1,4 @@
-"""Opens a bundle: verified, with what was found out about it."""
+"""Opening a bundle: its verified manifest and its record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgekit.bundle.verdict import Record, read_record
 
 
 def open_bundle(folder: Path) -> tuple[Manifest, Record]:
-    """Read a bundle after verifying all of it. Raises BundleError."""
+    """Verify and read a bundle. Raises BundleError."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
     return manifest, read_record(folder, manifest.digest)

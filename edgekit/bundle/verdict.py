@@ -1,4 +1,4 @@
-"""verdict.json: what was asked, predicted and measured when the bundle was built. Not deployed."""
+"""verdict.json: the budgets, predictions and measurements of a build. It is not deployed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
 
 
 class Record(Frozen):
-    """``limits`` are the budgets asked for at build, each with who asked.
+    """The results of a build.
 
-    ``missing`` says why a figure is not there. ``manifest`` is the digest of the manifest that
-    all this was found for. ``inferences``: how many the recipe's ``evaluate`` asks for.
+    ``manifest``: the digest of the bundle's manifest. ``limits``: the budgets at build time, each
+    with its source. ``missing``: why a figure is unknown. ``inferences``: how many ``evaluate``
+    of the recipe runs.
     """
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
@@ -57,7 +58,7 @@ class Record(Frozen):
 
 
 def read_record(bundle: Path, manifest_digest: str) -> Record:
-    """Read a bundle's verdict.json. Raises BundleError: damaged, or of another bundle."""
+    """Read a bundle's verdict.json. Raises BundleError if damaged or of another bundle."""
     path = bundle / VERDICT
     try:
         record = Record.model_validate(unseal(path, VERDICT_SCHEMA))
@@ -66,7 +67,10 @@ def read_record(bundle: Path, manifest_digest: str) -> Record:
         key = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path} is not valid: {key}: {first['msg']}") from None
     if record.manifest != manifest_digest:
-        raise BundleError(f"{path} belongs to another bundle than the manifest beside it")
+        raise BundleError(
+            f"{path} belongs to another bundle than the manifest in the same folder",
+            "build or copy the bundle again",
+        )
     return record
 
 
@@ -78,7 +82,7 @@ def peak_of(record: Record) -> float | None:
 def verdict_document(
     schema: str, folder: Path, manifest: Manifest, record: Record, limits: Limits
 ) -> VerdictDocument:
-    """Hold the record's figures, and the size that stands in the manifest, against ``limits``."""
+    """Judge the record's figures and the manifest's size by ``limits``."""
     lines = judge(limits, figures_of(manifest, record), record.missing)
     return VerdictDocument(
         schema_=schema,

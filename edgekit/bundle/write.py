@@ -1,4 +1,4 @@
-"""Bundles appear whole or not at all, and replace only what edgekit itself wrote."""
+"""Atomic writing of bundles. It replaces only folders that edgekit itself wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_FDCWD = -100
 
 
 def check_output(output: Path) -> None:
-    """Refuse, before any work, an output folder that may not be replaced or cannot be made.
+    """Check, before any work, that an output folder can be made or replaced.
 
     Raises OutputError.
     """
@@ -42,7 +42,7 @@ def check_output(output: Path) -> None:
 
 @contextmanager
 def drafting(output: Path) -> Iterator[Path]:
-    """A folder to fill beside ``output``, which takes its name only if nothing went wrong."""
+    """A temporary folder that replaces ``output`` at the end of the block, if nothing failed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=output.parent, prefix=".edgekit-draft-", ignore_cleanup_errors=True
@@ -55,7 +55,7 @@ def drafting(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def explaining(output: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into an OutputError."""
+    """Turn OSErrors of writing into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -69,7 +69,7 @@ def explaining(output: Path) -> Iterator[None]:
 
 
 def publish(draft: Path, output: Path) -> None:
-    """Give the finished draft its name; what was there before goes only once it has it."""
+    """Give the finished draft its name, then remove the old folder of that name."""
     if not output.exists():
         draft.rename(output)
         return
@@ -77,12 +77,12 @@ def publish(draft: Path, output: Path) -> None:
         old = draft.parent / "replaced"
         output.rename(old)
         draft.rename(output)
-    for left in draft.parent.iterdir():
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in draft.parent.iterdir():
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step, where the kernel and the file system can (Linux 3.15)."""
+    """Swap two names atomically. False if kernel (Linux 3.15) or file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -94,19 +94,19 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _own_files(folder: Path) -> set[str]:
-    """What the manifest in ``folder`` lists, with the two files that describe it.
+    """The files of the bundle in ``folder``: those of its manifest, the manifest and the record.
 
-    A damaged manifest still tells its files' names, so that a damaged bundle can be built anew.
+    A damaged manifest is searched for paths, so that a build can replace a damaged bundle.
     """
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return set()
     try:
-        listed = {str(file["path"]) for file in json.loads(text)["files"]}
+        paths = {str(file["path"]) for file in json.loads(text)["files"]}
     except (ValueError, KeyError, TypeError):
-        listed = set(re.findall(r'"path":"([^"]+)"', text)) if "edgekit" in text else set()
-    return {*listed, MANIFEST, VERDICT} if listed else set()
+        paths = set(re.findall(r'"path":"([^"]+)"', text)) if "edgekit" in text else set()
+    return {*paths, MANIFEST, VERDICT} if paths else set()
 
 
 def _files(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Speaks to a native runner: one-shot runs, and a process that serves many (docs/runner.md)."""
+"""The client of a native runner: single measurements, and a serving process (docs/runner.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INPUT_DOES_NOT_FIT, EXECUTION_FAILED, FILE_ERROR = 6, 7, 8
 
 @dataclass(frozen=True)
 class RunnerTensor:
-    """Shape, dtype and size of an input or output, as the program itself tells it."""
+    """Shape, dtype and size of an input or output, as the runner reports them."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,8 +37,8 @@ class RunnerTensor:
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """One operator's mean time; ``instruction``: which of the program's it is of, ``index``:
-    which event inside that one.
+    """One operator's mean time. ``instruction``: its number in the program; ``index``: its number
+    inside that instruction.
     """
 
     name: str
@@ -50,10 +50,10 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the runner's document says; times in the units of their names, 1 MB = 1e6 bytes.
+    """The runner's report. The names give the units; 1 MB = 1e6 bytes.
 
-    ``cpu_ms``: what the process used of all cores so far, loading included; None: not told.
-    ``profiled_us``: the mean of the profiled runs, without what profiling itself took.
+    ``cpu_ms``: the process's CPU time on all cores so far, with loading; None if unknown.
+    ``profiled_us``: the mean of the profiled runs, without the time of profiling itself.
     """
 
     runtime: str
@@ -71,7 +71,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Installed:
-    """A runner and its model at a place that a transport reaches."""
+    """A runner and its model on a device."""
 
     transport: Transport
     runner: PurePosixPath
@@ -91,10 +91,10 @@ def measure(
     timeout_s: float | None = None,
     profile: bool = False,
 ) -> RunReport:
-    """Time ``runs`` inferences after ``warmup`` in a process of its own.
+    """Time ``runs`` inferences after ``warmup`` inferences, in a new process.
 
-    ``inputs`` are raw C-order bytes, one per model input, or none for zeros.
-    Raises RunnerError (the runner's own errors, and a run longer than ``timeout_s``).
+    ``inputs``: raw bytes in C order, one per model input; empty for zeros. Raises RunnerError for
+    the runner's own errors and if it takes longer than ``timeout_s``.
     """
     with scratch(at.transport) as folder:
         options = ["--runs", str(runs), "--warmup", str(warmup), "--threads", str(threads)]
@@ -105,12 +105,12 @@ def measure(
 
 
 class Serving:
-    """A runner process that answers one request after another.
+    """A runner process that serves many requests.
 
     >>> with Serving(installed) as model:
     ...     outputs = model.infer([image_bytes])
 
-    After ``timeout_s`` seconds in all, the process is killed and the call fails.
+    After a total of ``timeout_s`` seconds the process is killed and the call fails.
     """
 
     def __init__(self, at: Installed, threads: int = 1, timeout_s: float | None = None) -> None:
@@ -129,12 +129,15 @@ class Serving:
             raise
         if kind != HELLO:
             self._kill()
-            raise RunnerError(f"the runner opened with a frame of kind {kind}, not HELLO")
+            raise RunnerError(f"the runner's first frame is of kind {kind}, not HELLO")
         self.report = _report(json.loads(payload))
         self.last_latency_ms = 0.0
 
     def infer(self, inputs: Sequence[bytes]) -> list[bytes]:
-        """Run once; bytes in and out are C order. Raises RunnerError; the process lives on."""
+        """Run once. Inputs and outputs are bytes in C order.
+
+        Raises RunnerError. After an error of the model, the process continues to serve.
+        """
         _send(self._process.stdin, RUN, inputs)
         kind, payload = self._answer()
         if kind == ERROR:
@@ -146,7 +149,7 @@ class Serving:
         return self._split(memoryview(payload)[8:])
 
     def stats(self) -> RunReport:
-        """The runner's document now, with its peak memory so far."""
+        """The runner's report now, with its peak memory so far."""
         _send(self._process.stdin, STATS_REQUEST, [])
         _, payload = self._answer()
         return _report(json.loads(payload))
@@ -156,7 +159,7 @@ class Serving:
             _send(self._process.stdin, END, [])
             self._process.wait(timeout_s=5)
         except (OSError, ValueError, TimeoutError, RunnerError):
-            pass  # it ended before, or does not end: kill settles both
+            pass  # it has ended, or does not end: kill handles both
         self._kill()
 
     def _time_out(self) -> None:
@@ -184,7 +187,7 @@ class Serving:
     def _answer(self) -> tuple[int, bytes]:
         try:
             header = self._process.stdout.read(HEADER.size)
-        except ValueError:  # closed under our hands: the time limit has killed it
+        except ValueError:  # the time limit killed the process and closed its stdout
             raise self._ended() from None
         if len(header) < HEADER.size:
             raise self._ended()
@@ -202,7 +205,7 @@ class Serving:
         try:
             done = self._process.wait(timeout_s=5)
         except TimeoutError:
-            return RunnerError("the runner closed its output and did not end")
+            return RunnerError("the runner closed its output but did not end")
         return runner_error(done.returncode, done.stderr)
 
     def _split(self, payload: memoryview) -> list[bytes]:
@@ -216,16 +219,16 @@ class Serving:
 
 
 def runner_error(code: int, stderr: bytes) -> RunnerError:
-    """The error that an ended runner's exit code and last words stand for."""
+    """The error for a runner's exit code and stderr."""
     lines = stderr.decode(errors="replace").strip().splitlines()
-    said = next((line for line in reversed(lines) if line.startswith("edgekit-runner: ")), "")
-    detail = said.removeprefix("edgekit-runner: ") or (lines[-1] if lines else "it said nothing")
+    own = next((line for line in reversed(lines) if line.startswith("edgekit-runner: ")), "")
+    detail = own.removeprefix("edgekit-runner: ") or (lines[-1] if lines else "no message")
     if code < 0:
         return RunnerError(f"the runner was killed by signal {-code}: {detail}", runner_code=code)
     if code == MISSING_KERNEL:
         return RunnerError(
             f"the runner lacks a kernel or backend: {detail}",
-            "the bundle's libraries and its model do not belong together: build it again",
+            "the bundle's libraries do not match its model: build it again",
             code,
         )
     return RunnerError(f"the runner ended with code {code}: {detail}", runner_code=code)
@@ -243,14 +246,16 @@ def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str
     except ValueError:
         raise RunnerError("the runner's answer is not JSON: is this edgekit's runner?") from None
     if not isinstance(document, dict) or document.get("schema") != "edgekit.runner/1":
-        raise RunnerError("the runner speaks another version of the protocol: build it again")
+        raise RunnerError(
+            "the runner uses another version of the protocol", "build the bundle again"
+        )
     return document
 
 
 def _took_too_long(timeout_s: float | None) -> RunnerError:
     return RunnerError(
-        f"the runner was ended: it took longer than {timeout_s:g} s",
-        "allow more with --timeout, or ask for fewer with --runs",
+        f"the runner took longer than {timeout_s:g} s and was ended",
+        "raise the limit with --timeout, or lower the number of runs with --runs",
     )
 
 
@@ -290,7 +295,7 @@ def _send(stream: IO[bytes], kind: int, parts: Sequence[bytes]) -> None:
             stream.write(part)
         stream.flush()
     except BrokenPipeError:
-        pass  # the runner has ended: reading its answer tells why
+        pass  # the runner has ended: reading its answer raises the reason
 
 
 def _put_bytes(transport: Transport, data: bytes, place: PurePosixPath) -> str:

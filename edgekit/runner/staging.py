@@ -1,4 +1,4 @@
-"""Puts a runner, its libraries and a model where this host can run them."""
+"""Temporary folders with a runner, its libraries and a model, to run on this host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.runner.files import RunnerFiles
 
 @contextmanager
 def staged(artifact: Artifact, files: RunnerFiles) -> Iterator[Installed]:
-    """The artifact with exactly the libraries that its bundle will carry, ready to run here."""
+    """The artifact, installed on this host with exactly the libraries of its bundle."""
     libraries = artifact.program.libraries
     with staged_file(artifact.data, artifact.file_name, libraries, files) as here:
         yield here
@@ -27,7 +27,7 @@ def staged(artifact: Artifact, files: RunnerFiles) -> Iterator[Installed]:
 def staged_file(
     data: bytes, file_name: str, libraries: Sequence[str], files: RunnerFiles
 ) -> Iterator[Installed]:
-    """A runtime's file of which only the libraries are known."""
+    """A runtime's model file, installed on this host with ``libraries``."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         folder = Path(name)
         shutil.copy2(files.runner, folder / RUNNER)

@@ -1,4 +1,4 @@
-"""Raw C-order bytes, as the runners speak them, to and from numpy."""
+"""Conversions between numpy arrays and the runners' raw bytes in C order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgekit.program import ITEM_SIZE
 
 
 def decode(data: bytes, dtype: str) -> NDArray[np.generic]:
-    """A flat array of ``data``. bfloat16, which numpy lacks, comes as the equal float32."""
+    """A flat array of ``data``. bfloat16, which numpy lacks, is returned as float32."""
     if dtype == "bfloat16":
         high = np.frombuffer(data, dtype="<u2").astype("<u4")
         return (high << 16).view("<f4")
@@ -17,7 +17,7 @@ def decode(data: bytes, dtype: str) -> NDArray[np.generic]:
 
 
 def expand(data: bytes, byte_count: int) -> bytes:
-    """``data`` repeated to ``byte_count`` bytes: how a golden input fills a large tensor."""
+    """``data`` repeated to ``byte_count`` bytes, as a golden input fills a large tensor."""
     if not data and byte_count:
         raise ValueError("an empty file cannot fill a tensor")
     repeats = -(-byte_count // len(data)) if data else 0
@@ -25,7 +25,7 @@ def expand(data: bytes, byte_count: int) -> bytes:
 
 
 def every(data: bytes, dtype: str, stride: int) -> bytes:
-    """Every ``stride``-th element: how a golden output stands for a large tensor."""
+    """Every ``stride``-th element, as a golden output represents a large tensor."""
     size = ITEM_SIZE[dtype]
     elements = np.frombuffer(data, dtype=np.dtype((np.void, size)))
     return elements[::stride].tobytes()

@@ -1,6 +1,6 @@
-// The seam between the runner, which is the same for every runtime, and one runtime's engine.
-// Each engine.cpp defines these functions; the linker joins them. Plain C types only: the
-// vendor's libraries are built with another C++ library than we are.
+// The interface between the runner, which is the same for every runtime, and a runtime's engine.
+// Each engine.cpp defines these functions. Only C types: the vendor's libraries and the runner
+// use different C++ libraries.
 #pragma once
 
 #include <stddef.h>
@@ -19,13 +19,13 @@ enum ExitCode : int {
   kFileError = 8,
 };
 
-// What went wrong. The message is one line: what happened, to which file or tensor.
+// An error. The message is one line: what happened, to which file or tensor.
 struct Failure {
   int code = kOk;
   char message[1024] = "";
 };
 
-// Fills `failure` like printf and gives false, so that a caller can return it.
+// Fills `failure` like printf. Returns false, so that a caller can return the result.
 bool fail(Failure* failure, int code, const char* format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -38,20 +38,20 @@ struct TensorSpec {
   size_t bytes;
 };
 
-// The profiled runs that count, and what they took without what profiling itself did.
+// The profiled runs since the last reset, and their time without that of profiling itself.
 struct Profiled {
   long runs;
   uint64_t total_ns;
 };
 
-// One operator's time, summed over the runs that count.
+// One operator's time.
 struct ProfileRow {
   char name[128];
-  int instruction;  // which of the program's instructions
-  int index;        // which event inside that delegate call
+  int instruction;  // the instruction's number in the program
+  int index;        // the event's number inside that delegate call
   bool delegated;
-  uint64_t run_ns;  // in the last run
-  uint64_t total_ns;
+  uint64_t run_ns;    // of the last run
+  uint64_t total_ns;  // of all runs since the last reset
 };
 
 namespace engine {
@@ -71,16 +71,16 @@ int output_count();
 const TensorSpec& input(int index);
 const TensorSpec& output(int index);
 
-// Puts C-order bytes where the program reads this input. Again before every run: inputs lie in
-// the planned arena, where a run may overwrite them.
+// Copies bytes in C order to an input of the program. Needed before every run: inputs lie in the
+// planned arena, where a run may overwrite them.
 bool write_input(int index, const void* data, Failure* failure);
 
 bool execute(Failure* failure);
 
-// Takes an output as C-order bytes.
+// Copies an output to `data`, in C order.
 void read_output(int index, void* data);
 
-// Forgets what was profiled so far: warm-up runs do not count.
+// Discards the profile so far: warm-up runs do not count.
 void reset_profile();
 const ProfileRow* profile_rows(int* count, Profiled* whole);
 

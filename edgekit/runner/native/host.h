@@ -1,4 +1,4 @@
-// What the runner asks of the operating system: files, time, its own memory, its libraries.
+// The operating system: files, time, the process's memory, libraries.
 #pragma once
 
 #include <dirent.h>
@@ -24,10 +24,10 @@ inline uint64_t clock_ns(clockid_t clock) {
 
 inline uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
-// What this process has used of the processors so far, all its threads together.
+// The CPU time of this process so far, of all its threads.
 inline uint64_t cpu_ns() { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 
-// A row of /proc/self/status in the kernel's kB, e.g. "VmHWM:"; 0 where it is not there.
+// A row of /proc/self/status in the kernel's kB, e.g. "VmHWM:"; 0 if it is missing.
 inline long status_kb(const char* row) {
   FILE* file = fopen("/proc/self/status", "r");
   if (!file) return 0;
@@ -40,7 +40,7 @@ inline long status_kb(const char* row) {
   return value;
 }
 
-// Reads or writes all of `size`. Gives what was transferred: less at the end of input.
+// Reads `size` bytes. Returns the number of bytes read: fewer at the end of input.
 inline size_t read_all(int fd, void* data, size_t size) {
   size_t done = 0;
   while (done < size) {
@@ -77,7 +77,7 @@ inline bool read_file(const char* path, void* data, size_t size, Failure* failur
               static_cast<long long>(info.st_size), size);
 }
 
-// Writes a file that is there whole or not at all.
+// Writes a file atomically.
 inline bool write_file(const char* path, const void* data, size_t size, Failure* failure) {
   char draft[4096];
   if (snprintf(draft, sizeof(draft), "%s.part", path) >= static_cast<int>(sizeof(draft))) {
@@ -100,8 +100,8 @@ inline bool has_prefix(const char* name, const char* const* prefixes, int count)
 }
 
 // Loads the engine's optional libraries from `lib` beside this executable, in the order of their
-// names. They register their kernels and backends when loaded: what a bundle carries is what its
-// program can use, and one runner serves them all.
+// names. They register their kernels and backends when loaded. So one runner serves all bundles,
+// and each bundle has only the libraries that its program needs.
 inline bool load_libraries(Failure* failure) {
   int count = 0;
   const char* const* prefixes = engine::library_prefixes(&count);

@@ -1,4 +1,4 @@
-// The runner: loads one program, then runs it and tells what it measured, or serves requests.
+// The runner: loads one program, then runs it and prints measurements, or serves requests.
 // docs/runner.md specifies arguments, document, exit codes and frames.
 #include <signal.h>
 
@@ -16,7 +16,7 @@ static constexpr char kHelp[] =
     "       runner --model FILE --describe\n"
     "       runner --help | --version\n";
 
-// The vendor's messages may hold line ends, and a message is one line of stderr.
+// A message is one line of stderr, but the vendor's messages may contain newlines.
 static void make_one_line(char* text) {
   for (char* c = text; *c; c++) {
     if (*c == '\n' || *c == '\r') *c = ' ';
@@ -36,7 +36,7 @@ bool fail(Failure* failure, int code, const char* format, ...) {
   return false;
 }
 
-// All inputs or all outputs, one after the other in one block of memory.
+// All inputs or all outputs in one block of memory, in order.
 struct Block {
   char* data = nullptr;
   size_t bytes = 0;
@@ -97,7 +97,7 @@ static void add_profile(Text* text) {
   text->add("]");
 }
 
-// What the process knows of itself once a program is loaded.
+// Measurements of loading the program.
 struct Loaded {
   uint64_t load_ns = 0;
   long rss_loaded_kb = 0;
@@ -146,7 +146,7 @@ static bool write_outputs(const Arguments& arguments, Failure* failure) {
   return true;
 }
 
-// Only execute() is timed: the inputs are in place before the clock starts.
+// Only execute() is timed: the inputs are copied before the clock starts.
 static bool run_timed(const Block& inputs, uint64_t* latency_ns, Failure* failure) {
   if (!write_inputs(inputs, failure)) return false;
   const uint64_t start = now_ns();
@@ -228,7 +228,7 @@ static bool drain(uint64_t length) {
   return true;
 }
 
-// Answers one RUN. `answer` has 8 bytes for the latency before the outputs.
+// Answers one RUN request. `answer` has 8 bytes for the latency before the outputs.
 static bool answer_run(uint64_t length, const Block& inputs, const Block& answer,
                        Failure* broken) {
   Failure failure;
@@ -277,7 +277,7 @@ static bool serve(const Loaded& loaded, Failure* failure) {
       fail(&unknown, kBadArguments, "a request of unknown kind %u", header.kind);
       good = send_error(unknown);
     }
-    if (!good) return failure->code == kOk;  // the client has gone: nobody to tell
+    if (!good) return failure->code == kOk;  // kOk: the client has ended, so no error is reported
   }
 }
 
@@ -294,8 +294,8 @@ static bool run(const Arguments& arguments, Failure* failure) {
   return arguments.serve ? serve(loaded, failure) : run_once(arguments, loaded, failure);
 }
 
-// bad_alloc inside the vendor's libraries would abort: their C++ library asks this first. It is
-// found by name, because it is not the one that we would link to.
+// Without this handler, bad_alloc inside the vendor's libraries would abort. The function of their
+// C++ library is looked up by name, because the runner does not link that library.
 static void install_new_handler() {
   using SetNewHandler = void (*(*)(void (*)()))();
   void* symbol = dlsym(RTLD_DEFAULT, "_ZSt15set_new_handlerPFvvE");
@@ -306,7 +306,7 @@ static void install_new_handler() {
 
 int main(int count, char** values) {
   using namespace edgekit;
-  signal(SIGPIPE, SIG_IGN);  // a client that left is seen by write
+  signal(SIGPIPE, SIG_IGN);  // write reports a client that has ended
   install_new_handler();
   Arguments arguments;
   Failure failure;
@@ -325,6 +325,6 @@ int main(int count, char** values) {
     fprintf(stderr, "edgekit-runner: %s\n", failure.message);
     fflush(stderr);
   }
-  // Not exit(): the vendor's static destructors stop thread pools, for nothing and slowly.
+  // Not exit(): the vendor's static destructors stop thread pools, which is slow and useless here.
   _exit(failure.code);
 }

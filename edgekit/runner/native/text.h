@@ -1,4 +1,4 @@
-// A growing text, and JSON written into it. No std:: containers: the runner links no C++ library.
+// A string builder for JSON. No std:: containers: the runner links no C++ library.
 #pragma once
 
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 
 namespace edgekit {
 
-// Where there is no memory left, nothing more can be told: say so and end.
+// Without memory no report is possible: print a message and exit.
 [[noreturn]] inline void out_of_memory() {
   static const char kLine[] = "edgekit-runner: out of memory; close other programs\n";
   (void)!write(2, kLine, sizeof(kLine) - 1);
@@ -20,7 +20,8 @@ namespace edgekit {
 
 inline void* checked_alloc(size_t bytes) {
   void* memory = nullptr;
-  // 64: what the vendor's kernels want of an arena. Never zero bytes: that may give nullptr.
+  // 64: the alignment that the vendor's kernels require of an arena. Never zero bytes: that may
+  // return nullptr.
   if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) out_of_memory();
   return memory;
 }
@@ -40,7 +41,7 @@ class Text {
     size_ += static_cast<size_t>(length);
   }
 
-  // A JSON string with its quotes. Bytes that are no ASCII become '?': names are ASCII.
+  // A JSON string with its quotes. Names are ASCII; other bytes become '?'.
   void add_quoted(const char* text) {
     add("\"");
     for (const char* c = text; *c; c++) {

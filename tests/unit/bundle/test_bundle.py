@@ -82,7 +82,7 @@ def test_an_added_file_is_named(tiny, name) -> None:
 def test_a_link_is_no_file(tiny) -> None:
     (tiny / "runner").unlink()
     (tiny / "runner").symlink_to("/bin/true")
-    with pytest.raises(BundleError, match="runner is not a plain file"):
+    with pytest.raises(BundleError, match="runner is not a regular file"):
         check(tiny)
 
 
