@@ -126,7 +126,7 @@ class QemuTransport(LocalTransport):
 def require_guest_end(done: Completed, name: str) -> Completed:
     """Return the emulated program's result. Raises DeviceError if QEMU itself failed."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
-    message = lines[-1] if lines else "it gave no message"
+    message = lines[-1] if lines else "no message"
     if done.returncode < 0 and GUEST_SIGNAL not in done.stderr:
         raise DeviceError(f"{name}: signal {-done.returncode} ended QEMU itself: {message}")
     if done.returncode > 0 and message.startswith("qemu-"):

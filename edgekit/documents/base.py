@@ -1,4 +1,4 @@
-"""What every document shares: canonical JSON, the base class, the document of an error."""
+"""The base of all documents: canonical JSON, the base class, the document of an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXIT_OF_VERDICT = {"fits": EXIT_DONE, "missed": EXIT_MISSED, "unknown": EXIT_INC
 
 
 def canonical_json(data: Any) -> bytes:
-    """The one way equal data becomes equal bytes: sorted keys, no spaces, UTF-8, a last newline."""
+    """JSON that is equal for equal data: sorted keys, no spaces, UTF-8, a newline at the end."""
     text = json.dumps(
         data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

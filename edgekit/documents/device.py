@@ -1,4 +1,4 @@
-"""What the commands print that reach a device: deploy, ls, run, eval."""
+"""The documents of commands that use a device: deploy, ls, run, eval."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from edgekit.frozen import Extensible
 
 
 class DeployDocument(Document):
-    """What ``deploy`` prints. ``path`` is what an application opens; ``changed`` is false where
-    this release was the current one already.
+    """The document of ``deploy``. ``path``: for applications. ``changed``: false if the release
+    was already current.
     """
 
     device: str
@@ -30,14 +30,14 @@ class ReleaseRow(Extensible):
 
 
 class LsDocument(Document):
-    """What ``ls`` prints."""
+    """The document of ``ls``."""
 
     device: str
     bundles: tuple[ReleaseRow, ...]
 
 
 class OutputFile(Extensible):
-    """An output that ``run`` wrote. ``dtype`` as the file has it."""
+    """An output that ``run`` wrote. ``dtype``: of the file."""
 
     name: str
     file: str
@@ -46,7 +46,7 @@ class OutputFile(Extensible):
 
 
 class RunDocument(Document):
-    """What ``run`` prints. ``latency_ms`` is that of this one inference, without warm-up."""
+    """The document of ``run``. ``latency_ms``: of this one inference, without warm-up."""
 
     device: str
     outputs: tuple[OutputFile, ...]
@@ -54,7 +54,7 @@ class RunDocument(Document):
 
 
 class EvalDocument(Document):
-    """What ``eval`` prints. ``host_accuracy``: of the same artifact on the host, at build."""
+    """The document of ``eval``. ``host_accuracy``: of the same artifact on the host, at build."""
 
     bundle: str
     device: str

@@ -1,4 +1,4 @@
-"""A device as it was when it was measured: before, meanwhile, after."""
+"""The state of a device before, during and after a measurement."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from edgekit.frozen import Extensible
 
 
 class DeviceState(Extensible):
-    """What changes on a device, at one moment. None is "unknown". 1 MB = 1,000,000 bytes.
+    """The changing facts of a device, at one moment. None: unknown. 1 MB = 1,000,000 bytes.
 
-    Frequencies are those of the fastest core: now, and the most it may have now. The temperature
-    is the hottest of the CPU's zones. ``throttled``: the firmware's words of a Raspberry Pi
-    (device/facts/throttled.py). ``cpu_busy_ms`` and ``cpu_total_ms`` count since boot, over all
-    cores, in steps of 10 ms.
+    Frequencies: of the fastest core, now, and its present limit. Temperature: of the CPU's hottest
+    zone. ``throttled``: from a Raspberry Pi's firmware (device/facts/throttled.py).
+    ``cpu_busy_ms``, ``cpu_total_ms``: since boot, over all cores, in steps of 10 ms.
     """
 
     frequency_mhz: float | None = None
@@ -26,10 +25,10 @@ class DeviceState(Extensible):
 
 
 class DeviceEnvironment(DeviceState):
-    """A device at one moment: its state, and what it is.
+    """A device at one moment: its state and its fixed facts.
 
-    ``frequency_nominal_mhz``: what the fastest core sustains: its base clock where it has one
-    and boosts above it, else its highest. ``boot_time_s``: seconds since 1970.
+    ``frequency_nominal_mhz``: the sustained clock of the fastest core: its base clock if it can
+    boost, else its highest clock. ``boot_time_s``: seconds since 1970.
     """
 
     emulated: bool | None = None
@@ -49,11 +48,11 @@ class DeviceEnvironment(DeviceState):
 
 
 class During(Extensible):
-    """What was seen while runs were timed; None is "unknown". 1 MB = 1,000,000 bytes.
+    """A device while runs were timed. None: unknown. 1 MB = 1,000,000 bytes.
 
-    Frequencies are of the fastest core, from the samples that found the device at work where
-    there are such: an idle one clocks down. ``throttled``: what was so at any time.
-    ``others_percent_of_core``: CPU time of everything but the runner, 100 for one busy core.
+    Frequencies: of the fastest core, from samples under load if there are any, because an idle
+    core clocks down. ``throttled``: at any time. ``others_percent_of_core``: CPU time of all other
+    processes than the runner; 100 is one busy core.
     """
 
     samples: int
@@ -69,8 +68,9 @@ class During(Extensible):
 
 
 class MeasuredEnvironment(DeviceEnvironment):
-    """The device before the timed runs; beside that its state ``before`` and ``after``, what was
-    seen ``during`` the runs, and ``warnings``: what makes the result doubtful, and what to do.
+    """The device before the timed runs, and its state ``before``, ``during`` and ``after`` them.
+
+    ``warnings``: what makes the result doubtful, and what to do about it.
     """
 
     threads: int

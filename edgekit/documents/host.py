@@ -1,4 +1,4 @@
-"""What the commands print that are about this host: doctor, cache."""
+"""The documents of commands about this host: doctor, cache."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edgekit.frozen import Extensible
 class Finding(Extensible):
     """One thing that edgekit needs or can use on this host.
 
-    ``broken``: it is there and does not work. ``not_needed``: it is not there, and nothing is
-    lost. ``detail`` is the version or the place, or what is wrong; ``command`` installs or mends
-    it, None where nothing is to be done or no command does it.
+    ``broken``: present, but does not work. ``not_needed``: absent, and not needed here.
+    ``detail``: the version, the location or the problem. ``command``: installs or repairs it; None
+    if nothing is to be done or no command does it.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Finding(Extensible):
 
 
 class Ability(Extensible):
-    """What this host can do with edgekit; ``lacks`` names the findings that are in the way."""
+    """A task of edgekit, and whether it works on this host. ``lacks``: findings that prevent it."""
 
     name: str
     works: bool
@@ -36,8 +36,8 @@ class Ability(Extensible):
 
 
 class DoctorDocument(Document):
-    """What ``doctor`` prints. ``ready``: a build for the built-in x86 target works here.
-    ``commands`` are those of the findings, each once.
+    """The document of ``doctor``. ``ready``: a build for the built-in x86 target works here.
+    ``commands``: those of the findings, without repetition.
     """
 
     ready: bool
@@ -59,7 +59,7 @@ class CachePart(Extensible):
 
 
 class CacheDocument(Document):
-    """What ``cache`` prints. ``parts`` is what is there now; ``freed_mb`` is None for ``show``."""
+    """The document of ``cache``. ``parts``: its content now. ``freed_mb``: None for ``show``."""
 
     folder: str
     parts: tuple[CachePart, ...]

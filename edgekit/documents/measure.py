@@ -1,4 +1,4 @@
-"""What was compared and measured: parity, fidelity, latency, operators; what bench prints."""
+"""Comparisons and measurements: parity, fidelity, latency, operators; the document of bench."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edgekit.frozen import Extensible
 
 
 class Agreement(Extensible):
-    """How near two sets of outputs are, the worst output counting.
+    """The agreement of two sets of outputs: that of the worst output.
 
-    ``sqnr_db`` is the signal-to-quantization-noise ratio, None where they are bit-equal.
+    ``sqnr_db``: the signal-to-quantization-noise ratio; None if bit-equal.
     """
 
     max_abs_diff: float
@@ -21,11 +21,11 @@ class Agreement(Extensible):
 
 
 class Parity(Agreement):
-    """The comparison that a build or a bench stands or falls by.
+    """The comparison that decides whether a build or a bench fails.
 
-    ``reference`` and ``rule`` say in words what was compared with what; ``float_model`` is
-    reported beside it and never fails anything. So is ``sequence``, of a model with state: its
-    outputs along the calibration inputs, states fed back, against the float model's.
+    ``reference`` and ``rule``: the comparison in words. The others are information only.
+    ``float_model``: agreement with the float model. ``sequence``: for a model with state,
+    agreement with the float model along the calibration inputs, with states fed back.
     """
 
     passed: bool
@@ -37,7 +37,7 @@ class Parity(Agreement):
 
 
 class WorstGroup(Extensible):
-    """The group of an output that is furthest from the float model: one index of an axis."""
+    """The group (one index of an axis) of an output that differs most from the float model."""
 
     axis: int
     index: int
@@ -45,12 +45,12 @@ class WorstGroup(Extensible):
 
 
 class OutputFidelity(Extensible):
-    """How near one output is to the float model's, on calibration inputs that nothing was fitted
-    to. ``kind``: what it was judged as; ``assumed``: the recipe does not say so.
+    """The agreement of one output with the float model's, on held-out calibration inputs.
 
-    ``agreement``: of 100 inputs, how many get the same class, of whole numbers how many are equal;
-    None for other values. ``sqnr_db``: of what varies over inputs, for the output as a whole and
-    for its worst group; None where equal.
+    ``kind``: how it was judged; ``assumed``: the recipe does not define the kind. ``agreement``:
+    the percentage of inputs with the same class, or of equal whole numbers; None for other values.
+    ``sqnr_db``: relative to the variance over inputs, of the output and of its worst group; None
+    if equal.
     """
 
     name: str
@@ -62,11 +62,11 @@ class OutputFidelity(Extensible):
 
 
 class Emulation(Extensible):
-    """Whether the golden inputs were run on the CPU that the bundle is for, before any device.
+    """The run of the golden inputs on the CPU that the bundle is for, without a device.
 
-    ``cpu`` is that CPU, as QEMU names it; ``processor`` what they ran on: the same, emulated by
-    ``emulator``, or (emulator is None) this host's own. ``reason`` says why they were not run,
-    ``hint`` how that can be changed. ``seconds`` is how long it took and no latency.
+    ``cpu``: that CPU, by QEMU's name. ``processor``: the CPU that ran them: ``cpu``, emulated by
+    ``emulator``, or this host's (``emulator`` is None). ``reason``: why they were not run;
+    ``hint``: what to do about it. ``seconds``: the time of the check, not a latency.
     """
 
     status: Literal["passed", "not_checked"]
@@ -80,7 +80,7 @@ class Emulation(Extensible):
 
 
 class LatencySummary(Extensible):
-    """Milliseconds for one inference. ``samples`` are all timed runs, in order."""
+    """Milliseconds for one inference. ``samples``: all timed runs, in order."""
 
     median: float
     p95: float
@@ -90,16 +90,15 @@ class LatencySummary(Extensible):
     interval: tuple[float, float]
 
 
-# The last row of a profile: what the runs took beside their operators.
+# The last row of a profile: the time that belongs to no operator.
 REMAINDER = "outside the operators"
 
 
 class OperatorTime(Extensible):
     """Mean time of one operator over the profiled runs, in order of execution.
 
-    ``layer`` is the name of the module in the recipe's model that it computes, '' the model
-    itself, None where it is not known or there is none. The last row, REMAINDER, is no operator:
-    what the runtime takes between them, measured as the whole less all others.
+    ``layer``: the module of the recipe's model that it computes; '' for the model itself; None if
+    unknown or none. The last row, REMAINDER, is the total time less that of all operators.
     """
 
     name: str
@@ -109,10 +108,10 @@ class OperatorTime(Extensible):
 
 
 class BenchDocument(Document):
-    """What ``bench`` prints.
+    """The document of ``bench``.
 
-    ``profiled_ms``: the mean of the profiled runs, less what profiling itself took; the whole
-    that ``per_op`` adds up to. ``latency_ms`` is of other, unprofiled runs.
+    ``profiled_ms``: the mean of the profiled runs, without the time of profiling itself; the sum
+    of ``per_op``. ``latency_ms``: of other runs, without profiling.
     """
 
     bundle: str

@@ -1,4 +1,4 @@
-"""The JSON documents that commands print (contract: edgekit/schemas/contract.schema.json)."""
+"""The documents of build and check, with their parts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from edgekit.frozen import Extensible
 from edgekit.plan import Plan, Training
 from edgekit.program import ProgramSummary
 
-# What ran the float model for its accuracy: torch, or its own fp32 artifact.
+# What ran the float model to measure its accuracy: torch, or its fp32 artifact.
 Judge = Literal["torch", "artifact"]
 
 
 class Accuracy(Extensible):
-    """The recipe's metric, in points; None where the recipe has no ``evaluate``."""
+    """The recipe's metric, in points; None without ``evaluate`` in the recipe."""
 
     fp32: float | None = None
     artifact: float | None = None
 
 
 class Rung(Extensible):
-    """One step of the precision ladder: tried or not, taken or not, and why. ``payoff``: what
-    quantizing brings against fp32 in latency on the device that was named, under ``auto``.
-    ``fidelity``: of the outputs, where ``evaluate`` cannot judge a quantized artifact.
+    """One candidate of the precision ladder. ``taken``: it was chosen. ``reason``: why or why not.
+
+    ``payoff``: its latency relative to fp32 on the given device, with ``--precision auto``.
+    ``fidelity``: of the outputs, if ``evaluate`` cannot judge a quantized artifact.
     """
 
     precision: str
@@ -40,14 +41,13 @@ class Rung(Extensible):
 
 
 class Blame(Extensible):
-    """What plain int8 loses in the weights or the activations of one layer, and what mends it.
+    """The loss by plain int8 in the weights or activations of one layer, and its repair.
 
-    ``drop``: points of top-1 agreement with the float model, on calibration data, that are lost
-    where only this is int8; None where the outputs are no classes. ``sqnr_db``: of the outputs
-    then.
-    ``regained``: the share of plain int8's divergence from the float model that goes where only
-    this is not int8. ``fix``: ``range``, ``equalization`` or ``float`` (the layer is kept float);
-    its costs on the target, None where unknown. ``applied``: it is in the plan.
+    ``drop``: points of top-1 agreement with the float model, on calibration data, lost if only
+    this is int8; None if the outputs are not class scores. ``sqnr_db``: of the outputs then.
+    ``regained``: the share of plain int8's divergence from the float model that disappears if only
+    this is float. ``fix``: ``range``, ``equalization`` or ``float`` (the layer stays float);
+    ``cost_...``: its costs on the target, None if unknown. ``applied``: it is in the plan.
     """
 
     layer: str
@@ -63,31 +63,32 @@ class Blame(Extensible):
 
 
 class TrainingReport(Training):
-    """How a model was trained. ``interrupted``: by hand, before its end."""
+    """The training of a model. ``interrupted``: the user ended it early."""
 
     interrupted: bool
 
 
 class RefusedLayer(Extensible):
-    """A layer that was left as it was, and why."""
+    """A layer that was not changed, and why."""
 
     layer: str
     why: str
 
 
 class CompressionStep(Extensible):
-    """What the model is after a step before quantization, against the recipe's own.
+    """The model after a compression step, compared with the recipe's (``..._before``).
 
-    ``accuracy`` in torch, None without ``evaluate``; ``agreement``: of 100 calibration inputs, how
-    many get the same class, None where outputs are no classes or there are no such inputs;
-    ``sqnr_db`` of the outputs there (of the example without them), None where they are equal;
-    multiply-accumulates; parameters; ``zeros``, the share of the weights that is zero. The rest is
-    of the artifacts in ``precision``, without repairs: the model's file, the same as gzip packs it,
-    and on the device that was named, else on this host, latency against the original's (median and
-    95 % interval) and peak memory; None where it was not measured. ``widths``: layers that lost
-    channels, with how many are left, and how many there were. ``training``: how it was trained,
-    ``stop`` the step that was taken (0: none was better) and ``interrupted``. ``refused``: layers
-    that were left as they were, each with ``why``.
+    In torch: ``accuracy``, None without ``evaluate``; ``agreement``, the percentage of calibration
+    inputs with the same class, None without class scores or such inputs; ``sqnr_db`` of the
+    outputs for these inputs, else for the example, None if equal; ``macs``, the
+    multiply-accumulates; ``zeros``, the share of weights that are zero.
+
+    Of the artifacts in ``precision``, without repairs: ``model_mb``, the file; ``compressed_mb``,
+    the file after gzip; on ``device``, ``latency_ratio`` (median and 95 % interval, relative to
+    the original) and peak memory, None if not measured.
+
+    ``widths``: layer -> channels after and before, for layers that lost channels. ``training``:
+    its ``stop`` is the chosen step (0: none was better). ``refused``: layers that did not change.
     """
 
     name: str
@@ -114,15 +115,17 @@ class CompressionStep(Extensible):
 
 
 class Relaxation(Extensible):
-    """Budgets that would be met; ``verified``: by a build, not only by prediction."""
+    """Budgets that would be met. ``verified``: by a build, not only predicted."""
 
     budgets: dict[BudgetName, float]
     verified: bool
 
 
 class Advice(Extensible):
-    """Operators that run on slow portable kernels, of one cause: which, in which layers ('' is the
-    model itself), how many calls an inference, and what to write ``instead``; None: not known.
+    """Operators that run on slow portable kernels for one cause.
+
+    ``layers``: '' is the model itself. ``count``: calls per inference. ``instead``: what to write
+    in the model; None if unknown.
     """
 
     operators: tuple[str, ...]
@@ -132,8 +135,9 @@ class Advice(Extensible):
 
 
 class VerdictDocument(Document):
-    """What ``build`` prints, and most of what ``check`` does. ``advice`` and ``notes`` (what was
-    changed in the recipe's model before all else): build's alone.
+    """The document of ``build``, and the base of that of ``check``.
+
+    Only from ``build``: ``advice``, and ``notes`` on changes to the recipe's model.
     """
 
     bundle: str
@@ -156,12 +160,12 @@ class VerdictDocument(Document):
 
     @property
     def accuracy_said(self) -> str | None:
-        """In words; None where it is not known."""
-        found = self.accuracy
-        if found.fp32 is None or found.artifact is None:
+        """The accuracy in words; None if unknown."""
+        accuracy = self.accuracy
+        if accuracy.fp32 is None or accuracy.artifact is None:
             return None
         stage = "in torch" if self.fp32_judged_by == "torch" else "as fp32 artifact"
-        return f"{found.fp32:.2f} {stage}, {found.artifact:.2f} as the artifact"
+        return f"{accuracy.fp32:.2f} {stage}, {accuracy.artifact:.2f} as the artifact"
 
     @property
     def exit_code(self) -> int:
@@ -169,8 +173,9 @@ class VerdictDocument(Document):
 
 
 class CheckDocument(VerdictDocument):
-    """What ``check`` prints: the verdict, and that of the CPU. It has no say in the verdict: what
-    fails there is an error.
+    """The document of ``check``: the verdict and the emulated run.
+
+    The run does not affect the verdict: if it fails, ``check`` raises an error.
     """
 
     emulation: Emulation

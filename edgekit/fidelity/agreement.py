@@ -1,4 +1,4 @@
-"""How near two sets of outputs are, and the contract's rules of parity."""
+"""The difference of two sets of outputs, and the rules of parity."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from edgekit.program import MovedBySteps
 
 FLOAT_TOLERANCE = 1e-3
 MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
-# As near to the float model: at most so much further away. Noise of few elements scatters: of n,
-# the ratio of two equal noises is nearly always within GROUP_SCATTER_DB / sqrt(n), which a group
-# gets on top; more than NEARLY_GROUP_DB in all only where it still tells apart what varies, with
-# MIN_KEPT_DB (a constant, swapped or negated group: 0 dB or less).
+# An artifact is "as near to the float model" as its reference if its noise is larger by at most
+# NEARLY_DB. The noise of few elements scatters: for n elements, the ratio of two equal noises is
+# nearly always within GROUP_SCATTER_DB / sqrt(n). So a group may exceed NEARLY_DB by that much,
+# but the total may exceed NEARLY_GROUP_DB only if the group's SQNR is at least MIN_KEPT_DB (a
+# constant, swapped or negated group has 0 dB or less).
 NEARLY_DB, GROUP_SCATTER_DB, NEARLY_GROUP_DB, MIN_KEPT_DB = 1.0, 30.0, 3.0, 3.0
 DEVICE_FLOAT_TOLERANCE = 1e-4
 DEVICE_STEPS = 2
 MIN_GROUP_ELEMENTS = 32
-# JSON knows no infinity: what stands for "no number agrees".
+# These replace infinity, which JSON lacks.
 WORST_DIFF = 3.4e38
 WORST_SQNR_DB = -300.0
 
@@ -59,14 +60,14 @@ class OutputAgreement:
 
     @property
     def relative_diff(self) -> float:
-        """max|a-b| / max|b|"""
+        """The relative difference, max|a-b| / max|b|."""
         if self.max_abs_diff == 0:
             return 0.0
         return self.max_abs_diff / self.max_abs_reference if self.max_abs_reference else math.inf
 
     @property
     def sqnr_db(self) -> float | None:
-        """Signal to noise; None where bit-equal, the largest number that JSON takes never."""
+        """The signal-to-quantization-noise ratio; None if bit-equal."""
         if self._noise == 0:
             return None
         if self._signal == 0 or math.isinf(self._noise):
@@ -75,7 +76,7 @@ class OutputAgreement:
 
 
 class OutputsAgreement:
-    """Accumulates all outputs of a model; the worst output counts."""
+    """Accumulates all outputs of a model. Its results are those of the worst output."""
 
     def __init__(self, output_count: int) -> None:
         self.outputs = [OutputAgreement() for _ in range(output_count)]
@@ -99,12 +100,12 @@ class OutputsAgreement:
 
 
 class QuantizedAgreement:
-    """An int8 artifact, the quantized model that it was lowered from, and the float model.
+    """Compares an int8 artifact with its reference, the quantized model, and the float model.
 
-    Rounding many layers is chaotic: two right implementations of one quantized network may differ
-    by as much as either does from the float model. So an output passes where the artifact is near
-    its reference (SQNR >= 20 dB), or as near to the float model as the reference is. The same is
-    asked of each group of it (groups.py), by what varies over the inputs.
+    Rounding in many layers is chaotic: two correct implementations of a quantized network may
+    differ as much from each other as from the float model. So an output passes if the artifact is
+    near its reference (SQNR >= 20 dB), or as near to the float model as the reference is. Each
+    group of the output (groups.py) must pass, too, relative to its variance over the inputs.
     """
 
     def __init__(self, batched: Sequence[bool]) -> None:
@@ -128,7 +129,7 @@ class _QuantizedOutput:
         self._whole_numbers = False
 
     def add(self, actual: Array, reference: Array, floats: Array) -> None:
-        # indices of classes: one that differs by rounding may differ by any number
+        # class indices: rounding may change them by any amount
         self._whole_numbers = not np.issubdtype(reference.dtype, np.floating)
         floats = _where_finite(floats, reference)
         self._near.add(actual, reference)
@@ -139,7 +140,7 @@ class _QuantizedOutput:
     @property
     def passes(self) -> bool:
         near, far, base = (noise.energy for noise in (self._near, self._far, self._base))
-        if not math.isfinite(near.whole):  # a number where the reference has none, or none
+        if not math.isfinite(near.whole):  # NaN or infinity in one of the two only
             return False
         size, varying = self._reference.magnitude, self._reference.varying
         whole = near.whole <= size.whole * _ratio(MIN_SQNR_DB)
@@ -156,9 +157,10 @@ class _QuantizedOutput:
 
 
 def _where_finite(floats: Array, reference: Array) -> Array:
-    """The reference's own value where one of the two is no finite number: there it is no distance
-    to the float model (infinite to both, any artifact would be as near), and an artifact is held
-    against the reference alone.
+    """``floats``, with the reference's values where either of the two is not finite.
+
+    There the distance to the float model would be infinite, and any artifact would pass. So only
+    the reference counts.
     """
     return np.where(np.isfinite(floats) & np.isfinite(reference), floats, reference)
 
@@ -166,33 +168,37 @@ def _where_finite(floats: Array, reference: Array) -> Array:
 def _group_passes(
     near: Floats, varying: Floats, size: Floats, far: Floats, base: Floats, elements: int
 ) -> bool:
-    """Of each group. What hardly varies is held against its size: where it varies more, a constant
-    could be within a percent of its size and tell nothing apart.
+    """Whether every group passes. The noise of a group that hardly varies is relative to its size.
+
+    Otherwise it is relative to the variance: a constant could be within a percent of the size of a
+    group that varies.
     """
     allowed_db = NEARLY_DB + GROUP_SCATTER_DB / math.sqrt(max(1, elements))
-    kept = far <= varying * _ratio(MIN_KEPT_DB)
+    follows_float = far <= varying * _ratio(MIN_KEPT_DB)
     fine = near <= varying * _ratio(MIN_GROUP_SQNR_DB)
     fine |= (varying <= HARDLY_VARIES**2 * size) & (near <= size * CONSTANT_ERROR**2)
     fine |= far <= base / _ratio(min(allowed_db, NEARLY_GROUP_DB))
-    fine |= kept & (far <= base / _ratio(allowed_db))
+    fine |= follows_float & (far <= base / _ratio(allowed_db))
     return bool(fine.all())
 
 
 def _ratio(level_db: float) -> float:
-    """Noise to signal at so many dB."""
+    """The ratio of noise to signal at ``level_db``."""
     return float(10 ** (-level_db / 10))
 
 
 def float_passes(agreement: OutputsAgreement) -> bool:
-    """A float artifact against the eager model: max|a-b| / max|b| <= 1e-3, per output."""
+    """Whether a float artifact agrees with the eager model: max|a-b| / max|b| <= 1e-3."""
     return agreement.worst_relative_diff <= FLOAT_TOLERANCE
 
 
 def device_passes(
     actual: Sequence[Array], golden: Sequence[Array], steps: Sequence[Floats | float | None]
 ) -> bool:
-    """On a device against the golden outputs: int8 within two steps, float (step None) within 1e-4
-    of the largest. ``steps``: of the output's scale, or one for each element (``group_steps``).
+    """Whether a device's outputs agree with the golden outputs.
+
+    int8: within two steps. Float (step None): within 1e-4 of the largest value. ``steps``: the
+    output's scale, or one step per element (``group_steps``).
     """
     return all(output_passes(a, b, step) for a, b, step in zip(actual, golden, steps, strict=True))
 
@@ -212,23 +218,25 @@ def output_passes(actual: Array, golden: Array, step: Floats | float | None) -> 
 
 
 def last_steps(golden: Array, shape: Sequence[int], stride: int, moved: MovedBySteps) -> Floats:
-    """What stands for one int8 step where it is known how far steps inside the model move each
-    group: an element as far as the least that is moved of the groups that it is in, and no less
-    than ``group_steps`` has it. ``golden``: every ``stride``-th element.
+    """One int8 step per element, if the effect of steps inside the model on each group is known.
+
+    An element's step is the smallest effect among its groups, but at least that of
+    ``group_steps``. ``golden``: every ``stride``-th element.
     """
-    most = np.full(tuple(shape), moved.whole)
+    effects = np.full(tuple(shape), moved.whole)
     for axis, values in moved.groups.items():
-        sizes = [-1 if other == axis else 1 for other in range(most.ndim)]
-        most = np.minimum(most, np.reshape(values, sizes))
-    known = group_steps(golden, shape if stride == 1 else golden.shape)
-    found: Floats = np.maximum(most.ravel()[::stride], known.ravel())
-    return found
+        sizes = [-1 if other == axis else 1 for other in range(effects.ndim)]
+        effects = np.minimum(effects, np.reshape(values, sizes))
+    least = group_steps(golden, shape if stride == 1 else golden.shape)
+    steps: Floats = np.maximum(effects.ravel()[::stride], least.ravel())
+    return steps
 
 
 def group_steps(golden: Array, shape: Sequence[int]) -> Floats:
-    """What stands for one int8 step of each element, where an output's last operator is float: a
-    255th of the range of the output, or of the narrowest of its groups that the element is in, and
-    never less than float artifacts may differ by. Groups of few elements have no range.
+    """One int8 step per element, for an output whose last operator is float.
+
+    It is 1/255 of the range of the output, or of the element's narrowest group, and at least the
+    tolerance of float artifacts. Groups of few elements are ignored.
     """
     values = golden.astype(np.float64).reshape(shape)
     values = np.where(np.isfinite(values), values, 0.0)

@@ -1,9 +1,9 @@
-"""Do outputs keep what they tell apart? What is accepted, and steered by, without labels.
+"""Fidelity: how well outputs agree with the float model's. It needs no labels.
 
-One signal-to-noise ratio over a whole tensor hides what is small beside what is large: scores from
-0 to 1 beside boxes from 0 to 640. So the signal is what *varies over inputs*, centred element by
-element, and it is asked of each output as a whole and of each of its groups (groups.py). Top-1
-agreement counts only for outputs that are scores of classes.
+One signal-to-noise ratio over a whole tensor hides small values beside large ones: scores from 0 to
+1 beside boxes from 0 to 640. So the signal is the variance over inputs of each element. The ratio
+is computed for each output as a whole and for each of its groups (groups.py). Top-1 agreement
+counts only for outputs that are class scores.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ OutputKind = Literal["classes", "values"]
 
 MIN_WHOLE_DB, MIN_GROUP_DB = 20.0, 15.0
 WHOLE_LIMIT, GROUP_LIMIT = 10 ** (-MIN_WHOLE_DB / 10), 10 ** (-MIN_GROUP_DB / 10)
-# A group whose values vary by less than this share of their size hardly varies: then its error
-# must be below CONSTANT_ERROR of their size.
+# A group hardly varies if it varies by less than this share of its size. Then its error must be
+# below CONSTANT_ERROR of its size.
 HARDLY_VARIES = 1e-3
 CONSTANT_ERROR = 0.01
-# Scores of classes are recognized where no class wins more often than this. Logits also need so
-# many classes (of four numbers that are a box, the larger coordinate wins, now x, now y), ...
+# An output is recognized as class scores only if no class wins more often than MOST_WINS. Logits
+# must also have MIN_CLASSES classes: in a box of four coordinates, x or y may win, too.
 MOST_WINS = 0.9
 MIN_CLASSES = 10
-# ... of which so many win as this share of the classes, or of the inputs where those are fewer, ...
+# Of logits, at least MIN_WINNERS classes must win, and at least WINNERS_SHARE of the classes, or of
+# the inputs if these are fewer.
 MIN_WINNERS, WINNERS_SHARE = 3, 0.25
-# ... and a winner that is ahead by this multiple of the gap between the two largest of as many
+# The winner of logits must lead by this multiple of the expected gap between the two largest of n
 # normally distributed numbers, which is about their deviation / sqrt(2 ln n).
 CLEAR_LEAD = 2.0
 WORST_RATIO = 1e30
@@ -42,8 +43,10 @@ WORST_RATIO = 1e30
 
 @dataclass(frozen=True)
 class Told:
-    """What is known of the outputs beside their values: ``kinds``, None where nothing tells, and
-    the axis of classes, None: by the number of axes.
+    """Facts about the outputs that their values do not show.
+
+    ``kinds``: one per output, None if unknown. ``class_axis``: the axis of classes; None: derived
+    from the number of axes.
     """
 
     kinds: tuple[OutputKind | None, ...] | None = None
@@ -55,9 +58,10 @@ NOTHING_TOLD = Told()
 
 @dataclass(frozen=True)
 class OutputProfile:
-    """One output of the float model: its kind (``assumed``: the recipe does not tell), and what
-    varies in it over ``inputs``. ``batched``: its first axis is the batch. ``class_axis``: where
-    classes lie, if it is scores of classes.
+    """One output of the float model: its kind, and its variance over ``inputs`` inputs.
+
+    ``assumed``: the recipe does not define the kind. ``batched``: the first axis is the batch.
+    ``exact``: whole numbers. ``class_axis``: the axis of classes, for class scores.
     """
 
     name: str
@@ -72,12 +76,11 @@ class OutputProfile:
     inputs: int
 
     def noise_to_signal(self, noise: Energy) -> float:
-        """Of the whole output."""
-        found = _ratio(noise.whole, self.varying.whole, self.magnitude.whole, WHOLE_LIMIT)
-        return float(found)
+        """The ratio of noise to signal of the whole output."""
+        return float(_ratio(noise.whole, self.varying.whole, self.magnitude.whole, WHOLE_LIMIT))
 
     def group_ratios(self, noise: Energy) -> dict[int, Floats]:
-        """Noise to signal of each group, by axis."""
+        """Axis -> the ratio of noise to signal of each group."""
         return {
             axis: _ratio(
                 values, self.varying.groups[axis], self.magnitude.groups[axis], GROUP_LIMIT
@@ -87,29 +90,31 @@ class OutputProfile:
         }
 
     def worst_group(self, noise: Energy) -> tuple[int, int, float] | None:
-        """Axis (the batch counted, where there is one), index, noise to signal."""
-        found = [
+        """The worst group: axis (a batch axis counts), index, ratio of noise to signal."""
+        worst_by_axis = [
             (axis + self.batched, int(ratios.argmax()), float(ratios.max()))
             for axis, ratios in self.group_ratios(noise).items()
         ]
-        return max(found, key=lambda row: row[2], default=None)
+        return max(worst_by_axis, key=lambda row: row[2], default=None)
 
 
 def _ratio(noise: Floats | float, varying: Floats | float, size: Floats | float, limit: float):  # type: ignore[no-untyped-def]
-    """Noise to signal. Of what hardly varies: noise to size, scaled so that it meets ``limit``
-    where the error is CONSTANT_ERROR of the size.
+    """The ratio of noise to signal.
+
+    If the signal hardly varies, the ratio of noise to size, scaled so that it equals ``limit`` at
+    an error of CONSTANT_ERROR of the size.
     """
     noise, varying, size = (np.asarray(value, np.float64) for value in (noise, varying, size))
     hardly = varying <= HARDLY_VARIES**2 * size
     signal = np.where(hardly, size * CONSTANT_ERROR**2 / limit, varying)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(noise == 0, 0.0, noise / signal)
-    return np.minimum(np.nan_to_num(found, nan=WORST_RATIO, posinf=WORST_RATIO), WORST_RATIO)
+        ratio = np.where(noise == 0, 0.0, noise / signal)
+    return np.minimum(np.nan_to_num(ratio, nan=WORST_RATIO, posinf=WORST_RATIO), WORST_RATIO)
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The outputs of a float model, which other versions of it are held against."""
+    """The outputs of a float model, as the reference for its other versions."""
 
     outputs: tuple[OutputProfile, ...]
 
@@ -119,11 +124,11 @@ class Fidelity:
     def compare(
         self, actual: Sequence[Sequence[Array]], floats: Sequence[Sequence[Array]]
     ) -> Comparison:
-        """Outputs for one input after the other."""
-        found = self.start()
+        """Compare the outputs of each input."""
+        comparison = self.start()
         for a, b in zip(actual, floats, strict=True):
-            found.add(a, b)
-        return found
+            comparison.add(a, b)
+        return comparison
 
     @property
     def kinds(self) -> tuple[OutputKind, ...]:
@@ -131,13 +136,13 @@ class Fidelity:
 
     @property
     def told(self) -> Told:
-        """For other outputs of the same model, or of one made from it."""
+        """The known facts, for outputs of the same model or one derived from it."""
         axes = {output.class_axis for output in self.outputs if output.kind == "classes"}
         return Told(self.kinds, axes.pop() if len(axes) == 1 else None)
 
     @property
     def by_classes(self) -> bool:
-        """One output, and it is scores of classes, of shape (N, classes)."""
+        """Whether the only output is class scores of shape (N, classes)."""
         first = self.outputs[0]
         flat = first.batched and not first.exact and first.dimensions == 2
         return len(self.outputs) == 1 and first.kind == "classes" and flat
@@ -155,25 +160,26 @@ class Comparison:
 
     @property
     def divergence(self) -> float:
-        """0 where all is equal; values pass up to WHOLE_LIMIT. The worst output counts."""
+        """The divergence of the worst output: 0 if all is equal; values pass up to WHOLE_LIMIT."""
         return max((output.divergence for output in self.outputs), default=0.0)
 
     @property
     def loss(self) -> float:
-        """In points: 100 minus the top-1 agreement of classes; for values 0 where they pass, else
-        100. The worst output counts.
+        """The loss of the worst output, in points.
+
+        Class scores: 100 minus their top-1 agreement. Values: 0 if they pass, else 100.
         """
         return max((output.loss for output in self.outputs), default=0.0)
 
     @property
     def agreement(self) -> float | None:
-        """Top-1 agreement, in points; None where no output is classes."""
-        found = [output.agreement for output in self.outputs if output.profile.kind == "classes"]
-        return min(found, default=None)
+        """The lowest top-1 agreement, in points; None if no output is class scores."""
+        values = [output.agreement for output in self.outputs if output.profile.kind == "classes"]
+        return min(values, default=None)
 
     @property
     def sqnr_db(self) -> float | None:
-        """Of what varies, each output as a whole, the worst counting; None where they are equal."""
+        """The SQNR of the worst output, relative to its variance; None if all are equal."""
         return _db(max((output.ratio for output in self.outputs), default=0.0))
 
     @property
@@ -182,7 +188,7 @@ class Comparison:
 
 
 class _Compared:
-    """One output."""
+    """Accumulates one output."""
 
     def __init__(self, profile: OutputProfile) -> None:
         self.profile = profile
@@ -260,18 +266,18 @@ class _Compared:
 
 
 def class_axis(dimensions: int) -> int:
-    """Where scores of classes lie if nothing tells: last in (N, classes) and (N, tokens, classes),
-    second in the images of a segmentation, (N, classes, height, width).
+    """The usual axis of class scores: the last in (N, classes) and (N, tokens, classes), the second
+    in (N, classes, height, width) of a segmentation.
     """
     return 1 if dimensions > 3 else dimensions - 1
 
 
 def looks_like_classes(scores: Sequence[Array]) -> bool:
-    """Is an output of shape (rows, n) evidently scores of classes? ``scores``: of several inputs.
+    """Whether an output of shape (rows, n) is evidently class scores. ``scores``: of all inputs.
 
-    It is where different indices win for different inputs, and each row is probabilities (or
-    their logarithms), or looks like logits. What is taken for values by mistake is only held to
-    more than it needs; what is taken for classes is held to its largest element alone.
+    It is if different indices win for different inputs, and each row is probabilities, their
+    logarithms, or like logits. In doubt the answer is False: class scores judged as values only
+    meet a stricter rule, but values judged as class scores are judged by their largest element.
     """
     if any(one.ndim != 2 or one.shape[1] < 2 for one in scores) or not scores:
         return False
@@ -287,8 +293,9 @@ def looks_like_classes(scores: Sequence[Array]) -> bool:
 
 
 def _are_logits(rows: NDArray[np.float64], winners: int) -> bool:
-    """Many classes, many of which win, each clearly; and no amounts, which are never negative
-    (pixels, spectra, activations): a loss of classes presses most logits below zero.
+    """Whether rows are like logits: many classes, many winners, clear leads, negative values.
+
+    Training presses most logits below zero; amounts (pixels, spectra, activations) never are.
     """
     count = rows.shape[1]
     needed = max(MIN_WINNERS, math.ceil(WINNERS_SHARE * min(count, len(rows))))
@@ -316,7 +323,7 @@ def profile(
     outputs: Sequence[Array],
     classes: int | None = None,
 ) -> OutputProfile:
-    """Of one output of the float model, for several inputs. ``classes``: their axis, if known."""
+    """The profile of one output of the float model. ``classes``: the axis of classes, if known."""
     spread = Spread(batched)
     for one in outputs:
         spread.add(one)
@@ -339,8 +346,8 @@ def profile(
 def _log_softmax(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         shifted = rows - rows.max(axis=-1, keepdims=True)
-        found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return found
+        logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return logs
 
 
 def _db(ratio: float) -> float | None:

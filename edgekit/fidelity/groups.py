@@ -1,7 +1,7 @@
-"""Mean squares of an output, as a whole and by group; the statistics that fidelity is made of.
+"""Mean squares of an output, as a whole and by group: the statistics of fidelity.
 
-A group is one index of an axis other than the batch, where that axis is at most MAX_GROUPS long:
-a channel of a detector's output, a class, a landmark's coordinate.
+A group is one index of an axis that is not the batch and has at most MAX_GROUPS elements: a
+channel of a detector's output, a class, a coordinate of a landmark.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ MAX_GROUPS = 256
 
 @dataclass(frozen=True)
 class Energy:
-    """A mean square. ``groups``: one value for each index of an axis, by the axis's number in one
-    input's output (the batch axis not counted). ``elements``: how many values a group has in all.
+    """A mean square, of the whole output and of groups.
+
+    ``groups``: axis -> one value per index; axes are numbered without the batch axis. ``size``:
+    the number of values over all inputs.
     """
 
     whole: float
@@ -32,7 +34,7 @@ class Energy:
 
 
 def energy(squares: Floats, inputs: int) -> Energy:
-    """Of each element's mean square over ``inputs``; shape: one input's output."""
+    """The Energy of ``squares``, each element's mean square over ``inputs``. Shape: one output."""
     axes = [axis for axis, length in enumerate(squares.shape) if 1 < length <= MAX_GROUPS]
     groups = {
         axis: squares.mean(axis=tuple(other for other in range(squares.ndim) if other != axis))
@@ -43,21 +45,21 @@ def energy(squares: Floats, inputs: int) -> Energy:
 
 
 def by_input(value: Array, batched: bool) -> Floats:
-    """float64, with the first axis counting inputs."""
-    found = np.asarray(value).astype(np.float64)
-    return found if batched else found[None]
+    """``value`` as float64, with the inputs along the first axis."""
+    floats = np.asarray(value).astype(np.float64)
+    return floats if batched else floats[None]
 
 
 def difference(a: Floats, b: Floats) -> Floats:
-    """Equal NaNs and infinities count as equal, others as infinitely far apart."""
+    """``a - b``. Equal NaNs and infinities give 0, other pairs with them infinity."""
     with np.errstate(invalid="ignore", over="ignore"):
-        found = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
-    found[~np.isfinite(found)] = np.inf
-    return found
+        result = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
+    result[~np.isfinite(result)] = np.inf
+    return result
 
 
 class Noise:
-    """How far actual values are from their reference (``difference``)."""
+    """Accumulates squared differences between actual values and their reference."""
 
     def __init__(self, batched: bool) -> None:
         self._batched = batched
@@ -77,8 +79,9 @@ class Noise:
 
 
 class Spread:
-    """How far the elements of an output vary over inputs (the unbiased variance of each), and how
-    large they are. Of a single input nothing varies: its own square stands in.
+    """Accumulates the unbiased variance of each element over inputs, and its mean square.
+
+    With a single input, the mean square replaces the variance.
     """
 
     def __init__(self, batched: bool) -> None:
@@ -88,15 +91,15 @@ class Spread:
         self.inputs = 0
 
     def add(self, reference: Array) -> None:
-        found = by_input(reference, self._batched)
-        found = np.where(np.isfinite(found), found, 0.0)
+        values = by_input(reference, self._batched)
+        values = np.where(np.isfinite(values), values, 0.0)
         if self._first is None:
-            self._first = found[0].copy()
-        shifted = found - self._first
+            self._first = values[0].copy()
+        shifted = values - self._first
         self._sum = self._sum + shifted.sum(axis=0)
         self._squares = self._squares + np.square(shifted).sum(axis=0)
-        self._energy = self._energy + np.square(found).sum(axis=0)
-        self.inputs += len(found)
+        self._energy = self._energy + np.square(values).sum(axis=0)
+        self.inputs += len(values)
 
     @property
     def varying(self) -> Energy:

@@ -1,7 +1,7 @@
-"""Runs a bundle's golden inputs on the CPU that it is for, before anything is deployed.
+"""A run of a bundle's golden inputs on the CPU that it is for, before it is deployed.
 
-Where that CPU is not this host's, QEMU imitates it: an instruction that the device does not have
-is found here, and so is a wrong result. What cannot be run is no failure: it is not checked.
+If this host has another CPU, QEMU emulates it. The run reveals instructions that the device lacks,
+and wrong results. If it is not possible, the result is "not checked", which is no failure.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from edgekit.progress import Progress
 from edgekit.runner.client import Installed
 
 TIME_LIMIT_S = 60.0
-# A bundle for this one claims to run on any processor of its architecture.
+# A bundle for this CPU must run on any processor of its architecture.
 ANY_X86 = "x86-64"
 PACKAGES = "qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross"
 INSTALL = f"sudo apt-get install {PACKAGES}"
-WRONG = "do not deploy it: build it again, and if that does not help, report it"
+WRONG = "do not deploy it: build it again; if the error persists, report it"
 PREFIX = "set QEMU_LD_PREFIX to the root folder of a newer arm64 system"
 
 
-class _NotChecked(Exception):  # noqa: N818 - it ends the attempt, and is no error
+class _NotChecked(Exception):  # noqa: N818 - not an error: it ends the attempt
     def __init__(self, reason: str, hint: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -53,7 +53,7 @@ class _NotChecked(Exception):  # noqa: N818 - it ends the attempt, and is no err
 
 @dataclass(frozen=True)
 class _Processor:
-    """What the bundle runs on. Without an emulator: this host's own."""
+    """The processor that runs the bundle. Without an emulator: this host's."""
 
     name: str
     sysroot: Sysroot
@@ -62,7 +62,7 @@ class _Processor:
     @property
     def label(self) -> str:
         if self.emulator is None:
-            return f"this host's own processor ({self.name})"
+            return f"this host's processor ({self.name})"
         return f"an emulated {self.name} ({self.emulator.label})"
 
     @contextmanager
@@ -75,10 +75,10 @@ class _Processor:
 
 
 def emulate(folder: Path, manifest: Manifest, progress: Progress) -> Emulation:
-    """Run the golden inputs of a bundle whose digests were verified; nothing else is run.
+    """Run the golden inputs of a bundle whose digests were verified.
 
-    Raises RunnerError: an illegal instruction, or whatever else ended the runner. ParityError:
-    the outputs differ by more than a device's may.
+    Raises RunnerError if an illegal instruction or another error ended the runner; ParityError
+    if the outputs differ by more than is allowed on a device.
     """
     cpu = manifest.needs.cpu
     start = time.monotonic()
@@ -108,20 +108,23 @@ def emulate(folder: Path, manifest: Manifest, progress: Progress) -> Emulation:
 
 
 def _choose(needs: Needs) -> _Processor:
-    """The CPU itself where this host has it; else QEMU's; else, for the same architecture, the
-    host's. Raises _NotChecked.
+    """This host's CPU if it is the bundle's, else QEMU's, else a host of the same architecture.
+
+    Raises _NotChecked.
     """
-    own = platform.system() == "Linux" and platform.machine() == needs.architecture
+    is_native = platform.system() == "Linux" and platform.machine() == needs.architecture
     emulator = find_emulator("aarch64") if needs.architecture == "aarch64" else None
-    known = emulator is not None and needs.cpu in emulator.cpus and needs.cpu != "max"
-    host = host_cpu() if own else ""
-    if own and (not known or host.lower() == needs.cpu):
+    can_emulate = emulator is not None and needs.cpu in emulator.cpus and needs.cpu != "max"
+    host = host_cpu() if is_native else ""
+    if is_native and (not can_emulate or host.lower() == needs.cpu):
         return _Processor(host, _libraries(needs, native=True))
     if needs.architecture != "aarch64":
-        raise _NotChecked(f"this host is no {needs.architecture}, and only aarch64 is emulated")
+        raise _NotChecked(
+            f"this host is not {needs.architecture}, and edgekit emulates only aarch64"
+        )
     if emulator is None:
         raise _NotChecked("qemu-aarch64 is not installed", INSTALL)
-    if not known:
+    if not can_emulate:
         raise _unknown_cpu(emulator, needs.cpu)
     return _Processor(needs.cpu, _libraries(needs), emulator)
 
@@ -129,29 +132,29 @@ def _choose(needs: Needs) -> _Processor:
 def _unknown_cpu(emulator: Emulator, cpu: str) -> _NotChecked:
     if cpu == "max":
         return _NotChecked(
-            "'max' is no real CPU, and QEMU 7.2 computes wrong int8 results with it",
-            "name the device's own core as cpu in the target's file, and build again",
+            "'max' is not a real CPU, and QEMU 7.2 computes wrong int8 results with it",
+            "set cpu in the target's file to the device's core, and build again",
         )
     return _NotChecked(
-        f"{emulator.label} does not know the CPU '{cpu}'",
-        f"a newer QEMU may; {Path(emulator.program).name} -cpu help lists what this one knows",
+        f"{emulator.label} does not support the CPU '{cpu}'",
+        f"try a newer QEMU; {Path(emulator.program).name} -cpu help lists the supported ones",
     )
 
 
 def _libraries(needs: Needs, native: bool = False) -> Sysroot:
-    found = find_sysroot(needs.architecture, native)
-    if found is None:
+    sysroot = find_sysroot(needs.architecture, native)
+    if sysroot is None:
         raise _NotChecked(
             f"there is no C and C++ library for {needs.architecture} (libc.so.6, libstdc++.so.6)",
             None if native else INSTALL,
         )
-    if found.glibc < _version(needs.glibc) or found.glibcxx < _version(needs.glibcxx):
+    if sysroot.glibc < _version(needs.glibc) or sysroot.glibcxx < _version(needs.glibcxx):
         raise _NotChecked(
-            f"the C and C++ libraries for {needs.architecture} in {found.root} are older than "
-            f"the bundle's: it needs glibc {needs.glibc} and GLIBCXX {needs.glibcxx}",
+            f"the C and C++ libraries for {needs.architecture} in {sysroot.root} are too old: "
+            f"the bundle needs glibc {needs.glibc} and GLIBCXX {needs.glibcxx}",
             None if native else PREFIX,
         )
-    return found
+    return sysroot
 
 
 def _run(folder: Path, manifest: Manifest, processor: _Processor) -> Parity:
@@ -163,8 +166,8 @@ def _run(folder: Path, manifest: Manifest, processor: _Processor) -> Parity:
     ):
         if processor.emulator is None and not os.access(place / RUNNER, os.X_OK):
             raise _NotChecked(
-                f"the folder for temporary files, {place.parent}, allows no programs (noexec)",
-                "set TMPDIR to one that does",
+                f"programs cannot be run in the temporary folder {place.parent} (noexec)",
+                "set TMPDIR to another folder",
             )
         installed = Installed(
             transport, PurePosixPath(place / RUNNER), PurePosixPath(place / manifest.model)
@@ -178,38 +181,36 @@ def _run(folder: Path, manifest: Manifest, processor: _Processor) -> Parity:
             if time.monotonic() - start >= TIME_LIMIT_S:
                 raise _NotChecked(f"it took longer than {TIME_LIMIT_S:g} s") from None
             if isinstance(error, DeviceError):
-                raise _NotChecked(error.message, "a newer QEMU may not break") from None
-            raise _explained(error, manifest, processor) from None
+                raise _NotChecked(error.message, "try a newer QEMU") from None
+            raise _explain(error, manifest, processor) from None
 
 
-def _explained(
+def _explain(
     error: RunnerError, manifest: Manifest, processor: _Processor
 ) -> RunnerError | _NotChecked:
-    """The runner's error with the CPU's name; an illegal instruction in words."""
+    """The runner's error with the CPU's name; for SIGILL, an explanation."""
     cpu, code = manifest.needs.cpu, error.runner_code
     if code == -signal.SIGILL:
         if cpu not in (ANY_X86, processor.name.lower()):
             return _NotChecked(
-                f"{processor.label} is no {cpu}, and lacks an instruction that the bundle has"
+                f"{processor.label} is not a {cpu} and lacks an instruction that the bundle uses"
             )
         return RunnerError(
-            f"an illegal instruction was executed on {processor.label}: "
-            f"this bundle would be killed {f'on a {cpu}' if processor.emulator else 'here'}",
-            f"its runner or a library is built for a newer CPU: build it again for its own "
+            f"the bundle executed an illegal instruction on {processor.label}: "
+            f"it would be killed {f'on a {cpu}' if processor.emulator else 'here'}",
+            f"its runner or a library is built for a newer CPU: build it again "
             f"(edgekit build --target {manifest.target})",
             code,
         )
     hint = error.hint
     if processor.emulator and code < 0:
-        hint = "if it runs on the device, QEMU is at fault: try a newer one"
+        hint = "if it runs on the device, this is an error of QEMU: try a newer version"
     return RunnerError(f"on {processor.label}: {error.message}", hint, code)
 
 
 @contextmanager
 def _staged(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    """The bundle's programs where they can be executed, whatever the copy or the file system
-    that they came by has made of their mode bits.
-    """
+    """A temporary copy of the bundle's programs, with mode bits that a copy may have lost."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         place = Path(name)
         for file in manifest.files:
@@ -222,7 +223,7 @@ def _staged(folder: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def host_cpu() -> str:
-    """This host's processor: a model's name on x86, Arm's name of the core elsewhere."""
+    """This host's processor: the model's name on x86, the core's name on Arm."""
     try:
         return cpu_name(Path("/proc/cpuinfo").read_text()) or "unknown"
     except OSError:

@@ -1,4 +1,4 @@
-"""The golden case: does a device compute what the host did? Needs no torch."""
+"""The golden test case: whether a device computes the same as the host. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_WARMUP = 5
 
 @dataclass(frozen=True)
 class Load:
-    """How a bench loads a device. ``timeout_s`` is for each process of the runner."""
+    """The load of a benchmark. ``timeout_s``: for each process of the runner."""
 
     threads: int
     runs: int = DEFAULT_RUNS
@@ -36,7 +36,7 @@ def golden_inputs(folder: Path, manifest: Manifest) -> list[bytes]:
 
 
 def initial_state(folder: Path, manifest: Manifest) -> list[bytes]:
-    """What a sequence starts from; empty of a model without state."""
+    """The states at the start of a sequence; empty for a model without state."""
     return [(folder / one.initial).read_bytes() for one in manifest.state]
 
 
@@ -73,16 +73,18 @@ def require_golden(
     )
     if not parity.passed:
         raise ParityError(
-            f"the device computes something else than the host did: the outputs differ from "
-            f"{parity.reference} by up to {parity.max_abs_diff:.3g}; required is {parity.rule}",
-            "no measurement was taken: a wrong result's latency is worth nothing",
+            f"the device's outputs differ from {parity.reference} by up to "
+            f"{parity.max_abs_diff:.3g}; required: {parity.rule}",
+            "nothing was measured, because the latency of wrong results is meaningless",
         )
     return parity
 
 
 def _step(spec: TensorSpec, golden: Array, stride: int) -> Floats | float:
-    """One int8 step of an output, or of each of its elements. Of an output too large to be kept
-    whole, every ``stride``-th element is there, and its groups are not known.
+    """One int8 step of an output, or of each of its elements.
+
+    ``golden`` has every ``stride``-th element of the output. With a stride above 1 the groups of
+    the elements are unknown.
     """
     if spec.quantization is not None:
         return spec.quantization.scale

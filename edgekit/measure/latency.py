@@ -1,4 +1,4 @@
-"""Latency statistics: the median, and how far it can be trusted."""
+"""Latency statistics: medians and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgekit.documents.measure import LatencySummary
 
 
 def summarize(rounds: Sequence[Sequence[float]]) -> LatencySummary:
-    """Summarize samples of several rounds, each from a process of its own, in milliseconds.
+    """Summarize samples in milliseconds from several rounds, each of a new process.
 
-    The interval holds the median's 95 % interval within the pooled samples and the medians of
-    all rounds: a process that was unlucky from its start is not cured by more of its own runs.
+    The interval spans the 95 % interval of the pooled samples' median and the medians of all
+    rounds: a process may be slow from its start, which more runs of it do not correct.
     """
     samples = np.array([sample for one in rounds for sample in one])
     low, high = median_interval(samples)
@@ -29,7 +29,7 @@ def summarize(rounds: Sequence[Sequence[float]]) -> LatencySummary:
 
 
 def ratio_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """Their median, with its 95 % bootstrap interval."""
+    """The median of ``ratios`` with its 95 % bootstrap interval (median, low, high)."""
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""Two artifacts in turn on one device: which is faster, and by how much."""
+"""Paired timing of two artifacts on one device: which is faster, and by how much."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ PROFILED_ROUNDS = 3
 
 @dataclass(frozen=True)
 class PairedLatency:
-    """Two artifacts on one device: latency of the first to the second's, its median and 95 %
-    interval, the second's in milliseconds, peak memory. All None but ``why_not`` where they did
-    not run.
+    """The result of timing two artifacts on one device.
+
+    ``ratio``: latency of the first divided by the second's: median and 95 % interval. If they did
+    not run, ``why_not`` gives the reason and the other fields have no values.
     """
 
     ratio: tuple[float, float, float] | None = None
@@ -42,7 +43,7 @@ class PairedLatency:
 
 @dataclass(frozen=True)
 class MeasuringDevice:
-    """The device that ``--device`` named, and the runner of a runtime for it."""
+    """The device of ``--device``, and the runner of a runtime for it."""
 
     runtime: RuntimeName
     transport: Transport
@@ -52,11 +53,11 @@ class MeasuringDevice:
     def compare_latency(
         self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
     ) -> PairedLatency:
-        """Both in turn."""
+        """Time both artifacts in alternating rounds. Never raises: see ``PairedLatency.why_not``."""
         if environment_of(self.transport).emulated is not False:
-            return PairedLatency(why_not="the device is emulated, or does not tell")
+            return PairedLatency(why_not="the device is emulated, or may be")
         try:
-            with progress.stage(f"timing the two in turn on {self.transport.name}"):
+            with progress.stage(f"timing both artifacts on {self.transport.name}"):
                 return self._alternate(first, second, inputs)
         except (RunnerError, StoreError) as error:
             return PairedLatency(why_not=error.message)
@@ -64,14 +65,16 @@ class MeasuringDevice:
     def layer_costs_ms(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress
     ) -> dict[str, float]:
-        """What each layer takes more in float than quantized, by profiled operators; conversions
-        around a single float layer come on top. Empty where the device cannot tell.
+        """The extra milliseconds of each layer in float, from profiled operators.
+
+        The conversions around a single float layer are not included. Empty if the device is
+        emulated or cannot run the artifacts.
         """
         if environment_of(self.transport).emulated is not False:
             return {}
         try:
             with (
-                progress.stage(f"pricing layers on {self.transport.name}"),
+                progress.stage(f"timing layers on {self.transport.name}"),
                 scratch(self.transport) as place,
             ):
                 at = self._put(floating, place / "float")
@@ -79,7 +82,7 @@ class MeasuringDevice:
                 at = self._put(quantized, place / "quantized")
                 int8 = self._layer_times_ms(quantized, at, inputs)
         except (RunnerError, StoreError) as error:
-            progress.note(f"layers are not priced: {error.message}")
+            progress.note(f"the latency of single layers is unknown: {error.message}")
             return {}
         return {layer: floats[layer] - int8[layer] for layer in floats.keys() & int8.keys()}
 
@@ -90,11 +93,12 @@ class MeasuringDevice:
             measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=self.threads, profile=True)
             for _ in range(PROFILED_ROUNDS)
         ]
-        found: dict[str, float] = {}
+        times_ms: dict[str, float] = {}
         for operator in operator_times(self.runtime, artifact.program, reports)[0]:
             if operator.layer is not None:
-                found[operator.layer] = found.get(operator.layer, 0.0) + operator.mean_us / 1000
-        return found
+                earlier_ms = times_ms.get(operator.layer, 0.0)
+                times_ms[operator.layer] = earlier_ms + operator.mean_us / 1000
+        return times_ms
 
     def _alternate(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> PairedLatency:
         with scratch(self.transport) as place:

@@ -1,4 +1,4 @@
-"""What a bundle really does on a device: parity first, then time and memory. Needs no torch."""
+"""The measurement of a bundle on a device: parity, then latency and memory. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgekit.progress import Progress, Stage
 from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.store.store import installed_on
 
-# A fresh process each: where memory lands differs from start to start, and with it the latency.
+# Each round is a new process: memory addresses, and with them the latency, vary between starts.
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured on a device, and under which conditions."""
+    """The measurements of a bundle on a device, and their conditions."""
 
     parity: Parity
     latency: LatencySummary
@@ -43,17 +43,17 @@ class Measurement:
         return self.conditions.environment(self.threads)
 
     def figures(self) -> Figures:
-        """As budgets count them. An emulated device's latency counts for nothing."""
-        found: Figures = {"peak_memory_mb": memory.measured(list(self.peaks_mb))}
+        """The figures for budgets. The latency of an emulated device is not among them."""
+        figures: Figures = {"peak_memory_mb": memory.measured(list(self.peaks_mb))}
         if self.conditions.before.emulated is False:
-            found["latency_ms"] = Figure(
+            figures["latency_ms"] = Figure(
                 value=self.latency.median, source="measured", interval=self.latency.interval
             )
-        return found
+        return figures
 
 
-EMULATED = "measured on an emulated device: no evidence of the real one's latency"
-PERHAPS_EMULATED = "the device does not tell whether it is emulated: its latency is no evidence"
+EMULATED = "emulated: latency is not evidence for the real board"
+PERHAPS_EMULATED = "the device may be emulated: latency is not evidence for a real board"
 
 
 def why_no_latency(emulated: bool | None) -> str:
@@ -91,15 +91,15 @@ def measure_bundle(
 
 
 def _cpu_ms(reports: list[RunReport]) -> float | None:
-    """CPU time of all runners; None where one does not tell."""
-    told = [report.cpu_ms for report in reports if report.cpu_ms is not None]
-    return sum(told) if len(told) == len(reports) else None
+    """CPU time of all runners; None if one is unknown."""
+    known = [report.cpu_ms for report in reports if report.cpu_ms is not None]
+    return sum(known) if len(known) == len(reports) else None
 
 
 def _rounds(
     installed: Installed, inputs: list[bytes], load: Load, stage: Stage
 ) -> tuple[list[RunReport], list[RunReport]]:
-    """Timed and profiled processes in turn, so that what changes meanwhile changes both."""
+    """Alternate timed and profiled processes, so that changes of the device affect both."""
     timed: list[RunReport] = []
     profiled: list[RunReport] = []
     runs = -(-load.runs // ROUNDS)

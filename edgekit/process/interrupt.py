@@ -1,8 +1,8 @@
-"""Where an interruption must not unwind the stack, and where it only ends what is going on.
+"""Work during which Ctrl-C must not raise an exception, and work that Ctrl-C only ends early.
 
-Raising KeyboardInterrupt inside torch's tracing, or in the middle of its import, passes an
-exception through C++ that is not written for it: the process aborts. There the command line
-leaves at once instead; the operating system and the devices close what was open.
+A KeyboardInterrupt inside torch's tracing or import passes through C++ code that cannot handle
+it: the process aborts. There the command line exits at once instead. The operating system and the
+devices then clean up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _stops: list[bool] = []
 
 @contextmanager
 def fragile() -> Iterator[None]:
-    """Work that leaves nothing to clean up, and that an exception from outside would break."""
+    """Mark work that needs no clean-up and that an exception would break."""
     global _depth
     _depth += 1
     try:
@@ -31,7 +31,10 @@ def is_fragile() -> bool:
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Work that the first Ctrl-C ends early, keeping what it has: was it asked to?"""
+    """Mark work that the first Ctrl-C ends early, with its results so far.
+
+    Yields a function that returns whether the work should end.
+    """
     _stops.append(False)
     index = len(_stops) - 1
     try:
@@ -41,7 +44,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def takes_stop() -> bool:
-    """Ask the innermost such work to end. False: there is none, or it was asked before."""
+    """Ask the innermost stoppable work to end. False if there is none, or it was asked before."""
     if not _stops or _stops[-1]:
         return False
     _stops[-1] = True

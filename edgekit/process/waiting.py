@@ -1,7 +1,7 @@
-"""How the threads of OpenMP wait for each other: asleep, not spinning.
+"""Passive waiting of OpenMP's threads.
 
-torch's threads wait in a loop by default, and hold a core that another process may need. Beside
-one busy process on two cores a MobileNetV2 image then takes 30 times as long. libgomp reads the
+By default torch's threads wait in a loop and occupy a core that another process may need. With
+one busy process on two cores, a MobileNetV2 image then takes 30 times as long. libgomp reads the
 environment once, when torch is imported.
 """
 
@@ -11,14 +11,14 @@ import os
 import sys
 
 POLICY = "OMP_WAIT_POLICY"
-# Whoever has set one of these has chosen.
+# If the user has set one of these, it is not changed.
 CHOICES = (POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait, here and in child processes.
 
-    Changes nothing where torch is imported already, or where the user has chosen.
+    No effect if torch is already imported, or if the user has set one of CHOICES.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in CHOICES):
         os.environ[POLICY] = "passive"

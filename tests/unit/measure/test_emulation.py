@@ -213,13 +213,13 @@ def test_with_an_older_c_library(arm, log, needs) -> None:
 def test_a_cpu_that_this_qemu_does_not_know(arm, log) -> None:
     reseal(arm, {"cpu": "cortex-a78"})
     found = check(arm).emulation
-    assert found.reason == "qemu-aarch64 9.1.2 does not know the CPU 'cortex-a78'"
+    assert "qemu-aarch64 9.1.2" in found.reason and "'cortex-a78'" in found.reason
     assert "newer" in found.hint
 
 
 def test_max_is_never_used(arm, log) -> None:
     reseal(arm, {"cpu": "max"})
-    assert "no real CPU" in check(arm).emulation.reason
+    assert "'max'" in check(arm).emulation.reason
     assert list(log.iterdir()) == []
 
 
@@ -281,7 +281,7 @@ def die_illegally(bundle: Path) -> None:
 def test_an_illegal_instruction_on_this_host(tmp_path, log, libraries) -> None:
     own = twice(tmp_path / "own", architecture="x86_64", cpu="x86-64")
     die_illegally(own)
-    with pytest.raises(RunnerError, match=r"this host's own processor.*would be killed here"):
+    with pytest.raises(RunnerError, match=r"this host's processor.*would be killed here"):
         check(own)
 
 
@@ -290,7 +290,7 @@ def test_a_host_that_lacks_what_a_newer_target_has_proves_nothing(tmp_path, log,
     die_illegally(own)
     found = check(own).emulation
     assert found.status == "not_checked"
-    assert "is no a newer one" in found.reason
+    assert "a newer one" in found.reason
 
 
 def test_host_programs_stay_the_hosts(log, tmp_path) -> None:
