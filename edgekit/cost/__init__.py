@@ -1,1 +1,1 @@
-"""What a program costs on a target: measured where it can be, else predicted with an interval."""
+"""The cost of a program on a target: measured if possible, else predicted with an interval."""

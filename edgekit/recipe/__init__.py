@@ -1,1 +1,1 @@
-"""The recipe, its tensors, and errors that point at the user's line."""
+"""The recipe, its tensors, and errors with the user's file and line."""

@@ -1,4 +1,4 @@
-"""How a model is called: its arguments as one flat list of named tensors, and the way back."""
+"""The arguments of a model: nested values to a flat list of named tensors, and back."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 from edgekit.errors import RecipeError
 
 Path = tuple[Any, ...]
-# Inputs as a recipe gives them: nested tuples, lists and dicts of tensors.
+# Inputs in a recipe's form: nested tuples, lists and dicts of tensors.
 Nested = Any
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """``tree`` has forward's arguments by name, nested as the recipe's example is, with the place
-    in the flat list where a tensor stands. The first ``positional`` of them go by position.
-    ``names`` are those of the flat tensors, ``parameters`` those that forward takes by position.
+    """The structure of a model's arguments.
+
+    ``names``: of the flat tensors. ``tree``: forward's arguments by name, nested as in the
+    recipe's example, with each tensor's index in the flat list. The first ``positional`` arguments
+    are passed by position. ``parameters``: the names of forward's positional parameters.
     """
 
     names: tuple[str, ...]
@@ -28,9 +30,9 @@ class Arguments:
     parameters: tuple[str, ...]
 
     def flatten(self, value: Nested, where: str) -> list[Any]:
-        """The leaves of one set of inputs as the recipe gives it: a tuple, or a dict of keywords.
+        """The leaves of one set of inputs of the recipe: a tuple, or a dict of keywords.
 
-        Raises RecipeError: it is nested otherwise than the example.
+        Raises RecipeError if its nesting differs from the example's.
         """
         args, keywords = _call_of(value, where)
         return self.flatten_call(args, keywords, where)
@@ -38,7 +40,7 @@ class Arguments:
     def flatten_call(
         self, args: Sequence[Nested], keywords: Mapping[str, Nested], where: str
     ) -> list[Any]:
-        """The leaves of one call. Arguments may go by position or by name, as forward has them.
+        """The leaves of one call of forward, with arguments by position or by name.
 
         Raises RecipeError.
         """
@@ -46,21 +48,21 @@ class Arguments:
         return list(_leaves(given, self.tree, (), where))
 
     def rebuild(self, flat: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The model's own arguments, by position and by keyword."""
+        """The model's arguments from a flat list: by position, and by keyword."""
         filled = _mapped(self.tree, lambda _, index: flat[index])
         values = list(filled.values())[: self.positional]
         return values, dict(list(filled.items())[self.positional :])
 
     @property
     def are_plain(self) -> bool:
-        """Whether the flat list is how the model is called anyway."""
+        """Whether the model's positional arguments are just the flat list."""
         return self.positional == len(self.tree) and all(
             isinstance(value, int) for value in self.tree.values()
         )
 
 
 def read_arguments(value: Nested, parameters: Sequence[str], where: str) -> Arguments:
-    """How ``value``, the recipe's example, is arranged. Raises RecipeError: not as inputs are."""
+    """The structure of ``value``, the recipe's example. Raises RecipeError if it is no inputs."""
     args, keywords = _call_of(value, where)
     names: list[str] = []
 
@@ -73,7 +75,7 @@ def read_arguments(value: Nested, parameters: Sequence[str], where: str) -> Argu
 
 
 def parameters_of(forward: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of what a function takes by position, as far as they are known."""
+    """The names of a function's positional parameters; empty if unknown."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = inspect.signature(forward).parameters.values()
@@ -88,12 +90,12 @@ def _call_of(value: Nested, where: str) -> tuple[Sequence[Nested], Mapping[str, 
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise RecipeError(
-                f"{where} is a dict whose keys are no names of forward's arguments",
-                "one dict as the only argument is a tuple of one: (inputs,)",
+                f"{where} is a dict, but its keys are not names of forward's arguments",
+                "to pass a dict as the only argument, return a tuple: (inputs,)",
             )
         return (), value
     kind = type(value).__name__
-    hint = "a single input is a tuple of one: (x,)" if hasattr(value, "shape") else None
+    hint = "return a single input as a tuple: (x,)" if hasattr(value, "shape") else None
     raise RecipeError(f"{where} must be a tuple of tensors or a dict of them, not {kind}", hint)
 
 
@@ -101,14 +103,14 @@ def _by_name(
     args: Sequence[Nested], keywords: Mapping[str, Nested], parameters: Sequence[str], where: str
 ) -> dict[str, Nested]:
     known = dict(enumerate(parameters))
-    named = {known.get(index, f"input_{index}"): value for index, value in enumerate(args)}
-    if twice := named.keys() & keywords.keys():
+    by_name = {known.get(index, f"input_{index}"): value for index, value in enumerate(args)}
+    if twice := by_name.keys() & keywords.keys():
         raise RecipeError(f"{where}: {', '.join(sorted(twice))} is given twice")
-    return named | dict(keywords)
+    return by_name | dict(keywords)
 
 
 def _mapped(value: Nested, function: Callable[[Path, Any], Any], path: Path = ()) -> Any:
-    """``value`` with each leaf replaced by what ``function`` gives for its path and itself."""
+    """``value`` with each leaf replaced by ``function(path, leaf)``."""
     if isinstance(value, Mapping):
         return {key: _mapped(item, function, (*path, key)) for key, item in value.items()}
     if not isinstance(value, (tuple, list)):
@@ -118,18 +120,19 @@ def _mapped(value: Nested, function: Callable[[Path, Any], Any], path: Path = ()
 
 
 def _leaves(value: Nested, tree: Nested, path: Path, where: str) -> Iterator[Any]:
-    """The leaves of ``value`` in the order of ``tree``, which it must resemble."""
+    """The leaves of ``value`` in the order of ``tree``. Raises RecipeError if they differ."""
     if isinstance(tree, int):
         yield value
         return
-    found, wanted = _children(value), _children(tree) or {}
-    if found is None or found.keys() != wanted.keys():
+    children, expected = _children(value), _children(tree) or {}
+    if children is None or children.keys() != expected.keys():
         place = f"{where}: {_name(path)}" if path else where
         raise RecipeError(
-            f"{place} has {_listed(found, value)}, but example_inputs() has {_listed(wanted, tree)}"
+            f"{place} has {_describe(children, value)}, but example_inputs() has "
+            f"{_describe(expected, tree)}"
         )
-    for key, item in wanted.items():
-        yield from _leaves(found[key], item, (*path, key), where)
+    for key, item in expected.items():
+        yield from _leaves(children[key], item, (*path, key), where)
 
 
 def _children(value: Nested) -> Mapping[Any, Nested] | None:
@@ -138,7 +141,7 @@ def _children(value: Nested) -> Mapping[Any, Nested] | None:
     return dict(enumerate(value)) if isinstance(value, (tuple, list)) else None
 
 
-def _listed(children: Mapping[Any, Nested] | None, value: Nested) -> str:
+def _describe(children: Mapping[Any, Nested] | None, value: Nested) -> str:
     if children is None:
         return type(value).__name__
     if isinstance(value, (tuple, list)):
@@ -146,12 +149,12 @@ def _listed(children: Mapping[Any, Nested] | None, value: Nested) -> str:
     return ", ".join(map(str, children)) or "nothing"
 
 
-def _name(path: Path, taken: Sequence[str] = ()) -> str:
-    """The path's parts joined, as a name that no other tensor has."""
+def _name(path: Path, others: Sequence[str] = ()) -> str:
+    """A name from the path's parts, different from all ``others``."""
     name = re.sub(r"\W", "_", "_".join(map(str, path))) or "input"
     count = 1
     unique = name
-    while unique in taken:
+    while unique in others:
         count += 1
         unique = f"{name}_{count}"
     return unique

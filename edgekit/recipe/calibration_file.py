@@ -1,4 +1,4 @@
-"""Calibration data from a file: --calibration FILE.npz in the place of calibration()."""
+"""Calibration data from a file: --calibration FILE.npz instead of calibration()."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     import torch
 
 
-# Every so many inputs one is kept apart: nothing is fitted to it, and it judges what was fitted to
-# the others. Fewer inputs than MIN_TO_HOLD_OUT do both.
+# One of so many inputs is held out: ranges and repairs are fitted to the others and judged by it.
+# With fewer inputs than MIN_TO_HOLD_OUT, all inputs serve both purposes.
 HELD_OUT_EVERY = 5
 MIN_TO_HOLD_OUT = 10
-# What np.savez calls arrays that were given without a name.
+# The names that np.savez gives to unnamed arrays.
 UNNAMED = re.compile(r"arr_\d+")
 
 
 def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[Inputs]:
     """Read at most MAX_CALIBRATION inputs, each of the example's shapes.
 
-    The file holds one array for each input of the model, by its name, or in its order where the
-    arrays have no names: either (N, *shape) or, where the example's batch is b,
-    (N * b, *shape[1:]).
-    Raises RecipeError: no such file, no .npz of plain numbers, or arrays that do not fit.
+    The file has one array for each input of the model, by name, or in order if the arrays have no
+    names. Its shape is (N, *shape) or, with the example's batch size b, (N * b, *shape[1:]).
+    Raises RecipeError if the file is missing, is not a .npz of plain numbers, or does not fit.
     """
     arrays = _arrays(path)
     if set(names) <= set(arrays):
@@ -39,7 +38,7 @@ def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[
         chosen = list(arrays.values())
     else:
         raise RecipeError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}, but the model's inputs are "
+            f"{path} has the arrays {', '.join(arrays) or 'none'}, but the model's inputs are "
             f"{', '.join(names)}",
             "save one array for each: np.savez(FILE, " + ", ".join(f"{n}=..." for n in names) + ")",
         )
@@ -49,24 +48,24 @@ def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[
     ]
     lengths = {len(column) for column in columns}
     if len(lengths) > 1:
-        said = ", ".join(f"{n} {len(c)}" for n, c in zip(names, columns, strict=True))
-        raise RecipeError(f"{path}: its arrays hold unequal numbers of inputs: {said}")
+        counts = ", ".join(f"{n} {len(c)}" for n, c in zip(names, columns, strict=True))
+        raise RecipeError(f"{path}: its arrays have unequal numbers of inputs: {counts}")
     if lengths == {0}:
-        raise RecipeError(f"{path}: its arrays are empty", "some tens of typical inputs are wanted")
-    found = []
+        raise RecipeError(f"{path}: its arrays are empty", "save some tens of typical inputs")
+    rows = []
     for index, row in enumerate(zip(*columns, strict=True)):
         where = f"{path}: input {index}"
         inputs = check_inputs(row, names, where)
         check_fit(inputs, example, names, where)
-        found.append(inputs)
-    return found
+        rows.append(inputs)
+    return rows
 
 
 Item = TypeVar("Item")
 
 
 def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """What ranges and repairs are fitted to, and what they are judged by."""
+    """Split into items to fit ranges and repairs to, and items to judge them by."""
     if len(items) < MIN_TO_HOLD_OUT:
         return list(items), list(items)
     fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY]
@@ -74,7 +73,7 @@ def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
 
 
 def spread_over(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of them, evenly spread."""
+    """At most ``most`` of the items, evenly spread."""
     count = min(len(items), most)
     return [items[int(index * len(items) / count)] for index in range(count)]
 
@@ -87,19 +86,20 @@ def _arrays(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if not hasattr(file, "files"):
-                raise ValueError("it holds one bare array: np.savez, not np.save")
+                raise ValueError("it has a single unnamed array: use np.savez, not np.save")
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile,
             NotImplementedError, zipfile.LargeZipFile, OverflowError, SyntaxError,
             UnicodeError, TypeError, AttributeError) as error:  # fmt: skip
         raise RecipeError(
-            f"{path} is no whole .npz file of plain numbers: {str(error) or type(error).__name__}",
+            f"{path} is not a complete .npz file of plain numbers: "
+            f"{str(error) or type(error).__name__}",
             "np.savez(FILE, name=array, ...) writes one",
         ) from None
 
 
 def _split(path: Path, name: str, array: Any, like: torch.Tensor) -> list[torch.Tensor]:
-    """One tensor an input, of the example's shape, in the example's type where none is lost."""
+    """One tensor per input, with the example's shape and type. Raises RecipeError."""
     import numpy as np
     import torch
 
@@ -109,26 +109,30 @@ def _split(path: Path, name: str, array: Any, like: torch.Tensor) -> list[torch.
     joined = bool(shape) and array.ndim == len(shape) and array.shape[1:] == shape[1:]
     if joined and not stacked:
         if batch == 0 or len(array) % batch:
-            raise RecipeError(f"{path}: {name} has {len(array)} rows, no multiple of {batch}")
+            raise RecipeError(
+                f"{path}: {name} has {len(array)} rows, which is not a multiple of {batch}"
+            )
         array = array.reshape(-1, *shape)
     elif not stacked:
         whole = ", ".join(str(size) for size in shape)
         inner = ", ".join(str(size) for size in shape[1:]) if batch == 1 else whole
         raise RecipeError(
-            f"{path}: {name} is {array.dtype} {list(array.shape)}, but the model wants "
+            f"{path}: {name} is {array.dtype} {list(array.shape)}, but the model takes "
             f"{describe(like)}",
             f"its shape must be (N, {inner}) or (N, {whole})",
         )
-    wanted = torch.empty(0, dtype=like.dtype)
+    typed = torch.empty(0, dtype=like.dtype)
     try:
         tensors = torch.from_numpy(np.ascontiguousarray(array[:MAX_CALIBRATION]))
     except TypeError:
-        raise RecipeError(f"{path}: {name} is {array.dtype}, which no model takes") from None
-    if tensors.is_floating_point() != wanted.is_floating_point() or (
-        (tensors.dtype == torch.bool) != (wanted.dtype == torch.bool)
+        raise RecipeError(
+            f"{path}: {name} is {array.dtype}, which torch does not support"
+        ) from None
+    if tensors.is_floating_point() != typed.is_floating_point() or (
+        (tensors.dtype == torch.bool) != (typed.dtype == torch.bool)
     ):
         raise RecipeError(
-            f"{path}: {name} is {array.dtype}, but the model wants {describe(like)}",
-            "save it in the type that the model takes, normalised as it expects",
+            f"{path}: {name} is {array.dtype}, but the model takes {describe(like)}",
+            "save it in the model's type, normalised as the model expects",
         )
-    return list(tensors.to(wanted.dtype))
+    return list(tensors.to(typed.dtype))

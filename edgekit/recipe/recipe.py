@@ -1,4 +1,4 @@
-"""The recipe: the user's own Python file, which says what the model and its data are."""
+"""The recipe: the user's Python file, which defines the model and its data."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 REQUIRED = ("model", "example_inputs")
 OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher", "output_kinds")
-# Enough for every observer; it also ends a calibration() that never ends by itself.
+# Enough for every observer. It also ends an endless calibration().
 MAX_CALIBRATION = 1000
-# What cross-entropy in torch takes for no label.
+# The label that torch's cross-entropy ignores.
 IGNORED = -100
 
 
 class Recipe:
-    """A recipe that was run. Its functions are called through here, so that what goes wrong in
-    them is told as the recipe's error, with the user's own file and line.
+    """A loaded recipe. Its functions are called through this class, so that their errors become
+    RecipeErrors with the user's file and line.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Recipe:
         if not isinstance(model, torch.nn.Module):
             raise RecipeError(
                 f"{self.path}: model() must return a torch.nn.Module, not {type_name(model)}",
-                "return the module itself with its weights: no class, function or state dict",
+                "return a module with its weights, not a class, function or state dict",
             )
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise RecipeError(
                 f"{self.path}: model() returned weights without values (on the 'meta' device)",
                 "load the weights in model(), on the CPU",
             )
-        for fixed in ("train", "eval"):  # in what torch.export gives they raise
-            vars(model).pop(fixed, None)
+        for method in ("train", "eval"):  # in modules of torch.export these raise
+            vars(model).pop(method, None)
         return model.cpu().eval()
 
     def example_inputs(self) -> Inputs:
@@ -84,9 +84,9 @@ class Recipe:
         return self.example(())[1]
 
     def example(self, parameters: Sequence[str]) -> tuple[Arguments, Inputs]:
-        """One set of inputs, and how they are arranged for a forward with these ``parameters``.
+        """One set of inputs, with their structure for a forward with these ``parameters``.
 
-        Contiguous: strides of another memory format would be exported too. Raises RecipeError.
+        They are contiguous, because torch.export would export other strides. Raises RecipeError.
         """
         where = f"{self.path}: example_inputs()"
         value = self.call("example_inputs")
@@ -100,30 +100,30 @@ class Recipe:
     def calibration(self, like: Inputs, arguments: Arguments | None = None) -> list[Inputs]:
         """All calibration inputs (at most MAX_CALIBRATION), each of the example's shapes.
 
-        ``arguments``: how they are nested; None: a tuple of tensors.
-        Raises RecipeError: none at all, or one of another count, shape or type, or with NaN.
+        ``arguments``: their structure; None: a tuple of tensors. Raises RecipeError if there are
+        none, or one has another count, shape or type, or NaN.
         """
         arguments = arguments or _plain(like)
-        found: list[Inputs] = []
+        rows: list[Inputs] = []
         for index, item in enumerate(self._iterate("calibration")):
             if index == MAX_CALIBRATION:
                 break
             where = f"{self.path}: calibration() item {index}"
             inputs = _flat(item, arguments, where)
             check_fit(inputs, like, arguments.names, where)
-            found.append(inputs)
-        if not found:
+            rows.append(inputs)
+        if not rows:
             raise RecipeError(
                 f"{self.path}: calibration() yielded nothing",
                 "yield some tens of typical inputs, each shaped like example_inputs()",
             )
-        return found
+        return rows
 
     def evaluate(self, predict: Callable[..., Any]) -> float:
         """The recipe's metric of ``predict``; higher is better.
 
-        Random numbers start anew, so that an ``evaluate`` which samples gives every stage the
-        same sample.
+        Random numbers are reset to the seed, so that an ``evaluate`` that samples draws the same
+        sample in every stage.
         """
         _start_random_numbers(self.seed)
         value = self.call("evaluate", predict)
@@ -134,16 +134,18 @@ class Recipe:
                 f"{self.path}: evaluate() must return a number, not {type_name(value)}"
             ) from None
         if metric != metric or metric in (float("inf"), float("-inf")):
-            raise RecipeError(f"{self.path}: evaluate() returned {metric}, which is no metric")
+            raise RecipeError(
+                f"{self.path}: evaluate() returned {metric}", "return a finite number"
+            )
         return metric
 
     def training(
         self, epoch: int, like: Inputs, arguments: Arguments | None = None
     ) -> Iterator[tuple[Inputs, Any]]:
-        """One epoch of (inputs, target); inputs are batches of what ``like`` is.
+        """One epoch of (inputs, target); the inputs are batches with the shapes of ``like``.
 
-        Random numbers start at the seed and the epoch, so that an epoch can be had again.
-        Raises RecipeError: an item is no pair, or its inputs are of another shape or type.
+        Random numbers are reset to seed + epoch, so that an epoch can be repeated. Raises
+        RecipeError if an item is not a pair, or its inputs have another shape or type.
         """
         arguments = arguments or _plain(like)
         _start_random_numbers(self.seed + epoch)
@@ -152,14 +154,14 @@ class Recipe:
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 raise RecipeError(
                     f"{where} must be a pair (inputs, target), not {type_name(item)}",
-                    "a batch of one input tensor and its labels is ((images,), labels)",
+                    "yield a batch of one input and its labels as ((images,), labels)",
                 )
             inputs = _flat(item[0], arguments, where)
             check_batch(inputs, like, where)
             yield inputs, item[1]
 
     def loss(self, output: Any, target: Any) -> torch.Tensor:
-        """The recipe's loss, a scalar; cross-entropy where it has none. Raises RecipeError."""
+        """The recipe's loss, a scalar; by default cross-entropy. Raises RecipeError."""
         if not self.has("loss"):
             return _cross_entropy(self.path, output, target)
         value = self.call("loss", output, target)
@@ -167,25 +169,28 @@ class Recipe:
             raise RecipeError(
                 f"{self.path}: loss() must return a tensor of one number, not {type_name(value)}"
             )
-        found: torch.Tensor = value
-        return found
+        loss: torch.Tensor = value
+        return loss
 
     def output_kinds(self, names: Sequence[str]) -> tuple[OutputKind, ...] | None:
-        """What the recipe says of each output; None where it says nothing. Raises RecipeError."""
+        """The kind of each output by the recipe; None if it has no output_kinds().
+
+        Raises RecipeError.
+        """
         if not self.has("output_kinds"):
             return None
-        found = self.call("output_kinds")
-        kinds = [found] if isinstance(found, str) else list(found)
+        value = self.call("output_kinds")
+        kinds = [value] if isinstance(value, str) else list(value)
         if len(kinds) != len(names) or any(kind not in ("classes", "values") for kind in kinds):
             raise RecipeError(
-                f"{self.path}: output_kinds() must give 'classes' or 'values' for each output of "
-                f"the model ({', '.join(names)}), not {found!r}"
+                f"{self.path}: output_kinds() must return 'classes' or 'values' for each output of "
+                f"the model ({', '.join(names)}), not {value!r}"
             )
         return tuple(cast("Iterable[OutputKind]", kinds))
 
     @contextmanager
     def _running(self, function: str) -> Iterator[None]:
-        """Its code runs with the default device that it set; edgekit's own is the CPU."""
+        """Run the recipe's code with its default device. edgekit itself uses the CPU."""
         import torch
 
         torch.set_default_device(self._device)
@@ -214,12 +219,12 @@ class Recipe:
 
 @contextmanager
 def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
-    """Run a recipe file and give it; its folder is first on the module path meanwhile.
+    """Run a recipe file. Inside the block its folder is first on the module path.
 
-    The local modules it imported are forgotten afterwards, and torch's default type is put back,
-    so that two recipes in one process never see each other's. A default device counts only while
-    its functions run. Random numbers start at ``seed``.
-    Raises RecipeError: no such file, it does not import, a required function is missing.
+    Afterwards its local modules are removed from sys.modules, and torch's default type is
+    restored, so that two recipes in one process cannot affect each other. Its default device is
+    set only while its functions run. Random numbers start at ``seed``.
+    Raises RecipeError if the file is missing, fails, or lacks a required function.
     """
     path = _existing(path)
     folder = str(path.parent)
@@ -240,7 +245,7 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """torch's default type and device as torch has them; the caller's are put back."""
+    """Set torch's original default type and device; restore the caller's afterwards."""
     import torch
 
     dtype, device = torch.get_default_dtype(), take_default_device()
@@ -253,7 +258,7 @@ def own_defaults() -> Iterator[None]:
 
 
 def take_default_device() -> torch.device | None:
-    """Set torch's default device back to none, and give what it was."""
+    """Reset torch's default device. Returns the previous one, None for the CPU."""
     import torch
 
     device = torch.get_default_device()
@@ -279,12 +284,12 @@ def _cross_entropy(path: Path, output: Any, target: Any) -> torch.Tensor:
             "write loss(output, target) in the recipe",
         )
     if not target.is_floating_point():
-        told = target[target != IGNORED]
-        low, high = (int(told.min()), int(told.max())) if len(told) else (0, 0)
+        labels = target[target != IGNORED]
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
         classes = output.shape[1]
         if low < 0 or high >= classes:
             raise RecipeError(
-                f"{path}: training() has labels from {low} to {high}, but the model tells "
+                f"{path}: training() has labels from {low} to {high}, but the model has "
                 f"{classes} classes, 0 to {classes - 1}"
             )
     with blaming(path, "the default loss, cross-entropy,"):
@@ -302,7 +307,7 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise RecipeError(
             f"there is no recipe {path}",
-            "name one (edgekit build RECIPE ...), or write a first one with edgekit init",
+            "give its path (edgekit build RECIPE ...), or write one with edgekit init",
         )
     return path.resolve()
 
@@ -318,7 +323,7 @@ def _run_file(path: Path) -> ModuleType:
             raise RecipeError(
                 f"{path} is not valid Python: line {error.lineno}: {error.msg}"
             ) from None
-        with fragile():  # it imports torch, and who knows what else
+        with fragile():  # it imports torch
             exec(code, module.__dict__)
     missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:

@@ -1,4 +1,4 @@
-"""Tensors that a recipe gives: checked, described, copied."""
+"""Checks, descriptions and copies of a recipe's tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 # One set of a model's inputs, flat. A string, so that torch is not needed to name it.
 Inputs: TypeAlias = "tuple[torch.Tensor, ...]"
 
-# Types of weights and inputs that are computed in float32: few kernels of devices have them.
+# Types of weights and inputs that are converted to float32, because few kernels support them.
 AS_FLOAT32 = ("bfloat16", "float64")
 
 
 def refuse_constants(arguments: Arguments, leaves: Sequence[Any], where: str) -> None:
-    """Raises RecipeError where a leaf is a number, a flag, a text or None, with what to do."""
+    """Raise RecipeError with a remedy if a leaf is a number, a flag, a text or None."""
     constants = {
         name: leaf
         for name, leaf in zip(arguments.names, leaves, strict=True)
@@ -28,20 +28,20 @@ def refuse_constants(arguments: Arguments, leaves: Sequence[Any], where: str) ->
     }
     if not constants:
         return
-    said = ", ".join(f"{name} ({type(value).__name__})" for name, value in constants.items())
+    kinds = ", ".join(f"{name} ({type(value).__name__})" for name, value in constants.items())
     bound = ", ".join(f"{name}={value!r}" for name, value in constants.items())
-    left = [name for name in arguments.tree if name not in constants]
+    others = [name for name in arguments.tree if name not in constants]
     hint = (
         f"bind it in model(): net.forward = functools.partial(net.forward, {bound}); then "
-        "example_inputs() gives {" + ", ".join(f'"{name}": ...' for name in left) + "}"
+        "example_inputs() returns {" + ", ".join(f'"{name}": ...' for name in others) + "}"
         if constants.keys() <= arguments.tree.keys()
         else "leave it out, and add it in a small module around the model that model() returns"
     )
-    raise RecipeError(f"{where}: the inputs of a device are tensors, not {said}", hint)
+    raise RecipeError(f"{where}: the inputs of a device are tensors, not {kinds}", hint)
 
 
 def check_inputs(leaves: Sequence[Any], names: Sequence[str], where: str) -> Inputs:
-    """Validate that all are dense tensors with values; copy them, contiguous, to the CPU."""
+    """Check that all are dense tensors with values. Returns contiguous copies on the CPU."""
     import torch
 
     for name, leaf in zip(names, leaves, strict=True):
@@ -52,7 +52,7 @@ def check_inputs(leaves: Sequence[Any], names: Sequence[str], where: str) -> Inp
 
 
 def as_float32(tensors: Iterable[torch.Tensor]) -> Inputs:
-    """The tensors, those of a type that is computed in float32 as such."""
+    """The tensors, with the types in AS_FLOAT32 converted to float32."""
     return tuple(t.float() if dtype_name(t) in AS_FLOAT32 else t for t in tensors)
 
 
@@ -61,16 +61,16 @@ def _check_input(leaf: Any, where: str) -> None:
 
     if not torch.is_tensor(leaf):
         is_array = type(leaf).__module__ == "numpy" and hasattr(leaf, "shape")
-        hint = "torch.from_numpy(array) makes one of it" if is_array else None
+        hint = "convert it with torch.from_numpy(array)" if is_array else None
         raise RecipeError(f"{where} is {type_name(leaf)}, not a tensor", hint)
     if leaf.layout != torch.strided or leaf.is_quantized:
         raise RecipeError(f"{where} is not a plain dense tensor")
     if leaf.is_meta:
         raise RecipeError(f"{where} is on the 'meta' device: it has no values")
     if dtype_name(leaf) not in ITEM_SIZE:
-        raise RecipeError(f"{where} is {dtype_name(leaf)}: no runtime has it")
+        raise RecipeError(f"{where} is {dtype_name(leaf)}, which no runtime supports")
     if bool(torch.isnan(leaf).any()):
-        raise RecipeError(f"{where} holds NaN")
+        raise RecipeError(f"{where} contains NaN")
 
 
 def check_fit(inputs: Inputs, like: Inputs, names: Sequence[str], where: str) -> None:
@@ -79,12 +79,12 @@ def check_fit(inputs: Inputs, like: Inputs, names: Sequence[str], where: str) ->
         if tensor.shape != example.shape or tensor.dtype != example.dtype:
             raise RecipeError(
                 f"{where}: input '{name}' is {describe(tensor)}, "
-                f"but example_inputs() has {describe(example)} there"
+                f"but in example_inputs() it is {describe(example)}"
             )
 
 
 def check_batch(inputs: Inputs, like: Inputs, where: str) -> None:
-    """Check that the inputs are the example's, any number of them along the first dimension."""
+    """Check that the inputs have the example's shapes, but for the first dimension, and types."""
     if [(t.shape, t.dtype) for t in inputs] == [(t.shape, t.dtype) for t in like]:
         return
     fits = len(inputs) == len(like) and all(
@@ -100,7 +100,7 @@ def check_batch(inputs: Inputs, like: Inputs, where: str) -> None:
         raise RecipeError(
             f"{where} has the inputs {describe_all(inputs)}, but example_inputs() has "
             f"{describe_all(like)}",
-            "batches may have more along the first dimension, and nothing else may differ",
+            "only the first dimension of a batch may be larger; nothing else may differ",
         )
 
 

@@ -15,16 +15,16 @@ FOREIGN_PACKAGES = ("torch", "executorch", "torchao")
 
 @contextmanager
 def blaming(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into a RecipeError with the user's file and line."""
+    """Turn any error of the user's code into a RecipeError with the user's file and line."""
     try:
         yield
     except EdgekitError:
         raise
     except (Exception, SystemExit) as error:
         place = user_line(error)
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         at = f" ({place})" if place else ""
-        raise RecipeError(f"{path}: {what} failed with {said}{at}", _advice(error)) from error
+        raise RecipeError(f"{path}: {what} failed with {text}{at}", _advice(error)) from error
 
 
 def user_line(error: BaseException) -> str | None:
@@ -33,7 +33,7 @@ def user_line(error: BaseException) -> str | None:
 
 
 def line_of_user(frames: Sequence[traceback.FrameSummary]) -> str | None:
-    """The same of frames, the outermost first."""
+    """The deepest such line of ``frames``, which begin with the outermost."""
     own = ("<", str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
     for frame in reversed(frames):
         installed = "site-packages" in frame.filename
@@ -46,10 +46,7 @@ def line_of_user(frames: Sequence[traceback.FrameSummary]) -> str | None:
 
 def _advice(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"install what the recipe imports: pip install {error.name.split('.')[0]}"
+        return f"install the module that the recipe imports: pip install {error.name.split('.')[0]}"
     if isinstance(error, FileNotFoundError):
-        return (
-            f"the file is looked for from {Path.cwd()}; "
-            "Path(__file__).parent is the recipe's own folder"
-        )
+        return f"relative paths start at {Path.cwd()}; Path(__file__).parent is the recipe's folder"
     return None

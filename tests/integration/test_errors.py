@@ -68,7 +68,7 @@ CASES = {
     "no inputs at all": (MODEL + "\ndef example_inputs():\n    return ()\n", ["no tensors"]),
     "NaN in the example": (
         MODEL + "\ndef example_inputs():\n    return (torch.full((1, 4), torch.nan),)\n",
-        ["input 'input' holds NaN"],
+        ["input 'input' contains NaN"],
     ),
     "weights missing": (
         INPUTS + "\ndef model():\n    return torch.load('gone.pt', weights_only=True)\n",
@@ -97,7 +97,7 @@ CASES = {
         ["calibration()", "no disk"],
     ),
     "evaluate returns nothing": (evaluate("return None"), ["a number, not NoneType"]),
-    "evaluate returns NaN": (evaluate("return float('nan')"), ["which is no metric"]),
+    "evaluate returns NaN": (evaluate("return float('nan')"), ["evaluate() returned"]),
     "evaluate raises": (evaluate("raise ValueError('no data')"), ["evaluate()", "no data"]),
     "predict with another shape": (
         evaluate("predict(torch.rand(1, 5))"),

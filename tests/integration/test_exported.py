@@ -574,9 +574,9 @@ def test_nothing_is_unpickled(made, build, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"picture": (2, 3, 12, 12)}, "holds picture, but the model's inputs are image"),
-        ({"image": (12, 3, 8, 8)}, r"image is float32 \[12, 3, 8, 8\], but the model wants"),
-        ({"first": (2, 3, 12, 12), "second": (2, 1)}, "holds first, second, but the model's"),
+        ({"picture": (2, 3, 12, 12)}, "picture, but the model's inputs are image"),
+        ({"image": (12, 3, 8, 8)}, r"image is float32 \[12, 3, 8, 8\], but the model takes"),
+        ({"first": (2, 3, 12, 12), "second": (2, 1)}, "first, second, but the model's"),
         ({"image": (0, 3, 12, 12)}, "its arrays are empty"),
     ],
 )
@@ -594,13 +594,13 @@ def test_calibration_files_that_are_none(made, build, tmp_path) -> None:
 
     path = tmp_path / "data.npz"
     np.savez(path, image=np.array([{"an": "object"}], dtype=object))
-    with pytest.raises(RecipeError, match=r"data\.npz is no whole \.npz file of plain numbers"):
+    with pytest.raises(RecipeError, match=r"data\.npz is not a complete \.npz file"):
         build(made / "plain.pt2", calibration=path, precision="int8")
     path.write_bytes((made / "plain.npz").read_bytes()[:1000])
-    with pytest.raises(RecipeError, match=r"data\.npz is no whole"):
+    with pytest.raises(RecipeError, match=r"data\.npz is not a complete"):
         build(made / "plain.pt2", calibration=path, precision="int8")
     np.savez(path, image=np.full((4, 3, 12, 12), np.nan, np.float32))
-    with pytest.raises(RecipeError, match=r"data\.npz: input 0: input '.*' holds NaN"):
+    with pytest.raises(RecipeError, match=r"data\.npz: input 0: input '.*' contains NaN"):
         build(made / "plain.pt2", calibration=path, precision="int8")
     with pytest.raises(RecipeError, match="there is no calibration file"):
         build(made / "plain.pt2", calibration=tmp_path / "none.npz", precision="int8")

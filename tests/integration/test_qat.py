@@ -194,7 +194,7 @@ def test_a_limit_cuts_training_and_is_forgotten_with_the_next_build(
         ),
         (
             "def training():\n    yield (images(4, 1)[0],), images(4, 1)[1] + 2",
-            "but the model tells 4 classes, 0 to 3",
+            "but the model has 4 classes, 0 to 3",
         ),
         ("def loss(output, target):\n    return output", "must return a tensor of one number"),
         ("def loss(output, target):\n    return output.sum() / 0", "first training batch is"),

@@ -210,7 +210,7 @@ def test_name_that_leads_nowhere(server, reach, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr("edgekit.device.ssh.sockets.socket.getaddrinfo", look_up)
-    with pytest.raises(DeviceError, match=r"the name 'no-such-host\.invalid' leads nowhere"):
+    with pytest.raises(DeviceError, match=r"the name 'no-such-host\.invalid'"):
         reach("no-such-host.invalid")
 
 
