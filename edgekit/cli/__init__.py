@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. No logic."""
+"""The command line: it parses, calls the library and prints."""

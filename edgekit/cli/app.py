@@ -1,4 +1,4 @@
-"""The application that the commands register with, and what stands before any command."""
+"""The application that the commands register with, and its global options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from edgekit.cli.options import Quiet, Verbose
 from edgekit.cli.output import output
 
-# Rich's markup of help costs its import at every start.
+# Markup in help texts would import rich at every start.
 app = typer.Typer(
     name="edgekit",
     no_args_is_help=True,
@@ -17,9 +17,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-targets_app = typer.Typer(no_args_is_help=True, help="What is known about devices.")
+targets_app = typer.Typer(no_args_is_help=True, help="List and show the known targets.")
 app.add_typer(targets_app, name="targets")
-cache_app = typer.Typer(no_args_is_help=True, help="What edgekit keeps on this host.")
+cache_app = typer.Typer(no_args_is_help=True, help="Show and clear the cache on this host.")
 app.add_typer(cache_app, name="cache")
 
 

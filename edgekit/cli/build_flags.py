@@ -1,4 +1,4 @@
-"""Flags made from the one declaration of a build's options (edgekit/options.py)."""
+"""Flags generated from the declaration of a build's options (edgekit/options.py)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ TEXT_OF = {float: "<float>", int: "<int>"}
 
 
 def with_options(names: Sequence[str] = tuple(OPTIONS)) -> Callable[[Command], Command]:
-    """Put a flag for each of ``names`` in the place of a command's parameter ``options``, which
-    gets those that were given, as text: settings.py reads the values of all sides in one way.
+    """Replace a command's parameter ``options`` by a flag for each of ``names``.
+
+    The command receives the given flags as a dict of texts. settings.py parses them in the same
+    way as values from files and the environment.
     """
 
     def decorate(command: Command) -> Command:
@@ -63,7 +65,7 @@ def _flag(name: str) -> inspect.Parameter:
 
 
 def _metavar(parts: list[Any]) -> str | None:
-    """What help shows for a value that is read as text but is none."""
+    """The metavar of a flag whose value is parsed from text."""
     if names := choices_in(parts):
         return f"<{'|'.join(names)}>"
     return next((TEXT_OF[part] for part in parts if part in TEXT_OF), None)

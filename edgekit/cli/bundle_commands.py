@@ -1,6 +1,4 @@
-"""The commands for a model and its bundle. Each reads its flags, calls the library, prints the
-document.
-"""
+"""The commands for a model and its bundle."""
 
 from __future__ import annotations
 
@@ -18,11 +16,11 @@ from edgekit.options import BUDGETS, FLAGS, validated
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write them.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The output folder.")] = Path(),
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a commented recipe.py and an edgekit.toml for a model of your own."""
+    """Write a commented recipe.py and an edgekit.toml for your own model."""
     import edgekit
 
     for path in edgekit.init(folder):
@@ -39,7 +37,7 @@ def build(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compress a model until it fits, package it with its runner, and say whether it fits."""
+    """Compress a model, package it with its runner, and judge whether it fits its budgets."""
     import edgekit
     from edgekit import settings
     from edgekit.cli.progress import make_progress
@@ -49,8 +47,8 @@ def build(
     chosen = settings.merge(layers)
     if "target" not in chosen:
         raise edgekit.UsageError(
-            "no target: name one with --target, or as target in edgekit.toml",
-            "edgekit targets list shows them",
+            "no target was given",
+            "set --target, or target in edgekit.toml; edgekit targets list shows the targets",
         )
     document = edgekit.build(
         **chosen,
@@ -71,7 +69,7 @@ def check(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Verify every file of a bundle, run it on its CPU (emulated), hold it against its budgets."""
+    """Verify a bundle's files, run it on its CPU (emulated), and judge it by its budgets."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.verdict import render_verdict
@@ -89,7 +87,7 @@ def explain(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Where the accuracy went, layer by layer, and what would buy it back."""
+    """Show the accuracy that int8 loses in each layer, and what recovers it."""
     import edgekit
     from edgekit.report.explanation import render_explanation
 
@@ -99,7 +97,7 @@ def explain(
 
 @targets_app.command("list")
 def targets_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Every target: built in, yours, and ./targets."""
+    """List all targets: built in, of your configuration, and of ./targets."""
     from edgekit.report.device import render_targets
     from edgekit.target import read_target, target_files
 
@@ -112,7 +110,7 @@ def targets_show(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """One target's file, validated."""
+    """Validate and print a target's file."""
     from edgekit.target import load_target, target_files
 
     load_target(name)

@@ -1,4 +1,4 @@
-"""The commands that reach a device."""
+"""The commands that use a device."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def bench(
         Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, or a finished .pte.")
     ],
     device: Device,
-    threads: Annotated[int | None, typer.Option(min=1, max=256, help="Else the target's.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads; by default the target's.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Timed runs.")] = 60,
-    warmup: Annotated[int, typer.Option(min=0, max=1_000_000, help="Runs before them.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, max=1_000_000, help="Untimed runs before.")] = 5,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds that one process of the runner may take.", callback=positive),
+        typer.Option(help="Limit in seconds for each runner process.", callback=positive),
     ] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure what a bundle, or a finished .pte, really does on a device."""
+    """Measure parity, latency and memory of a bundle, or a finished .pte, on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.bench import render_bench
@@ -71,7 +73,7 @@ def deploy(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put a bundle on a device and make it current there; what is there already is not sent."""
+    """Install a bundle on a device and make it current. Only missing files are sent."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.device import render_deploy
@@ -94,7 +96,7 @@ def rollback(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the release before the current one current again."""
+    """Switch back to the release before the current one."""
     import edgekit
 
     before, after = edgekit.rollback(name, device, accept_new_host_key=accept_new_host_key)
@@ -109,7 +111,7 @@ def ls(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """What is deployed on a device."""
+    """List the releases on a device."""
     import edgekit
     from edgekit.report.device import render_ls
 
@@ -129,7 +131,7 @@ def rm(
     import edgekit
 
     edgekit.rm(name, device, accept_new_host_key=accept_new_host_key)
-    output.emit(f"{name} is gone from {device}")
+    output.emit(f"removed {name} from {device}")
 
 
 @app.command()
@@ -141,19 +143,19 @@ def run(
         typer.Option(
             "--input",
             metavar="[NAME=]X.npy",
-            help="One for each input, in the bundle's order or by name.",
+            help="One per input, in the bundle's order or by name.",
         ),
     ] = None,
     outputs: Annotated[
         list[Path] | None,
-        typer.Option("--output", metavar="Y.npy", help="One for each output, likewise."),
+        typer.Option("--output", metavar="Y.npy", help="One per output, in the bundle's order."),
     ] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a bundle once on a device, with arrays from files and to files."""
+    """Run a bundle once on a device, with inputs and outputs in .npy files."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.device import render_run
@@ -174,14 +176,14 @@ def evaluate(
     bundle: Bundle,
     device: Device,
     recipe: Annotated[
-        Path | None, typer.Option(help="Else the recipe that the bundle was built from.")
+        Path | None, typer.Option(help="The recipe; by default that of the build.")
     ] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """The recipe's own metric, with the model running on a device."""
+    """Compute the recipe's metric with the model running on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.device import render_eval

@@ -1,4 +1,4 @@
-"""The commands about this host: what is installed, and what edgekit keeps here."""
+"""The commands about this host: doctor, and the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.cli.output import output
 
 @app.command()
 def doctor(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """What is installed here, what is missing, and the command that installs it."""
+    """Show what is installed, what is missing, and the commands that install it."""
     from edgekit.cli.progress import make_progress
     from edgekit.commands.doctor import diagnose
     from edgekit.report.doctor import render_doctor
@@ -23,7 +23,7 @@ def doctor(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -
 
 @cache_app.command("show")
 def cache_show(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """What the cache holds, and where it is."""
+    """Show the cache's folder and content."""
     from edgekit.commands.cache import describe_cache
     from edgekit.report.doctor import render_cache
 
@@ -33,7 +33,7 @@ def cache_show(json: Json = False, quiet: Quiet = False, verbose: Verbose = Fals
 
 @cache_app.command("clear")
 def cache_clear(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Remove what builds make again by themselves: lowered models, compiled runners."""
+    """Remove all that builds can make again: lowered models, compiled runners."""
     from edgekit.commands.cache import clear_cache
     from edgekit.report.doctor import render_cache
 

@@ -1,4 +1,4 @@
-"""The entry point: runs a command, turns errors into one clear message and an exit code."""
+"""The entry point: runs a command and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgekit.options import unknown
 from edgekit.process.interrupt import is_fragile, takes_stop
 from edgekit.process.waiting import wait_passively
 
-# What a shell gives for a program that SIGINT ended.
+# A shell's exit code for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130
 
 
@@ -35,7 +35,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        # they register themselves
+        # these modules register their commands
         from edgekit.cli import bundle_commands, device_commands, host_commands  # noqa: F401
         from edgekit.cli.app import app
 
@@ -43,7 +43,7 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say_interrupted()
     except Exception as error:
-        # what an interruption broke in the middle of somebody else's code is no error of its own
+        # an interruption inside a library may raise another error: it is not reported
         return _say_interrupted() if output.interrupted else _explain(error)
     if code == EXIT_INTERRUPTED:
         return _say_interrupted()
@@ -70,21 +70,18 @@ def _of_system(error: OSError) -> EdgekitError:
     missing = isinstance(error, FileNotFoundError) and Path(where).is_relative_to(cache_folder())
     return EdgekitError(
         ": ".join(part for part in (error.strerror or str(error), where) if part),
-        "it was in the cache, which was cleared meanwhile; run the command again, which makes it "
-        "anew"
-        if missing
-        else None,
+        "another process cleared the cache: run the command again" if missing else None,
     )
 
 
 def _say_interrupted() -> int:
-    output.say_error("interrupted; nothing half-written was left", None)
+    output.say_error("interrupted; no incomplete files are left", None)
     return EXIT_INTERRUPTED
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once, with this code: taking torch down takes a second, and after an interruption
-    in the middle of its import it may abort.
+    """Exit at once with this code. Unloading torch takes a second, and may abort after an
+    interrupted import.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(Exception):
@@ -108,7 +105,7 @@ def _fail(error: EdgekitError) -> int:
 
 
 def _fail_usage(error: typer.TyperException) -> int:
-    """Typer's own errors: what the command line alone shows to be wrong."""
+    """Report one of Typer's errors, which concern only the command line."""
     message = error.format_message()
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
         message = unknown(error.option_name, error.possibilities or ())
@@ -119,20 +116,20 @@ def _fail_usage(error: typer.TyperException) -> int:
 
 def _unexpected(error: Exception) -> EdgekitError:
     return EdgekitError(
-        f"edgekit failed in a way that it should not: {type(error).__name__}: {error}",
-        "this is a defect of edgekit: please report it with what -v prints",
+        f"internal error of edgekit: {type(error).__name__}: {error}",
+        "please report this with the output of -v",
     ).with_traceback(error.__traceback__)
 
 
 def _drop_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
-    """A finalizer that meets the interruption is no news: check_interrupted raises it again."""
+    """Ignore an interruption inside a finalizer: check_interrupted raises it again."""
     if not (output.interrupted and issubclass(unraisable.exc_type, KeyboardInterrupt)):
         sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that drafts and processes are cleaned up; the first Ctrl-C
-    of a training only ends that.
+    """Handle SIGINT and SIGTERM. Both raise, so that drafts and processes are cleaned up. The
+    first Ctrl-C during a training only ends the training.
     """
     if number == signal.SIGINT and takes_stop():
         return

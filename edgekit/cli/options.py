@@ -27,7 +27,7 @@ def _set_verbose(value: bool) -> bool:
 
 def positive(value: float | None) -> float | None:
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter("a number above 0")
+        raise typer.BadParameter("must be a number above 0")
     return value
 
 
@@ -36,15 +36,15 @@ Json = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.", callback=_set_quiet)]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Tracebacks and timings.", callback=_set_verbose)
+    bool, typer.Option("-v", "--verbose", help="Print tracebacks.", callback=_set_verbose)
 ]
 AcceptNew = Annotated[
     bool,
-    typer.Option("--accept-new-host-key", help="Trust a device that is seen for the first time."),
+    typer.Option("--accept-new-host-key", help="Trust the host key of a new device."),
 ]
 Device = Annotated[
     str,
     typer.Argument(metavar="DEVICE", help="local, user@host, ssh://user@host:port, an alias."),
 ]
-DeployedName = Annotated[str, typer.Argument(metavar="NAME", help="What a deployment is called.")]
+DeployedName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a deployment.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]

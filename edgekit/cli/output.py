@@ -1,4 +1,4 @@
-"""What goes where: results on stdout, everything else on stderr."""
+"""The process's output: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TextIO
 
 @dataclass
 class Output:
-    """This process's choices: ``--json``, ``--quiet``, ``-v``."""
+    """The global flags ``--json``, ``--quiet`` and ``-v``, and the stream of results."""
 
     json: bool = False
     quiet: bool = False
@@ -19,8 +19,9 @@ class Output:
     _result: TextIO | None = None
 
     def protect_stdout(self, wants_json: bool) -> None:
-        """With --json, stdout holds one document: whatever a recipe or a library prints, even
-        from C, goes to stderr.
+        """With --json, reserve stdout for one document.
+
+        Output of a recipe or a library, even from C, is redirected to stderr.
         """
         self.json = wants_json
         if wants_json:
@@ -34,8 +35,8 @@ class Output:
         stream.flush()
 
     def check_interrupted(self) -> None:
-        """Raise again what was lost: Python drops a KeyboardInterrupt that a finalizer meets, and
-        torch has many of them.
+        """Raise a lost KeyboardInterrupt again. Python drops it inside a finalizer, of which torch
+        has many.
         """
         if self.interrupted:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal, and elsewhere a line every ten seconds."""
+"""Progress on stderr: a live line on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from threading import Event, Thread
 from edgekit.cli.output import output
 from edgekit.progress import Progress, Silent, Stage
 
-# Seconds from a stage's start to its first line of progress, and between lines: with the time
-# that printing takes, no silence is longer than ten seconds.
+# Seconds from a stage's start to its first line of progress, and between lines. With the time of
+# printing, there is a line at least every ten seconds.
 FIRST_BEAT_S, BEAT_S = 5.0, 9.9
 
 
@@ -23,7 +23,7 @@ def make_progress(quiet: bool) -> Progress:
 
 
 class Quiet(Silent):
-    """Nothing is drawn."""
+    """Progress that prints nothing."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Stage]:  # noqa: ARG002
@@ -32,7 +32,7 @@ class Quiet(Silent):
 
 
 class Lines:
-    """One line for each stage's start, and one now and then of the innermost stage."""
+    """One line at each stage's start, and regular lines for the innermost stage."""
 
     def __init__(self) -> None:
         self._open: list[_Beat] = []
@@ -57,8 +57,8 @@ class Lines:
         output.check_interrupted()
 
 
-class _Standing:
-    """How a stage stands, in words."""
+class _StageStatus:
+    """The status of a stage in words."""
 
     def __init__(self) -> None:
         self._count = self._text = ""
@@ -79,13 +79,13 @@ class _Standing:
 
 
 class _Beat:
-    """Prints how its stage stands, from ``start`` to ``stop``; it may be started again."""
+    """Prints the status of its stage, from ``start`` to ``stop``. It may be started again."""
 
     def __init__(self, title: str) -> None:
-        self._title, self._standing = title, _Standing()
+        self._title, self._status = title, _StageStatus()
         self._since = time.monotonic()
         self._over = Event()
-        self.advance, self.tell = self._standing.advance, self._standing.tell
+        self.advance, self.tell = self._status.advance, self._status.tell
 
     def start(self) -> None:
         self._over = Event()
@@ -98,7 +98,7 @@ class _Beat:
 
     def _print(self) -> None:
         seconds = f"{time.monotonic() - self._since:.0f} s"
-        text = ", ".join(part for part in (seconds, str(self._standing)) if part)
+        text = ", ".join(part for part in (seconds, str(self._status)) if part)
         print(f"  ... {self._title}: {text}", file=sys.stderr, flush=True)
 
 
@@ -107,9 +107,9 @@ def beat(
     act: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Call ``act`` after FIRST_BEAT_S and then every BEAT_S, by the clock, whatever ``act`` takes.
+    """Call ``act`` after FIRST_BEAT_S and then every BEAT_S, independent of how long it takes.
 
-    ``over`` waits so many seconds, and is true where the work ended meanwhile.
+    ``over`` waits for the given seconds and returns whether the work has ended.
     """
     due = clock() + FIRST_BEAT_S
     while not over(max(0.0, due - clock())):
@@ -122,7 +122,7 @@ def _duration(seconds: float) -> str:
 
 
 class Live:
-    """A spinner, and a bar where a stage counts; finished stages stay with their seconds."""
+    """A spinner with a bar. Finished stages remain as lines with their seconds."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -135,7 +135,7 @@ class Live:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Stage]:
-        if self._current:  # rich draws one live display at a time: an inner joins the outer
+        if self._current:  # rich draws one live display: an inner stage uses the outer's
             yield self._current
             return
         from rich.progress import (
@@ -153,7 +153,7 @@ class Live:
             BarColumn(bar_width=6),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn(
-                "[dim]{task.fields[said]}",
+                "[dim]{task.fields[status]}",
                 table_column=Column(no_wrap=True, overflow="ellipsis"),
             ),
             console=self._console,
@@ -162,7 +162,7 @@ class Live:
         start = time.monotonic()
         try:
             with bar:
-                task = bar.add_task(title, total=None, said="")
+                task = bar.add_task(title, total=None, status="")
                 self._current = _Bar(bar, task)
                 yield self._current
         finally:
@@ -173,13 +173,13 @@ class Live:
 
 class _Bar:
     def __init__(self, bar, task) -> None:  # type: ignore[no-untyped-def]
-        self._bar, self._task, self._standing = bar, task, _Standing()
+        self._bar, self._task, self._status = bar, task, _StageStatus()
 
     def advance(self, done: int, total: int) -> None:
-        self._standing.advance(done, total)
-        said = str(self._standing)
-        self._bar.update(self._task, completed=done, total=total or None, said=said)
+        self._status.advance(done, total)
+        status = str(self._status)
+        self._bar.update(self._task, completed=done, total=total or None, status=status)
 
     def tell(self, text: str) -> None:
-        self._standing.tell(text)
-        self._bar.update(self._task, said=str(self._standing))
+        self._status.tell(text)
+        self._bar.update(self._task, status=str(self._status))

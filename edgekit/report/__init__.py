@@ -1,1 +1,1 @@
-"""What a person looks at. Reads documents only."""
+"""Output for people, made from documents only."""

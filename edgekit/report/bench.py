@@ -1,4 +1,4 @@
-"""What bench found, as text for a terminal."""
+"""The result of bench as text for a terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def render_bench(document: BenchDocument) -> str:
 
 
 def sketch(latency: LatencySummary, width: int = 40) -> str:
-    """A histogram of the samples up to p95 and beyond, one character a bin."""
+    """A histogram of the samples, one character per bin; the last bin has all beyond p95."""
     low, high = latency.min, max(latency.p95, latency.min * 1.001)
     counts = [0] * width
     for sample in latency.samples:
@@ -75,7 +75,7 @@ def _conditions(environment: MeasuredEnvironment) -> str:
 
 
 def _meanwhile(during: During) -> list[tuple[str, str]]:
-    """What was seen while the runs were timed, as far as the device tells."""
+    """A row on the device during the timed runs, with what is known."""
     least, most = during.frequency_min_mhz, during.frequency_max_mhz
     parts = []
     if most is not None:

@@ -1,4 +1,4 @@
-"""What was done to a model before it was quantized: what each step cost and bought."""
+"""Rows on the compression steps before quantization: their cost and benefit."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from edgekit.report.terminal import INTERVAL
 
 NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
 
-# A share of zeros that no model has by chance.
+# The smallest share of zeros that is reported: no model has it by chance.
 NOTICED = 0.01
 
 
 def steps_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """Title and text of a row for each step."""
     for step, before in zip(steps, [None, *steps], strict=False):
-        yield NAMES.get(step.name, step.name), _said(step, before)
+        yield NAMES.get(step.name, step.name), _step(step, before)
 
 
 def widths_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
-    """How wide the layers are that lost channels, at last."""
-    last: dict[str, tuple[int, int]] = {}
+    """A row on the final widths of the layers that lost channels."""
+    widths: dict[str, tuple[int, int]] = {}
     for step in steps:
         for layer, (now, before) in step.widths.items():
-            last[layer] = now, last.get(layer, (now, before))[1]
-    if last:
-        lines = (f"{layer} {now} of {before}" for layer, (now, before) in last.items())
+            widths[layer] = now, widths.get(layer, (now, before))[1]
+    if widths:
+        lines = (f"{layer} {now} of {before}" for layer, (now, before) in widths.items())
         yield "widths", ", ".join(lines)
 
 
 def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
-    """The layers that were left as they were, and why."""
+    """A row on the layers that were not pruned, with the reasons."""
     rows = [row for step in steps if step.name == "prune" for row in step.refused]
     lines = dict.fromkeys(f"{row.layer or '(the model)'}: {row.why}" for row in rows)
     if lines:
         yield "not pruned", "\n".join(lines)
 
 
-def _said(step: CompressionStep, before: CompressionStep | None) -> str:
-    """What a step changed, and what is measured anew after each."""
+def _step(step: CompressionStep, before: CompressionStep | None) -> str:
+    """The changes and measurements of a step."""
     if step.name == "sparsify" and step.refused:
         return step.refused[0].why
     macs, parameters = (
@@ -47,7 +47,7 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
         if before is not None
         else (step.macs_before, step.parameters_before)
     )
-    parts = [_training_said(step.training)] if step.training is not None else []
+    parts = [_training(step.training)] if step.training is not None else []
     if step.training is not None and step.training.stop == 0:
         return parts[0]
     parts += _quality(step)
@@ -69,7 +69,7 @@ def _said(step: CompressionStep, before: CompressionStep | None) -> str:
 
 
 def _quality(step: CompressionStep) -> Iterator[str]:
-    """By the recipe's metric; where it has none, by the original's outputs."""
+    """The quality by the recipe's metric, else by agreement with the original's outputs."""
     if step.accuracy is not None:
         yield f"{step.accuracy:.2f} in torch"
     elif step.agreement is not None:
@@ -85,7 +85,7 @@ OBJECTIVES = {
 }
 
 
-def _training_said(training: TrainingReport) -> str:
+def _training(training: TrainingReport) -> str:
     by = OBJECTIVES[training.objective]
     if training.stop == 0:
         return f"{training.steps} steps {by} gave no improvement: not applied"
@@ -94,10 +94,10 @@ def _training_said(training: TrainingReport) -> str:
 
 
 def _size(step: CompressionStep) -> str:
-    """The file as it is, and packed, where that is what zeros buy."""
-    said = f"{step.precision} file {step.model_mb:.3g} MB of {step.model_before_mb:.3g}"
+    """The size of the file, and with gzip if it has zeros."""
+    size = f"{step.precision} file {step.model_mb:.3g} MB of {step.model_before_mb:.3g}"
     packed = f"{step.compressed_mb:.3g} of {step.compressed_before_mb:.3g}"
-    return f"{said} (packed {packed})" if step.zeros > NOTICED else said
+    return f"{size} (packed {packed})" if step.zeros > NOTICED else size
 
 
 def _millions(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What the commands that reach a device print, and the targets."""
+"""The results of commands that use a device, and the targets, as text for a terminal."""
 
 from __future__ import annotations
 

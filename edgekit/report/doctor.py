@@ -1,4 +1,4 @@
-"""What this host has, and what its cache holds, as text for a terminal."""
+"""The state of this host and its cache as text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLOR = {"ok": "green", "missing": "red", "wrong_version": "red", "broken": "red
 
 
 def render_doctor(document: DoctorDocument) -> str:
-    """The findings, what follows from them, and the commands that would change that."""
+    """The findings, the tasks that work, and the commands that install missing packages."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("status", no_wrap=True)
@@ -30,7 +30,7 @@ def render_doctor(document: DoctorDocument) -> str:
 
 
 def render_cache(document: CacheDocument) -> str:
-    """The cache's parts, or what was freed."""
+    """The cache's parts, and how much was freed."""
     freed = "" if document.freed_mb is None else f"freed {document.freed_mb:.1f} MB\n"
     if not document.parts:
         return f"{freed}the cache {document.folder} is empty\n"

@@ -1,4 +1,4 @@
-"""What ``explain`` prints: candidates, int8-sensitive layers, the cost of each fix."""
+"""The result of explain as text: candidates, int8-sensitive layers, the cost of each fix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FIXES = {
 SMALLER = {"MB": "kB", "ms": "us"}
 NOTHING_LOST = "plain int8 lost 0.5 points or less: no layer was examined"
 NOT_MEASURED = (
-    "no layer was examined: plain int8 was not built, lost little beyond what compression cost, "
-    "or --effort quick"
+    "no layer was examined: plain int8 was not built, it lost little more than compression did, "
+    "or --effort quick was set"
 )
 
 
@@ -43,10 +43,10 @@ def render_explanation(document: VerdictDocument) -> str:
 
 
 def _accuracy(document: VerdictDocument) -> str:
-    found = document.accuracy
-    if found.fp32 is None or found.artifact is None:
+    accuracy = document.accuracy
+    if accuracy.fp32 is None or accuracy.artifact is None:
         return "unknown: no evaluate()"
-    lost = found.fp32 - found.artifact
+    lost = accuracy.fp32 - accuracy.artifact
     return f"{document.accuracy_said}: {lost:.2f} points lost"
 
 

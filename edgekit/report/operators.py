@@ -1,4 +1,4 @@
-"""The slowest operators as a table, and what the rest of an inference took."""
+"""The slowest operators as a table, with the time of the rest of an inference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLOWEST = 10
 
 
 def slowest(document: BenchDocument) -> str:
-    """Ten operators and their shares of the whole; all others together; the runtime itself."""
+    """The ten slowest operators and their shares, the sum of all others, and the remainder."""
     operators = [row for row in document.per_op if row.name != REMAINDER]
     if not operators:
         return ""
@@ -27,8 +27,8 @@ def slowest(document: BenchDocument) -> str:
         table.add_row(_layer(row), escape(row.name), *_cells(row.mean_us, whole_us))
     others = rows[SLOWEST:]
     if others:
-        taken = sum(row.mean_us for row in others)
-        table.add_row("", f"{len(others)} others", *_cells(taken, whole_us))
+        others_us = sum(row.mean_us for row in others)
+        table.add_row("", f"{len(others)} others", *_cells(others_us, whole_us))
     for row in document.per_op:
         if row.name == REMAINDER:
             table.add_row("", REMAINDER, *_cells(row.mean_us, whole_us))

@@ -13,7 +13,7 @@ WIDTH = 100
 
 
 def grid(rows: Sequence[tuple[str, str]]) -> str:
-    """Titles and texts side by side; the texts are no markup."""
+    """Titles and texts in two columns. Markup in the texts is not interpreted."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -23,12 +23,12 @@ def grid(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def styled(text: str) -> str:
-    """A line with markup, never broken."""
+    """A line with markup, without line breaks."""
     return printed(text, soft_wrap=True)
 
 
 def printed(thing: Any, soft_wrap: bool = False) -> str:
-    """Render with colors only where stdout is a terminal that wants them (NO_COLOR)."""
+    """Render to text, with colors only if stdout is a terminal and NO_COLOR is not set."""
     outside = Console()
     console = Console(
         file=io.StringIO(),

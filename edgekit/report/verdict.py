@@ -1,4 +1,4 @@
-"""Documents as text for a terminal."""
+"""The results of build and check as text for a terminal."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def parity_line(parity: Parity | None) -> str:
         return "not checked: no reference"
     verb = "passed" if parity.passed else "failed"
     inputs = f"{parity.compared} input{'s' if parity.compared != 1 else ''}"
-    said = f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
+    line = f"{verb} on {inputs} against {parity.reference}: {_level(parity)} ({parity.rule})"
     if parity.sequence is None:
-        return said
-    return f"{said}; states fed back, against the float model: {_level(parity.sequence)}"
+        return line
+    return f"{line}; states fed back, against the float model: {_level(parity.sequence)}"
 
 
-def _cpu(found: Emulation) -> str:
-    if found.status == "not_checked" or found.parity is None:
-        return f"not checked: {found.reason}" + (f"\nto check: {found.hint}" if found.hint else "")
-    own = f"this host's own processor, {found.processor}"
-    where = f"an emulated {found.processor}, {found.emulator}" if found.emulator else own
-    return f"passed on {where}: {_level(found.parity)}"
+def _cpu(run: Emulation) -> str:
+    if run.status == "not_checked" or run.parity is None:
+        return f"not checked: {run.reason}" + (f"\nto check: {run.hint}" if run.hint else "")
+    own = f"this host's processor, {run.processor}"
+    where = f"an emulated {run.processor}, {run.emulator}" if run.emulator else own
+    return f"passed on {where}: {_level(run.parity)}"
 
 
 def _level(parity: Agreement) -> str:
@@ -119,21 +119,21 @@ def budget_table(lines: Sequence[BudgetLine]) -> str:
         limit = f"<= {line.limit:g} {line.unit} ({line.asked_by})" if line.limit is not None else ""
         color = COLOR[line.status]
         status = line.status.replace("_", " ")
-        table.add_row(line.name, _found(line), _how(line), limit, f"[{color}]{status}[/{color}]")
+        table.add_row(line.name, _value(line), _source(line), limit, f"[{color}]{status}[/{color}]")
     return printed(table)
 
 
-def _found(line: BudgetLine) -> str:
+def _value(line: BudgetLine) -> str:
     if line.value is None:
         return "unknown"
     return f"{number(line.value)} {line.unit}"
 
 
-def _how(line: BudgetLine) -> str:
+def _source(line: BudgetLine) -> str:
     if line.value is None:
         return line.note or ""
     if line.interval is None or line.interval[0] == line.interval[1]:
         return str(line.source)
-    # of memory it is the least and the most of some runs, or what is predicted
+    # the interval of memory is the range of some runs, or of the prediction
     kind = INTERVAL if line.name == "latency_ms" and line.source == "measured" else "range"
     return f"{line.source}, {kind} {number(line.interval[0])}-{number(line.interval[1])}"
