@@ -1,1 +1,1 @@
-"""One verb a file: what each command does, called by the command line and by Python."""
+"""The commands, one per file, for the command line and for Python."""

@@ -1,4 +1,4 @@
-"""What the cache holds, and clearing it."""
+"""cache: shows and clears the cache."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgekit.errors import OutputError
 
 
 def describe_cache(freed_bytes: int | None = None) -> CacheDocument:
-    """Raises OutputError where there is a cache that cannot be read."""
+    """The content of the cache. Raises OutputError if it exists and cannot be read."""
     folder = cache_folder()
-    with _explained("read"):
-        if folder.exists():  # one that cannot be listed looks empty to usage()
+    with _explaining("read"):
+        if folder.exists():  # usage() reports an unreadable folder as empty
             next(folder.iterdir(), None)
         parts = [
             CachePart(name=name, entries=entries, size_mb=size / 1e6)
@@ -30,18 +30,18 @@ def describe_cache(freed_bytes: int | None = None) -> CacheDocument:
 
 
 def clear_cache() -> CacheDocument:
-    """Remove what builds make again by themselves. Raises OutputError: it cannot be written."""
-    with _explained("cleared"):
+    """Remove all that builds can make again. Raises OutputError if that is not possible."""
+    with _explaining("cleared"):
         freed_bytes = clear()
     return describe_cache(freed_bytes)
 
 
 @contextmanager
-def _explained(verb: str) -> Iterator[None]:
+def _explaining(verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OutputError(
             f"the cache {cache_folder()} cannot be {verb}: {error.strerror or error}",
-            "it needs your own account's rights; XDG_CACHE_HOME names another place for it",
+            "it must belong to your account; XDG_CACHE_HOME sets another folder",
         ) from None

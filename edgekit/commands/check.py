@@ -1,4 +1,4 @@
-"""check: is the bundle whole, does it fit, and does it run? Needs no torch and no device."""
+"""check: verifies, runs and judges a bundle. Needs no torch and no device."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def check(
     max_drop: float | None = None,
     progress: Progress | None = None,
 ) -> CheckDocument:
-    """Verify every digest of a bundle, run its golden inputs on the CPU that it is for (emulated
-    where that is not this host's), and hold it against its budgets.
+    """Verify a bundle's files, run its golden inputs, and compare it with its budgets.
 
-    The budgets asked for at build stand; an argument replaces the one that it names.
-    Raises SettingError: a budget's value; BundleError: a file is missing, changed or added, or the
-    bundle is of a newer edgekit; RunnerError: the CPU has not all its instructions, or its runner
+    The inputs run on the CPU that the bundle is for, emulated if this host has another. The
+    budgets are those of the build; an argument replaces one.
+    Raises SettingError for a budget's value; BundleError if a file is missing, changed or added, or
+    the bundle is of a newer edgekit; RunnerError if the CPU lacks an instruction or the runner
     fails; ParityError.
     """
     budgets = {
@@ -36,10 +36,10 @@ def check(
         "size_mb": size_mb,
         "max_drop": max_drop,
     }
-    asked = BudgetLimits(**validated(budgets, LIBRARY))
+    overrides = BudgetLimits(**validated(budgets, LIBRARY))
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)
-    limits = record.limits | merge_limits([("flag", asked)])
+    limits = record.limits | merge_limits([("flag", overrides)])
     emulation = emulate(folder, manifest, progress or Silent())
     document = verdict_document("edgekit.check/1", folder, manifest, record, limits)
     return CheckDocument(**dict(document), emulation=emulation)

@@ -25,10 +25,10 @@ def deploy(
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> DeployDocument:
-    """Put a bundle on a device and make it the current release of its name.
+    """Install a bundle on a device and make it the current release of its name.
 
-    Only what the device does not have yet is sent. ``after`` is a shell command for the device,
-    run once the release is current.
+    Only files that the device lacks are sent. ``after``: a shell command that the device runs once
+    the release is current.
     Raises BundleError, DeviceError, PreflightError (nothing was sent), StoreError.
     """
     progress = progress or Silent()
@@ -53,10 +53,10 @@ def deploy(
 
 
 def rollback(name: str, device: str, *, accept_new_host_key: bool = False) -> tuple[str, str]:
-    """Make the release before the current one current again; give the ids before and after.
+    """Switch back to the release before the current one. Returns both ids, old and new.
 
-    Raises UsageError (no deployment can be called so), StoreError: there is no such name, or
-    nothing to go back to.
+    Raises UsageError for an invalid name, StoreError for an unknown name or without an earlier
+    release.
     """
     check_name(name)
     with reaching(device, accept_new_host_key, Silent()) as transport:
@@ -64,7 +64,7 @@ def rollback(name: str, device: str, *, accept_new_host_key: bool = False) -> tu
 
 
 def ls(device: str, *, accept_new_host_key: bool = False) -> LsDocument:
-    """Every release on a device, the current ones marked."""
+    """List the releases on a device."""
     with reaching(device, accept_new_host_key, Silent()) as transport:
         rows = Store(transport, store_root()).releases()
         return LsDocument(
@@ -80,7 +80,7 @@ def ls(device: str, *, accept_new_host_key: bool = False) -> LsDocument:
 
 
 def rm(name: str, device: str, *, accept_new_host_key: bool = False) -> None:
-    """Remove a name from a device, with all its releases. Raises StoreError: there is none."""
+    """Remove a name with all its releases from a device. Raises StoreError for an unknown name."""
     check_name(name)
     with reaching(device, accept_new_host_key, Silent()) as transport:
         Store(transport, store_root()).remove(name)
@@ -95,9 +95,9 @@ def _run_after(transport: Transport, command: str, name: str) -> None:
             f"{transport.name} and was ended"
         ) from None
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise StoreError(
             f"{name} is deployed, but '{command}' ended with code {done.returncode} on "
-            f"{transport.name}: {said or 'it said nothing'}",
-            "mend the command and deploy again (nothing is sent twice), or edgekit rollback",
+            f"{transport.name}: {output or 'no output'}",
+            "correct the command and deploy again (no file is sent twice), or edgekit rollback",
         )

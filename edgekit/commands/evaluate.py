@@ -1,4 +1,4 @@
-"""eval: the recipe's own metric, with ``predict`` running on a device."""
+"""eval: the recipe's metric, with ``predict`` running on a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.model.subject import Subject
     from edgekit.recipe.recipe import Recipe
 
-CHANGED = "the recipe was changed since the bundle was built: the host's accuracy is another's"
+CHANGED = "the recipe has changed since the build, so the host's accuracy is not comparable"
 
 
 def evaluate(
@@ -33,17 +33,17 @@ def evaluate(
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> EvalDocument:
-    """Judge a bundle on a device by the ``evaluate`` of the recipe that it was built from.
+    """Evaluate a bundle on a device by the ``evaluate`` of the recipe that it was built from.
 
-    One serving process on the device answers all of ``predict``. ``recipe`` names another file;
-    where it is not the one of the build, ``host_accuracy`` is None.
-    Raises RecipeError, MissingExtraError, and all that bench raises but ParityError.
+    One serving process on the device answers all calls of ``predict``. ``recipe``: another file; if
+    its content is not that of the build, ``host_accuracy`` is None.
+    Raises RecipeError, MissingExtraError, and all errors of bench but ParityError.
     """
     wait_passively()
     progress = progress or Silent()
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)
-    require_torch("judging by a recipe's own metric")
+    require_torch("evaluation by a recipe's metric")
     with progress.stage("starting PyTorch"), fragile():
         from edgekit.pipeline.model.predict import Counted, run_serving
         from edgekit.pipeline.model.source import open_source
@@ -55,8 +55,8 @@ def evaluate(
     ):
         if not opened.has("evaluate"):
             raise RecipeError(
-                f"{path} has no evaluate(): there is no metric to judge the device by",
-                "add evaluate(predict) to it, or name another with --recipe",
+                f"{path} has no evaluate(), so there is no metric for the device",
+                "add evaluate(predict) to it, or give another recipe with --recipe",
             )
         subject = read_subject(opened, False, progress)
         _check_same_model(subject, manifest, path)
@@ -73,7 +73,7 @@ def evaluate(
 def _document(
     folder: Path, device: str, opened: Recipe, record: Record, accuracy: float | None, count: int
 ) -> EvalDocument:
-    assert accuracy is not None  # has("evaluate") was asked
+    assert accuracy is not None  # has("evaluate") was checked
     same = opened.digest == record.recipe_sha256
     return EvalDocument(
         schema_="edgekit.eval/1",
@@ -87,7 +87,7 @@ def _document(
 
 
 def _check_same_model(subject: Subject, manifest: Manifest, path: Path) -> None:
-    """The recipe's model must have the bundle's inputs and outputs, or predict means nothing."""
+    """Require that the recipe's model has the bundle's inputs and outputs."""
     from edgekit.recipe.tensors import dtype_name
 
     pairs = (
@@ -95,15 +95,15 @@ def _check_same_model(subject: Subject, manifest: Manifest, path: Path) -> None:
         ("output", subject.example_outputs, manifest.program.outputs),
     )
     for word, tensors, specs in pairs:
-        found = [(dtype_name(tensor), tuple(tensor.shape)) for tensor in tensors]
-        wanted = [(spec.dtype, spec.shape) for spec in specs]
-        if found != wanted:
+        actual = [(dtype_name(tensor), tuple(tensor.shape)) for tensor in tensors]
+        expected = [(spec.dtype, spec.shape) for spec in specs]
+        if actual != expected:
             raise RecipeError(
-                f"{path} is not this bundle's recipe: its model's {word}s are {_say(found)}, the "
-                f"bundle's are {_say(wanted)}",
-                "name the recipe that the bundle was built from with --recipe",
+                f"{path} is not this bundle's recipe: its model's {word}s are {_list(actual)}, the "
+                f"bundle's are {_list(expected)}",
+                "give the recipe that the bundle was built from with --recipe",
             )
 
 
-def _say(tensors: list[tuple[str, tuple[int, ...]]]) -> str:
+def _list(tensors: list[tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(f"{dtype} {list(shape)}" for dtype, shape in tensors)

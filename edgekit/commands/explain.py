@@ -1,4 +1,4 @@
-"""explain: what a build found out about its bundle. Needs no torch and no device."""
+"""explain: the records of a bundle's build. Needs no torch and no device."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from edgekit.documents.verdict import VerdictDocument
 
 
 def explain(bundle: str | Path) -> VerdictDocument:
-    """Where the accuracy went and what buys it back, as it was recorded at build; nothing is
-    measured anew. Raises BundleError.
+    """The losses of accuracy and their repairs, as recorded by the build. Nothing is measured.
+
+    Raises BundleError.
     """
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)

@@ -8,24 +8,24 @@ from pathlib import Path
 from edgekit.cache import write_whole
 from edgekit.errors import OutputError
 
-WRITTEN = {"recipe.py": "recipe.py.txt", "edgekit.toml": "edgekit.toml.txt"}
+TEMPLATES = {"recipe.py": "recipe.py.txt", "edgekit.toml": "edgekit.toml.txt"}
 
 
 def init(folder: str | Path = ".") -> list[Path]:
-    """Write recipe.py and edgekit.toml into ``folder``; give their paths.
+    """Write recipe.py and edgekit.toml into ``folder``. Returns their paths.
 
-    Raises OutputError: one of them exists already, or the folder cannot be written to.
+    Raises OutputError if one of them exists already, or the folder is not writable.
     """
     place = Path(folder)
-    for name in WRITTEN:
+    for name in TEMPLATES:
         if (place / name).exists():
             raise OutputError(
-                f"{place / name} exists already; nothing was written", "name another folder"
+                f"{place / name} exists already; nothing was written", "give another folder"
             )
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, template in WRITTEN.items():
+        for name, template in TEMPLATES.items():
             write_whole(place / name, files("edgekit.templates").joinpath(template).read_bytes())
     except OSError as error:
-        raise OutputError(f"{place} cannot be written to: {error.strerror}") from None
-    return [place / name for name in WRITTEN]
+        raise OutputError(f"{place} cannot be written: {error.strerror}") from None
+    return [place / name for name in TEMPLATES]

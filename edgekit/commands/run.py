@@ -1,4 +1,4 @@
-"""run: one inference on a device, arrays in and out. Needs no torch."""
+"""run: one inference on a device, with .npy files. Needs no torch."""
 
 from __future__ import annotations
 
@@ -38,15 +38,14 @@ def run(
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> RunDocument:
-    """Run a bundle once on a device: ``inputs`` and ``outputs`` are .npy files, in its order.
-    Inputs may be named instead: NAME=FILE for all of them.
+    """Run a bundle once on a device. ``inputs`` and ``outputs`` are .npy files, in its order.
 
-    Each input has exactly the shape and type that the bundle's manifest tells; bfloat16 comes
-    and goes as float32. A model with state starts a new sequence: inputs with one dimension more
-    before the others are its steps, and so come the outputs. States may be given after the inputs
-    and taken after the outputs, all of them, to start from others and to go on later.
-    Raises EdgekitError: an input that does not fit or cannot be read, and all that bench raises
-    but ParityError.
+    Instead, all inputs may be given by name, as NAME=FILE. Each has the shape and type in the
+    bundle's manifest; bfloat16 is read and written as float32. A model with state starts a new
+    sequence: inputs and outputs may have an additional first dimension, the steps. All states may
+    follow the inputs, as the first states, and the outputs, as the last ones.
+    Raises EdgekitError if an input does not fit or cannot be read, and all errors of bench but
+    ParityError.
     """
     progress = progress or Silent()
     folder = Path(bundle).resolve()
@@ -73,9 +72,9 @@ def run(
     is_sequence = any(one.is_sequence for one in read)
     rows = []
     for index, (path, spec) in enumerate(zip(paths, manifest.program.outputs, strict=False)):
-        found = [decode(result[index], spec.dtype).reshape(spec.shape) for result in results]
+        arrays = [decode(result[index], spec.dtype).reshape(spec.shape) for result in results]
         many = is_sequence and index < len(manifest.own_outputs)
-        rows.append(_write(path, np.stack(found) if many else found[-1], spec))
+        rows.append(_write(path, np.stack(arrays) if many else arrays[-1], spec))
     return RunDocument(
         schema_="edgekit.run/1",
         device=device,
@@ -85,14 +84,14 @@ def run(
 
 
 class Series(NamedTuple):
-    """An input's bytes, step by step; not ``is_sequence``: of the one step that was given."""
+    """An input's bytes, one per step. ``is_sequence``: the file has a dimension of steps."""
 
     steps: list[bytes]
     is_sequence: bool
 
 
 def read_input(path: Path, spec: TensorSpec, may_be_sequence: bool = False) -> Series:
-    """C-order bytes of a .npy file. Raises EdgekitError: not one, or of another shape or type."""
+    """Bytes of a .npy file in C order. Raises EdgekitError for another shape, type or format."""
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -101,12 +100,12 @@ def read_input(path: Path, spec: TensorSpec, may_be_sequence: bool = False) -> S
         raise EdgekitError(
             f"the input {path} cannot be read as a .npy file: {error}", "numpy.save writes one"
         ) from None
-    wanted = "float32" if spec.dtype == "bfloat16" else spec.dtype
-    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(wanted):
-        found = array.dtype if isinstance(array, np.ndarray) else "an archive of arrays"
+    expected = "float32" if spec.dtype == "bfloat16" else spec.dtype
+    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(expected):
+        actual = array.dtype if isinstance(array, np.ndarray) else "an archive of arrays"
         raise EdgekitError(
-            f"the input {path} is {found}, but the bundle's input '{spec.name}' is {wanted}",
-            f"numpy.save({path.name!r}, array.astype('{wanted}'))",
+            f"the input {path} is {actual}, but the bundle's input '{spec.name}' is {expected}",
+            f"numpy.save({path.name!r}, array.astype('{expected}'))",
         )
     if may_be_sequence and array.ndim and len(array) and array.shape[1:] == spec.shape:
         return Series([_to_bytes(step, spec) for step in array], True)
@@ -117,7 +116,7 @@ def read_input(path: Path, spec: TensorSpec, may_be_sequence: bool = False) -> S
         raise EdgekitError(
             f"the input {path} has the shape {list(array.shape)}, but the bundle's input "
             f"'{spec.name}' has {list(spec.shape)}{steps}",
-            "a device runs the one shape that the model was exported for",
+            "use the shape that the model was exported for",
         )
     return Series([_to_bytes(array, spec)], False)
 
@@ -132,13 +131,13 @@ def _to_bytes(array: NDArray[Any], spec: TensorSpec) -> bytes:
 def _steps(files: Sequence[str], read: Sequence[Series]) -> list[tuple[bytes, ...]]:
     lengths = {len(one.steps) for one in read}
     if len(lengths) > 1:
-        said = ", ".join(f"{file} {len(one.steps)}" for file, one in zip(files, read, strict=True))
-        raise EdgekitError(f"the inputs have unequal numbers of steps: {said}")
+        rows = ", ".join(f"{file} {len(one.steps)}" for file, one in zip(files, read, strict=True))
+        raise EdgekitError(f"the inputs have unequal numbers of steps: {rows}")
     return list(zip(*(one.steps for one in read), strict=True))
 
 
 def _to_bfloat16(array: NDArray[Any]) -> bytes:
-    """The nearest bfloat16, ties to even; NaN stays NaN."""
+    """Round to the nearest bfloat16, ties to even. NaN stays NaN."""
     bits = array.astype("<f4").view("<u4")
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     rounded = np.where(np.isnan(array), (bits >> 16) | 0x40, rounded)
@@ -146,9 +145,9 @@ def _to_bfloat16(array: NDArray[Any]) -> bytes:
 
 
 def _in_order(files: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-    """The files in the order of ``names``, where each is given as NAME=FILE."""
-    named = dict(file.split("=", 1) for file in files if "=" in file)
-    return [named[name] for name in names] if named.keys() == set(names) else files
+    """The files in the order of ``names``, if all are given as NAME=FILE."""
+    by_name = dict(file.split("=", 1) for file in files if "=" in file)
+    return [by_name[name] for name in names] if by_name.keys() == set(names) else files
 
 
 def _check_counts(
@@ -161,18 +160,18 @@ def _check_counts(
         if len(given) not in (len(own), len(specs)):
             names = ", ".join(spec.name for spec in own)
             state = ", ".join(spec.name for spec in specs[len(own) :])
-            beside = f", beside its state, {state}" if state else ""
+            states = f", and the states {state}" if state else ""
             plural = "s" if len(own) != 1 else ""
             raise EdgekitError(
-                f"the bundle has {len(own)} {word}{plural} ({names}){beside}, "
+                f"the bundle has {len(own)} {word}{plural} ({names}){states}, "
                 f"but {len(given)} {'was' if len(given) == 1 else 'were'} given",
                 f"give --{word} FILE.npy once for each, in this order",
             )
     if len(set(outputs)) != len(outputs):
-        raise EdgekitError("two outputs have the same file", "name one file for each --output")
+        raise EdgekitError("two outputs have the same file", "give each --output its own file")
     for path in outputs:
         if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path} cannot be written: {path.parent} is no folder")
+            raise OutputError(f"{path} cannot be written: {path.parent} is not a folder")
 
 
 def _write(path: Path, array: Array, spec: TensorSpec) -> OutputFile:

@@ -192,7 +192,7 @@ def test_a_missing_extra_names_its_command(write_recipe, tmp_path, monkeypatch) 
     monkeypatch.setattr(runtime, "installed_version", gone)
     with pytest.raises(edgekit.MissingExtraError) as caught:
         edgekit.build(write_recipe(LINEAR), target="x86", output=tmp_path / "out")
-    assert caught.value.hint == "edgekit doctor gives the command that installs it"
+    assert "edgekit doctor" in caught.value.hint
 
 
 def test_an_output_that_is_no_bundle(edgekit_command, tmp_path) -> None:

@@ -150,4 +150,4 @@ def test_without_torch(base, digits_bundle) -> None:
     for arguments in (("build", "mine/recipe.py", "--target", "x86"), ("eval", bundle, "local")):
         refused = base.document(*arguments, code=1)
         assert refused["error"] == "MissingExtraError", refused
-        assert refused["hint"] == "edgekit doctor gives the command that installs it"
+        assert "edgekit doctor" in refused["hint"]
