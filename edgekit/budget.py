@@ -1,4 +1,4 @@
-"""Budgets: what was asked for, what was found, and the verdict between them."""
+"""Budgets: limits, figures, and the verdict from comparing them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNITS: dict[BudgetName, str] = {
     "size_mb": "MB",
     "accuracy_drop": "points",
 }
-# A budget's name in documents, and the flag or key that asks for it.
+# A budget's name in documents -> the flag or key that sets it.
 SETTING_OF: dict[BudgetName, str] = {
     "latency_ms": "latency_ms",
     "peak_memory_mb": "memory_mb",
@@ -35,7 +35,7 @@ SETTING_OF: dict[BudgetName, str] = {
 
 
 class BudgetLimits(Frozen):
-    """Limits under the names of the flags; ``None`` was not asked for."""
+    """Limits by the names of the flags; None: no limit."""
 
     latency_ms: Positive | None = None
     memory_mb: Positive | None = None
@@ -44,7 +44,7 @@ class BudgetLimits(Frozen):
 
 
 class Limit(Extensible):
-    """One budget that was asked for. ``asked_by``: flag, environment, a file's name, target."""
+    """The limit of one budget. ``asked_by``: flag, environment, a file's name, or target."""
 
     value: float
     asked_by: str
@@ -54,7 +54,7 @@ Limits = dict[BudgetName, Limit]
 
 
 class Figure(Extensible):
-    """What was found. ``interval`` is None where the value is exact."""
+    """A predicted or measured value. ``interval``: None if the value is exact."""
 
     value: float
     source: Origin
@@ -66,7 +66,7 @@ Figures = dict[BudgetName, Figure]
 
 
 class BudgetLine(Extensible):
-    """A budget as the JSON documents carry it."""
+    """A budget in the JSON documents: limit, value and status."""
 
     name: BudgetName
     unit: str
@@ -80,7 +80,7 @@ class BudgetLine(Extensible):
 
 
 def merge_limits(layers: Iterable[tuple[str, BudgetLimits]]) -> Limits:
-    """Merge limits from the strongest layer to the weakest; each layer is (who asked, limits)."""
+    """Merge limits, the strongest layer first; each layer is (asked_by, limits)."""
     merged: Limits = {}
     for asked_by, limits in layers:
         for name in BUDGET_NAMES:
@@ -91,7 +91,7 @@ def merge_limits(layers: Iterable[tuple[str, BudgetLimits]]) -> Limits:
 
 
 def judge(limits: Limits, figures: Figures, notes: dict[BudgetName, str]) -> list[BudgetLine]:
-    """Hold every figure against its limit. ``notes`` says why a figure is not there."""
+    """Compare every figure with its limit. ``notes``: why a figure is unknown."""
     return [
         _line(name, limits.get(name), figures.get(name), notes.get(name)) for name in BUDGET_NAMES
     ]
@@ -114,7 +114,7 @@ def _line(
 
 
 def _status(limit: Limit | None, figure: Figure | None) -> Status:
-    """Limits are inclusive; an interval that straddles the limit decides nothing."""
+    """The status of one budget. Limits are inclusive; an interval across the limit is unknown."""
     if limit is None:
         return "not_asked"
     if figure is None:

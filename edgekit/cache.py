@@ -1,8 +1,8 @@
-"""Where results are kept by the content of what went into them, and how they appear: whole.
+"""The cache: results under a key of their inputs' content, written atomically.
 
-stages/KIND-KEY/    what a build's stage made (pipeline/model/stage_cache.py), and digests of it
+stages/KIND-KEY/    the result of a build's stage (pipeline/model/stage_cache.py), with digests
 runners/KEY/        a compiled native runner
-zig/                what the compiler keeps of its own libraries
+zig/                the compiler's own cache
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def cache_folder() -> Path:
 
 STAGES = "stages"
 DIGESTS = "digests.json"
-# What clear() removes: all that a build makes again by itself.
+# clear() removes these: builds can make them again.
 REBUILT = (STAGES, "runners", "zig")
 STAGES_LIMIT_BYTES = 4_000_000_000
 DRAFT_LIMIT_S = 24 * 3600
 
 
 def content_key(parts: Iterable[bytes]) -> str:
-    """A key that changes when any part does; lengths keep the parts apart."""
+    """A digest of all parts. Each part's length is included, so that parts cannot run together."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
@@ -47,10 +47,10 @@ def file_digest(path: Path) -> str:
 
 
 def folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return ``folder``, made by ``fill`` where it is missing.
+    """Return ``folder``; if it is missing, make it with ``fill``.
 
-    It is filled under a temporary name and appears by rename: an interruption leaves nothing
-    half-made, and of two processes at once the first to finish wins.
+    It is filled under a temporary name and then renamed. So an interruption leaves no incomplete
+    folder, and if two processes make it at once, the first to finish wins.
     """
     if folder.is_dir():
         return folder
@@ -68,7 +68,7 @@ def folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is either there whole or not at all."""
+    """Write a file atomically."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:16]}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -81,14 +81,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def load_stage(kind: str, key: str) -> Path | None:
-    """The folder of a finished stage, its files checked; None where there is none (any more)."""
+    """The folder of a finished stage, with verified files; None if missing or damaged."""
     folder = _stage_folder(kind, key)
     try:
         digests = json.loads((folder / DIGESTS).read_bytes())
-        whole = all(file_digest(folder / name) == digest for name, digest in digests.items())
-        if whole:
+        is_intact = all(file_digest(folder / name) == digest for name, digest in digests.items())
+        if is_intact:
             with suppress(OSError):
-                os.utime(folder)  # the least recently used go first
+                os.utime(folder)  # the least recently used are removed first
             return folder
     except (OSError, ValueError, AttributeError):
         pass
@@ -97,8 +97,8 @@ def load_stage(kind: str, key: str) -> Path | None:
 
 
 def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
-    """Keep what ``fill`` writes; False where that fails, whatever it is: a full disk, a folder that
-    cannot be written, an object that cannot be saved. A build does not depend on it.
+    """Store what ``fill`` writes. False if that fails for any reason: a full disk, a folder that is
+    not writable, an object that cannot be saved. A build goes on without it.
     """
 
     def fill_and_seal(draft: Path) -> None:
@@ -108,38 +108,38 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
 
     try:
         folder_once(_stage_folder(kind, key), fill_and_seal)
-    except Exception:  # torch.save has RuntimeError for a full disk
+    except Exception:  # torch.save raises RuntimeError for a full disk
         return False
-    with suppress(OSError):  # another process may clear the cache meanwhile
+    with suppress(OSError):  # another process may clear the cache at the same time
         _make_room(cache_folder() / STAGES)
     return True
 
 
 def stage_draft(kind: str, key: str) -> Path:
-    """Where a stage that takes very long keeps what it has so far: a folder that may not be there
-    yet, and goes by itself a day after its last change.
+    """The folder for a long stage's intermediate results. It may not exist yet, and is removed a
+    day after its last change.
     """
     return cache_folder() / STAGES / f".{kind}-{key}"
 
 
 def usage() -> list[tuple[str, int, int]]:
-    """What the cache holds: name, entries, bytes."""
+    """The parts of the cache: name, number of entries, bytes."""
     try:
-        found = sorted(cache_folder().iterdir())
+        paths = sorted(cache_folder().iterdir())
     except OSError:
         return []
-    parts = [path for path in found if path.is_dir() and not path.name.startswith(".")]
+    parts = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
     return [(part.name, sum(1 for _ in part.iterdir()), _bytes_of(part)) for part in parts]
 
 
 def clear() -> int:
-    """Remove all that builds make again by themselves; give the bytes. Raises OSError."""
+    """Remove all that builds can make again. Returns the bytes freed. Raises OSError."""
     freed = 0
     for name in REBUILT:
         folder = cache_folder() / name
         if folder.is_dir():
             freed += _bytes_of(folder)
-            # renamed first: a build that runs meanwhile sees an entry whole or not at all
+            # renamed first: a build at the same time sees no incomplete entry
             doomed = Path(tempfile.mkdtemp(dir=cache_folder(), prefix=".cleared."))
             with suppress(FileNotFoundError):  # another clear was faster
                 folder.rename(doomed / name)
@@ -153,7 +153,7 @@ def _stage_folder(kind: str, key: str) -> Path:
 
 
 def _make_room(folder: Path) -> None:
-    """The least recently used go, and drafts that a killed process left."""
+    """Remove the least recently used stages, and old drafts of killed processes."""
     total = 0
     for age_s, entry in sorted(_ages(folder)):
         if entry.name.startswith("."):
@@ -168,13 +168,13 @@ def _make_room(folder: Path) -> None:
 
 def _ages(folder: Path) -> Iterator[tuple[float, Path]]:
     for entry in folder.iterdir():
-        with suppress(OSError):  # it may go while we look
+        with suppress(OSError):  # another process may remove it
             yield time.time() - entry.stat().st_mtime, entry
 
 
 def _bytes_of(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        with suppress(OSError):  # it may go while we look
+        with suppress(OSError):  # another process may remove it
             total += path.lstat().st_size
     return total

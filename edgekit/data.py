@@ -1,4 +1,4 @@
-"""A folder of images as a model's inputs, for recipes. Needs Pillow; torch is imported late."""
+"""Folders of images as a model's inputs, for recipes. Needs Pillow; torch is imported late."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-# Shorter side to crop: 256 to 224, as ImageNet's networks are usually judged.
+# Ratio of the shorter side to the crop: 256 to 224, as usual for networks on ImageNet.
 RESIZE_TO_CROP = 8 / 7
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to ``resize`` pixels, the ``size`` x ``size`` square at the centre of that, and
-    for each of red, green, blue (pixel / 255 - mean) / std.
+    """The steps for each image: resize the shorter side to ``resize`` pixels, crop the centre to
+    ``size`` x ``size``, and normalise red, green and blue: (pixel / 255 - mean) / std.
     """
 
     size: int
@@ -37,11 +37,10 @@ class Preprocessing:
 
 @dataclass(frozen=True, repr=False)
 class Images(Sequence[Inputs]):
-    """Images that are read when they are asked for: each a tuple of one float32 tensor of shape
-    (1, 3, size, size). A slice is lazy too, and keeps paths and labels together.
+    """A lazy sequence of images: each item is a tuple of one float32 tensor (1, 3, size, size).
 
-    ``labels`` are class indices into ``classes``, the sorted names of the sub-folders; both are
-    None where the images lie in no sub-folders.
+    A slice is lazy, too, and has the paths and labels of its images. ``labels``: indices into
+    ``classes``, the sorted names of the sub-folders; both are None without sub-folders.
     """
 
     paths: tuple[Path, ...]
@@ -57,21 +56,21 @@ class Images(Sequence[Inputs]):
     @overload
     def __getitem__(self, index: slice) -> Images: ...
     def __getitem__(self, index: int | slice) -> Inputs | Images:
-        """Raises RecipeError, naming the file: an image that cannot be read."""
+        """An image, or a slice. Raises RecipeError if the image's file cannot be read."""
         if isinstance(index, slice):
             return self._only(range(len(self))[index])
         return read_image(self.paths[index], self.preprocessing)
 
     def split(self, every: int = 10) -> tuple[Images, Images]:
-        """One image in ``every`` (of ten the first, the eleventh, ...), to calibrate with, and the
-        others, to judge by.
+        """Split into one image of ``every`` (the first, the eleventh, ...), for calibration, and
+        the others, for evaluation.
 
-        Raises RecipeError: ``every`` is below 2, or one of the two would be empty.
+        Raises RecipeError if ``every`` is below 2, or one of the two would be empty.
         """
         if every < 2 or len(self) < 2:
             raise RecipeError(
-                f"split(every={every}) of {len(self)} images leaves nothing on one of its sides",
-                "it takes two images at least, and every=2 or more",
+                f"split(every={every}) of {len(self)} images gives an empty part",
+                "use at least two images, and every=2 or more",
             )
         others = [index for index in range(len(self)) if index % every]
         return self[::every], self._only(others)
@@ -91,19 +90,20 @@ def images(
     resize: int | None = None,
     interpolation: str = "bilinear",
 ) -> Images:
-    """The images in ``folder``, or in its sub-folders of one class each, in the order of their
-    names (first the sub-folder's). Nothing is decoded yet.
+    """The images in ``folder``, or in its sub-folders, one for each class.
 
-    Each is turned to RGB, its shorter side resized to ``resize`` pixels (by default 8/7 of
-    ``size``, 256 for 224) with Pillow's ``interpolation`` (nearest, bilinear, bicubic, lanczos),
-    cropped to ``size`` x ``size`` at its centre, and normalised: (pixel / 255 - mean) / std, with
-    three numbers of ``mean`` and ``std``, for red, green and blue. So do torchvision's Resize,
-    CenterCrop and Normalize; where the margin is odd, its larger half is cut off right or below
-    (CenterCrop may cut it off left or above). An orientation noted in EXIF is not applied.
-    Hidden files and what is no image by its suffix are passed over.
+    They are sorted by sub-folder and name, and decoded only when used. Hidden files and files
+    without an image's suffix are skipped.
 
-    Raises RecipeError: no such folder, no image in it, images both in it and in sub-folders, a
-    wrong size, mean or std; MissingExtraError: Pillow is not installed.
+    Each image is converted to RGB. Its shorter side is resized to ``resize`` pixels (by default 8/7
+    of ``size``, 256 for 224) with Pillow's ``interpolation`` (nearest, bilinear, bicubic, lanczos).
+    The centre is cropped to ``size`` x ``size`` and normalised, (pixel / 255 - mean) / std, with a
+    ``mean`` and ``std`` for each of red, green and blue. This is what torchvision's Resize,
+    CenterCrop and Normalize do. If a margin is odd, its larger half is cut off right or below;
+    CenterCrop may cut it off left or above. An orientation in EXIF is not applied.
+
+    Raises RecipeError for a missing folder, no images, images both in it and in sub-folders, or a
+    wrong size, mean or std; MissingExtraError if Pillow is not installed.
     """
     preprocessing = _checked(size, mean, std, resize, interpolation)
     _pillow()
@@ -112,21 +112,20 @@ def images(
         what = "is not a folder" if root.exists() else "does not exist"
         raise RecipeError(
             f"the folder of images {root} {what}",
-            f"a relative path is looked for from {Path.cwd()}; "
-            "Path(__file__).parent is the recipe's own folder",
+            f"relative paths start at {Path.cwd()}; Path(__file__).parent is the recipe's folder",
         )
     flat, by_class = _files_of(root)
     if flat and any(by_class.values()):
         raise RecipeError(
-            f"{root} holds images itself ({flat[0].name}) and in sub-folders",
-            "put all of them into sub-folders, one for each class, or none",
+            f"{root} has images both directly in it ({flat[0].name}) and in sub-folders",
+            "put all images into sub-folders, one for each class, or none of them",
         )
     if flat:
         return Images(tuple(flat), None, None, preprocessing)
     if not any(by_class.values()):
         raise RecipeError(
-            f"there is no image in {root}, nor in its sub-folders",
-            f"images are files that end in {', '.join(SUFFIXES)}",
+            f"there is no image in {root} or its sub-folders",
+            f"images are files with the suffixes {', '.join(SUFFIXES)}",
         )
     paths = tuple(path for files in by_class.values() for path in files)
     labels = tuple(index for index, files in enumerate(by_class.values()) for _ in files)
@@ -134,9 +133,9 @@ def images(
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Inputs:
-    """One image, preprocessed, float32 (1, 3, size, size).
+    """One preprocessed image, float32 (1, 3, size, size).
 
-    Raises RecipeError, naming the file: it is gone or damaged.
+    Raises RecipeError if the file is missing or damaged.
     """
     import torch
 
@@ -144,31 +143,30 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Inputs:
     try:
         with pillow.open(path) as image:
             pixels = _square(image.convert("RGB"), preprocessing)
-    except Exception as error:  # a damaged file may end in any error of a decoder
+    except Exception as error:  # a decoder may raise any error for a damaged file
         raise RecipeError(
-            f"the image {path} cannot be read: {error}", "mend it, or take it out of the folder"
+            f"the image {path} cannot be read: {error}", "repair it, or remove it from the folder"
         ) from None
     return (torch.from_numpy(_normalised(pixels, preprocessing)[None]),)
 
 
 def data_path(name: str) -> Path:
-    """``name`` in the folder that the environment variable EDGEKIT_DATA names: the examples'
-    weights and images, which do not come with edgekit.
+    """``name`` in the folder EDGEKIT_DATA, with weights and images that edgekit does not ship.
 
-    Raises RecipeError: the variable is not set, or the folder lacks ``name``.
+    Raises RecipeError if the variable is not set, or the folder lacks ``name``.
     """
     root = os.environ.get("EDGEKIT_DATA")
-    hint = f"set EDGEKIT_DATA to the folder that holds {name} (docs/examples.md says what it is)"
+    hint = f"set EDGEKIT_DATA to the folder with {name} (docs/examples.md describes it)"
     if not root:
-        raise RecipeError(f"{name} is not there: EDGEKIT_DATA is not set", hint)
+        raise RecipeError(f"{name} cannot be found: EDGEKIT_DATA is not set", hint)
     path = Path(root) / name
     if not path.exists():
-        raise RecipeError(f"there is no {name} in {root}, which EDGEKIT_DATA names", hint)
+        raise RecipeError(f"there is no {name} in EDGEKIT_DATA, {root}", hint)
     return path
 
 
 def _files_of(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """The images in ``root``, and those anywhere below each of its sub-folders, by its name."""
+    """The images directly in ``root``, and sub-folder's name -> all images below it."""
     entries = sorted(path for path in root.iterdir() if path.name[0] != ".")
     flat = [path for path in entries if _is_image(path)]
     folders = [path for path in entries if path.is_dir()]
@@ -194,18 +192,18 @@ def _square(image: Any, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     short, size = preprocessing.resize, preprocessing.size
     width, height = image.size
     if width <= height:
-        wanted = (short, short * height // width)
+        resized = (short, short * height // width)
     else:
-        wanted = (short * width // height, short)
-    if wanted != image.size:
+        resized = (short * width // height, short)
+    if resized != image.size:
         method = getattr(_pillow().Resampling, preprocessing.interpolation.upper())
-        image = image.resize(wanted, method)
-    left, top = (wanted[0] - size) // 2, (wanted[1] - size) // 2
+        image = image.resize(resized, method)
+    left, top = (resized[0] - size) // 2, (resized[1] - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(3, size, size), contiguous."""
+    """Normalised pixels, contiguous float32 (3, size, size)."""
     import numpy as np
 
     mean = np.array(preprocessing.mean, np.float32)
@@ -238,8 +236,8 @@ def _checked(
         if not _are_of_pixels(values) or (name == "std" and min(values) == 0):
             raise RecipeError(
                 f"images(): {name} must be three numbers for red, green and blue, not {values!r}",
-                "pixels are divided by 255 before: a mean lies within 0 and 1, and a std as well, "
-                "above 0",
+                "pixels are divided by 255 first, so means are from 0 to 1, and stds above 0 up to "
+                "1",
             )
     return Preprocessing(size, short, tuple(mean), tuple(std), interpolation)
 

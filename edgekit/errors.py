@@ -1,11 +1,11 @@
 """Every error that edgekit raises.
 
 EdgekitError                exit 1   what happened, to which input, what to do next
-├── UsageError              exit 2   the command line alone shows it to be wrong
+├── UsageError              exit 2   an invalid command line
 ├── SettingError                     an option in edgekit.toml, the environment or a call
 ├── RecipeError                      the user's recipe: import, functions, inputs, data
 │   └── ExportError                  torch.export refused the model
-├── TrainingError                    a loss that is not finite, training data that run dry
+├── TrainingError                    a loss that is not finite, too few batches
 ├── TargetError                      a target's name or its TOML file
 ├── MissingExtraError                an optional part of edgekit is not installed
 ├── RuntimeFailure                   a runtime's quantizer, lowering or native compiler
@@ -14,8 +14,8 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 ├── BundleError                      a bundle: missing, changed, added or unreadable files
 ├── OutputError                      an output folder that cannot be written or replaced
 ├── PreflightError                   the device cannot run the bundle; nothing was sent
-├── StoreError                       a device's store: busy, not writable, lacks what was named
-└── DeviceError             exit 4   the device cannot be reached, or the connection broke off
+├── StoreError                       a device's store: busy, not writable, no such deployment
+└── DeviceError             exit 4   the device cannot be reached, or the connection was lost
     └── HostKeyError        exit 4   the device's host key is not accepted
 """
 
@@ -71,7 +71,7 @@ class MissingExtraError(EdgekitError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the '{extra}' extra, which is not installed here",
-            "edgekit doctor gives the command that installs it",
+            "edgekit doctor shows the command that installs it",
         )
 
 
@@ -115,22 +115,22 @@ class HostKeyError(DeviceError):
     pass
 
 
-# Texts that report an error of somewhere else; what they were raised in is the cause.
+# Messages of errors that only wrap another error, which is their context.
 WRAPPERS = re.compile(
     r"An error occurred when running|Failed (converting|to lower)|While executing"
 )
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on to the deepest cause.
+    """The error, its cause, and so on to the deepest cause.
 
-    What an error was raised beside (its context) counts only for one that says itself to be a
-    wrapper: elsewhere it is a lookup that failed on the way to something better to say.
+    The context of an error counts as its cause only if the message is one of WRAPPERS. Otherwise
+    the context is usually a failed look-up that led to the error.
     """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current
-        beside = None if current.__suppress_context__ else current.__context__
-        current = current.__cause__ or (beside if WRAPPERS.match(str(current)) else None)
+        context = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or (context if WRAPPERS.match(str(current)) else None)

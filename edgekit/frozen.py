@@ -1,4 +1,4 @@
-"""The base of all data that goes between stages, into files and into documents."""
+"""The base classes of data that is passed between stages and written to files and documents."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Validated, unchangeable data that turns into JSON and back. A field ``schema_`` is the JSON
-    key ``schema``.
+    """Validated, immutable data that converts to JSON and back. A field ``schema_`` is the JSON key
+    ``schema``.
     """
 
     model_config = ConfigDict(
@@ -21,9 +21,9 @@ class Frozen(BaseModel):
     )
 
     def replaced(self, **values: Any) -> Self:
-        """A copy with other values for these fields, validated as a whole.
+        """A validated copy with other values for these fields.
 
-        Raises TypeError: there is no such field; pydantic.ValidationError: a value is not valid.
+        Raises TypeError for an unknown field, pydantic.ValidationError for an invalid value.
         """
         if unknown := values.keys() - type(self).model_fields.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
@@ -31,6 +31,6 @@ class Frozen(BaseModel):
 
 
 class Extensible(Frozen):
-    """Of which a later version may write more: unknown keys are left out when it is read."""
+    """Data that later versions may extend: unknown keys are ignored when it is read."""
 
     model_config = ConfigDict(extra="ignore")

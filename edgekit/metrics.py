@@ -17,34 +17,34 @@ def top1(
     inputs: Iterable[Inputs | Mapping[str, Any] | torch.Tensor],
     labels: Sequence[int] | torch.Tensor | None,
 ) -> float:
-    """How often the class with the highest score is the label's, in points (0-100).
+    """Top-1 accuracy in points (0-100): how often the highest score is that of the label.
 
-    ``predict`` gives scores of shape (N, classes); ``inputs`` yields one batch after another,
-    each what ``predict`` takes (a tuple of tensors, a dict of keywords, or one tensor), of any N;
-    ``labels`` has one class index for each of all N. Only one batch is held at a time.
+    ``predict`` returns scores of shape (N, classes). ``inputs`` yields batches of any N, as
+    ``predict`` takes them: a tuple of tensors, a dict of keywords, or one tensor. ``labels`` has
+    one class index per input. Only one batch is in memory at a time.
 
-    Raises RecipeError: no labels, another number of them than of inputs, a label that is no
-    class of the model, or outputs of another shape.
+    Raises RecipeError for missing labels, unequal numbers of labels and inputs, a label that is
+    not a class of the model, or outputs of another shape.
     """
     import torch
 
     if labels is None:
         raise RecipeError(
             "top1() needs labels, and there are none",
-            "images() knows them where each class has its own sub-folder",
+            "images() has labels if each class has its own sub-folder",
         )
-    wanted = torch.as_tensor(labels)
+    expected = torch.as_tensor(labels)
     seen = hits = 0
     for item in inputs:
         scores = _scores(_predicted(predict, item))
-        part = wanted[seen : seen + len(scores)]
+        part = expected[seen : seen + len(scores)]
         if len(part) < len(scores):
-            raise RecipeError(f"top1() got {len(wanted)} labels, but more inputs than that")
+            raise RecipeError(f"top1() got {len(expected)} labels, but more inputs than that")
         _check_labels(part, classes=scores.shape[1], first=seen)
         hits += int((scores.argmax(1) == part).sum())
         seen += len(scores)
-    if seen < len(wanted) or seen == 0:
-        raise RecipeError(f"top1() got {len(wanted)} labels, but {seen} inputs")
+    if seen < len(expected) or seen == 0:
+        raise RecipeError(f"top1() got {len(expected)} labels, but {seen} inputs")
     return 100.0 * hits / seen
 
 
@@ -59,12 +59,12 @@ def _scores(outputs: Any) -> torch.Tensor:
 
     if not torch.is_tensor(outputs):
         raise RecipeError(
-            f"top1() wants one tensor of scores from the model, not a {type(outputs).__name__}",
-            'name the part that holds them: top1(lambda x: predict(x)["scores"], ...)',
+            f"top1() needs one tensor of scores from the model, not a {type(outputs).__name__}",
+            'select the scores: top1(lambda x: predict(x)["scores"], ...)',
         )
     if outputs.dim() != 2:
         raise RecipeError(
-            f"top1() wants scores of shape (N, classes) from the model, not {describe(outputs)}"
+            f"top1() needs scores of shape (N, classes) from the model, not {describe(outputs)}"
         )
     return outputs
 

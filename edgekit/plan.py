@@ -1,4 +1,4 @@
-"""The plan: what is done to the model. Part of the manifest: it decides the bytes."""
+"""The plan: all changes to the model. It is part of the manifest and determines the bytes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Training(Frozen):
     """How weights are trained.
 
     objective      labels: the recipe's training() and loss(); float_model: the outputs of the
-                   float model (of the recipe's teacher(), where it has one), without labels;
-                   both: of the two
-    steps          of the schedule, one batch each
-    learning_rate  a step's size against that of the weights it changes
-    temperature    what the scores of classes are divided by before they are held against the
-                   teacher's; above 1 they are softer
-    features       how much of what the float model (or the teacher) tells is told by its inner
-                   layers, the rest by its outputs; 1: all of it
-    stop           the step whose weights are taken; null: the best on data kept apart, or the last
+                   float model, or of the recipe's teacher(), without labels; both: labels and
+                   float_model
+    steps          length of the schedule, one batch each
+    learning_rate  a step's size relative to that of the weights it changes
+    temperature    class scores are divided by it before they are compared with the teacher's;
+                   above 1 they are softer
+    features       share of the float model's (or teacher's) loss on inner layers, the rest is on
+                   its outputs; 1: inner layers only
+    stop           the step whose weights are used; null: the best on held-out data, or the last
     """
 
     objective: Objective
@@ -47,24 +47,25 @@ class Training(Frozen):
     @model_validator(mode="after")
     def _stops_within(self) -> Self:
         if self.stop is not None and self.stop > self.steps:
-            raise ValueError(f"stop {self.stop} is beyond its {self.steps} steps")
+            raise ValueError(f"stop {self.stop} is greater than steps {self.steps}")
         if self.features and self.objective == "labels":
-            raise ValueError("features are the float model's: labels have none")
+            raise ValueError("features need the objective float_model or both, not labels")
         return self
 
 
 class Prune(Frozen):
-    """Channels that are removed, before anything else is done.
+    """The removal of channels, before all other steps.
 
-    ratio       the share of the multiply-accumulates (MACs) that goes
-    importance  trial: how far the outputs move without so many channels of a layer, measured;
-                fisher: the same by gradients, channel by channel; taylor: how far the recipe's loss
-                moves; l1, l2: the size of a channel's weights; batch_norm: its scale
-    spread      by_worth: channels of least importance for their MACs, wherever they are;
+    ratio       the share of the multiply-accumulates (MACs) to remove
+    importance  trial: the measured change of the outputs without some channels of a layer;
+                fisher: an estimate of it by gradients, for each channel; taylor: the estimated
+                change of the recipe's loss; l1, l2: the norm of a channel's weights; batch_norm:
+                its scale
+    spread      by_worth: the channels of least importance for their MACs, in any layer;
                 uniform: the same share of every group of layers
-    step        widths are multiples of it: what kernels like
-    compensate  the weights that read the other channels take over what the removed ones told them
-    between     trainings after each round but the last; there is one round more than of these
+    step        widths become multiples of it, which suits kernels
+    compensate  refit the remaining input weights by least squares
+    between     trainings between the rounds; there is one more round than trainings
     """
 
     ratio: Share
@@ -76,19 +77,19 @@ class Prune(Frozen):
 
     @property
     def needs_inputs(self) -> bool:
-        """Calibration inputs tell what a channel is worth."""
+        """Whether the importance of channels is computed from calibration inputs."""
         return self.importance in ("trial", "fisher")
 
 
 class Sparsity(Frozen):
-    """Weights that become zeros, after channels were removed.
+    """Weights that are set to zero, after channels were removed.
 
     ratio       the share of the weights of convolutions and linear layers
-    threshold   which are the least. lamp: by size against the larger ones of the layer, one
-                threshold for all layers; global: by size, one for all; per_layer: the same share
-                of each layer
-    compensate  the weights that stay take over what the zeros carried
-    between     trainings after each round but the last; there is one round more than of these
+    threshold   which weights. lamp: by magnitude relative to the larger ones of the layer, one
+                threshold for all layers; global: by magnitude, one threshold for all layers;
+                per_layer: the same share of each layer
+    compensate  refit the remaining weights by least squares
+    between     trainings between the rounds; there is one more round than trainings
     """
 
     ratio: Share
@@ -98,27 +99,27 @@ class Sparsity(Frozen):
 
 
 class Plan(Frozen):
-    """What ``edgekit build --plan`` does again, to the same bytes; a user may edit it.
+    """All choices of a build. ``edgekit build --plan`` repeats it to the same bytes.
 
-    ``fp32`` leaves the model in the floating-point types that the recipe gave it; ``mixed`` is
-    int8 but for ``float_layers``; ``as_is``: a finished file, of which nothing is known but what
-    it holds.
+    A user may edit it. ``precision``: ``fp32`` keeps the floating-point types of the recipe's
+    model; ``mixed`` is int8 except for ``float_layers``; ``as_is`` is a finished file whose
+    quantization is unknown.
 
-    prune          channels removed before anything else; null: none
-    sparsity       weights that become zeros after that, and stay so; null: none
+    prune          channels to remove before all other steps; null: none
+    sparsity       weights to set to zero after that; they stay zero; null: none
     recover        training of the float model, after these; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
-    linear         how linear layers are quantized. static: as all others, ranges from calibration;
-                   dynamic: each row of activations by its own range, found at run time;
-                   dynamic_int4: that, and 4-bit weights, 32 of them to a scale
+    linear         how linear layers are quantized. static: like all others, with ranges from
+                   calibration; dynamic: each row of activations by its own range, determined at
+                   run time; dynamic_int4: like dynamic, with 4-bit weights, one scale for 32
     observer       how the range of each activation is chosen from the calibration data
     equalize       cross-layer equalization: the share (0 to 1) of the channels' differences that
-                   activations hand on to the weights that use them; null: none
+                   is moved from activations to the weights that use them; null: none
     correct        gain and bias correction
-    round          rounding of the weights learned layer by layer
-    train          training of int8, with the rounding in place, after all of these; null: none
-    float_layers   modules of the recipe's model that stay float, with what is inside them, and
-                   single operators of a module's own forward: ``head:cat``, ``:cat`` of the model's
+    round          rounding of the weights, learned layer by layer
+    train          training of int8 with simulated rounding, after all of these; null: none
+    float_layers   modules of the recipe's model that stay float, with their submodules, and single
+                   operators in a module's forward: ``head:cat``, or ``:cat`` in the model's own
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
 
@@ -141,19 +142,19 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _has_something_to_round(self) -> Self:
         if not self.is_quantized and (self.train is not None or not self.is_plain):
-            raise ValueError(f"{self.precision} rounds nothing: nothing is repaired or trained")
+            raise ValueError(f"repairs and train need int8 or mixed, not {self.precision}")
         if self.train is not None and self.train.features:
-            raise ValueError("int8 is trained by outputs: features are for training in float")
+            raise ValueError("features are for training in float; int8 is trained by outputs")
         return self
 
     @property
     def changes_the_model(self) -> bool:
-        """Before anything is quantized."""
+        """Whether the float model is changed before quantization."""
         return self.prune is not None or self.sparsity is not None or self.recover is not None
 
     @property
     def recover_only(self) -> bool:
-        """The model is trained, and nothing was taken from it."""
+        """Whether nothing is removed from the model."""
         return self.prune is None and self.sparsity is None
 
     @property
@@ -162,18 +163,18 @@ class Plan(Frozen):
 
     @property
     def trainings(self) -> tuple[Training, ...]:
-        """All that it trains, in order."""
+        """All trainings, in order."""
         rounds = [one.between for one in (self.prune, self.sparsity) if one is not None]
-        found = [
+        trainings = [
             *(training for between in rounds for training in between),
             self.recover,
             self.train,
         ]
-        return tuple(training for training in found if training is not None)
+        return tuple(training for training in trainings if training is not None)
 
     @property
     def of_this_model(self) -> Plan:
-        """Without what led to the model, where it decides nothing after that."""
+        """The plan without the steps before quantization, unless int8 training depends on them."""
         if self.train is not None:
             return self
         before = {"prune": None, "sparsity": None, "recover": None, "structure": None}
@@ -185,38 +186,38 @@ class Plan(Frozen):
 
     @property
     def is_plain(self) -> bool:
-        """As the runtime's own quantizer does it, without a repair; it may be trained after."""
+        """Whether the runtime's quantizer is used without repairs. Training may follow."""
         repairs = self.equalize is not None or self.correct or self.round
         return self.observer == "histogram" and not repairs
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """What is done beside plain quantization, in words."""
-        found = []
+        """The steps in addition to plain quantization, in words."""
+        steps = []
         if self.observer != "histogram":
-            found.append(f"ranges by {self.observer}")
+            steps.append(f"ranges by {self.observer}")
         if self.equalize is not None:
-            found.append(f"equalization ({self.equalize:g})")
+            steps.append(f"equalization ({self.equalize:g})")
         if self.correct:
-            found.append("gain and bias correction")
+            steps.append("gain and bias correction")
         if self.round:
-            found.append("learned rounding")
+            steps.append("learned rounding")
         if self.train is not None:
             labels = self.train.objective == "labels"
-            found.append("quantization-aware training" if labels else "distillation")
-        return tuple(found)
+            steps.append("quantization-aware training" if labels else "distillation")
+        return tuple(steps)
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan's file: a plan alone, or a document that holds one as ``plan`` (what ``edgekit build
-    --json`` printed, a bundle's manifest.json). Raises SettingError.
+    """Read a plan from its file, or from a document with the key ``plan``: the output of ``edgekit
+    build --json``, or a bundle's manifest.json. Raises SettingError.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError(f"the plan {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingError(f"the plan {path} is no JSON: {error}") from None
+        raise SettingError(f"the plan {path} is not JSON: {error}") from None
     if isinstance(data, dict) and isinstance(data.get("plan"), dict):
         data = data["plan"]
     try:
@@ -225,11 +226,11 @@ def read_plan(path: Path) -> Plan:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "it"
         raise SettingError(
-            f"{path} is no plan: {key}: {first['msg']}",
-            'edgekit build --json prints one as "plan"; docs/quantization.md tells its keys',
+            f"{path} is not a valid plan: {key}: {first['msg']}",
+            'edgekit build --json prints one as "plan"; docs/quantization.md describes its keys',
         ) from None
     if plan.precision == "as_is":
-        raise SettingError(f"{path} is of a finished file: there is nothing to do again")
+        raise SettingError(f"{path} is the plan of a finished file, which cannot be repeated")
     if plan.float_layers and plan.precision == "int8":
         return plan.replaced(precision="mixed")
     return plan

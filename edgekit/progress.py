@@ -1,4 +1,4 @@
-"""How long work tells that it is alive; the command line draws it, the library is silent."""
+"""The interface for progress of long work. The command line draws it; the library is silent."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Protocol
 
 class Stage(Protocol):
     def advance(self, done: int, total: int) -> None:
-        """``done`` of ``total`` items are finished; 0 where nobody knows how many there are."""
+        """Report that ``done`` of ``total`` items are finished; ``total`` 0: unknown."""
         ...
 
     def tell(self, text: str) -> None:
-        """How it stands, in a few words; each replaces the one before."""
+        """Report the status in a few words. It replaces the previous one."""
         ...
 
 
 class Progress(Protocol):
     def stage(self, title: str) -> AbstractContextManager[Stage]:
-        """A piece of work, from entering to leaving."""
+        """A context for a piece of work."""
         ...
 
     def note(self, text: str) -> None:
-        """Something the user should know now."""
+        """Print a message for the user."""
         ...
 
 

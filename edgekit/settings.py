@@ -1,4 +1,4 @@
-"""Settings: flag, environment, ./edgekit.toml, the user's configuration; the strongest wins."""
+"""Settings from flags, environment, ./edgekit.toml and the user's configuration, in this order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgekit.errors import SettingError
 from edgekit.options import BUDGETS, ENVIRONMENT, FLAGS, clashes, file_side, validated
 
 PROJECT_FILE = "edgekit.toml"
-# Variables of edgekit that are no options of a build.
+# Variables of edgekit that are not options of a build.
 OTHER_VARIABLES = {"EDGEKIT_COMMAND", "EDGEKIT_DATA", "EDGEKIT_ROOT"}
 
-# Who set them, and the values by the names of BuildOptions' fields.
+# The layer's name, and field of BuildOptions -> value.
 Layer = tuple[str, dict[str, Any]]
 
 
 def read_layers(flags: Mapping[str, Any]) -> list[Layer]:
-    """All layers of settings, strongest first. A flag that is None was not given.
+    """All layers of settings, strongest first. Flags that are None are ignored.
 
-    Raises UsageError for flags, SettingError for a variable or a file: an unknown name, a value
-    that is not allowed, or options that exclude each other.
+    Raises UsageError for flags and SettingError for variables and files, if a name is unknown, a
+    value is not allowed, or options exclude each other.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     return [
@@ -42,9 +42,9 @@ def user_file() -> Path:
 
 
 def merge(layers: list[Layer]) -> dict[str, Any]:
-    """The strongest layer's value of each option but the budgets (``limits``).
+    """Each option's value from the strongest layer, except for the budgets (``limits``).
 
-    What a stronger layer excludes is left out: --plan replaces a precision in edgekit.toml.
+    Options that a stronger layer excludes are dropped: --plan replaces a precision in edgekit.toml.
     """
     merged: dict[str, Any] = {}
     for _, values in layers:
@@ -54,7 +54,7 @@ def merge(layers: list[Layer]) -> dict[str, Any]:
 
 
 def limits(layers: list[Layer]) -> Limits:
-    """The budgets asked for, with who asked."""
+    """The limits of the budgets, each with the layer that set it."""
     return merge_limits(
         (asked_by, BudgetLimits(**{key: values[key] for key in BUDGETS if key in values}))
         for asked_by, values in layers
@@ -62,12 +62,12 @@ def limits(layers: list[Layer]) -> Limits:
 
 
 def _from_environment() -> dict[str, Any]:
-    found = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if name.startswith("EDGEKIT_") and name not in OTHER_VARIABLES
     }
-    return validated(ENVIRONMENT.fields_of(found), ENVIRONMENT)
+    return validated(ENVIRONMENT.fields_of(variables), ENVIRONMENT)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Targets: what is known about a device, read from one TOML file each."""
+"""Targets: facts about devices, each read from a TOML file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Target(Frozen):
     root: str | None = Field(
         default=None,
         pattern=r"^~?/[^\n]*$",
-        description="the store's folder on the device, where EDGEKIT_ROOT names none",
+        description="the store's folder on the device, if EDGEKIT_ROOT is not set",
     )
     budgets: BudgetLimits = BudgetLimits()
 
@@ -50,7 +50,7 @@ class Target(Frozen):
 
 
 def built_in_folder() -> Path:
-    """Where the shipped targets lie: inside an installed package, beside it in a checkout."""
+    """The folder of the shipped targets: in an installed package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "_targets"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "targets"
 
@@ -60,18 +60,18 @@ def user_folder() -> Path:
 
 
 def target_files() -> dict[str, Path]:
-    """Every target's name and file; ./targets wins over the user's, the user's over built-in."""
-    found: dict[str, Path] = {}
+    """Target's name -> file. ./targets overrides the user's folder, which overrides built-in."""
+    files: dict[str, Path] = {}
     for folder in (built_in_folder(), user_folder(), Path("targets")):
         for path in sorted(folder.glob("*.toml")):
-            found[path.stem] = path
-    return found
+            files[path.stem] = path
+    return files
 
 
 def load_target(name_or_path: str) -> Target:
     """Read a target by name, or by the path of a TOML file.
 
-    Raises TargetError: no such name (the nearest are suggested), or a file that is not a target.
+    Raises TargetError for an unknown name, with similar ones, or a file that is not a target.
     """
     if name_or_path.endswith(".toml") or "/" in name_or_path:
         return read_target(Path(name_or_path))
@@ -96,7 +96,7 @@ def read_target(path: Path) -> Target:
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"the target file {path} is not valid TOML: {error}") from None
     if "name" in data:
-        raise TargetError(f"{path}: name: a target is named by its file; remove this key")
+        raise TargetError(f"{path}: name: the file's name is the target's; remove this key")
     try:
         return Target.model_validate({"name": path.stem, **data})
     except ValidationError as error:
@@ -124,7 +124,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def host_architecture() -> Architecture:
-    """This host's. Raises RuntimeFailure on one that edgekit has no runner for."""
+    """This host's architecture. Raises RuntimeFailure if edgekit has no runner for it."""
     machine = platform.machine()
     if machine in ("x86_64", "AMD64"):
         return "x86_64"

@@ -27,7 +27,7 @@ def test_a_misspelt_field_is_named() -> None:
 
 def test_rules_across_fields_hold_after_a_change() -> None:
     training = Training(objective="labels", steps=10, learning_rate=0.1)
-    with pytest.raises(ValidationError, match="beyond"):
+    with pytest.raises(ValidationError, match="stop 11"):
         training.replaced(stop=11)
 
 

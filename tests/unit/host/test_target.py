@@ -37,7 +37,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
         (GOOD.replace('["executorch"]', '["onnx"]'), ["runtimes", "executorch"]),
         (GOOD + "[budgets]\nlatency_ms = -1\n", ["budgets.latency_ms", "greater than 0"]),
         ("cores = [", ["not valid TOML"]),
-        (GOOD + 'name = "other"\n', ["name", "named by its file"]),
+        (GOOD + 'name = "other"\n', ["name", "remove this key"]),
     ],
 )
 def test_a_broken_file_names_itself_the_key_and_what_is_allowed(tmp_path, text, parts) -> None:
