@@ -1,1 +1,1 @@
-"""What travels in a bundle, to be used where edgekit is not: nothing but the standard library."""
+"""The client in every bundle, for hosts without edgekit. It uses only the standard library."""

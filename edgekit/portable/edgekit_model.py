@@ -1,4 +1,4 @@
-"""Runs a deployed model from Python: this one file, Python 3.7 or later, nothing else.
+"""Runs a deployed model from Python. Needs only this file and Python 3.7 or later.
 
     from edgekit_model import Model
 
@@ -6,11 +6,11 @@
         scores = model(image)  # bytes, a numpy array, an array.array, or numbers in lists
         print(scores.tolist())
 
-The model runs in a process of its own: the runner that lies in its folder. A Model stays with the
-release that it opened, whatever is deployed or rolled back meanwhile: ask `is_current()` when it
-suits you, and `reload()`. Copy this file beside your application.
+The model runs in a separate process, the runner in its folder. A Model stays with the release that
+it opened, even if another one is deployed: check `is_current()` and call `reload()` when it suits
+your application. Copy this file beside your application.
 
-    python3 edgekit_model.py [FOLDER]      does the model compute here what it should?
+    python3 edgekit_model.py [FOLDER]      checks the model's outputs on this host
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HEADER = struct.Struct("<4sIQ")  # a frame: b"EKF1", its kind, the length of what follows
+HEADER = struct.Struct("<4sIQ")  # of a frame: b"EKF1", its kind, the length of its payload
 RUN, HELLO, RESULT, ERROR = 1, 100, 101, 102
-ATTEMPTS = 5  # at opening a release, where releases come and go
-WORDS = 4000  # bytes that are kept of what the runner says on stderr
+ATTEMPTS = 5  # to open a release, which may be replaced at the same time
+MAX_STDERR_BYTES = 4000  # only the last bytes of the runner's stderr are stored
 
-# How struct spells each dtype; of bfloat16, which it lacks, the bits.
+# struct's letter for each dtype. It lacks bfloat16: here its bits.
 LETTERS = {
     "float64": "d", "float32": "f", "float16": "e", "bfloat16": "H",
     "int64": "q", "int32": "i", "int16": "h", "int8": "b",
@@ -42,11 +42,11 @@ LETTERS = {
 
 
 class ModelError(RuntimeError):
-    """The model cannot be opened, or failed. The message says why, in the runner's words."""
+    """The model cannot be opened, or it failed. The message has the runner's reason."""
 
 
 class Tensor(NamedTuple):
-    """An input or output of the model; ``size`` is how many numbers it holds."""
+    """An input or output of the model. ``size``: the number of its elements."""
 
     name: str
     dtype: str
@@ -65,12 +65,12 @@ class Tensor(NamedTuple):
 
 
 class Model:
-    """A model, loaded and ready.
+    """A loaded model.
 
-    ``folder``: `<root>/NAME/current` on a device, or any bundle. ``threads``: by default what it
-    was built for. ``timeout_s``: what opening it or one request may take; by default any time.
-    Threads may share a Model, their requests take turns. Processes may not: open it after a fork.
-    A model with state keeps it from call to call: `reset()` before each new sequence.
+    ``folder``: `<root>/NAME/current` on a device, or any bundle. ``threads``: by default those of
+    the build. ``timeout_s``: the limit for opening and for each request; by default none.
+    Threads may share a Model; their requests run one at a time. Processes may not: open it after
+    a fork. A model with state keeps it between calls: call `reset()` before each new sequence.
     Raises ModelError.
     """
 
@@ -78,22 +78,22 @@ class Model:
         self, folder: str | Path, threads: int | None = None, timeout_s: float | None = None
     ) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self.last_latency_ms = 0.0  # of the last request, without the way there and back
+        self.last_latency_ms = 0.0  # of the last request, without the transfer of data
         self._options = (threads, timeout_s)
         self._turn = threading.RLock()
         self._runner = self._open()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Run it once. Gives its output, or a tuple where it has several.
+        """Run the model once. Returns its output, or a tuple of several outputs.
 
-        Inputs go by position, in the order of `inputs`, by name as keywords, or all in one dict.
-        An input is raw bytes, a buffer of the input's dtype (numpy, array.array), or numbers in
-        lists. What has one dimension is taken in C order; else it must have the input's shape,
-        dimensions of 1 aside. bfloat16 goes in as raw bytes only.
-        An output is a memoryview of its dtype and shape, for `tolist()` or `numpy.asarray()`.
-        float16 and bfloat16 come as the equal float32; a tensor without elements comes flat.
-        Raises TypeError or ValueError: an input does not fit. ModelError: the runner failed; where
-        it has ended, all further calls fail too, until reload().
+        Inputs are given by position, in the order of `inputs`, by keyword, or all in one dict. An
+        input is raw bytes, a buffer of the input's dtype (numpy, array.array), or numbers in lists.
+        One-dimensional values are read in C order; others must have the input's shape, except for
+        dimensions of 1. bfloat16 must be raw bytes.
+        An output is a memoryview with its dtype and shape, for `tolist()` or `numpy.asarray()`.
+        float16 and bfloat16 are converted to float32; a tensor without elements is flat.
+        Raises TypeError or ValueError if an input does not fit; ModelError if the runner failed. If
+        the runner has ended, all further calls fail until reload().
         """
         with self._turn:
             ordered = _in_order(self._runner.inputs, inputs, named)
@@ -110,8 +110,8 @@ class Model:
 
     @property
     def state(self) -> tuple[bytes, ...]:
-        """What a model with state keeps from call to call, as raw bytes; else empty. Set it to go
-        on with a sequence that was interrupted by another.
+        """The states of the model as raw bytes; empty without state. Set it to continue an earlier
+        sequence.
         """
         return self._runner.state
 
@@ -121,39 +121,39 @@ class Model:
             self._runner.set_state(value)
 
     def reset(self) -> None:
-        """Start a new sequence: the state is again what it was at first."""
+        """Start a new sequence with the initial state."""
         with self._turn:
             self._runner.state = self._runner.initial
 
     @property
     def release(self) -> str:
-        """The id of the release that is open: its folder's name."""
+        """The id of the open release, which is its folder's name."""
         return self._runner.folder.name
 
     def is_current(self) -> bool:
-        """Whether the folder still leads to the release that is open."""
+        """Whether the open release is still the one that the folder links to."""
         return self.folder.resolve() == self._runner.folder
 
     def reload(self) -> None:
-        """Open what the folder leads to now, then end what was open. Works after an error, too.
+        """Open the release that the folder links to now, then close the old one.
 
-        For a moment both are in memory; a new sequence starts. Raises ModelError: nothing has
-        changed.
+        It works after an error, too. For a moment both are in memory. A new sequence starts. If it
+        raises ModelError, the old release stays open.
         """
         with self._turn:
             old, self._runner = self._runner, self._open()
             old.close()
 
     def check(self) -> list[str]:
-        """Run the case that the release brings along: gives a line for each output that differs.
+        """Run the release's golden inputs. Returns a line for each output that differs.
 
-        Raises ModelError, and OSError where the release is no longer on the disk.
+        Raises ModelError, and OSError if the release was removed from the disk.
         """
         with self._turn:
             return _check(self._runner)
 
     def close(self) -> None:
-        """End the runner; a request that another thread waits for fails."""
+        """End the runner. A request of another thread fails."""
         self._runner.kill("it was closed")
         with self._turn:
             self._runner.close()
@@ -170,22 +170,22 @@ class Model:
             try:
                 return _Runner(folder, *self._options)
             except ModelError:
-                there = self.folder.resolve() == folder and (folder / "manifest.json").exists()
-                if there or attempt == ATTEMPTS:
+                still = self.folder.resolve() == folder and (folder / "manifest.json").exists()
+                if still or attempt == ATTEMPTS:
                     raise
                 time.sleep(0.05 * attempt)
         raise AssertionError
 
 
 class _Runner:
-    """A release's process and its pipes. Once it is ready, it needs no file any more."""
+    """A release's process and its pipes. Once loaded, it needs no files."""
 
     def __init__(self, folder: Path, threads: int | None, timeout_s: float | None) -> None:
         self.folder, self.manifest = folder, _read_manifest(folder)
         self.initial = self.state = _read_state(folder, self.manifest)
         self._owner, self._timeout_s, self._deadline = os.getpid(), timeout_s, math.inf
-        self._ended = ""  # why it has ended
-        self._said = b""  # the end of its stderr
+        self._end_reason = ""
+        self._stderr_tail = b""
         self._process = _start(folder, self.manifest, threads)
         process: Any = self._process
         self._pipes = (process.stdin, process.stdout, process.stderr)
@@ -194,32 +194,32 @@ class _Runner:
         kind, hello = self._exchange(b"")
         if kind != HELLO:
             self.close()
-            raise ModelError(f"{folder}/runner opened with kind {kind}: is it edgekit's?")
-        told, program = json.loads(hello), self.manifest["program"]
-        self.all_inputs = tuple(map(_tensor, program["inputs"], told["inputs"]))
-        self.all_outputs = tuple(map(_tensor, program["outputs"], told["outputs"]))
-        # states are the last of both
+            raise ModelError(f"the first frame of {folder}/runner is of kind {kind}, not HELLO")
+        report, program = json.loads(hello), self.manifest["program"]
+        self.all_inputs = tuple(map(_tensor, program["inputs"], report["inputs"]))
+        self.all_outputs = tuple(map(_tensor, program["outputs"], report["outputs"]))
+        # the states are the last inputs and outputs
         self.inputs = self.all_inputs[: len(self.all_inputs) - len(self.initial)]
         self.outputs = self.all_outputs[: len(self.all_outputs) - len(self.initial)]
 
     def step(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], float]:
-        """The outputs, and the latency in ms. The state goes on."""
-        found, latency_ms = self.run((*map(_encode, self.inputs, inputs), *self.state))
+        """Run once and update the state. Returns the outputs, and the latency in ms."""
+        results, latency_ms = self.run((*map(_encode, self.inputs, inputs), *self.state))
         count = len(self.outputs)
-        self.state = tuple(map(bytes, found[count:]))
-        return tuple(map(_decode, self.outputs, found[:count])), latency_ms
+        self.state = tuple(map(bytes, results[count:]))
+        return tuple(map(_decode, self.outputs, results[:count])), latency_ms
 
     def set_state(self, value: tuple[bytes, ...]) -> None:
         if [len(part) for part in value] != [len(part) for part in self.initial]:
-            raise ValueError("the state is not one of this model")
+            raise ValueError("the state does not have the sizes of this model's")
         self.state = tuple(map(bytes, value))
 
     def run(self, inputs: tuple[bytes, ...]) -> tuple[list[Any], float]:
-        """All outputs of all inputs, states among them, raw; and the latency in ms."""
+        """Run once. Inputs and outputs include states. Returns raw outputs, and latency in ms."""
         if self._owner != os.getpid():
             raise ModelError("the model belongs to another process: open it after the fork")
-        if self._ended:
-            raise ModelError(f"the model is closed: {self._ended}")
+        if self._end_reason:
+            raise ModelError(f"the model is closed: {self._end_reason}")
         data = b"".join(inputs)
         kind, answer = self._exchange(HEADER.pack(b"EKF1", RUN, len(data)) + data)
         if kind == ERROR:
@@ -227,15 +227,15 @@ class _Runner:
         expected = 8 + sum(tensor.byte_count for tensor in self.all_outputs)
         if kind != RESULT or len(answer) != expected:
             raise ModelError(f"the runner answered with kind {kind} and {len(answer)} bytes")
-        rest, found = memoryview(answer)[8:], []
+        rest, results = memoryview(answer)[8:], []
         for tensor in self.all_outputs:
-            found.append(rest[: tensor.byte_count])
+            results.append(rest[: tensor.byte_count])
             rest = rest[tensor.byte_count :]
-        return found, int.from_bytes(answer[:8], "little") / 1e6
+        return results, int.from_bytes(answer[:8], "little") / 1e6
 
     def kill(self, why: str) -> None:
-        if self._owner == os.getpid():  # a fork's copy leaves its parent's runner alone
-            self._ended = self._ended or why
+        if self._owner == os.getpid():  # a copy in a forked process must not end it
+            self._end_reason = self._end_reason or why
             self._process.kill()
 
     def close(self) -> None:
@@ -250,31 +250,33 @@ class _Runner:
             self.close()
 
     def _exchange(self, request: bytes) -> tuple[int, bytearray]:
-        """Send a frame (or nothing) and receive one: its kind and payload. Where that breaks off,
-        by Ctrl-C even, the process ends: its late answer would pass for that of the next request.
+        """Send a frame, unless ``request`` is empty, and receive one: its kind and payload.
+
+        Any exception, even Ctrl-C, ends the process: otherwise its late answer would be read as
+        that of the next request.
         """
         self._deadline = time.monotonic() + (self._timeout_s or math.inf)
         try:
             self._write(memoryview(request))
             magic, kind, length = HEADER.unpack(self._read(HEADER.size))
             if magic != b"EKF1":
-                raise ModelError("the runner answered with something that is no frame")
+                raise ModelError("the runner's answer is not a frame of its protocol")
             return kind, self._read(length)
         except BaseException as error:
             self.kill(str(error) or type(error).__name__)
             self.close()
-            if isinstance(error, ValueError):  # of a pipe that a signal's handler closed
-                raise ModelError(f"the model is closed: {self._ended}") from None
+            if isinstance(error, ValueError):  # a signal handler closed the pipe
+                raise ModelError(f"the model is closed: {self._end_reason}") from None
             raise
 
-    # The pipes do not block: a read or write gives None where it would.
+    # The pipes do not block: a read or write that would block returns None.
 
     def _write(self, data: memoryview) -> None:
         while data:
             try:
                 count = self._pipes[0].write(data)
             except BrokenPipeError:
-                return  # it has ended: reading its answer tells why
+                return  # the runner has ended: reading its answer raises the reason
             if count is None:
                 self._wait(self._pipes[0], select.POLLOUT)
             data = data[count or 0 :]
@@ -287,40 +289,40 @@ class _Runner:
             if count is None:
                 self._wait(self._pipes[1], select.POLLIN)
             elif count == 0:
-                raise ModelError(self._last_words())
+                raise ModelError(self._failure())
             rest = rest[count or 0 :]
         return data
 
     def _wait(self, pipe: Any, event: int) -> None:
-        """Until ``pipe`` is ready. What the runner says meanwhile is taken: it must never block."""
+        """Wait until ``pipe`` is ready. Read stderr as well, so that the runner never blocks."""
         poll = select.poll()
         poll.register(pipe, event)
         poll.register(self._pipes[2], select.POLLIN)
         left_s = self._deadline - time.monotonic()
         if not poll.poll(None if left_s == math.inf else max(0.0, min(left_s, 1e6)) * 1000):
             raise ModelError(f"the runner did not answer within {self._timeout_s:g} s")
-        self._listen()
+        self._read_stderr()
 
-    def _listen(self) -> None:
-        said = self._pipes[2].read(WORDS)
-        while said:
-            self._said = (self._said + said)[-WORDS:]
-            said = self._pipes[2].read(WORDS)
+    def _read_stderr(self) -> None:
+        data = self._pipes[2].read(MAX_STDERR_BYTES)
+        while data:
+            self._stderr_tail = (self._stderr_tail + data)[-MAX_STDERR_BYTES:]
+            data = self._pipes[2].read(MAX_STDERR_BYTES)
 
-    def _last_words(self) -> str:
+    def _failure(self) -> str:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             return "the runner closed its output"
-        if self._ended:
-            return f"the model is closed: {self._ended}"
-        self._listen()
-        lines = self._said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        words = ([line for line in lines if line.startswith("edgekit-runner: ")] or lines)[-1]
+        if self._end_reason:
+            return f"the model is closed: {self._end_reason}"
+        self._read_stderr()
+        lines = self._stderr_tail.decode(errors="replace").strip().splitlines() or ["no message"]
+        message = ([line for line in lines if line.startswith("edgekit-runner: ")] or lines)[-1]
         if code >= 0:
-            return f"the runner ended with code {code}: {words}"
-        hint = " (is there memory enough?)" if code == -9 else ""
-        return f"the runner was killed by signal {-code}{hint}: {words}"
+            return f"the runner ended with code {code}: {message}"
+        hint = " (is there enough memory?)" if code == -9 else ""
+        return f"the runner was killed by signal {-code}{hint}: {message}"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -332,12 +334,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError:
         raise ModelError(f"{path} is damaged") from None
     if manifest.get("schema") != "edgekit.bundle/2":
-        raise ModelError(f"{path} is of another version: take the edgekit_model.py beside it")
+        raise ModelError(f"{path} is of another version: use the edgekit_model.py beside it")
     return manifest
 
 
 def _read_state(folder: Path, manifest: dict[str, Any]) -> tuple[bytes, ...]:
-    """What a sequence starts from: empty of a model without state."""
+    """The states at the start of a sequence; empty for a model without state."""
     try:
         return tuple((folder / one["initial"]).read_bytes() for one in manifest.get("state", ()))
     except OSError as error:
@@ -350,17 +352,17 @@ def _start(folder: Path, manifest: dict[str, Any], threads: int | None) -> subpr
     count = manifest["threads"] if threads is None else threads
     command = [str(runner), "--model", str(folder / model), "--serve", "--threads", str(count)]
     try:
-        # in a session of its own: Ctrl-C reaches the application, and not its model
+        # a separate session: Ctrl-C must reach the application only
         return subprocess.Popen(
             command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
     except OSError as error:
-        wanted = f"it is for {needs['architecture']} Linux with glibc {needs['glibc']} or later"
-        raise ModelError(f"{runner} cannot be started: {error.strerror}; {wanted}") from None
+        needed = f"it is for {needs['architecture']} Linux with glibc {needs['glibc']} or later"
+        raise ModelError(f"{runner} cannot be started: {error.strerror}; {needed}") from None
 
 
-def _tensor(named: dict[str, Any], told: dict[str, Any]) -> Tensor:
-    return Tensor(named["name"], told["dtype"], tuple(told["shape"]))
+def _tensor(spec: dict[str, Any], reported: dict[str, Any]) -> Tensor:
+    return Tensor(spec["name"], reported["dtype"], tuple(reported["shape"]))
 
 
 def _in_order(
@@ -371,10 +373,10 @@ def _in_order(
     names = [tensor.name for tensor in tensors]
     wrong = [str(name) for name in named if name not in names[len(inputs) :]]
     if len(inputs) + len(named) != len(tensors) or wrong:
-        what = f" ({', '.join(wrong)} is not one to be named)" if wrong else ""
-        wanted = ", ".join(map(str, tensors)) or "none"
+        what = f" ({', '.join(wrong)} is unknown or given twice)" if wrong else ""
+        expected = ", ".join(map(str, tensors)) or "none"
         count = len(inputs) + len(named)
-        raise TypeError(f"{count} inputs were given{what}; the model takes {wanted}")
+        raise TypeError(f"{count} inputs were given{what}; the model takes {expected}")
     return (*inputs, *(named[name] for name in names[len(inputs) :]))
 
 
@@ -433,8 +435,8 @@ def _flatten(tensor: Tensor, value: Any) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def _check_shape(tensor: Tensor, shape: tuple[int, ...]) -> None:
-    given, wanted = ([size for size in sizes if size != 1] for sizes in (shape, tensor.shape))
-    if _product(shape) != tensor.size or (len(given) > 1 and given != wanted):
+    given, own = ([size for size in sizes if size != 1] for sizes in (shape, tensor.shape))
+    if _product(shape) != tensor.size or (len(given) > 1 and given != own):
         raise ValueError(f"{tensor} was given the shape {list(shape)}")
 
 
@@ -454,8 +456,8 @@ def _product(sizes: tuple[int, ...]) -> int:
 
 
 def _check(runner: _Runner) -> list[str]:
-    """By the rule of `edgekit bench`: within two steps of a quantized model's output, or within
-    1e-4 of a float output's largest number.
+    """Compare with the golden outputs by the rule of `edgekit bench`: within two steps of a
+    quantized output, or within 1e-4 of a float output's largest number.
     """
     manifest, inputs, problems = runner.manifest, [], []
     golden, quantized = manifest["golden"], manifest["plan"]["precision"] != "fp32"
@@ -467,14 +469,14 @@ def _check(runner: _Runner) -> list[str]:
         tensor, stride = runner.all_outputs[index], golden["output_strides"][index]
         output = _decode(tensor, raw)
         data = (runner.folder / golden["outputs"][index]).read_bytes()  # every stride-th number
-        found = _flatten(tensor, output.tolist())[0][::stride]
-        expected = _decode(tensor._replace(shape=(len(found),)), memoryview(data)).tolist()
+        actual = _flatten(tensor, output.tolist())[0][::stride]
+        expected = _decode(tensor._replace(shape=(len(actual),)), memoryview(data)).tolist()
         finite = [number for number in expected if math.isfinite(number)] or [0.0]
         spec = manifest["program"]["outputs"][index]
         known, moved = spec["quantization"], (spec.get("moved") or {}).get("whole", 0.0)
         step = known["scale"] if known else max((max(finite) - min(finite)) / 255, moved)
         allowed = 2 * (1 + 1e-6) * step if quantized else 1e-4 * max(map(abs, finite))
-        gap = max(map(_gap, found, expected), default=0.0)
+        gap = max(map(_gap, actual, expected), default=0.0)
         if gap > allowed:
             problems.append(f"{tensor} differs by up to {gap:.3g}; allowed is {allowed:.3g}")
     return problems

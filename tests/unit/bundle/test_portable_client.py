@@ -187,8 +187,8 @@ def test_inputs_by_position_and_by_name(tmp_path, inputs, named) -> None:
 @pytest.mark.parametrize(
     ("inputs", "named", "part"),
     [
-        ([b"abc"], {"in0": b"abc"}, r"2 inputs were given \(in0 is not"),
-        ([b"abc"], {"other": [1.5]}, r"\(other is not"),
+        ([b"abc"], {"in0": b"abc"}, r"2 inputs were given \(in0 is"),
+        ([b"abc"], {"other": [1.5]}, r"\(other is"),
         ([{"in0": b"abc"}], {}, "1 inputs were given; the model takes in0"),
         ([{"in0": b"abc", "in1": [1.5]}], {"in1": [1.5]}, "not dict"),
     ],
@@ -378,9 +378,9 @@ def test_a_refused_request_leaves_the_model_open(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("fault", "part"),
     [
-        ("die", "ended with code 7: it said nothing"),
+        ("die", "ended with code 7: no message"),
         ("last_words", "ended with code 5: edgekit-runner: no memory"),
-        ("noise", "no frame"),
+        ("noise", "not a frame"),
     ],
 )
 def test_a_runner_that_fails_is_told_and_opened_again(tmp_path, fault, part) -> None:
@@ -399,7 +399,7 @@ def test_a_runner_that_fails_is_told_and_opened_again(tmp_path, fault, part) -> 
 
 def test_a_runner_that_is_killed(tiny) -> None:
     os.kill(pid_of(tiny), signal.SIGKILL)
-    with pytest.raises(ModelError, match=r"killed by signal 9 \(is there memory enough\?\)"):
+    with pytest.raises(ModelError, match=r"killed by signal 9 \(.*memory"):
         tiny([1, 2, 3])
 
 
@@ -407,7 +407,7 @@ def test_a_talkative_runner_is_never_blocked(tmp_path) -> None:
     with Model(make(tmp_path / "tiny", fault="chatter"), timeout_s=60) as model:
         for _ in range(3):
             assert model([1, 2, 3]).tolist() == [2, 4, 6]
-        assert len(model._runner._said) <= edgekit_model.WORDS
+        assert len(model._runner._stderr_tail) <= edgekit_model.MAX_STDERR_BYTES
 
 
 def test_a_time_limit(tmp_path) -> None:
@@ -621,7 +621,7 @@ def test_switched_many_times_while_models_open_and_answer(tmp_path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
         (
             lambda folder: (folder / "manifest.json").write_text('{"schema":"edgekit.bundle/3"}'),
-            "take the edgekit_model.py beside it",
+            "edgekit_model.py beside it",
         ),
         (lambda folder: (folder / "runner").chmod(0o644), "Permission denied"),
         (lambda folder: (folder / "runner").write_bytes(b"\x7fELF" + bytes(60)), "for x86_64"),
