@@ -1,7 +1,7 @@
-"""Handwritten digits, 8x8 pixels: the data is scikit-learn's, the weights are in digits.pt.
+"""Handwritten digits, 8x8 pixels, with weights in digits.pt.
 
-Data: the test set of the "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak,
-UCI Machine Learning Repository, 1998), as it comes with scikit-learn.
+Data: scikit-learn's copy of the test set of "Optical Recognition of Handwritten Digits"
+(E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, 1998).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRAINING_COUNT = 1297  # the remaining 500 of 1797 are held out
 
 
 class Block(nn.Module):
-    """A depthwise-separable convolution, as MobileNets have it, with a residual where it fits."""
+    """A depthwise-separable convolution, as in MobileNets, with a residual if shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def held_out() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """(1797, 1, 8, 8) float32 in [-1, 1] and 1797 labels, shuffled once for good."""
+    """Images (1797, 1, 8, 8), float32 in [-1, 1], and 1797 labels, in a fixed random order."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

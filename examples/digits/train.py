@@ -1,4 +1,4 @@
-"""Trains the digits example's weights: python examples/digits/train.py (some ten seconds)."""
+"""Trains the weights of the digits example: python examples/digits/train.py (about ten seconds)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """MobileNetV1 (Howard et al. 2017, arXiv:1704.04861) of width 0.25, for 1000 classes.
 
-A variant with LeakyReLU: the backbone of a face detector (biubug6/Pytorch_Retinaface), whose names
-the modules have.
+A variant with LeakyReLU: the backbone of a face detector (biubug6/Pytorch_Retinaface). The modules
+have its names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""MobileNetV1 of a quarter's width on photos of ImageNet's 1000 classes: int8 is hard for it.
+"""MobileNetV1 of width 0.25 on photos of ImageNet's 1000 classes. It loses much in plain int8.
 
-Every tenth photo calibrates, the others judge. Weights and photos are looked for in the folder
-that EDGEKIT_DATA names (docs/examples.md).
+Every tenth photo is for calibration, the others for evaluation. Weights and photos are in the
+folder EDGEKIT_DATA (docs/examples.md).
 """
 
 from __future__ import annotations

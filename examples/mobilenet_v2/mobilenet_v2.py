@@ -1,6 +1,6 @@
 """MobileNetV2 of width 1.0 (Sandler et al. 2018, arXiv:1801.04381), for 1000 classes.
 
-The modules are named as torchvision names them, so that its weights load as they are.
+The modules have torchvision's names, so that its weights can be loaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""MobileNetV2 on photos of ImageNet's 1000 classes: every tenth calibrates, the others judge.
+"""MobileNetV2 on photos of ImageNet's 1000 classes.
 
-Weights and photos are looked for in the folder that EDGEKIT_DATA names (docs/examples.md).
+Every tenth photo is for calibration, the others for evaluation. Weights and photos are in the
+folder EDGEKIT_DATA (docs/examples.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from edgekit.metrics import top1
 WEIGHTS = data_path("mobilenet_v2_100/mobilenet_v2_100.pt")
 PHOTOS = data_path("imagenet_samples/images")
 LABELS = data_path("imagenet_samples/labels.csv")
-HALF = (0.5, 0.5, 0.5)  # these weights want pixels from -1 to 1
+HALF = (0.5, 0.5, 0.5)  # these weights need pixels from -1 to 1
 
 CALIBRATING, JUDGED = images(PHOTOS, 224, mean=HALF, std=HALF).split(every=10)
 
@@ -44,7 +45,7 @@ def evaluate(predict) -> float:
 
 
 def turned(photos: Iterable[tuple[torch.Tensor, ...]]) -> Iterable[tuple[torch.Tensor, ...]]:
-    """By 180 degrees, as all kernels of these weights are: they come from a network whose strided
-    convolutions reach over the image at the bottom and right, torch's at the top and left.
+    """Turn photos by 180 degrees, as all kernels of these weights are. They come from a network
+    whose strided convolutions pad at the bottom and right; torch's pad at the top and left.
     """
     return ((photo.flip(-2, -1),) for (photo,) in photos)

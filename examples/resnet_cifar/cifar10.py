@@ -1,7 +1,7 @@
-"""What the three ResNets share: the weights' place, and CIFAR-10 from JPEG files.
+"""The common part of the three ResNets: their weights, and CIFAR-10 from JPEG files.
 
-Every tenth image of the test set calibrates, the others judge. All is looked for in the folder
-that EDGEKIT_DATA names (docs/examples.md).
+Every tenth image of the test set is for calibration, the others for evaluation. All files are in
+the folder EDGEKIT_DATA (docs/examples.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ResNets for CIFAR-10 (He et al. 2015, arXiv:1512.03385, section 4.2), for 32x32 images.
 
-Where the width doubles, the shortcut has no weights (the paper's option A): every second pixel,
-and zeros for the new channels. The modules are named as in akamaster/pytorch_resnet_cifar10.
+If the width doubles, the shortcut has no weights (the paper's option A): every second pixel, and
+zeros for the new channels. The modules have the names of akamaster/pytorch_resnet_cifar10.
 """
 
 from __future__ import annotations
