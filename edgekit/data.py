@@ -58,7 +58,7 @@ class Images(Sequence[Inputs]):
     def __getitem__(self, index: int | slice) -> Inputs | Images:
         """An image, or a slice. Raises RecipeError if the image's file cannot be read."""
         if isinstance(index, slice):
-            return self._only(range(len(self))[index])
+            return self._subset(range(len(self))[index])
         return read_image(self.paths[index], self.preprocessing)
 
     def split(self, every: int = 10) -> tuple[Images, Images]:
@@ -73,9 +73,9 @@ class Images(Sequence[Inputs]):
                 "use at least two images, and every=2 or more",
             )
         others = [index for index in range(len(self)) if index % every]
-        return self[::every], self._only(others)
+        return self[::every], self._subset(others)
 
-    def _only(self, indices: Sequence[int]) -> Images:
+    def _subset(self, indices: Sequence[int]) -> Images:
         paths = tuple(self.paths[index] for index in indices)
         labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
         return replace(self, paths=paths, labels=labels)
@@ -105,7 +105,7 @@ def images(
     Raises RecipeError for a missing folder, no images, images both in it and in sub-folders, or a
     wrong size, mean or std; MissingExtraError if Pillow is not installed.
     """
-    preprocessing = _checked(size, mean, std, resize, interpolation)
+    preprocessing = _check_arguments(size, mean, std, resize, interpolation)
     _pillow()
     root = Path(folder)
     if not root.is_dir():
@@ -147,7 +147,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Inputs:
         raise RecipeError(
             f"the image {path} cannot be read: {error}", "repair it, or remove it from the folder"
         ) from None
-    return (torch.from_numpy(_normalised(pixels, preprocessing)[None]),)
+    return (torch.from_numpy(_normalise(pixels, preprocessing)[None]),)
 
 
 def data_path(name: str) -> Path:
@@ -202,7 +202,7 @@ def _square(image: Any, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def _normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def _normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Normalised pixels, contiguous float32 (3, size, size)."""
     import numpy as np
 
@@ -212,7 +212,7 @@ def _normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDAr
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
-def _checked(
+def _check_arguments(
     size: int,
     mean: Sequence[float],
     std: Sequence[float],

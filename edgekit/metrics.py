@@ -36,7 +36,7 @@ def top1(
     expected = torch.as_tensor(labels)
     seen = hits = 0
     for item in inputs:
-        scores = _scores(_predicted(predict, item))
+        scores = _scores(_predict(predict, item))
         part = expected[seen : seen + len(scores)]
         if len(part) < len(scores):
             raise RecipeError(f"top1() got {len(expected)} labels, but more inputs than that")
@@ -48,7 +48,7 @@ def top1(
     return 100.0 * hits / seen
 
 
-def _predicted(predict: Callable[..., Any], item: Any) -> Any:
+def _predict(predict: Callable[..., Any], item: Any) -> Any:
     if isinstance(item, Mapping):
         return predict(**item)
     return predict(*item) if isinstance(item, (tuple, list)) else predict(item)

@@ -180,7 +180,7 @@ def unseal(path: Path, schema: str) -> dict[str, Any]:
             else "an older edgekit built it: build it again with this one",
         )
     digest = data.pop("digest", None)
-    if file_schema != schema or raw != _resealed(data) or digest is None:
+    if file_schema != schema or raw != _try_seal(data) or digest is None:
         raise BundleError(f"{path} was changed after edgekit wrote it (its digest does not match)")
     return dict(data)
 
@@ -249,7 +249,7 @@ def _read_json_bytes(path: Path) -> bytes:
     return raw
 
 
-def _resealed(data: dict[str, Any]) -> bytes | None:
+def _try_seal(data: dict[str, Any]) -> bytes | None:
     try:
         return seal(data)
     except (ValueError, TypeError, RecursionError):

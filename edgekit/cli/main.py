@@ -30,7 +30,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     output.protect_stdout(wants_json="--json" in sys.argv[1:])
-    _leave(_run())
+    _exit_now(_run())
 
 
 def _run() -> int:
@@ -59,11 +59,11 @@ def _explain(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     if isinstance(error, OSError):
-        return _fail(_of_system(error))
+        return _fail(_system_error(error))
     return _fail(_unexpected(error))
 
 
-def _of_system(error: OSError) -> EdgekitError:
+def _system_error(error: OSError) -> EdgekitError:
     from edgekit.cache import cache_folder
 
     where = str(error.filename or "")
@@ -79,7 +79,7 @@ def _say_interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def _leave(code: int) -> NoReturn:
+def _exit_now(code: int) -> NoReturn:
     """Exit at once with this code. Unloading torch takes a second, and may abort after an
     interrupted import.
     """
@@ -135,5 +135,5 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
         return
     output.interrupted = True
     if is_fragile():
-        _leave(_say_interrupted())
+        _exit_now(_say_interrupted())
     raise KeyboardInterrupt

@@ -152,7 +152,7 @@ class Comparison:
     """Accumulates a version's outputs over inputs."""
 
     def __init__(self, outputs: Sequence[OutputProfile]) -> None:
-        self.outputs = [_Compared(profile) for profile in outputs]
+        self.outputs = [_ComparedOutput(profile) for profile in outputs]
 
     def add(self, actual: Sequence[Array], reference: Sequence[Array]) -> None:
         for output, a, b in zip(self.outputs, actual, reference, strict=True):
@@ -187,7 +187,7 @@ class Comparison:
         return tuple(output.finding for output in self.outputs)
 
 
-class _Compared:
+class _ComparedOutput:
     """Accumulates one output."""
 
     def __init__(self, profile: OutputProfile) -> None:

@@ -161,7 +161,7 @@ def _run(folder: Path, manifest: Manifest, processor: _Processor) -> Parity:
     inputs = golden_inputs(folder, manifest)
     load = Load(threads=manifest.threads, timeout_s=TIME_LIMIT_S)
     with (
-        _staged(folder, manifest) as place,
+        _runnable_copy(folder, manifest) as place,
         processor.connected(cores=manifest.threads) as transport,
     ):
         if processor.emulator is None and not os.access(place / RUNNER, os.X_OK):
@@ -209,7 +209,7 @@ def _explain(
 
 
 @contextmanager
-def _staged(folder: Path, manifest: Manifest) -> Iterator[Path]:
+def _runnable_copy(folder: Path, manifest: Manifest) -> Iterator[Path]:
     """A temporary copy of the bundle's programs, with mode bits that a copy may have lost."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         place = Path(name)

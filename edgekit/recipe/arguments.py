@@ -49,7 +49,7 @@ class Arguments:
 
     def rebuild(self, flat: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The model's arguments from a flat list: by position, and by keyword."""
-        filled = _mapped(self.tree, lambda _, index: flat[index])
+        filled = _map_leaves(self.tree, lambda _, index: flat[index])
         values = list(filled.values())[: self.positional]
         return values, dict(list(filled.items())[self.positional :])
 
@@ -70,7 +70,7 @@ def read_arguments(value: Nested, parameters: Sequence[str], where: str) -> Argu
         names.append(_name(path, names))
         return len(names) - 1
 
-    tree = _mapped(_by_name(args, keywords, parameters, where), numbered)
+    tree = _map_leaves(_by_name(args, keywords, parameters, where), numbered)
     return Arguments(tuple(names), tree, len(args), tuple(parameters))
 
 
@@ -109,13 +109,13 @@ def _by_name(
     return by_name | dict(keywords)
 
 
-def _mapped(value: Nested, function: Callable[[Path, Any], Any], path: Path = ()) -> Any:
+def _map_leaves(value: Nested, function: Callable[[Path, Any], Any], path: Path = ()) -> Any:
     """``value`` with each leaf replaced by ``function(path, leaf)``."""
     if isinstance(value, Mapping):
-        return {key: _mapped(item, function, (*path, key)) for key, item in value.items()}
+        return {key: _map_leaves(item, function, (*path, key)) for key, item in value.items()}
     if not isinstance(value, (tuple, list)):
         return function(path, value)
-    items = [_mapped(item, function, (*path, index)) for index, item in enumerate(value)]
+    items = [_map_leaves(item, function, (*path, index)) for index, item in enumerate(value)]
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 

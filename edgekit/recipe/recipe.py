@@ -226,7 +226,7 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
     set only while its functions run. Random numbers start at ``seed``.
     Raises RecipeError if the file is missing, fails, or lacks a required function.
     """
-    path = _existing(path)
+    path = _resolve_path(path)
     folder = str(path.parent)
     before = set(sys.modules)
     sys.path.insert(0, folder)
@@ -301,7 +301,7 @@ def _is_local(module: ModuleType, folder: Path) -> bool:
     return file != "" and Path(file).is_relative_to(folder) and "site-packages" not in file
 
 
-def _existing(path: Path) -> Path:
+def _resolve_path(path: Path) -> Path:
     if path.is_dir():
         raise RecipeError(f"{path} is a folder, not a recipe", f"did you mean {path}/recipe.py?")
     if not path.exists():

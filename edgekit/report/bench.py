@@ -31,7 +31,7 @@ def render_bench(document: BenchDocument) -> str:
         ("load", ms(document.load_ms)),
         ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
         ("conditions", _conditions(environment)),
-        *_meanwhile(environment.during),
+        *_during(environment.during),
         *(("warning", text) for text in environment.warnings),
     ]
     text = grid(rows) + "\n" + slowest(document) + "\n" + budget_table(document.budgets)
@@ -74,7 +74,7 @@ def _conditions(environment: MeasuredEnvironment) -> str:
     return ", ".join(parts)
 
 
-def _meanwhile(during: During) -> list[tuple[str, str]]:
+def _during(during: During) -> list[tuple[str, str]]:
     """A row on the device during the timed runs, with what is known."""
     least, most = during.frequency_min_mhz, during.frequency_max_mhz
     parts = []

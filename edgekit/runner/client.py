@@ -188,20 +188,20 @@ class Serving:
         try:
             header = self._process.stdout.read(HEADER.size)
         except ValueError:  # the time limit killed the process and closed its stdout
-            raise self._ended() from None
+            raise self._end_error() from None
         if len(header) < HEADER.size:
-            raise self._ended()
+            raise self._end_error()
         magic, kind, length = HEADER.unpack(header)
         if magic != MAGIC:
             raise RunnerError("the runner's answer is not a frame of its protocol")
         payload = self._process.stdout.read(length)
         if len(payload) < length:
-            raise self._ended()
+            raise self._end_error()
         return kind, payload
 
-    def _ended(self) -> RunnerError:
+    def _end_error(self) -> RunnerError:
         if self._timed_out:
-            return _took_too_long(self._timeout_s)
+            return _timeout_error(self._timeout_s)
         try:
             done = self._process.wait(timeout_s=5)
         except TimeoutError:
@@ -238,7 +238,7 @@ def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str
     try:
         done = at.transport.run(at.command(*options), timeout_s=timeout_s)
     except TimeoutError:
-        raise _took_too_long(timeout_s) from None
+        raise _timeout_error(timeout_s) from None
     if done.returncode != 0:
         raise runner_error(done.returncode, done.stderr)
     try:
@@ -252,7 +252,7 @@ def _run(at: Installed, options: list[str], timeout_s: float | None) -> dict[str
     return document
 
 
-def _took_too_long(timeout_s: float | None) -> RunnerError:
+def _timeout_error(timeout_s: float | None) -> RunnerError:
     return RunnerError(
         f"the runner took longer than {timeout_s:g} s and was ended",
         "raise the limit with --timeout, or lower the number of runs with --runs",

@@ -66,7 +66,7 @@ def lacking(
             "build for the device's own target: edgekit targets list",
         )
     if sends:
-        yield from _room(manifest, survey, peak_memory_mb)
+        yield from _space(manifest, survey, peak_memory_mb)
     yield from _store(survey)
 
 
@@ -100,7 +100,7 @@ def _libraries(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str | 
         )
 
 
-def _room(
+def _space(
     manifest: Manifest, survey: Survey, peak_memory_mb: float | None
 ) -> Iterator[tuple[str, str | None]]:
     missing = {file.sha256: file.size for file in manifest.files if file.sha256 not in survey.held}

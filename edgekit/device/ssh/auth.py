@@ -44,7 +44,7 @@ class _Login:
                 (m for m in self._options.methods if m in accepted and m not in self._failed), None
             )
             if method is None:
-                raise self._refused()
+                raise self._refused_error()
             attempts[method]()
 
     def _attempt(self, log_in: Any) -> list[str] | None:
@@ -155,7 +155,7 @@ class _Login:
         place = f"({self._options.user}@{self._options.hostname}) "
         return [ask(place + text) or "" for text, _ in prompts[2]]
 
-    def _refused(self) -> DeviceError:
+    def _refused_error(self) -> DeviceError:
         user = self._options.user
         tried = "; ".join(self._tried) or "nothing: no key was found"
         methods = ", ".join(self._methods or []) or "nothing more"

@@ -48,7 +48,7 @@ class SshChannel:
                 "does its sshd_config allow commands, and more than one session (MaxSessions)?",
             ) from None
         except (paramiko.SSHException, OSError, EOFError):
-            raise self._lost(f"starting {self._program}") from None
+            raise self._lost_error(f"starting {self._program}") from None
         self._stderr = Drain(self._receive_stderr)
 
     def await_start(self) -> None:
@@ -78,7 +78,7 @@ class SshChannel:
             if not sent:
                 if self._link.is_active() and not self._is_lost():
                     raise BrokenPipeError(f"{self._program} has ended")
-                raise self._lost(f"sending to {self._program}")
+                raise self._lost_error(f"sending to {self._program}")
             rest = rest[sent:]
 
     def close_stdin(self) -> None:
@@ -96,7 +96,7 @@ class SshChannel:
         if self._channel.exit_status < 0:
             if self._link.is_active() and self._channel.eof_received:
                 return -OTHER_SIGNAL  # dropbear reports nothing for a signal without a name
-            raise self._lost(f"running {self._program}")
+            raise self._lost_error(f"running {self._program}")
         return int(self._channel.exit_status)
 
     def stderr(self) -> bytes:
@@ -123,7 +123,7 @@ class SshChannel:
                 if not channel.out_buffer_cv.wait(CONFIRM_LIMIT_S) or time.monotonic() > until:
                     self._in_flight *= 2
 
-    def _lost(self, doing: str) -> DeviceError:
+    def _lost_error(self, doing: str) -> DeviceError:
         if self._link.is_active() and not self._is_lost():
             return DeviceError(f"{self._device} closed the channel while {doing}, without a reason")
         return DeviceError(
@@ -149,5 +149,5 @@ class SshChannel:
                     raise
                 continue
             if not data and self._is_lost():
-                raise self._lost(f"running {self._program}")
+                raise self._lost_error(f"running {self._program}")
             return data

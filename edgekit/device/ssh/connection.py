@@ -115,11 +115,13 @@ class Connection:
                 "is its SSH server very old, or does the ssh configuration restrict too much?",
             ) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._no_server(link, hop, who, error) from None
+            raise self._no_server_error(link, hop, who, error) from None
         if not link.initial_kex_done:
-            raise _unfinished(who)
+            raise _handshake_error(who)
 
-    def _no_server(self, link: Link, hop: HostOptions, who: str, error: Exception) -> DeviceError:
+    def _no_server_error(
+        self, link: Link, hop: HostOptions, who: str, error: Exception
+    ) -> DeviceError:
         if self._proxies and len(self._links) == 0:
             message = self._proxies[-1].last_words()
             return DeviceError(
@@ -128,7 +130,7 @@ class Connection:
                 f"check the command: {hop.proxy_command}",
             )
         if link.packetizer.handshake_timed_out():
-            return _unfinished(who)
+            return _handshake_error(who)
         cause = error.__context__
         if isinstance(error, EOFError) or isinstance(cause, (EOFError, ConnectionError)):
             return DeviceError(
@@ -160,7 +162,7 @@ class Connection:
         self._say(f"accepted the host key of {known.name}: {key}; {where}")
 
 
-def _unfinished(who: str) -> DeviceError:
+def _handshake_error(who: str) -> DeviceError:
     return DeviceError(
         f"{who} did not finish the SSH handshake", "is it overloaded, or is the network bad?"
     )

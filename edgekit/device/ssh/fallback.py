@@ -35,7 +35,7 @@ def look_up(address: Address, home: Path) -> Settings:
     texts = {path: _text_of(path, is_user=path == mine) for path in (mine, SYSTEM_CONFIG)}
     config = paramiko.SSHConfig()
     try:
-        for text in (_of_argument(address), *texts.values()):
+        for text in (_argument_text(address), *texts.values()):
             config.parse(io.StringIO(UNKNOWN_MATCH.sub(NO_HOST, text)))
         options = config.lookup(address.host)
     except (paramiko.SSHException, KeyError, ValueError) as error:
@@ -79,7 +79,7 @@ def _note(path: Path, gaps: list[str]) -> str:
     )
 
 
-def _of_argument(address: Address) -> str:
+def _argument_text(address: Address) -> str:
     """The DEVICE argument as a configuration to be read first: the first value counts."""
     user = f"User {address.user}\n" if address.user else ""
     return user + (f"Port {address.port}\n" if address.port else "")

@@ -65,7 +65,7 @@ class KnownHosts:
         self._lines = list(_lines_of(files, {self.name}))
         # as in OpenSSH, a key known for the default port is valid for the other ports
         plain = options.hostname if not options.host_key_alias else self.name
-        self._elsewhere = list(_lines_of(files, {plain}))
+        self._default_port_lines = list(_lines_of(files, {plain}))
 
     def algorithms(self) -> list[str]:
         """The algorithms to request: those of known keys first, then by preference."""
@@ -77,7 +77,7 @@ class KnownHosts:
 
     def check(self, key: HostKey) -> bool:
         """Whether the key is known. Raises HostKeyError if it is revoked or has changed."""
-        for line in [*self._lines, *self._elsewhere]:
+        for line in [*self._lines, *self._default_port_lines]:
             if line.marker == "@revoked" and line.key == key:
                 raise HostKeyError(
                     f"the host key of {self.name} is revoked: {key}, in {line.where}",
@@ -88,8 +88,8 @@ class KnownHosts:
             return True
         if known:
             same_kind = [line for line in known if line.key.kind == key.kind]
-            raise self._changed(key, (same_kind or known)[0])
-        return any(line.key == key and not line.marker for line in self._elsewhere)
+            raise self._changed_error(key, (same_kind or known)[0])
+        return any(line.key == key and not line.marker for line in self._default_port_lines)
 
     def unknown(self, key: HostKey) -> HostKeyError:
         authorities = [line for line in self._lines if line.marker == "@cert-authority"]
@@ -108,7 +108,7 @@ class KnownHosts:
         """Append the key to the user's file. Raises OSError."""
         path = self._options.user_known_hosts[0]
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = _hashed(self.name) if self._options.hash_known_hosts else self.name
+        name = _hash_name(self.name) if self._options.hash_known_hosts else self.name
         line = f"{name} {key.kind} {base64.b64encode(key.data).decode()}\n".encode()
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+") as file:
             if _lacks_newline(path):
@@ -119,7 +119,7 @@ class KnownHosts:
     def _plain(self) -> list[KnownKey]:
         return [line for line in self._lines if not line.marker]
 
-    def _changed(self, key: HostKey, known: KnownKey) -> HostKeyError:
+    def _changed_error(self, key: HostKey, known: KnownKey) -> HostKeyError:
         other_kind = "" if known.key.kind == key.kind else ", of another type"
         return HostKeyError(
             f"the host key of {self.name} has changed: the device has {key}{other_kind}, and"
@@ -177,7 +177,7 @@ def _is_for(hosts: str, name: str) -> bool:
     return hmac.compare_digest(hmac.digest(salt, name.encode(), "sha1"), digest)
 
 
-def _hashed(name: str) -> str:
+def _hash_name(name: str) -> str:
     salt = os.urandom(20)
     digest = hmac.digest(salt, name.encode(), "sha1")
     return HASHED + "|".join(base64.b64encode(part).decode() for part in (salt, digest))

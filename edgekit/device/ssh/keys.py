@@ -97,7 +97,7 @@ class Identities:
             Identity(
                 f"the agent's key {key.comment or key.get_name()}",
                 HostKey(key.get_name(), key.blob),
-                partial(_same, key),
+                partial(_unchanged, key),
             )
             for key in self._agent.get_keys()
         ]
@@ -133,9 +133,9 @@ class Identities:
 
     def _certificates(self) -> list[PublicBlob]:
         configured = list(self._options.certificate_files)
-        beside = [Path(f"{path}-cert.pub") for path in self._options.identity_files]
+        default = [Path(f"{path}-cert.pub") for path in self._options.identity_files]
         certificates = []
-        for path in [*configured, *(path for path in beside if path.exists())]:
+        for path in [*configured, *(path for path in default if path.exists())]:
             try:
                 certificates.append(PublicBlob.from_file(str(path)))
             except (OSError, ValueError) as error:
@@ -143,7 +143,7 @@ class Identities:
         return certificates
 
 
-def _same(key: Any) -> Any:
+def _unchanged(key: Any) -> Any:
     return key
 
 

@@ -111,8 +111,8 @@ inline bool load_libraries(Failure* failure) {
   folder[length] = 0;
   strcpy(strrchr(folder, '/'), "/lib");
   dirent** entries = nullptr;
-  const int found = scandir(folder, &entries, nullptr, alphasort);
-  for (int i = 0; i < found; i++) {
+  const int entry_count = scandir(folder, &entries, nullptr, alphasort);
+  for (int i = 0; i < entry_count; i++) {
     if (!has_prefix(entries[i]->d_name, prefixes, count)) continue;
     char path[4096 + 512];
     snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
