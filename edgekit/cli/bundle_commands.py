@@ -20,7 +20,7 @@ def init(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a commented recipe.py and an edgekit.toml for your own model."""
+    """Write a commented recipe.py and an edgekit.toml."""
     import edgekit
 
     for path in edgekit.init(folder):
@@ -37,7 +37,7 @@ def build(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compress a model, package it with its runner, and judge whether it fits its budgets."""
+    """Build a bundle and judge whether it fits its budgets."""
     import edgekit
     from edgekit import settings
     from edgekit.cli.progress import make_progress
@@ -69,7 +69,7 @@ def check(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Verify a bundle's files, run it on its CPU (emulated), and judge it by its budgets."""
+    """Verify a bundle, run it on its CPU, and judge it by its budgets."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.verdict import render_verdict
@@ -87,7 +87,7 @@ def explain(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show the accuracy that int8 loses in each layer, and what recovers it."""
+    """Show the accuracy lost per layer, and what recovers it."""
     import edgekit
     from edgekit.report.explanation import render_explanation
 

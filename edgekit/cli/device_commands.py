@@ -41,7 +41,7 @@ def bench(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure parity, latency and memory of a bundle, or a finished .pte, on a device."""
+    """Measure a bundle, or a finished .pte, on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.bench import render_bench
@@ -155,7 +155,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a bundle once on a device, with inputs and outputs in .npy files."""
+    """Run a bundle once on a device, with .npy files."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.device import render_run

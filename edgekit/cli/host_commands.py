@@ -11,7 +11,7 @@ from edgekit.cli.output import output
 
 @app.command()
 def doctor(json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Show what is installed, what is missing, and the commands that install it."""
+    """Show what is installed, and how to install the rest."""
     from edgekit.cli.progress import make_progress
     from edgekit.commands.doctor import diagnose
     from edgekit.report.doctor import render_doctor
