@@ -53,7 +53,7 @@ class MeasuringDevice:
     def compare_latency(
         self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
     ) -> PairedLatency:
-        """Time both artifacts in alternating rounds. Never raises: see ``PairedLatency.why_not``."""
+        """Time both artifacts in alternating rounds. A failure is reported as ``why_not``."""
         if environment_of(self.transport).emulated is not False:
             return PairedLatency(why_not="the device is emulated, or may be")
         try:
