@@ -161,6 +161,16 @@ def test_help_imports_neither_pydantic_nor_rich() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_modes_do_not_import_the_compiler() -> None:
+    """It takes over a second, of the two that an unchanged build may take."""
+    wrong = [
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        if "torch.utils._python_dispatch.TorchDispatchMode" in imports_of(path)
+    ]
+    assert wrong == ["pipeline/normal_form/operator_mode.py"]
+
+
 def test_exported_names_are_pinned() -> None:
     assert edgekit.__all__ == [
         "BenchDocument", "BundleError", "DeployDocument", "DeviceError", "EdgekitError",

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekit.compress.batches import joined, rows_of, same_when_joined
 from edgekit.compress.copying import copy_of
 from edgekit.pipeline.model.predict import Outputs, Run, run_eager
+from edgekit.pipeline.normal_form.operator_mode import OperatorMode
 from edgekit.recipe.tensors import Inputs
 
 MAX_ROWS = 64
@@ -89,7 +89,7 @@ def _run_copy(model: torch.nn.Module, channels_last: bool) -> Run:
     return laid_out
 
 
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Largest(OperatorMode):
     """Records the bytes of the largest tensor that an operator returns."""
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekit.pipeline.normal_form.operator_mode import OperatorMode
 from edgekit.recipe.user_code import line_of_user
 from edgekit.runtimes.cause import line_of
 
 
-class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Draws(OperatorMode):
     """Records the first operator that draws random numbers, and where. Every draw of bits
     (dropout, drop path) gives ``bit`` throughout, so that two runs differ even where a draw
     rarely changes anything.
@@ -34,11 +34,6 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._depth = 0
         self.name: str | None = None
         self.line: str | None = None
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Skip it: else the first operator imports torch's compiler, which takes over a second."""
-        return False
 
     def __enter__(self) -> Draws:
         self._depth = len(traceback.extract_stack())

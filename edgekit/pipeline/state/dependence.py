@@ -12,8 +12,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekit.pipeline.normal_form.operator_mode import OperatorMode
 from edgekit.pipeline.normal_form.slots import Slot, tensors_in
 
 Sources = frozenset[Slot]
@@ -25,7 +25,7 @@ READING = ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__")
 ASKING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
-class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Origins(OperatorMode):
     """Records for every tensor which marked slots it was computed from, while entered.
 
     Tensors are identified by storage, so that views are included. ``read``: slots whose values
@@ -113,16 +113,12 @@ class _Methods(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Work(OperatorMode):
     """Counts the elements that operators read and write, while entered."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.elements = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
