@@ -46,7 +46,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Return ``folder``; if it is missing, make it with ``fill``.
 
     It is filled under a temporary name and then renamed. So an interruption leaves no incomplete
@@ -67,7 +67,7 @@ def folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file atomically."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:16]}.")
     try:
@@ -107,7 +107,7 @@ def store_stage(kind: str, key: str, fill: Callable[[Path], None]) -> bool:
         (draft / DIGESTS).write_text(json.dumps(digests))
 
     try:
-        folder_once(_stage_folder(kind, key), fill_and_seal)
+        make_folder_once(_stage_folder(kind, key), fill_and_seal)
     except Exception:  # torch.save raises RuntimeError for a full disk
         return False
     with suppress(OSError):  # another process may clear the cache at the same time

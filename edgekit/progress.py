@@ -12,7 +12,7 @@ class Stage(Protocol):
         """Report that ``done`` of ``total`` items are finished; ``total`` 0: unknown."""
         ...
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Report the status in a few words. It replaces the previous one."""
         ...
 
@@ -35,7 +35,7 @@ class Silent:
     def advance(self, done: int, total: int) -> None:
         pass
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         pass
 
     def note(self, text: str) -> None:

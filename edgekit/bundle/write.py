@@ -41,7 +41,7 @@ def check_output(output: Path) -> None:
 
 
 @contextmanager
-def drafting(output: Path) -> Iterator[Path]:
+def atomic_folder(output: Path) -> Iterator[Path]:
     """A temporary folder that replaces ``output`` at the end of the block, if nothing failed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -54,7 +54,7 @@ def drafting(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def explaining(output: Path) -> Iterator[None]:
+def output_errors(output: Path) -> Iterator[None]:
     """Turn OSErrors of writing into an OutputError."""
     try:
         yield

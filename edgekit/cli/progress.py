@@ -71,7 +71,7 @@ class _StageStatus:
             each_s = (time.monotonic() - self._first[1]) / (done - self._first[0])
             self._count += f", {_duration(each_s * (total - done))} left"
 
-    def tell(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self._text = text
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class _Beat:
         self._title, self._status = title, _StageStatus()
         self._since = time.monotonic()
         self._over = Event()
-        self.advance, self.tell = self._status.advance, self._status.tell
+        self.advance, self.show = self._status.advance, self._status.show
 
     def start(self) -> None:
         self._over = Event()
@@ -180,6 +180,6 @@ class _Bar:
         status = str(self._status)
         self._bar.update(self._task, completed=done, total=total or None, status=status)
 
-    def tell(self, text: str) -> None:
-        self._status.tell(text)
+    def show(self, text: str) -> None:
+        self._status.show(text)
         self._bar.update(self._task, status=str(self._status))

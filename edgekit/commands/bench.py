@@ -14,15 +14,15 @@ from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import Record, figures_of, peak_of
 from edgekit.commands.build import build
 from edgekit.device.base import Transport
-from edgekit.device.connect import reaching
+from edgekit.device.connect import connection
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.measure import BenchDocument
 from edgekit.errors import PreflightError, UsageError
 from edgekit.measure.golden import DEFAULT_RUNS, DEFAULT_WARMUP, Load
 from edgekit.measure.session import (
     Measurement,
+    latency_unknown_reason,
     measure_bundle,
-    why_no_latency,
 )
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.registry import runtime_of_file, suffixes
@@ -57,7 +57,7 @@ def bench(
     # a bundle that is damaged is refused before a device is reached
     opened = None if source.is_file() else open_bundle(source)
     with (
-        reaching(device, accept_new_host_key, progress) as transport,
+        connection(device, accept_new_host_key, progress) as transport,
         _packed(source, transport, progress) as folder,
     ):
         manifest, record = opened or open_bundle(folder)
@@ -103,7 +103,7 @@ def _document(
     missing = dict(record.missing)
     if "latency_ms" not in found.figures():
         figures.pop("latency_ms", None)
-        missing["latency_ms"] = why_no_latency(found.conditions.before.emulated)
+        missing["latency_ms"] = latency_unknown_reason(found.conditions.before.emulated)
     lines = judge(record.limits, figures, missing)
     return BenchDocument(
         schema_="edgekit.bench/1",

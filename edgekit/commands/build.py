@@ -12,16 +12,16 @@ from typing import ParamSpec, TypeVar, get_type_hints
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.bundle.manifest import check_name
-from edgekit.bundle.write import check_output, explaining
+from edgekit.bundle.write import check_output, output_errors
 from edgekit.device.base import Transport
-from edgekit.device.connect import reaching
+from edgekit.device.connect import connection
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import TargetError
 from edgekit.options import BUDGETS, BuildOptions, refuse_unknown_keywords
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
-from edgekit.process.interrupt import fragile
+from edgekit.process.interrupt import uninterruptible
 from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.registry import choose_runtime
@@ -89,11 +89,11 @@ def build(options: BuildOptions) -> VerdictDocument:
 
 
 def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> VerdictDocument:
-    with job.progress.stage("starting PyTorch"), fragile():
+    with job.progress.stage("starting PyTorch"), uninterruptible():
         from edgekit.pipeline.model.source import open_source  # imports torch
 
     options, source = job.options, Path(job.options.recipe)
-    with explaining(folder), job.clock.timed("total"):
+    with output_errors(folder), job.clock.timed("total"):
         if options.is_finished:
             return job.package_finished(source, name, folder)
         calibration = Path(options.calibration) if options.calibration is not None else None
@@ -131,7 +131,7 @@ def _device(
     if device is None:
         yield None
         return
-    with reaching(device, options.accept_new_host_key, progress) as transport:
+    with connection(device, options.accept_new_host_key, progress) as transport:
         found = environment_of(transport).architecture
         if found is not None and found != target.architecture:
             raise TargetError(

@@ -8,7 +8,7 @@ from edgekit.bundle.manifest import check_name
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import peak_of
 from edgekit.device.base import Transport
-from edgekit.device.connect import reaching
+from edgekit.device.connect import connection
 from edgekit.documents.device import DeployDocument, LsDocument, ReleaseRow
 from edgekit.errors import StoreError
 from edgekit.progress import Progress, Silent
@@ -34,7 +34,7 @@ def deploy(
     progress = progress or Silent()
     manifest, record = open_bundle(Path(bundle).resolve())
     release = release_of(Path(bundle).resolve(), manifest, peak_of(record))
-    with reaching(device, accept_new_host_key, progress) as transport:
+    with connection(device, accept_new_host_key, progress) as transport:
         store = Store(transport, store_root(manifest))
         done = store.install(release, current=True, progress=progress)
         if after is not None:
@@ -59,13 +59,13 @@ def rollback(name: str, device: str, *, accept_new_host_key: bool = False) -> tu
     release.
     """
     check_name(name)
-    with reaching(device, accept_new_host_key, Silent()) as transport:
+    with connection(device, accept_new_host_key, Silent()) as transport:
         return Store(transport, store_root()).rollback(name)
 
 
 def ls(device: str, *, accept_new_host_key: bool = False) -> LsDocument:
     """List the releases on a device."""
-    with reaching(device, accept_new_host_key, Silent()) as transport:
+    with connection(device, accept_new_host_key, Silent()) as transport:
         rows = Store(transport, store_root()).releases()
         return LsDocument(
             schema_="edgekit.ls/1",
@@ -82,7 +82,7 @@ def ls(device: str, *, accept_new_host_key: bool = False) -> LsDocument:
 def rm(name: str, device: str, *, accept_new_host_key: bool = False) -> None:
     """Remove a name with all its releases from a device. Raises StoreError for an unknown name."""
     check_name(name)
-    with reaching(device, accept_new_host_key, Silent()) as transport:
+    with connection(device, accept_new_host_key, Silent()) as transport:
         Store(transport, store_root()).remove(name)
 
 

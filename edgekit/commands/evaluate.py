@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import Record, peak_of
-from edgekit.device.connect import reaching
+from edgekit.device.connect import connection
 from edgekit.documents.device import EvalDocument
 from edgekit.errors import RecipeError
 from edgekit.host.packages import require_torch
-from edgekit.process.interrupt import fragile
+from edgekit.process.interrupt import uninterruptible
 from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Serving
@@ -44,14 +44,14 @@ def evaluate(
     folder = Path(bundle).resolve()
     manifest, record = open_bundle(folder)
     require_torch("evaluation by a recipe's metric")
-    with progress.stage("starting PyTorch"), fragile():
-        from edgekit.pipeline.model.predict import Counted, run_serving
+    with progress.stage("starting PyTorch"), uninterruptible():
+        from edgekit.pipeline.model.predict import CountedRun, run_serving
         from edgekit.pipeline.model.source import open_source
         from edgekit.pipeline.model.subject import read_subject
     path = Path(recipe or record.recipe)
     with (
         open_source(path, manifest.plan.seed) as opened,
-        reaching(device, accept_new_host_key, progress) as transport,
+        connection(device, accept_new_host_key, progress) as transport,
     ):
         if not opened.has("evaluate"):
             raise RecipeError(
@@ -65,7 +65,7 @@ def evaluate(
             progress.stage(f"evaluating on {device}") as stage,
             Serving(installed, manifest.threads) as serving,
         ):
-            counted = Counted(run_serving(serving), stage, record.inferences)
+            counted = CountedRun(run_serving(serving), stage, record.inferences)
             accuracy = subject.evaluate(counted)
     return _document(folder, device, opened, record, accuracy, counted.count)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from edgekit.cache import write_whole
+from edgekit.cache import write_atomically
 from edgekit.errors import OutputError
 
 TEMPLATES = {"recipe.py": "recipe.py.txt", "edgekit.toml": "edgekit.toml.txt"}
@@ -25,7 +25,9 @@ def init(folder: str | Path = ".") -> list[Path]:
     try:
         place.mkdir(parents=True, exist_ok=True)
         for name, template in TEMPLATES.items():
-            write_whole(place / name, files("edgekit.templates").joinpath(template).read_bytes())
+            write_atomically(
+                place / name, files("edgekit.templates").joinpath(template).read_bytes()
+            )
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror}") from None
     return [place / name for name in TEMPLATES]

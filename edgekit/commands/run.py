@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import Manifest
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import peak_of
-from edgekit.cache import write_whole
-from edgekit.device.connect import reaching
+from edgekit.cache import write_atomically
+from edgekit.device.connect import connection
 from edgekit.documents.device import OutputFile, RunDocument
 from edgekit.errors import EdgekitError, OutputError
 from edgekit.measure.golden import initial_state
@@ -61,7 +61,7 @@ def run(
     count = len(manifest.own_inputs)
     steps = _steps(files[:count], read[:count])
     state = [one.steps[0] for one in read[count:]] or initial_state(folder, manifest)
-    with reaching(device, accept_new_host_key, progress) as transport:
+    with connection(device, accept_new_host_key, progress) as transport:
         installed = installed_on(transport, folder, manifest, peak_of(record), progress)
         with progress.stage("running"), Serving(installed, manifest.threads) as serving:
             results, latencies_ms = [], []
@@ -178,7 +178,7 @@ def _write(path: Path, array: Array, spec: TensorSpec) -> OutputFile:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     try:
-        write_whole(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
     return OutputFile(name=spec.name, file=str(path), shape=array.shape, dtype=str(array.dtype))

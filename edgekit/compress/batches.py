@@ -13,7 +13,7 @@ from edgekit.recipe.tensors import Inputs
 SAME_TOLERANCE = 1e-4
 
 
-def joined(data: Sequence[Inputs]) -> Inputs:
+def concatenate(data: Sequence[Inputs]) -> Inputs:
     return tuple(torch.cat(tensors) for tensors in zip(*data, strict=True))
 
 
@@ -35,7 +35,7 @@ def in_batches(
 ) -> list[Inputs]:
     if not can_batch(run, data):
         return list(data)
-    return [joined(data[start : start + size]) for start in range(0, len(data), size)]
+    return [concatenate(data[start : start + size]) for start in range(0, len(data), size)]
 
 
 def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs]) -> bool:
@@ -51,7 +51,7 @@ def can_batch(run: Callable[[Inputs], list[torch.Tensor]], data: Sequence[Inputs
         alone = [run(inputs) for inputs in pair]
         both = None
         with suppress(Exception):
-            both = run(joined(pair))
+            both = run(concatenate(pair))
     return both is not None and same_when_joined(alone, both)
 
 

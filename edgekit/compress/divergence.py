@@ -9,29 +9,29 @@ import torch
 
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.fidelity.comparison import (
-    NOTHING_TOLD,
+    NO_HINTS,
     Comparison,
     Fidelity,
+    OutputHints,
     OutputKind,
-    Told,
     looks_like_classes,
     profile,
 )
 from edgekit.fidelity.groups import Array
 
 
-def compared(
+def compare_outputs(
     fidelity: Fidelity, actual: Sequence[Outputs], floats: Sequence[Outputs]
 ) -> Comparison:
     """Compare flat outputs, one list for each input or batch."""
     return fidelity.compare([arrays(a) for a in actual], [arrays(b) for b in floats])
 
 
-def fidelity_of(
+def profile_outputs(
     floats: Sequence[Outputs],
     rows: int | None = 1,
     names: Sequence[str] | None = None,
-    told: Told = NOTHING_TOLD,
+    hints: OutputHints = NO_HINTS,
 ) -> Fidelity:
     """A profile of each output of the float model. ``floats``: its outputs for several inputs of
     ``rows`` rows each; None if the first axis is not a batch (``batch_rows``).
@@ -43,10 +43,10 @@ def fidelity_of(
     profiles = []
     for index, (name, column) in enumerate(zip(names, columns, strict=True)):
         apparent: OutputKind = "classes" if looks_like_classes(column) else "values"
-        declared = told.kinds[index] if told.kinds is not None else None
+        declared = hints.kinds[index] if hints.kinds is not None else None
         batched = column[0].ndim > 0 and len(column[0]) == rows
         kind = declared or apparent
-        profiles.append(profile(name, kind, declared is None, batched, column, told.class_axis))
+        profiles.append(profile(name, kind, declared is None, batched, column, hints.class_axis))
     return Fidelity(tuple(profiles))
 
 

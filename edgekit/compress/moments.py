@@ -64,7 +64,7 @@ def _as_batch(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
     return value.unsqueeze(0) if unbatched else value
 
 
-def some(places: torch.Tensor) -> torch.Tensor:
+def spread_places(places: torch.Tensor) -> torch.Tensor:
     """At most ROWS_PER_INPUT of the places, evenly spread."""
     return places[:: max(1, len(places) // ROWS_PER_INPUT)]
 
@@ -79,7 +79,7 @@ def moments(
     counts: dict[str, int] = {}
 
     def watch(name: str, layer: nn.Module, inputs: torch.Tensor, _output: torch.Tensor) -> None:
-        places = some(columns(layer, inputs))
+        places = spread_places(columns(layer, inputs))
         mean = (places.T @ places).double() / len(places) / len(data)
         sums[name] = sums[name] + mean if name in sums else mean
         counts[name] = counts.get(name, 0) + len(places)
@@ -88,20 +88,24 @@ def moments(
     with watching(layers, watch), torch.no_grad():
         for inputs in data:
             model(*inputs)
-    return {name: moment for name, moment in sums.items() if are_enough(counts[name], len(moment))}
+    return {
+        name: moment
+        for name, moment in sums.items()
+        if has_enough_places(counts[name], len(moment))
+    }
 
 
-def are_enough(places: int, columns: int) -> bool:
+def has_enough_places(places: int, columns: int) -> bool:
     return places >= PLACES_PER_COLUMN * columns
 
 
-def damped(moments: torch.Tensor) -> torch.Tensor:
+def with_damping(moments: torch.Tensor) -> torch.Tensor:
     """Second moments with a small diagonal term, so that they can be inverted."""
     damping = DAMPING * moments.diagonal().mean() + 1e-12
     return moments + damping * torch.eye(len(moments), dtype=moments.dtype)
 
 
-def in_order(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, int]:
+def run_counts(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, int]:
     """How often each layer runs, in the order in which they first run."""
     runs: dict[str, int] = {}
     layers = {name: model.get_submodule(name) for name in names}

@@ -27,7 +27,9 @@ def fast_reference(exported: torch.export.ExportedProgram) -> torch.nn.Module:
     return module
 
 
-def stored(value: torch.Tensor, scale: float, zero_point: int, low: int, high: int) -> torch.Tensor:
+def quantize_dequantize(
+    value: torch.Tensor, scale: float, zero_point: int, low: int, high: int
+) -> torch.Tensor:
     """Quantize and dequantize like torch's quantized_decomposed operators, in float32 throughout:
     it holds integers up to 2^24 exactly.
     """
@@ -60,8 +62,9 @@ def _attribute(module: GraphModule, name: str) -> Any:
 
 
 def _join_pairs(module: GraphModule) -> None:
-    """Replace each quantize and its dequantizes by one ``stored``. Several readers share it unless
-    an operator of the graph works in place.
+    """Replace each quantize and its dequantizes by one ``quantize_dequantize``.
+
+    Several readers share it unless an operator of the graph works in place.
     """
     shares = not any(_changes_its_input(node) for node in module.graph.nodes)
     for node in list(module.graph.nodes):
@@ -72,7 +75,7 @@ def _join_pairs(module: GraphModule) -> None:
         for reader in readers:
             if joined is None or not shares:
                 with module.graph.inserting_before(reader if joined else readers[0]):
-                    joined = module.graph.call_function(stored, node.args[:5])
+                    joined = module.graph.call_function(quantize_dequantize, node.args[:5])
                 joined.meta = dict(reader.meta)
             _replace(reader, joined)
         if not node.users:

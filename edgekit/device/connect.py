@@ -42,7 +42,7 @@ def connect(
 
 
 @contextmanager
-def reaching(device: str, accept_new_host_key: bool, progress: Progress) -> Iterator[Transport]:
+def connection(device: str, accept_new_host_key: bool, progress: Progress) -> Iterator[Transport]:
     """A connection that is closed at the end of the block. Raises DeviceError."""
     # not a stage: a moving progress bar would overwrite the passphrase prompt
     progress.note(f"connecting to {device}")

@@ -159,7 +159,7 @@ class VerdictDocument(Document):
     seconds: dict[str, float] = Field(default_factory=dict)
 
     @property
-    def accuracy_said(self) -> str | None:
+    def accuracy_text(self) -> str | None:
         """The accuracy in words; None if unknown."""
         accuracy = self.accuracy
         if accuracy.fp32 is None or accuracy.artifact is None:

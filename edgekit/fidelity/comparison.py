@@ -42,7 +42,7 @@ WORST_RATIO = 1e30
 
 
 @dataclass(frozen=True)
-class Told:
+class OutputHints:
     """Facts about the outputs that their values do not show.
 
     ``kinds``: one per output, None if unknown. ``class_axis``: the axis of classes; None: derived
@@ -53,7 +53,7 @@ class Told:
     class_axis: int | None = None
 
 
-NOTHING_TOLD = Told()
+NO_HINTS = OutputHints()
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ class Fidelity:
         return tuple(output.kind for output in self.outputs)
 
     @property
-    def told(self) -> Told:
+    def hints(self) -> OutputHints:
         """The known facts, for outputs of the same model or one derived from it."""
         axes = {output.class_axis for output in self.outputs if output.kind == "classes"}
-        return Told(self.kinds, axes.pop() if len(axes) == 1 else None)
+        return OutputHints(self.kinds, axes.pop() if len(axes) == 1 else None)
 
     @property
     def by_classes(self) -> bool:

@@ -50,7 +50,7 @@ for name, statement in json.loads(sys.argv[1]).items():
 class Trouble(NamedTuple):
     """Why a package does not work, and whether installing it again may mend that."""
 
-    said: str
+    message: str
     is_its_own: bool = True
 
 
@@ -175,7 +175,7 @@ def _judge(wanted: Requirement, error: Trouble | None) -> tuple[Status, str]:
         return "missing", f"needs {_range(wanted)}"
     if not wanted.specifier.contains(found, prereleases=True):
         return "wrong_version", f"{found}; needs {_range(wanted)}"
-    return ("broken", f"{found}: {error.said}") if error else ("ok", found)
+    return ("broken", f"{found}: {error.message}") if error else ("ok", found)
 
 
 def _pinned(requirement: Requirement) -> str:

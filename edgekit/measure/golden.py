@@ -12,7 +12,7 @@ from edgekit.fidelity.agreement import OutputsAgreement, device_passes, group_st
 from edgekit.fidelity.groups import Array, Floats
 from edgekit.program import TensorSpec
 from edgekit.runner.client import Installed, Serving
-from edgekit.runner.tensors import decode, every, expand
+from edgekit.runner.tensors import decode, expand, take_every
 
 DEFAULT_RUNS = 60
 DEFAULT_WARMUP = 5
@@ -49,7 +49,7 @@ def require_golden(
     specs, golden = manifest.program.outputs, manifest.golden
     strides = golden.output_strides
     actual = [
-        decode(every(data, spec.dtype, stride), spec.dtype)
+        decode(take_every(data, spec.dtype, stride), spec.dtype)
         for data, spec, stride in zip(results, specs, strides, strict=True)
     ]
     expected = [

@@ -56,7 +56,7 @@ EMULATED = "emulated: latency is not evidence for the real board"
 PERHAPS_EMULATED = "the device may be emulated: latency is not evidence for a real board"
 
 
-def why_no_latency(emulated: bool | None) -> str:
+def latency_unknown_reason(emulated: bool | None) -> str:
     return EMULATED if emulated else PERHAPS_EMULATED
 
 

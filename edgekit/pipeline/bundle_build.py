@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from edgekit.budget import BudgetName, Figure, Figures, Limits
 from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
-from edgekit.bundle.write import drafting
+from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.paired_latency import MeasuringDevice
-from edgekit.measure.session import measure_bundle, why_no_latency
+from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.options import BuildOptions
 from edgekit.plan import Plan
 from edgekit.progress import Progress
@@ -80,18 +80,18 @@ class BundleBuild:
         from edgekit.pipeline.model.cache_key import Fingerprint
         from edgekit.pipeline.model.context import BuildContext
         from edgekit.pipeline.model.subject import read_subject
-        from edgekit.pipeline.plans import base_plan, check_runtime, for_subject, int8_training
+        from edgekit.pipeline.plans import base_plan, check_plan, check_runtime, int8_training
         from edgekit.pipeline.precision.actions import BuildActions
         from edgekit.pipeline.precision.float_accuracy import judged
         from edgekit.pipeline.precision.ladder import Request, build_planned, run_ladder
         from edgekit.pipeline.result import build_result
-        from edgekit.pipeline.shrink.shrink import points_lost, smaller
+        from edgekit.pipeline.shrink.shrink import compress, points_lost
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
             subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
             if isinstance(wanted, Plan):
-                base = for_subject(wanted, subject)
+                base = check_plan(wanted, subject)
             else:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
@@ -107,7 +107,7 @@ class BundleBuild:
             lost = 0.0
             if base.changes_the_model:
                 as_it_stands = wanted != "auto"
-                small = smaller(subject, context, base, limit_s, as_it_stands)
+                small = compress(subject, context, base, limit_s, as_it_stands)
                 lost = points_lost(subject, small.steps)
                 subject, context = small.subject, small.context
                 base, steps = small.plan, small.steps
@@ -156,7 +156,7 @@ class BundleBuild:
         from edgekit.runner.staging import staged
 
         files = self.engine.runner_files(self.target.architecture, self.progress)
-        with drafting(folder) as draft, staged(result.artifact, host) as here:
+        with atomic_folder(folder) as draft, staged(result.artifact, host) as here:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
             with self.clock.timed("measure"):
@@ -200,7 +200,9 @@ class BundleBuild:
             missing["accuracy_drop"] = result.why_no_drop
         if "latency_ms" not in figures:
             seen = measured.environment
-            missing["latency_ms"] = NO_DEVICE if seen is None else why_no_latency(seen.emulated)
+            missing["latency_ms"] = (
+                NO_DEVICE if seen is None else latency_unknown_reason(seen.emulated)
+            )
         return Record(
             manifest=manifest.digest,
             recipe=str(result.source),

@@ -29,7 +29,7 @@ from edgekit.pipeline.state.explicit import State
 from edgekit.program import Program
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.runner.tensors import every, expand
+from edgekit.runner.tensors import expand, take_every
 from edgekit.runtimes.base import Runtime
 from edgekit.target import Architecture, Target
 from edgekit.version import __version__
@@ -115,7 +115,7 @@ def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) 
     results = [to_bytes(tensor) for tensor in host_run(inputs)]
     strides = tuple(-(-spec.byte_count // share) or 1 for spec in program.outputs)
     thinned = [
-        every(data, spec.dtype, stride)
+        take_every(data, spec.dtype, stride)
         for data, spec, stride in zip(results, program.outputs, strides, strict=True)
     ]
     return Golden(

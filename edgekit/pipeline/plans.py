@@ -36,7 +36,7 @@ from edgekit.runtimes.quiet import quiet
 from edgekit.values import PrecisionChoice
 
 
-def for_subject(plan: Plan, subject: Subject) -> Plan:
+def check_plan(plan: Plan, subject: Subject) -> Plan:
     """The plan, with the model's structure digest.
 
     Raises SettingError (the plan is for another structure, names unknown layers, or lacks data),

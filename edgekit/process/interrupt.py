@@ -15,7 +15,7 @@ _stops: list[bool] = []
 
 
 @contextmanager
-def fragile() -> Iterator[None]:
+def uninterruptible() -> Iterator[None]:
     """Mark work that needs no clean-up and that an exception would break."""
     global _depth
     _depth += 1

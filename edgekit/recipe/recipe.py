@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.cache import file_digest
 from edgekit.errors import RecipeError
-from edgekit.process.interrupt import fragile
+from edgekit.process.interrupt import uninterruptible
 from edgekit.recipe.arguments import Arguments, Nested, read_arguments
 from edgekit.recipe.tensors import (
     Inputs,
@@ -22,7 +22,7 @@ from edgekit.recipe.tensors import (
     refuse_constants,
     type_name,
 )
-from edgekit.recipe.user_code import blaming
+from edgekit.recipe.user_code import user_code_errors
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +195,7 @@ class Recipe:
 
         torch.set_default_device(self._device)
         try:
-            with blaming(self.path, f"{function}()"):
+            with user_code_errors(self.path, f"{function}()"):
                 yield
         finally:
             self._device = take_default_device()
@@ -231,7 +231,7 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
     before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
-        with own_defaults():
+        with default_torch_settings():
             _start_random_numbers(seed)
             module = _run_file(path)
             yield Recipe(path, module, seed, take_default_device())
@@ -244,7 +244,7 @@ def open_recipe(path: Path, seed: int) -> Iterator[Recipe]:
 
 
 @contextmanager
-def own_defaults() -> Iterator[None]:
+def default_torch_settings() -> Iterator[None]:
     """Set torch's original default type and device; restore the caller's afterwards."""
     import torch
 
@@ -292,7 +292,7 @@ def _cross_entropy(path: Path, output: Any, target: Any) -> torch.Tensor:
                 f"{path}: training() has labels from {low} to {high}, but the model has "
                 f"{classes} classes, 0 to {classes - 1}"
             )
-    with blaming(path, "the default loss, cross-entropy,"):
+    with user_code_errors(path, "the default loss, cross-entropy,"):
         return torch.nn.functional.cross_entropy(output, target)
 
 
@@ -316,14 +316,14 @@ def _run_file(path: Path) -> ModuleType:
     module = ModuleType("edgekit_recipe")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    with blaming(path, "the recipe"):
+    with user_code_errors(path, "the recipe"):
         try:
             code = compile(path.read_bytes(), str(path), "exec")
         except SyntaxError as error:
             raise RecipeError(
                 f"{path} is not valid Python: line {error.lineno}: {error.msg}"
             ) from None
-        with fragile():  # it imports torch
+        with uninterruptible():  # it imports torch
             exec(code, module.__dict__)
     missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:

@@ -14,7 +14,7 @@ FOREIGN_PACKAGES = ("torch", "executorch", "torchao")
 
 
 @contextmanager
-def blaming(path: Path, what: str) -> Iterator[None]:
+def user_code_errors(path: Path, what: str) -> Iterator[None]:
     """Turn any error of the user's code into a RecipeError with the user's file and line."""
     try:
         yield

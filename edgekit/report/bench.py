@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.documents.environment import During, MeasuredEnvironment
 from edgekit.documents.measure import BenchDocument, LatencySummary
 from edgekit.report.operators import slowest
-from edgekit.report.terminal import INTERVAL, grid, ms, styled
+from edgekit.report.terminal import INTERVAL, grid, ms, render_line
 from edgekit.report.verdict import COLOR, budget_table, parity_line
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -36,7 +36,7 @@ def render_bench(document: BenchDocument) -> str:
     ]
     text = grid(rows) + "\n" + slowest(document) + "\n" + budget_table(document.budgets)
     color = COLOR[document.verdict]
-    return text + styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+    return text + render_line(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 
 
 def sketch(latency: LatencySummary, width: int = 40) -> str:

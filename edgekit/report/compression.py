@@ -13,13 +13,13 @@ NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
 NOTICED = 0.01
 
 
-def steps_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
+def step_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """Title and text of a row for each step."""
     for step, before in zip(steps, [None, *steps], strict=False):
         yield NAMES.get(step.name, step.name), _step(step, before)
 
 
-def widths_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
+def width_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """A row on the final widths of the layers that lost channels."""
     widths: dict[str, tuple[int, int]] = {}
     for step in steps:
@@ -30,7 +30,7 @@ def widths_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
         yield "widths", ", ".join(lines)
 
 
-def refused_said(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
+def unpruned_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """A row on the layers that were not pruned, with the reasons."""
     rows = [row for step in steps if step.name == "prune" for row in step.refused]
     lines = dict.fromkeys(f"{row.layer or '(the model)'}: {row.why}" for row in rows)

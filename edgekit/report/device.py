@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from edgekit.documents.device import DeployDocument, EvalDocument, LsDocument, RunDocument
-from edgekit.report.terminal import grid, ms, printed
+from edgekit.report.terminal import grid, ms, render
 from edgekit.target import Target
 
 
@@ -32,7 +32,7 @@ def render_ls(document: LsDocument) -> str:
     for row in document.bundles:
         mark = "current" if row.current else ""
         table.add_row(row.name, row.release, f"{row.size_mb:.2f} MB", mark)
-    return printed(table)
+    return render(table)
 
 
 def render_run(document: RunDocument) -> str:
@@ -64,7 +64,7 @@ def render_targets(targets: Iterable[tuple[Target, Path]]) -> str:
             ", ".join(target.runtimes),
             target.description,
         )
-    return printed(table)
+    return render(table)
 
 
 def _megabytes(count: int) -> str:

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekit.documents.host import CacheDocument, DoctorDocument, Finding
-from edgekit.report.terminal import grid, printed, styled
+from edgekit.report.terminal import grid, render, render_line
 
 COLOR = {"ok": "green", "missing": "red", "wrong_version": "red", "broken": "red"}
 
@@ -25,7 +25,7 @@ def render_doctor(document: DoctorDocument) -> str:
         (ability.name, "yes" if ability.works else f"no, it needs {', '.join(ability.lacks)}")
         for ability in document.abilities
     ]
-    text = printed(table) + "\n" + grid([("what works", ""), *rows])
+    text = render(table) + "\n" + grid([("what works", ""), *rows])
     return text + _commands("missing packages", document.commands) + _optional(document.findings)
 
 
@@ -40,7 +40,7 @@ def render_cache(document: CacheDocument) -> str:
     table.add_column("MB", justify="right")
     for part in document.parts:
         table.add_row(escape(part.name), str(part.entries), f"{part.size_mb:.1f}")
-    return f"{freed}{printed(table)}{document.size_mb:.1f} MB in {document.folder}\n"
+    return f"{freed}{render(table)}{document.size_mb:.1f} MB in {document.folder}\n"
 
 
 def _status(finding: Finding) -> str:
@@ -57,4 +57,4 @@ def _commands(title: str, commands: tuple[str, ...]) -> str:
     if not commands:
         return ""
     lines = "\n".join(f"  {escape(command)}" for command in commands)
-    return styled(f"\nto install {title}:\n{lines}")
+    return render_line(f"\nto install {title}:\n{lines}")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
-from edgekit.report.compression import refused_said, steps_said, widths_said
-from edgekit.report.terminal import grid, printed
+from edgekit.report.compression import step_rows, unpruned_rows, width_rows
+from edgekit.report.terminal import grid, render
 
 FIXES = {
     "range": "better range",
@@ -27,9 +27,9 @@ def render_explanation(document: VerdictDocument) -> str:
     plan = document.plan
     rows = [
         ("bundle", document.bundle),
-        *steps_said(document.compression),
-        *widths_said(document.compression),
-        *refused_said(document.compression),
+        *step_rows(document.compression),
+        *width_rows(document.compression),
+        *unpruned_rows(document.compression),
         ("precision", plan.precision),
         ("accuracy", _accuracy(document)),
         ("candidates", _ladder(document.ladder)),
@@ -47,7 +47,7 @@ def _accuracy(document: VerdictDocument) -> str:
     if accuracy.fp32 is None or accuracy.artifact is None:
         return "unknown: no evaluate()"
     lost = accuracy.fp32 - accuracy.artifact
-    return f"{document.accuracy_said}: {lost:.2f} points lost"
+    return f"{document.accuracy_text}: {lost:.2f} points lost"
 
 
 def _ladder(ladder: Sequence[Rung]) -> str:
@@ -81,7 +81,7 @@ def _blame(rows: Sequence[Blame]) -> str:
             _cost(row.cost_latency_ms, "ms"),
             "applied" if row.applied else "not applied",
         )
-    return printed(table)
+    return render(table)
 
 
 def _lost(row: Blame) -> str:

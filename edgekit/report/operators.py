@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekit.documents.measure import REMAINDER, BenchDocument, OperatorTime
-from edgekit.report.terminal import printed
+from edgekit.report.terminal import render
 
 SLOWEST = 10
 
@@ -34,7 +34,7 @@ def slowest(document: BenchDocument) -> str:
             table.add_row("", REMAINDER, *_cells(row.mean_us, whole_us))
     if document.profiled_ms is not None:
         table.add_row("", "one inference, profiled", *_cells(whole_us, whole_us))
-    return printed(table)
+    return render(table)
 
 
 def _layer(row: OperatorTime) -> str:

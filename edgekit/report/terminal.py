@@ -19,15 +19,15 @@ def grid(rows: Sequence[tuple[str, str]]) -> str:
     table.add_column(overflow="fold")
     for title, text in rows:
         table.add_row(title, text.replace("[", r"\["))
-    return printed(table)
+    return render(table)
 
 
-def styled(text: str) -> str:
+def render_line(text: str) -> str:
     """A line with markup, without line breaks."""
-    return printed(text, soft_wrap=True)
+    return render(text, soft_wrap=True)
 
 
-def printed(thing: Any, soft_wrap: bool = False) -> str:
+def render(thing: Any, soft_wrap: bool = False) -> str:
     """Render to text, with colors only if stdout is a terminal and NO_COLOR is not set."""
     outside = Console()
     console = Console(

@@ -10,9 +10,9 @@ from edgekit.budget import BudgetLine
 from edgekit.documents.measure import Agreement, Emulation, Parity
 from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
 from edgekit.program import ProgramSummary
-from edgekit.report.compression import steps_said
+from edgekit.report.compression import step_rows
 from edgekit.report.operators import SLOWEST
-from edgekit.report.terminal import INTERVAL, grid, number, printed, styled
+from edgekit.report.terminal import INTERVAL, grid, number, render, render_line
 
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
 
@@ -23,7 +23,7 @@ def render_verdict(document: VerdictDocument) -> str:
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
         *[("note", note) for note in document.notes],
-        *steps_said(document.compression),
+        *step_rows(document.compression),
         ("precision", _precision(document)),
         *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],
         ("accuracy", _accuracy(document)),
@@ -34,7 +34,7 @@ def render_verdict(document: VerdictDocument) -> str:
     ]
     text = grid(rows) + "\n" + budget_table(document.budgets)
     color = COLOR[document.verdict]
-    return text + styled(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+    return text + render_line(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 
 
 def _precision(document: VerdictDocument) -> str:
@@ -46,8 +46,8 @@ def _precision(document: VerdictDocument) -> str:
 
 
 def _accuracy(document: VerdictDocument) -> str:
-    if document.accuracy_said is not None:
-        return document.accuracy_said
+    if document.accuracy_text is not None:
+        return document.accuracy_text
     notes = [line.note for line in document.budgets if line.name == "accuracy_drop"]
     return f"unknown: {notes[0] if notes and notes[0] else 'no evaluate()'}"
 
@@ -120,7 +120,7 @@ def budget_table(lines: Sequence[BudgetLine]) -> str:
         color = COLOR[line.status]
         status = line.status.replace("_", " ")
         table.add_row(line.name, _value(line), _source(line), limit, f"[{color}]{status}[/{color}]")
-    return printed(table)
+    return render(table)
 
 
 def _value(line: BudgetLine) -> str:

@@ -24,7 +24,7 @@ def expand(data: bytes, byte_count: int) -> bytes:
     return (data * repeats)[:byte_count]
 
 
-def every(data: bytes, dtype: str, stride: int) -> bytes:
+def take_every(data: bytes, dtype: str, stride: int) -> bytes:
     """Every ``stride``-th element, as a golden output represents a large tensor."""
     size = ITEM_SIZE[dtype]
     elements = np.frombuffer(data, dtype=np.dtype((np.void, size)))

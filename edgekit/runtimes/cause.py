@@ -45,13 +45,13 @@ LIBRARIES = re.compile(r"/(torch|executorch|torchao)/")
 
 @dataclass(frozen=True)
 class Cause:
-    """The cause of an error. ``error``: the innermost one; ``said``: its class and first sentence.
-    ``operator`` (aten.prelu), ``layer`` ('' for the model itself) and ``line`` (file:line: code):
-    None if unknown.
+    """The cause of an error. ``error``: the innermost one. ``summary``: its class and first
+    sentence. ``operator`` (aten.prelu), ``layer`` ('' for the model itself) and ``line``
+    (file:line: code): None if unknown.
     """
 
     error: BaseException
-    said: str
+    summary: str
     operator: str | None = None
     layer: str | None = None
     line: str | None = None
@@ -59,7 +59,7 @@ class Cause:
     @property
     def where(self) -> str:
         """' in aten.prelu of layer a.b (net.py:3: ...)' with the known parts; '' if none is."""
-        return place(self.operator, self.layer, self.line)
+        return location_text(self.operator, self.layer, self.line)
 
 
 def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cause:
@@ -76,10 +76,10 @@ def find_cause(error: BaseException, graph: torch.fx.Graph | None = None) -> Cau
         name = name_of(node) if node is not None else name
     line = line_of(node) if node is not None else _last_line(str(deepest))
     layer = module_of(node) if node is not None else None
-    return Cause(deepest, said(deepest), name, layer, line)
+    return Cause(deepest, summary(deepest), name, layer, line)
 
 
-def said(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """The error's class and first sentence, without the graphs and traces that torch appends.
 
     A first line that introduces a list ("...:") is joined with the start of the list. For an error
@@ -99,7 +99,7 @@ def said(error: BaseException) -> str:
     return f"{kind}: {first[:MOST_CHARACTERS]}"
 
 
-def place(operator: str | None, layer: str | None, line: str | None) -> str:
+def location_text(operator: str | None, layer: str | None, line: str | None) -> str:
     """Operator, layer and line as part of a sentence, with a leading space; '' if all are None."""
     names = [operator, f"layer {layer}" if layer else None]
     within = " of ".join(name for name in names if name)

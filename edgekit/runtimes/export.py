@@ -13,7 +13,7 @@ from edgekit.compress.graph import module_of
 from edgekit.errors import ExportError, chain_of
 from edgekit.recipe.tensors import Inputs
 from edgekit.recipe.user_code import user_line
-from edgekit.runtimes.cause import find_cause, frames_of, line_of, name_of, place
+from edgekit.runtimes.cause import find_cause, frames_of, line_of, location_text, name_of
 from edgekit.runtimes.provenance import sharing_provenance
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _refuse_data_dependent(exported: torch.export.ExportedProgram) -> None:
         if shape is not None and free_unbacked_symbols(shape):
             raise ExportError(
                 "the shape of a tensor depends on the values of the model's data"
-                + place(name_of(node), module_of(node), line_of(node)),
+                + location_text(name_of(node), module_of(node), line_of(node)),
                 _dependent(f"{name_of(node)} {line_of(node)}") or FIXED_SHAPES,
             )
 
@@ -165,13 +165,14 @@ def _explain(error: Exception, model: torch.nn.Module) -> ExportError:
     text = "\n".join(str(each) for each in chain_of(error))
     if "data-dependent" in text or type(cause.error).__name__ == "DataDependentOutputException":
         return ExportError(
-            "the model's control flow depends on the values of its data" + place(None, layer, line),
+            "the model's control flow depends on the values of its data"
+            + location_text(None, layer, line),
             _dependent(str(line)) or ONE_GRAPH,
         )
     text += f"\n{line}"
     hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, text)), TRY_ALONE)
-    where = place(cause.operator, layer, line)
-    return ExportError(f"torch.export cannot export the model{where}: {cause.said}", hint)
+    where = location_text(cause.operator, layer, line)
+    return ExportError(f"torch.export cannot export the model{where}: {cause.summary}", hint)
 
 
 def _layer(error: BaseException, model: torch.nn.Module) -> str | None:

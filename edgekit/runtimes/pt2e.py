@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from edgekit.compress.quantization.apply_plan import (
     as_calibrated,
-    impose,
-    impose_steps,
-    repaired,
+    copy_steps_to_prepared,
+    copy_to_prepared,
+    repair,
     settle,
 )
 from edgekit.compress.quantization.limits import keep_within
@@ -43,7 +43,7 @@ def quantize(
             pt2e.calibrate(prepared, source.fitted, progress)
             simulation = as_calibrated(prepared)
             changed = settle(simulation, pt2e.step_limits, len(source.fitted))
-            impose_steps(simulation, prepared, changed)
+            copy_steps_to_prepared(simulation, prepared, changed)
         else:
             simulation = simulate(pt2e, prepared, source, plan, progress)
             if train is not None:
@@ -51,7 +51,7 @@ def quantize(
                 keep_within(simulation, pt2e.step_limits)
             # an observer that saw nothing cannot be converted, whatever its steps are
             pt2e.calibrate(prepared, source.fitted[:1], Silent())
-            impose(simulation, prepared)
+            copy_to_prepared(simulation, prepared)
         with progress.stage(f"converting to {plan.precision}"):
             return pt2e.convert(prepared, source.example)
 
@@ -71,7 +71,7 @@ def simulate(
     """The simulation of everything in ``plan`` but its training; ``prepared`` is not changed."""
     if plan.is_plain:
         return simulate_plain(pt2e, prepared, source.fitted, len(source.fitted), progress)
-    return repaired(prepared, source.fitted, plan, pt2e.step_limits, progress)
+    return repair(prepared, source.fitted, plan, pt2e.step_limits, progress)
 
 
 def simulate_plain(

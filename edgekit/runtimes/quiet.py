@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgekit.process.interrupt import fragile
+from edgekit.process.interrupt import uninterruptible
 
 NOISY_MODULES = (
     r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools)(\.|$)"
@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
     not unwind the libraries' stack.
     """
     levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
-    with fragile(), warnings.catch_warnings():
+    with uninterruptible(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=NOISY_MODULES)
         for message in NOISY_MESSAGES:
             warnings.filterwarnings("ignore", message=message)

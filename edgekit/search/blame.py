@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Kind, Outputs, Point, Simulation, everywhere
 from edgekit.documents.verdict import Blame
@@ -22,7 +22,7 @@ from edgekit.search.work_limit import Allowance, values_of
 LOOKED_AT = 12
 NAMED = 6
 # A fix repairs a layer if at most this share of the layer's own error remains.
-MENDED = 0.3
+REPAIRED = 0.3
 # A part is sensitive if keeping it float recovers more than this share of plain int8's loss.
 LEAST_SHARE = 0.01
 
@@ -35,7 +35,7 @@ class Part:
     kind: Kind
 
 
-def blame(
+def find_sensitive_layers(
     plain: Simulation,
     fixes: Sequence[tuple[str, Simulation]],
     judged: Sequence[Inputs],
@@ -51,7 +51,7 @@ def blame(
     parts = sorted({Part(p.layer, p.kind) for p in plain.points.values()}, key=_order)
     runs = len(parts) + LOOKED_AT + NAMED * (len(fixes) + 1)
     pairs = list(zip(judged, floats, strict=True))
-    used = Allowance(work).some(pairs, runs, values_of(plain))
+    used = Allowance(work).affordable(pairs, runs, values_of(plain))
     measure = _Measure([inputs for inputs, _ in used], [outputs for _, outputs in used], fidelity)
     total = measure(plain, everywhere)
     if total <= 0:  # the outputs show no loss
@@ -78,7 +78,7 @@ def _row(
     measure: _Measure,
     fixes: Sequence[tuple[str, Simulation]],
 ) -> Blame:
-    repairing = (name for name, fixed in fixes if measure(fixed, _only(part)) < MENDED * alone)
+    repairing = (name for name, fixed in fixes if measure(fixed, _only(part)) < REPAIRED * alone)
     fix = next(repairing, "float")
     comparison = measure.compared(plain, _only(part))
     return Blame(
@@ -120,7 +120,7 @@ class _Measure:
 
     def compared(self, simulation: Simulation, wanted: Wanted) -> Comparison:
         with simulation.rounding(wanted):
-            return compared(self.fidelity, simulation.run(self.judged), self.floats)
+            return compare_outputs(self.fidelity, simulation.run(self.judged), self.floats)
 
 
 def _order(part: Part) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Outputs, Simulation
 from edgekit.fidelity.comparison import Fidelity
@@ -28,7 +28,7 @@ NEAR_SHARE = 0.001
 
 
 @dataclass(frozen=True)
-class Purchase:
+class FloatLayers:
     """The layers to keep float after each purchase, and the divergence then. ``before``: of the
     model without float layers.
     """
@@ -46,7 +46,7 @@ class Purchase:
         return next(near, len(self.layers))
 
 
-def purchases(
+def float_layers(
     simulation: Simulation,
     judged: Sequence[Inputs],
     floats: Sequence[Outputs],
@@ -54,7 +54,7 @@ def purchases(
     model_mb: float,
     work: float,
     progress: Progress,
-) -> Purchase:
+) -> FloatLayers:
     """The purchases in order; they end when no offer brings int8 closer to the float model.
 
     ``model_mb``: the size of all weights in int8. ``work``: the allowed work
@@ -63,16 +63,16 @@ def purchases(
     """
     offers, values = _offers(simulation), values_of(simulation)
     pairs, half = list(zip(judged, floats, strict=True)), Allowance(work / 2)
-    few = half.some(pairs, len(offers) + 1, values)
-    more = half.some(pairs, MAX_PURCHASES * OFFERED + 1, values)
+    few = half.affordable(pairs, len(offers) + 1, values)
+    more = half.affordable(pairs, MAX_PURCHASES * OFFERED + 1, values)
     buying = _Buying(simulation, fidelity, _prices_mb(simulation, offers, model_mb), few, more)
     before = buying.divergence((), more)
     if before <= 0:  # the outputs show no loss
-        return Purchase((), (), before)
+        return FloatLayers((), (), before)
     with progress.stage("finding the layers to keep float") as stage:
         buying.compare(stage)
         layers, divergences = buying.buy(before, stage)
-    return Purchase(layers, divergences, before)
+    return FloatLayers(layers, divergences, before)
 
 
 Pairs = Sequence[tuple[Inputs, Outputs]]
@@ -95,7 +95,7 @@ class _Buying:
         """The divergence with these layers float."""
         with self.simulation.rounding(without_layers(frozenset(layers))):
             outputs = self.simulation.run([inputs for inputs, _ in by])
-        return compared(self.fidelity, outputs, [wanted for _, wanted in by]).divergence
+        return compare_outputs(self.fidelity, outputs, [wanted for _, wanted in by]).divergence
 
     def compare(self, stage: Stage) -> None:
         """Try each offer once. Later only the best are tried, because the order rarely changes."""
@@ -127,7 +127,7 @@ class _Buying:
             bought = [chosen for chosen in bought if not within(chosen, best)] + [best]
             layers.append(tuple(sorted(bought)))
             divergences.append(current)
-            stage.tell(f"{len(layers)} chosen")
+            stage.show(f"{len(layers)} chosen")
         return tuple(layers), tuple(divergences)
 
     def _is_all(self, bought: Sequence[str]) -> bool:

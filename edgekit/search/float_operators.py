@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.graph import within
-from edgekit.compress.quantization.observe import watch
+from edgekit.compress.quantization.observe import observe
 from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhere
 from edgekit.compress.quantization.tails import LIGHT, tail, unlike_joins
 from edgekit.fidelity.comparison import Fidelity
@@ -57,7 +57,7 @@ def float_operators(
     def measure(layers: tuple[str, ...]) -> FloatOperators:
         simulation = simulate(plain.replaced(float_layers=layers) if layers else plain)
         with simulation.rounding(everywhere):
-            comparison = compared(fidelity, simulation.run(judged), floats)
+            comparison = compare_outputs(fidelity, simulation.run(judged), floats)
         return FloatOperators(layers, comparison.loss, comparison.divergence, 0.0)
 
     before = measure(())
@@ -78,7 +78,7 @@ def offers(simulation: Simulation, data: Sequence[Inputs]) -> list[tuple[str, ..
     """Sets of operators, smallest and cheapest first: joins of unlike values behind the last
     weights, all operators behind them, joins of unlike values anywhere, and all of these.
     """
-    joins = unlike_joins(simulation, watch(simulation, data))
+    joins = unlike_joins(simulation, observe(simulation, data))
     short, long = tail(simulation), tail(simulation, LIGHT)
     last = tuple(name for name in short if name in joins)
     everything = tuple(dict.fromkeys((*joins, *long)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhere, nowhere
 from edgekit.fidelity.comparison import Fidelity
 from edgekit.plan import Plan
@@ -23,7 +23,7 @@ SHARES = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Found:
+class RepairSearchResult:
     """The best plan. ``plain`` and ``divergence``: the divergence of plain int8 and of ``plan``, on
     held-out inputs.
     """
@@ -55,7 +55,7 @@ def find_repairs(
     fidelity: Fidelity,
     work: float,
     progress: Progress,
-) -> Found:
+) -> RepairSearchResult:
     """The best plan with the same layers in int8. ``simulate`` applies a plan; ``floats`` are the
     float model's outputs for the judging inputs. ``work``: the allowed work (search/work_limit.py).
 
@@ -72,17 +72,17 @@ def find_repairs(
             simulation = simulate(plan)
             with simulation.rounding(everywhere):
                 outputs = simulation.run(data.judged)
-            measured[key] = compared(fidelity, outputs, floats).divergence, plan
+            measured[key] = compare_outputs(fidelity, outputs, floats).divergence, plan
         return measured[key][0]
 
     before = best = measure(plain)
     going_on, allowance = [plain], Allowance(0.0)
     for step in STEPS:
-        allowance.left += step.share * work
+        allowance.remaining += step.share * work
         each = values * (step.passes * len(data.fitted) + len(data.judged))
-        starts = going_on[: step.going]
+        starts = going_on[: step.beam]
         plans = [plan.replaced(**do) for plan in starts for do in step.changes]
-        allowed = [plan for plan in plans if allowance.take(each)]
+        allowed = [plan for plan in plans if allowance.spend(each)]
         with progress.stage(f"trying {step.title}") as stage:
             for done, plan in enumerate(allowed, 1):
                 measure(plan)
@@ -93,19 +93,19 @@ def find_repairs(
         best = measure(going_on[0])
     best, plan = min(measured.values(), key=lambda pair: pair[0])
     if best > before * (1 - LEAST_GAIN):
-        return Found(plain, before, before)
-    return Found(plan, before, best)
+        return RepairSearchResult(plain, before, before)
+    return RepairSearchResult(plan, before, best)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the search. ``going``: the number of best plans that it starts from. ``changes``:
+    """A step of the search. ``beam``: the number of best plans that it starts from. ``changes``:
     alternatives, likeliest first. ``passes``: inferences of each input that one trial takes.
     ``share``: of all the work.
     """
 
     title: str
-    going: int
+    beam: int
     changes: tuple[dict[str, object], ...]
     passes: int
     share: float

@@ -31,20 +31,20 @@ Item = TypeVar("Item")
 class Allowance:
     """The remaining work of a search."""
 
-    left: float
+    remaining: float
 
-    def take(self, work: float) -> bool:
+    def spend(self, work: float) -> bool:
         """Subtract ``work`` and return True if so much is left; else return False."""
-        if work > self.left:
+        if work > self.remaining:
             return False
-        self.left -= work
+        self.remaining -= work
         return True
 
-    def some(self, data: Sequence[Item], runs: int, values: int) -> list[Item]:
+    def affordable(self, data: Sequence[Item], runs: int, values: int) -> list[Item]:
         """As many evenly spread items as the work left allows for ``runs`` over them, and at least
         LEAST_INPUTS.
         """
-        most = int(self.left / max(1, runs * values))
+        most = int(self.remaining / max(1, runs * values))
         count = min(len(data), max(LEAST_INPUTS, most))
         return [data[int(index * len(data) / count)] for index in range(count)]
 

@@ -27,7 +27,7 @@ def require(
     ``peak_memory_mb``: of the runner, measured or predicted; None if unknown.
     ``sends``: the release must still be sent and needs space.
     """
-    problems = list(lacking(manifest, survey, peak_memory_mb, sends))
+    problems = list(find_problems(manifest, survey, peak_memory_mb, sends))
     if not problems:
         return
     lines = "".join(f"\n  {problem}" for problem, _ in problems)
@@ -38,7 +38,7 @@ def require(
     )
 
 
-def lacking(
+def find_problems(
     manifest: Manifest, survey: Survey, peak_memory_mb: float | None, sends: bool
 ) -> Iterator[tuple[str, str | None]]:
     """Yield each problem, as what the device has and the bundle requires, with a hint."""

@@ -102,7 +102,7 @@ def judging(before: Path, _: Path) -> None:
 def repair(before: Path, folder: Path) -> None:
     """All stages of MobileNetV1's build that are neither plain int8 nor judging."""
     recipe = EXAMPLES / "mobilenet_v1_025" / "recipe.py"
-    names = ("trying", "choosing", "mending", "observing")
+    names = ("trying", "choosing", "repairing", "mending", "observing")
 
     def of(tree: Path) -> Callable[[], float]:
         def seconds() -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.quantization.apply_plan import as_calibrated, settle
 from edgekit.compress.quantization.limits import keep_within
 from edgekit.compress.quantization.simulate import Simulation, everywhere
@@ -148,7 +148,9 @@ def decibels(
 ) -> tuple[float, float]:
     floats = run_all(Batched(subject.model), inputs)
     with simulation.rounding(everywhere):
-        return figures(compared(subject.own_fidelity, simulation.run(inputs), floats))
+        return figures(
+            compare_outputs(subject.fidelity_without_states, simulation.run(inputs), floats)
+        )
 
 
 def figures(comparison: Comparison) -> tuple[float, float]:

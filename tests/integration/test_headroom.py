@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.divergence import arrays, fidelity_of
+from edgekit.compress.divergence import arrays, profile_outputs
 from edgekit.compress.quantization.apply_plan import as_calibrated
 from edgekit.compress.quantization.headroom import FEW, give_headroom
 from edgekit.compress.quantization.simulate import Simulation, everywhere
@@ -50,7 +50,7 @@ def calibrated(model: nn.Module, data: list[Inputs]) -> Simulation:
 def sqnr_db(model: nn.Module, simulation: Simulation, data: list[Inputs]) -> float:
     with torch.no_grad(), simulation.rounding(everywhere):
         floats = [(model(*inputs),) for inputs in data]
-        found = fidelity_of(floats, 1, ["scores"]).start()
+        found = profile_outputs(floats, 1, ["scores"]).start()
         for outputs, wanted in zip(simulation.run(data), floats, strict=True):
             found.add(arrays(tuple(outputs)), arrays(wanted))
     value = found.findings[0].sqnr_db

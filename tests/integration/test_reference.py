@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.reference import fast_reference, stored
+from edgekit.compress.reference import fast_reference, quantize_dequantize
 from edgekit.plan import Plan
 from edgekit.progress import Silent
 
@@ -92,6 +92,6 @@ def test_storing_is_the_arithmetic_of_torch() -> None:
     for scale, zero_point in ((0.05, -128), (1.0, 0), (0.0123456789, 17), (1e-7, 127), (3e5, 5)):
         steps = (scale, zero_point, -128, 127, torch.int8)
         wanted = library.dequantize_per_tensor(library.quantize_per_tensor(values, *steps), *steps)
-        found = stored(values, *steps[:4])
+        found = quantize_dequantize(values, *steps[:4])
         assert torch.equal(found, wanted)
         assert torch.equal(found.signbit(), wanted.signbit())

@@ -17,10 +17,10 @@ from edgekit.compress.pruning.channel_groups import (
     LAYERS,
     TRANSPOSED,
     Group,
-    Refused,
+    UnprunableLayer,
     find_groups,
     same_function,
-    silenced,
+    with_channels_at_zero,
     with_own_weights,
     without_channels,
 )
@@ -31,17 +31,19 @@ from edgekit.recipe.tensors import Inputs
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A pruned model. ``gone``: the removed channels of each group, by its first layer. ``lost``:
-    the removed outputs of every layer with weights of its own. ``widths``: of each group, after and
+class PruningResult:
+    """A pruned model.
+
+    ``removed``: the removed channels of each group, by its first layer. ``removed_outputs``: the
+    removed outputs of every layer with weights of its own. ``widths``: of each group, after and
     before. ``refused``: layers that cannot lose channels.
     """
 
     model: nn.Module
-    gone: dict[str, list[int]]
-    lost: dict[str, list[int]]
+    removed: dict[str, list[int]]
+    removed_outputs: dict[str, list[int]]
     widths: dict[str, tuple[int, int]]
-    refused: tuple[Refused, ...]
+    refused: tuple[UnprunableLayer, ...]
 
 
 def prune(
@@ -49,7 +51,7 @@ def prune(
     example: Inputs,
     wanted: Prune,
     importance: Callable[[nn.Module, Sequence[Group]], Importance],
-) -> Pruned:
+) -> PruningResult:
     """A copy with ``wanted.ratio`` of the MACs removed; ``model`` is unchanged.
 
     Raises SettingError (so many MACs cannot be removed), RuntimeFailure (no layer can be pruned, or
@@ -57,7 +59,7 @@ def prune(
     """
     groups, refused = find_groups(model, example)
     if not groups:
-        why = told(refused) or "  all channels are outputs of the model"
+        why = refusal_lines(refused) or "  all channels are outputs of the model"
         raise RuntimeFailure(f"no layer of this model can be pruned:\n{why}")
     costs = _Costs(model, example, groups)
     channels = importance(model, groups)
@@ -72,7 +74,7 @@ def prune(
         if widths_left[group.layer] < group.count
     }
     pruned = without_channels(model, example, removed)
-    if not same_function(pruned, silenced(model, groups, removed), example):
+    if not same_function(pruned, with_channels_at_zero(model, groups, removed), example):
         raise RuntimeFailure(
             "the pruned model's outputs differ from those of the model with these channels at zero"
         )
@@ -83,10 +85,10 @@ def prune(
             if place.output and place.layer in lost:
                 lost[place.layer] += place.of(removed[group.layer])
     widths = {group.layer: (widths_left[group.layer], group.count) for group in pruned_groups}
-    return Pruned(pruned, removed, lost, widths, tuple(refused))
+    return PruningResult(pruned, removed, lost, widths, tuple(refused))
 
 
-def told(refused: Iterable[Refused]) -> str:
+def refusal_lines(refused: Iterable[UnprunableLayer]) -> str:
     """A line for each layer that cannot be pruned, with the reason."""
     return "\n".join(f"  {one.layer or '(the model itself)'}: {one.why}" for one in refused)
 

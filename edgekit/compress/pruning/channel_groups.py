@@ -63,12 +63,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Refused:
+class UnprunableLayer:
     layer: str
     why: str
 
 
-def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Refused]]:
+def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[UnprunableLayer]]:
     """The groups that can lose channels, and the layers that cannot, with the reason.
 
     ``model`` is unchanged. Every group is verified on a copy, which takes about a second.
@@ -79,16 +79,19 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
     try:
         graph = _Graph(copy_of(model), example)
     except Exception as error:
-        return [], [*refused, Refused("", f"torch-pruning cannot trace it: {_summary(error)}")]
+        return [], [
+            *refused,
+            UnprunableLayer("", f"torch-pruning cannot trace it: {_summary(error)}"),
+        ]
     for candidate in _groups(graph):
         if isinstance(candidate, Group) and not candidate.readers:
             continue  # its channels are outputs of the model
         checked = (
             candidate
-            if isinstance(candidate, Refused)
+            if isinstance(candidate, UnprunableLayer)
             else _verify(model, example, candidate, expected)
         )
-        if isinstance(checked, Refused):
+        if isinstance(checked, UnprunableLayer):
             refused.append(checked)
         else:
             groups.append(checked)
@@ -97,7 +100,7 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Re
 
 def _verify(
     model: nn.Module, example: Inputs, group: Group, expected: list[torch.Tensor]
-) -> Group | Refused:
+) -> Group | UnprunableLayer:
     """The group if single channels can be removed; else blocks, of a size that a module names."""
     first = _why_not(model, example, group, expected)
     if first is None:
@@ -106,7 +109,7 @@ def _verify(
         blocks = replace(group, unit=unit)
         if _why_not(model, example, blocks, expected) is None:
             return blocks
-    return Refused(group.layer, first)
+    return UnprunableLayer(group.layer, first)
 
 
 def _units(model: nn.Module, group: Group) -> list[int]:
@@ -136,7 +139,7 @@ def without_channels(
     return pruned.eval()
 
 
-def silenced(
+def with_channels_at_zero(
     model: nn.Module, groups: Sequence[Group], removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """A copy in which no layer reads these channels: removing them must give the same outputs."""
@@ -183,7 +186,7 @@ class _Graph:
         return self.dependencies.get_pruning_group(module, pruner.prune_out_channels, channels)
 
 
-def _groups(graph: _Graph) -> Iterator[Group | Refused]:
+def _groups(graph: _Graph) -> Iterator[Group | UnprunableLayer]:
     """One group for each first layer; a layer's outputs belong to at most one group."""
     assigned: set[str] = set()
     for name, layer in graph.layers.items():
@@ -196,7 +199,9 @@ def _groups(graph: _Graph) -> Iterator[Group | Refused]:
         try:
             group = _read(graph, name, len(layer.weight))
         except Exception as error:
-            yield Refused(name, f"torch-pruning cannot trace its channels: {_summary(error)}")
+            yield UnprunableLayer(
+                name, f"torch-pruning cannot trace its channels: {_summary(error)}"
+            )
             continue
         assigned |= {place.layer for place in group.places if place.output}
         yield group
@@ -249,19 +254,19 @@ def _why_not(
         return "removing its channels removes no weights: they are untraceable or shared"
     if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:
         return "its channels are outputs of the model"
-    if not _is_same(outputs, outputs_of(silenced(model, [group], removed), example)):
+    if not _is_same(outputs, outputs_of(with_channels_at_zero(model, [group], removed), example)):
         return (
             "removing a channel changes other channels: they are normalized or reordered together"
         )
     return None
 
 
-def _recurrent(model: nn.Module) -> Iterator[Refused]:
+def _recurrent(model: nn.Module) -> Iterator[UnprunableLayer]:
     for name, module in model.named_modules():
         if isinstance(module, nn.RNNBase):
-            yield Refused(name, f"{type(module).__name__}: recurrent layers are not pruned")
+            yield UnprunableLayer(name, f"{type(module).__name__}: recurrent layers are not pruned")
         elif isinstance(module, nn.MultiheadAttention):
-            yield Refused(name, "MultiheadAttention: its projections are one fused weight")
+            yield UnprunableLayer(name, "MultiheadAttention: its projections are one fused weight")
 
 
 def with_own_weights(model: nn.Module) -> Iterator[str]:

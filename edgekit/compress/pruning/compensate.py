@@ -17,14 +17,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as Norm
 
 from edgekit.compress.moments import (
-    are_enough,
     can_read,
     columns,
-    damped,
-    in_order,
+    has_enough_places,
     rows,
-    some,
+    run_counts,
+    spread_places,
     watching,
+    with_damping,
 )
 from edgekit.recipe.tensors import Inputs
 
@@ -49,7 +49,7 @@ def compensate(
     weights stay zero, and the other weights of the output compensate for them.
     """
     names = [name for name in lost if can_read(original.get_submodule(name))]
-    ordered = in_order(original, names, data[0])
+    ordered = run_counts(original, names, data[0])
     norms = _norms(smaller, list(ordered), data[0])
     with torch.no_grad():
         for done, (name, runs) in enumerate(ordered.items(), 1):
@@ -94,7 +94,7 @@ class _Pair:
 
         def watch(_name: str, layer: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
             # later operators may change it in place
-            parts.append(some(look(layer, read, output)).clone())
+            parts.append(spread_places(look(layer, read, output)).clone())
             if len(parts) == self.runs:
                 raise _Reached
 
@@ -119,12 +119,12 @@ def _refit(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: b
         products = products + read.T @ missing
         places += len(read)
     free = weight.flatten(1) != 0 if keep_zeros else torch.ones_like(weight.flatten(1)).bool()
-    if not are_enough(places, int(free.sum(1).max())):
+    if not has_enough_places(places, int(free.sum(1).max())):
         return
     if keep_zeros:
-        change = _row_by_row(damped(moments), products, free)
+        change = _row_by_row(with_damping(moments), products, free)
     else:
-        change = torch.linalg.solve(damped(moments), products)
+        change = torch.linalg.solve(with_damping(moments), products)
     if isinstance(bias, torch.Tensor):
         bias += change[-1]
     elif norm is not None:

@@ -71,7 +71,7 @@ def _score(sizes: torch.Tensor, threshold: Threshold) -> torch.Tensor:
     return torch.empty_like(flat).scatter_(0, order, squares / not_smaller)
 
 
-def keeping_zeros(weights: Mapping[str, torch.Tensor]) -> Callable[[], None]:
+def zero_resetter(weights: Mapping[str, torch.Tensor]) -> Callable[[], None]:
     """A function to call after each training step: it resets the current zeros to zero."""
     masks = {name: weight.detach() != 0 for name, weight in weights.items()}
 

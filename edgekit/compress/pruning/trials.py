@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from edgekit.compress.batches import batch_rows, in_batches
-from edgekit.compress.divergence import compared, fidelity_of
-from edgekit.compress.moments import can_read, damped, moments
+from edgekit.compress.divergence import compare_outputs, profile_outputs
+from edgekit.compress.moments import can_read, moments, with_damping
 from edgekit.compress.pruning.channel_groups import Group, inputs_of, outputs_of
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
 from edgekit.compress.quantization.simulate import Outputs
-from edgekit.fidelity.comparison import NOTHING_TOLD, Told
+from edgekit.fidelity.comparison import NO_HINTS, OutputHints
 from edgekit.recipe.tensors import Inputs
 
 BATCH = 32
@@ -36,16 +36,16 @@ def by_trial(
     data: Sequence[Inputs],
     step: int,
     advance: Callable[[int, int], None],
-    told: Told = NOTHING_TOLD,
+    hints: OutputHints = NO_HINTS,
 ) -> Callable[[nn.Module, Sequence[Group]], Importance]:
     """An importance whose sum over the least channels of a group is the outputs' loss without them.
 
-    ``told``: what the recipe declares about the outputs; the rest is inferred from their values.
+    ``hints``: what the recipe declares about the outputs; the rest is inferred from their values.
     """
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, data, told)
+        trials = _Trials(model, groups, data, hints)
         shares = {}
         for done, group in enumerate(groups, 1):
             ordered = least_first(by_block(scores[group.layer], group.unit))
@@ -92,7 +92,7 @@ class _Trials:
         model: nn.Module,
         groups: Sequence[Group],
         data: Sequence[Inputs],
-        told: Told,
+        hints: OutputHints,
     ) -> None:
         self.model = model
         # fit on some inputs, judge on others
@@ -104,7 +104,7 @@ class _Trials:
         self.moments = moments(model, readable, fitted)
         self.floats = self._all_outputs()
         rows = batch_rows(partial(outputs_of, model), self.data)
-        self.fidelity = fidelity_of(self.floats, rows, told=told)
+        self.fidelity = profile_outputs(self.floats, rows, hints=hints)
 
     def loss(self, group: Group, removed: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
@@ -117,7 +117,7 @@ class _Trials:
                 else:
                     _silence(weights[place.layer], _columns(dead, weights[place.layer]), moment)
             # a divergence is bounded: without exp, destroying one layer would look cheap
-            divergence = compared(self.fidelity, self._all_outputs(), self.floats).divergence
+            divergence = compare_outputs(self.fidelity, self._all_outputs(), self.floats).divergence
             return math.expm1(min(MOST, divergence))
 
     def _weight(self, name: str) -> torch.Tensor:
@@ -141,7 +141,7 @@ def _silence(weight: torch.Tensor, dead: torch.Tensor, moment: torch.Tensor) -> 
     flat = weight.flatten(1)
     alive = torch.ones(flat.shape[1], dtype=torch.bool)
     alive[dead] = False
-    coefficients = torch.linalg.solve(damped(moment[alive][:, alive]), moment[alive][:, dead])
+    coefficients = torch.linalg.solve(with_damping(moment[alive][:, alive]), moment[alive][:, dead])
     flat[:, alive] += (flat[:, dead].double() @ coefficients.T).float()
     flat[:, dead] = 0
     weight.copy_(flat.reshape(weight.shape))

@@ -17,10 +17,10 @@ from edgekit.compress.quantization.headroom import give_headroom
 from edgekit.compress.quantization.limits import StepLimits, keep_within
 from edgekit.compress.quantization.lockstep import Layer, walk
 from edgekit.compress.quantization.observe import (
-    Seen,
+    ObservedValues,
+    observe,
     set_activation_steps,
     set_weight_steps,
-    watch,
 )
 from edgekit.compress.quantization.rounding import round_weights
 from edgekit.compress.quantization.simulate import Simulation, everywhere
@@ -30,14 +30,14 @@ from edgekit.recipe.tensors import Inputs
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedModel:
     """A float model, with equalized channels or not, and its observed values."""
 
     simulation: Simulation
-    seen: dict[str, Seen]
+    values: dict[str, ObservedValues]
 
 
-def repaired(
+def repair(
     prepared: GraphModule,
     data: Sequence[Inputs],
     plan: Plan,
@@ -50,33 +50,35 @@ def repaired(
     Raises RecipeError: a value is NaN or infinite.
     """
     with progress.stage("choosing ranges"):
-        result = observed(prepared, data)
+        result = observe_model(prepared, data)
         if plan.equalize is not None:
-            result = equalized(result, data, plan.equalize)
-        simulation = ranged(result, plan.observer, limits, len(data))
-    return corrected(simulation, data, plan, limits, progress)
+            result = equalize_model(result, data, plan.equalize)
+        simulation = choose_ranges(result, plan.observer, limits, len(data))
+    return apply_corrections(simulation, data, plan, limits, progress)
 
 
-def observed(prepared: GraphModule, data: Sequence[Inputs]) -> Observed:
+def observe_model(prepared: GraphModule, data: Sequence[Inputs]) -> ObservedModel:
     simulation = Simulation(prepared)
-    return Observed(simulation, watch(simulation, data))
+    return ObservedModel(simulation, observe(simulation, data))
 
 
-def equalized(found: Observed, data: Sequence[Inputs], share: float) -> Observed:
+def equalize_model(found: ObservedModel, data: Sequence[Inputs], share: float) -> ObservedModel:
     """An equalized copy; ``found`` is unchanged."""
     simulation = copy.deepcopy(found.simulation)
-    if not equalize(simulation, found.seen, share):
+    if not equalize(simulation, found.values, share):
         return found
-    return Observed(simulation, watch(simulation, data))
+    return ObservedModel(simulation, observe(simulation, data))
 
 
-def ranged(found: Observed, observer: Observer, limits: StepLimits, inputs: int) -> Simulation:
+def choose_ranges(
+    found: ObservedModel, observer: Observer, limits: StepLimits, inputs: int
+) -> Simulation:
     """A copy with steps for weights and activations, of a model calibrated on so many ``inputs``;
     ``found`` is unchanged.
     """
     simulation = copy.deepcopy(found.simulation)
     set_weight_steps(simulation)
-    set_activation_steps(simulation, found.seen, observer)
+    set_activation_steps(simulation, found.values, observer)
     settle(simulation, limits, inputs)
     return simulation
 
@@ -87,7 +89,7 @@ def settle(simulation: Simulation, limits: StepLimits, inputs: int) -> frozenset
     return widened | keep_within(simulation, limits)
 
 
-def corrected(
+def apply_corrections(
     simulation: Simulation,
     data: Sequence[Inputs],
     plan: Plan,
@@ -96,17 +98,19 @@ def corrected(
 ) -> Simulation:
     """Apply the plan's learned rounding and corrections in place."""
     if plan.round or plan.correct:
-        _repair(simulation, data, plan, progress)
+        _repair_layers(simulation, data, plan, progress)
         keep_within(simulation, limits)
     return simulation
 
 
-def _repair(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: Progress) -> None:
+def _repair_layers(
+    simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress: Progress
+) -> None:
     total = sum(point.kind == "weights" for point in simulation.points.values())
-    with progress.stage("mending layer by layer") as stage:
+    with progress.stage("repairing layer by layer") as stage:
         done = 0
 
-        def repair(layer: Layer) -> None:
+        def repair_layer(layer: Layer) -> None:
             nonlocal done
             if plan.round:
                 round_weights(layer)
@@ -116,7 +120,7 @@ def _repair(simulation: Simulation, data: Sequence[Inputs], plan: Plan, progress
             stage.advance(done, total)
 
         with simulation.rounding(everywhere):
-            walk(simulation, data, repair)
+            walk(simulation, data, repair_layer)
 
 
 def as_calibrated(prepared: GraphModule) -> Simulation:
@@ -132,7 +136,7 @@ def as_calibrated(prepared: GraphModule) -> Simulation:
     return simulation
 
 
-def impose(simulation: Simulation, prepared: GraphModule) -> None:
+def copy_to_prepared(simulation: Simulation, prepared: GraphModule) -> None:
     """Copy the simulation's weights and steps to the prepared graph."""
     with torch.no_grad():
         for name, tensor in (*prepared.named_parameters(), *prepared.named_buffers()):
@@ -141,10 +145,12 @@ def impose(simulation: Simulation, prepared: GraphModule) -> None:
                 value = getattr(value, part, None)
             if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
                 tensor.copy_(value)
-    impose_steps(simulation, prepared, simulation.points)
+    copy_steps_to_prepared(simulation, prepared, simulation.points)
 
 
-def impose_steps(simulation: Simulation, prepared: GraphModule, names: Iterable[str]) -> None:
+def copy_steps_to_prepared(
+    simulation: Simulation, prepared: GraphModule, names: Iterable[str]
+) -> None:
     """Copy the simulation's steps to the named observers of the prepared graph."""
     for name in names:
         steps = simulation.roundings[name].steps

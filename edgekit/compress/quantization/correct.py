@@ -45,7 +45,7 @@ def _some(rows: torch.Tensor) -> torch.Tensor:
 def _mean_error(layer: Layer) -> torch.Tensor:
     """The mean of float minus int8 for each channel."""
     total, count = torch.zeros(len(layer.weight)), 0
-    for inputs, expected in zip(layer.inputs, layer.wanted, strict=True):
+    for inputs, expected in zip(layer.inputs, layer.float_outputs, strict=True):
         error = _rows(layer, expected - layer.compute(inputs))
         total += error.sum(0)
         count += len(error)
@@ -56,7 +56,7 @@ def _gain(layer: Layer) -> torch.Tensor:
     """For each channel, the covariance of int8 and float divided by the variance of int8."""
     sums = [torch.zeros(len(layer.weight), dtype=torch.float64) for _ in range(4)]
     count = 0
-    for inputs, expected in zip(layer.inputs, layer.wanted, strict=True):
+    for inputs, expected in zip(layer.inputs, layer.float_outputs, strict=True):
         a, b = (_some(_rows(layer, t)).double() for t in (layer.compute(inputs), expected))
         for total, value in zip(sums, (a, b, a * a, a * b), strict=True):
             total += value.sum(0)

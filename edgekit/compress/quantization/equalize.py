@@ -18,7 +18,7 @@ import torch
 from torch.fx import Node
 
 from edgekit.compress.graph import groups_of, operator_name, tensor_at
-from edgekit.compress.quantization.observe import Seen
+from edgekit.compress.quantization.observe import ObservedValues
 from edgekit.compress.quantization.simulate import Simulation
 
 HOMOGENEOUS = {
@@ -48,7 +48,7 @@ class Stream:
     frozen: bool = False
 
 
-def equalize(simulation: Simulation, seen: dict[str, Seen], share: float) -> int:
+def equalize(simulation: Simulation, seen: dict[str, ObservedValues], share: float) -> int:
     """Equalize all streams in place and return their number.
 
     ``share`` (0 to 1): how much of the difference between channels moves from the activations to
@@ -210,7 +210,7 @@ def _by_input(weight: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _factors(
-    simulation: Simulation, stream: Stream, seen: dict[str, Seen], share: float
+    simulation: Simulation, stream: Stream, seen: dict[str, ObservedValues], share: float
 ) -> torch.Tensor | None:
     """The divisor of each channel; None if nothing can be gained."""
     reach = [_reach(seen[name], stream) for name in stream.points if name in seen]
@@ -234,7 +234,7 @@ def _factors(
     return (factors / factors.max()).clamp(min=NARROWEST)
 
 
-def _reach(seen: Seen, stream: Stream) -> torch.Tensor | None:
+def _reach(seen: ObservedValues, stream: Stream) -> torch.Tensor | None:
     return seen.last if stream.last else seen.second
 
 

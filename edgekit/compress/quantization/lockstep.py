@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from edgekit.compress.batches import joined
+from edgekit.compress.batches import concatenate
 from edgekit.compress.graph import WEIGHTED, attribute_at, operator_name, tensor_at
 from edgekit.compress.quantization.simulate import Rounding, Simulation
 from edgekit.recipe.tensors import Inputs
@@ -28,8 +28,8 @@ BATCH = 8
 class Layer:
     """One layer with weights. Its lists have one entry for each batch, in the same order.
 
-    ``inputs``: its inputs in int8. ``wanted``: its outputs in the float model. ``compute`` returns
-    its int8 output for one of ``inputs``, with its current weight and bias.
+    ``inputs``: its inputs in int8. ``float_outputs``: its outputs in the float model. ``compute``
+    returns its int8 output for one of ``inputs``, with its current weight and bias.
     """
 
     node: Node
@@ -37,7 +37,7 @@ class Layer:
     bias: torch.Tensor | None
     rounding: Rounding
     inputs: list[torch.Tensor]
-    wanted: list[torch.Tensor]
+    float_outputs: list[torch.Tensor]
     compute: Callable[[torch.Tensor], torch.Tensor]
 
     @property
@@ -65,7 +65,7 @@ def _fitting(simulation: Simulation, data: Sequence[Inputs]) -> list[Inputs]:
     chosen = [data[int(index * step)] for index in range(count)]
     if not simulation.batches(data):
         return chosen
-    return [joined(chosen[start : start + BATCH]) for start in range(0, len(chosen), BATCH)]
+    return [concatenate(chosen[start : start + BATCH]) for start in range(0, len(chosen), BATCH)]
 
 
 Values = list[Any]
@@ -152,7 +152,7 @@ class _Walk:
                 bias=tensor_at(self.simulation.graph, bias) if has_own_bias else None,
                 rounding=rounding,
                 inputs=self.int8[value],
-                wanted=self.floats[node],
+                float_outputs=self.floats[node],
                 compute=compute,
             )
         )

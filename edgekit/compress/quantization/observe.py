@@ -16,7 +16,13 @@ from torch.fx import Node
 
 from edgekit.compress.graph import is_elementwise
 from edgekit.compress.quantization.affine import Grid, Steps, check_finite, range_of, steps_for
-from edgekit.compress.quantization.simulate import Point, Simulation, nowhere, rounded, tapping
+from edgekit.compress.quantization.simulate import (
+    Point,
+    Simulation,
+    fake_quantize,
+    nowhere,
+    tapping,
+)
 from edgekit.plan import Observer
 from edgekit.recipe.tensors import Inputs
 
@@ -28,7 +34,7 @@ PERCENTILE = 99.9
 
 
 @dataclass
-class Seen:
+class ObservedValues:
     """The values observed at one point: the extremes, and every n-th value of each input.
 
     ``second`` and ``last``: the largest magnitude of each slice along the second axis (images) and
@@ -67,12 +73,14 @@ def _highest(previous: torch.Tensor | None, value: torch.Tensor, axis: int) -> t
     return current if previous is None else torch.maximum(previous, current)
 
 
-def watch(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, Seen]:
+def observe(simulation: Simulation, data: Sequence[Inputs]) -> dict[str, ObservedValues]:
     """Observe the values at each point of activations while the float model runs on ``data``.
 
     Raises RecipeError: a value is NaN or infinite.
     """
-    seen = {name: Seen() for name, p in simulation.points.items() if p.kind == "activations"}
+    seen = {
+        name: ObservedValues() for name, p in simulation.points.items() if p.kind == "activations"
+    }
 
     def tap(point: Point) -> Callable[[torch.Tensor], None] | None:
         return seen[point.name].add if point.name in seen else None
@@ -95,7 +103,9 @@ def set_weight_steps(simulation: Simulation) -> None:
             simulation.set_steps(group, steps_for(low, high, point.grid, point.axis))
 
 
-def set_activation_steps(simulation: Simulation, seen: dict[str, Seen], observer: Observer) -> None:
+def set_activation_steps(
+    simulation: Simulation, seen: dict[str, ObservedValues], observer: Observer
+) -> None:
     for group, points in simulation.groups.items():
         if points[0].kind == "activations":
             observed = [point for point in points if seen[point.name].samples]
@@ -104,7 +114,7 @@ def set_activation_steps(simulation: Simulation, seen: dict[str, Seen], observer
 
 
 def _steps(
-    simulation: Simulation, points: list[Point], seen: dict[str, Seen], observer: Observer
+    simulation: Simulation, points: list[Point], seen: dict[str, ObservedValues], observer: Observer
 ) -> Steps:
     grid = points[0].grid
     low = min(seen[point.name].low for point in points)
@@ -156,7 +166,7 @@ def _least_error(
         steps = _at(low, high, grid)
         total = 0.0
         for (values, function), expected in zip(parts, expected_parts, strict=True):
-            total += float((function(rounded(values, steps)) - expected).square().mean())
+            total += float((function(fake_quantize(values, steps)) - expected).square().mean())
         return total
 
     best = error(low, high)

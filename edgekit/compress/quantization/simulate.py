@@ -17,7 +17,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from edgekit.compress.batches import can_batch, joined, rows_of
+from edgekit.compress.batches import can_batch, concatenate, rows_of
 from edgekit.compress.graph import containers, is_elementwise, layer_of, operator_name, tensor_at
 from edgekit.compress.quantization.affine import Grid, Steps
 from edgekit.compress.quantization.straight_through import straight_through
@@ -61,10 +61,10 @@ class Rounding(torch.nn.Module):
             self.tap(value)
         if not self.on or self.steps is None:
             return value
-        return rounded(value, self.steps).to(value.dtype)  # may be float16
+        return fake_quantize(value, self.steps).to(value.dtype)  # may be float16
 
 
-def rounded(value: torch.Tensor, steps: Steps) -> torch.Tensor:
+def fake_quantize(value: torch.Tensor, steps: Steps) -> torch.Tensor:
     """``affine.round_trip`` without checks: in float32, and six times as fast as
     torch.fake_quantize. Gradients pass straight through.
     """
@@ -142,7 +142,7 @@ class Simulation:
             results: list[Outputs] = []
             for start in range(0, len(data), BATCH):
                 part = data[start : start + BATCH]
-                rows = [tensor.chunk(len(part)) for tensor in self._flat(joined(part))]
+                rows = [tensor.chunk(len(part)) for tensor in self._flat(concatenate(part))]
                 results += [list(outputs) for outputs in zip(*rows, strict=True)]
             return results
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from torch.fx import Node
 
 from edgekit.compress.graph import HEAVY, operator_name, operator_of, tensor_at
-from edgekit.compress.quantization.observe import Seen
+from edgekit.compress.quantization.observe import ObservedValues
 from edgekit.compress.quantization.simulate import ANNOTATION, Simulation
 
 # So few weights cost nothing in float: the fixed ones by which a head sums up a distribution.
@@ -36,7 +36,7 @@ def tail(simulation: Simulation, light: int = 0) -> tuple[str, ...]:
     return tuple(operator_of(node) for node in nodes if _is_rounded(node))
 
 
-def unlike_joins(simulation: Simulation, seen: Mapping[str, Seen]) -> tuple[str, ...]:
+def unlike_joins(simulation: Simulation, seen: Mapping[str, ObservedValues]) -> tuple[str, ...]:
     """Rounded concatenations and additions whose operands' largest values differ by more than
     UNLIKE.
     """
@@ -67,7 +67,7 @@ def _weights(simulation: Simulation, node: Node) -> Iterator[int]:
             yield tensor_at(simulation.graph, behind).numel()
 
 
-def _is_unlike(node: Node, seen: Mapping[str, Seen]) -> bool:
+def _is_unlike(node: Node, seen: Mapping[str, ObservedValues]) -> bool:
     sizes = [
         max(-seen[value.name].low, seen[value.name].high)
         for value in node.all_input_nodes

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.compress.batches import joined
+from edgekit.compress.batches import concatenate
 from edgekit.compress.moments import watching
 from edgekit.compress.pruning.channel_groups import LAYERS
 from edgekit.compress.quantization.simulate import Outputs
@@ -51,10 +51,10 @@ def _mixed(chosen: Sequence[Inputs], draw: torch.Generator) -> Inputs:
     if len(chosen) < 2:
         return chosen[0]
     if not all(tensor.is_floating_point() for tensor in chosen[0]):
-        return joined(chosen)
+        return concatenate(chosen)
     shares = torch.rand(len(chosen), generator=draw).tolist()
     pairs = zip(chosen, [*chosen[1:], chosen[0]], shares, strict=True)
-    return joined(
+    return concatenate(
         [
             tuple(a.lerp(b, share) for a, b in zip(one, other, strict=True))
             for one, other, share in pairs

@@ -84,7 +84,7 @@ class Checkpoint(Protocol):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The result of a training. ``steps``: of the schedule, fewer if the time limit required it.
     ``stop``: the step with the best weights, 0 for the initial ones. ``scores``: (step, loss on
     held-out data) from the start on; empty without such data. ``interrupted``: the user ended it
@@ -104,7 +104,7 @@ def train(
     checkpoint: Checkpoint,
     progress: Progress,
     time_limit_s: float | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train, and leave the best weights in ``job.weights``.
 
     ``training.stop``, if given, is the last step, and its weights are used without judgement, so
@@ -139,7 +139,7 @@ class _Loop:
     best_step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)
 
-    def run(self) -> Trained:
+    def run(self) -> TrainingResult:
         started = saved_at = time.monotonic()
         self._start()
         last = self.steps if self.training.stop is None else self.training.stop
@@ -162,7 +162,7 @@ class _Loop:
         for weight in self.job.weights.values():
             weight.requires_grad_(False)
             weight.grad = None
-        return Trained(self.steps, self.best_step, tuple(self.scores), interrupted)
+        return TrainingResult(self.steps, self.best_step, tuple(self.scores), interrupted)
 
     @property
     def _judge_every(self) -> int:
@@ -281,7 +281,7 @@ class _Loop:
     def _report(self) -> None:
         if self.scores:
             least = min(score for _, score in self.scores)
-            self.stage.tell(f"loss {self.scores[-1][1]:.3g}, best {least:.3g}")
+            self.stage.show(f"loss {self.scores[-1][1]:.3g}, best {least:.3g}")
 
     def _state(self) -> State:
         tensors = {f"now/{name}": tensor.detach() for name, tensor in self.job.tensors.items()}

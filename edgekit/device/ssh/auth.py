@@ -70,7 +70,7 @@ class _Login:
                     break
             else:
                 self._failed.add("publickey")
-            self._tried += identities.said
+            self._tried += identities.skipped
 
     def _offer(self, identity: Identity) -> None:
         try:

@@ -50,14 +50,14 @@ class Identity:
 class Identities:
     """The keys of one host's options, in the order in which OpenSSH offers them.
 
-    ``said`` collects the skipped keys, with the reasons.
+    ``skipped`` collects the skipped keys, with the reasons.
     """
 
     def __init__(self, options: HostOptions, ask: Ask | None) -> None:
         self._options = options
         self._ask = ask
         self._agent: Agent | None = None
-        self.said: list[str] = []
+        self.skipped: list[str] = []
 
     def __iter__(self) -> Iterator[Identity]:
         """Keys in both files and agent, then the agent's others, then the files' others.
@@ -91,7 +91,7 @@ class Identities:
             self._agent = Agent(self._options.identity_agent, AGENT_LIMIT_S)
         except (OSError, paramiko.SSHException) as error:
             why = getattr(error, "strerror", None) or error
-            self.said.append(f"the agent at {self._options.identity_agent} ({why})")
+            self.skipped.append(f"the agent at {self._options.identity_agent} ({why})")
             return []
         return [
             Identity(
@@ -103,17 +103,17 @@ class Identities:
         ]
 
     def _file(self, path: Path) -> Identity | None:
-        """The key in a file; None if it cannot be used, with an entry in ``said``."""
+        """The key in a file; None if it cannot be used, with an entry in ``skipped``."""
         try:
             status = path.stat()
             text = path.read_bytes()
         except OSError as error:
             if self._options.are_identities_configured:
-                self.said.append(f"{path} ({error.strerror})")
+                self.skipped.append(f"{path} ({error.strerror})")
             return None
         if status.st_uid == os.getuid() and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             mode = stat.S_IMODE(status.st_mode)
-            self.said.append(f"{path} (others may read it, mode {mode:04o}: chmod 600 {path})")
+            self.skipped.append(f"{path} (others may read it, mode {mode:04o}: chmod 600 {path})")
             return None
         return Identity(str(path), _public_part(path, text), lambda: self._load(path, text))
 
@@ -139,7 +139,7 @@ class Identities:
             try:
                 certificates.append(PublicBlob.from_file(str(path)))
             except (OSError, ValueError) as error:
-                self.said.append(f"{path} ({error})")
+                self.skipped.append(f"{path} ({error})")
         return certificates
 
 

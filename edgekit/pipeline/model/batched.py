@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import torch
 
-from edgekit.compress.batches import joined, rows_of, same_when_joined
+from edgekit.compress.batches import concatenate, rows_of, same_when_joined
 from edgekit.compress.copying import copy_of
 from edgekit.pipeline.model.predict import Outputs, Run, run_eager
 from edgekit.pipeline.normal_form.operator_mode import OperatorMode
@@ -64,14 +64,14 @@ class Batched:
         for last in (True, False):
             with suppress(Exception):
                 run = _run_copy(self._model, channels_last=last)
-                if same_when_joined(alone, run(joined(parts))):
+                if same_when_joined(alone, run(concatenate(parts))):
                     return run
         return None
 
     def _at_once(self, parts: Sequence[Inputs]) -> list[Outputs]:
         if len(parts) == 1 or self._batch is None:
             return [self._run(inputs) for inputs in parts]
-        rows = [tensor.chunk(len(parts)) for tensor in self._batch(joined(parts))]
+        rows = [tensor.chunk(len(parts)) for tensor in self._batch(concatenate(parts))]
         return [list(outputs) for outputs in zip(*rows, strict=True)]
 
 

@@ -19,7 +19,7 @@ from edgekit.recipe.arguments import Arguments
 from edgekit.recipe.tensors import Inputs, as_float32, describe_all, dtype_name
 from edgekit.recipe.user_code import user_line
 from edgekit.runner.client import Serving
-from edgekit.runtimes.cause import said
+from edgekit.runtimes.cause import summary
 
 Outputs = list[torch.Tensor]
 Run = Callable[[Inputs], Outputs]
@@ -92,7 +92,7 @@ def _blaming_the_model(inputs: Inputs) -> Iterator[None]:
         line = user_line(error)
         raise RecipeError(
             f"the model failed on inputs other than the example ({describe_all(inputs)}): "
-            f"{said(error)}" + (f" ({line})" if line else ""),
+            f"{summary(error)}" + (f" ({line})" if line else ""),
             "calibration and evaluation must give inputs that the model accepts: indices within "
             "their tables, and no empty or infinite values",
         ) from error
@@ -124,7 +124,7 @@ def run_all(run: Run, parts: Sequence[Inputs]) -> list[Outputs]:
 
 
 @dataclass
-class Counted:
+class CountedRun:
     """``run`` with progress by inferences. ``expected``: their number, 0 if unknown."""
 
     run: Run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.errors import RecipeError
 from edgekit.exported.program import SUFFIX, open_program
-from edgekit.recipe.recipe import Recipe, open_recipe, own_defaults
+from edgekit.recipe.recipe import Recipe, default_torch_settings, open_recipe
 
 # Files that users name instead of a recipe, and the hint for each.
 FOREIGN = {
@@ -27,7 +27,7 @@ FOREIGN = {
 def open_source(path: Path, seed: int) -> Iterator[Recipe]:
     """Open RECIPE, a recipe or an exported program. Raises RecipeError."""
     if path.suffix == SUFFIX:
-        with own_defaults():
+        with default_torch_settings():
             yield open_program(path, seed)
         return
     hint = FOREIGN.get(path.suffix.lower())

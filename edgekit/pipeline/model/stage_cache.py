@@ -25,7 +25,7 @@ SAME_TOLERANCE = 1e-5
 Stored = TypeVar("Stored")
 
 
-def found_stage(
+def load_cached_stage(
     kind: str, key: str | None, floats: list[Outputs], read: Callable[[Path], Stored]
 ) -> Stored | None:
     """The cached stage of this model; None if there is none, or it cannot be read."""
@@ -37,7 +37,7 @@ def found_stage(
     return None
 
 
-def keep_stage(
+def cache_stage(
     context: BuildContext,
     kind: str,
     key: str | None,

@@ -13,14 +13,14 @@ from torch.nn.parameter import is_lazy
 
 from edgekit.cache import content_key
 from edgekit.compress.batches import batch_rows
-from edgekit.compress.divergence import fidelity_of
+from edgekit.compress.divergence import profile_outputs
 from edgekit.compress.pruning.channel_choice import macs_of
 from edgekit.documents.verdict import Judge
 from edgekit.errors import RecipeError
-from edgekit.fidelity.comparison import Fidelity, OutputKind, Told
+from edgekit.fidelity.comparison import Fidelity, OutputHints, OutputKind
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.predict import (
-    Counted,
+    CountedRun,
     Outputs,
     Predictor,
     Run,
@@ -40,7 +40,7 @@ from edgekit.recipe.arguments import Arguments, parameters_of
 from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
 from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
-from edgekit.recipe.user_code import blaming
+from edgekit.recipe.user_code import user_code_errors
 from edgekit.runtimes.base import FloatModel
 
 # The number of calibration inputs that parity checks beside the example.
@@ -60,16 +60,16 @@ class OutputsOfFloat:
         example: Inputs,
         calibration: Sequence[Inputs],
         names: Sequence[str],
-        told: Told,
+        hints: OutputHints,
     ) -> None:
-        self._model, self._names, self._told = model, names, told
+        self._model, self._names, self._hints = model, names, hints
         self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
 
     @cached_property
     def fidelity(self) -> Fidelity:
         floats = run_all(Batched(self._model), self._inputs)
         rows = batch_rows(run_eager(self._model), self._inputs)
-        return fidelity_of(floats, rows, self._names, self._told)
+        return profile_outputs(floats, rows, self._names, self._hints)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Subject:
         return (*self.arguments.names, *(state.name for state in self.states))
 
     @property
-    def own_example(self) -> Inputs:
+    def example_without_states(self) -> Inputs:
         """The example without states."""
         return self.example[: len(self.arguments.names)]
 
@@ -108,7 +108,7 @@ class Subject:
         return tuple(state.initial for state in self.states)
 
     @property
-    def own_fidelity(self) -> Fidelity:
+    def fidelity_without_states(self) -> Fidelity:
         """The fidelity without states, which count by their effect on later outputs."""
         return Fidelity(self.fidelity.outputs[: len(self.structure.names) - len(self.states)])
 
@@ -143,7 +143,7 @@ class Subject:
     def predictor(self, run: Run) -> Predictor:
         """The ``predict`` of ``run``, at the start of a sequence."""
         carried = Carried(run, self.initial_states) if self.states else run
-        return Predictor(carried, self.own_example, self.arguments, self.structure)
+        return Predictor(carried, self.example_without_states, self.arguments, self.structure)
 
     def in_sequence(self, run: Run) -> Run:
         """``run`` for calibration inputs, with its own states fed back, if any."""
@@ -151,7 +151,7 @@ class Subject:
 
     def training(self, epoch: int) -> Iterator[tuple[Inputs, Any]]:
         """One epoch of the recipe's training()."""
-        return self.recipe.training(epoch, self.own_example, self.arguments)
+        return self.recipe.training(epoch, self.example_without_states, self.arguments)
 
     @property
     def structure_digest(self) -> str:
@@ -181,7 +181,7 @@ def read_subject(
         arguments, form = _read_model(recipe)
         outputs, structure = structure_of(form.outputs)
         _check_finite(recipe, outputs, structure)
-        with blaming(recipe.path, "the model, run twice on example_inputs(),"):
+        with user_code_errors(recipe.path, "the model, run twice on example_inputs(),"):
             trial = try_twice(recipe.path, form.model, form.example)
         calibration: list[Inputs] = []
         if wants_calibration and calibration_file is not None:
@@ -189,7 +189,7 @@ def read_subject(
         elif wants_calibration and recipe.has("calibration"):
             calibration = recipe.calibration(form.example, arguments)
         _check_variety(calibration, calibration_file or recipe.path)
-        with blaming(recipe.path, "the model, run on one input after the other,"):
+        with user_code_errors(recipe.path, "the model, run on one input after the other,"):
             stateful = find_state(recipe.path, form, arguments.names, calibration, trial)
     for note in form.notes:
         progress.note(note)
@@ -216,7 +216,7 @@ def read_subject(
 def _with_states(
     subject: Subject,
     states: tuple[State, ...],
-    declared: Told,
+    declared: OutputHints,
     progress: Progress,
 ) -> Subject:
     """The subject of a model that takes states after its inputs. The calibration inputs are the
@@ -259,22 +259,22 @@ def _next_names(states: Sequence[str], outputs: Sequence[str]) -> list[str]:
     return names
 
 
-def _declared(recipe: Recipe, structure: Structure) -> Told:
+def _declared(recipe: Recipe, structure: Structure) -> OutputHints:
     """The output kinds that the recipe declares. With the default loss of training(), which is
     cross-entropy, outputs are classes along the second axis, also for (N, classes, length).
     """
     kinds = recipe.output_kinds(structure.names)
     by_labels = recipe.has("training") and not recipe.has("loss")
     if kinds is not None or not by_labels:
-        return Told(kinds)
+        return OutputHints(kinds)
     classes: list[OutputKind] = ["classes" for _ in structure.names]
-    return Told(tuple(classes), class_axis=1)
+    return OutputHints(tuple(classes), class_axis=1)
 
 
 def with_accuracy(subject: Subject, progress: Progress) -> Subject:
     """The subject with its float model's accuracy on evaluate(), measured in torch."""
     with progress.stage("evaluating the float model") as stage:
-        counted = Counted(Batched(subject.model), stage)
+        counted = CountedRun(Batched(subject.model), stage)
         return replace(subject, fp32_accuracy=subject.evaluate(counted))
 
 
@@ -283,7 +283,7 @@ def _read_model(recipe: Recipe) -> tuple[Arguments, NormalForm]:
     model = unwrapped(recipe.model(), notes)
     _check_weights(recipe, model)
     arguments, example = recipe.example(parameters_of(model.forward))
-    with blaming(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
+    with user_code_errors(recipe.path, f"the model on example_inputs() ({describe_all(example)})"):
         args, keywords = arguments.rebuild(example)
         model = plain(model, tuple(args), keywords, notes)
         form = normal_form(model, arguments, example)

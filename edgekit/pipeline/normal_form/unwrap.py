@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import RecipeError
-from edgekit.runtimes.cause import said
+from edgekit.runtimes.cause import summary
 from edgekit.runtimes.quiet import quiet
 
 # Modules that only wrap another one, and its attribute.
@@ -152,7 +152,7 @@ def _converted(module: Any, what: str, call: _Call) -> nn.Module:
             same = _are_close(actual, expected)
     except Exception as error:
         raise RecipeError(
-            f"{what} is TorchScript that torch cannot convert: {said(error)}", FROM_PYTHON
+            f"{what} is TorchScript that torch cannot convert: {summary(error)}", FROM_PYTHON
         ) from error
     if not same:
         raise RecipeError(f"{what} is TorchScript that torch converts wrongly", FROM_PYTHON)

@@ -17,9 +17,9 @@ from edgekit.pipeline.precision.quantize import trained
 from edgekit.pipeline.precision.searches import CachedSearches
 from edgekit.pipeline.training.checkpoint import Scores
 from edgekit.plan import Plan
-from edgekit.search.float_layers import Purchase
+from edgekit.search.float_layers import FloatLayers
 from edgekit.search.float_operators import FloatOperators
-from edgekit.search.repairs import Found
+from edgekit.search.repairs import RepairSearchResult
 from edgekit.values import Effort
 
 
@@ -27,13 +27,13 @@ class Searches(Protocol):
     """Of one plan; each runs when it is first asked for."""
 
     @property
-    def repairs(self) -> Found: ...
+    def repairs(self) -> RepairSearchResult: ...
 
     @property
     def blame(self) -> tuple[Blame, ...]: ...
 
     @property
-    def purchases(self) -> Purchase: ...
+    def float_layers(self) -> FloatLayers: ...
 
     @property
     def float_operators(self) -> FloatOperators: ...

@@ -23,13 +23,13 @@ class Attempt:
     preferred: bool = False
 
     @property
-    def made(self) -> Candidate:
+    def built_candidate(self) -> Candidate:
         assert self.candidate is not None
         return self.candidate
 
     @property
     def loss(self) -> float:
-        return self.made.loss
+        return self.built_candidate.loss
 
     def rung(self, taken: bool) -> Rung:
         candidate = self.candidate
@@ -54,10 +54,10 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
     allowed = f"limit {limit:.3g}" if candidate.drop is not None else ""
     if allowed and lost:
         allowed += f": compression cost {lost:.3g}"
-    return candidate.said + (f" ({allowed})" if allowed else "") + (f"; {how}" if how else "")
+    return candidate.text + (f" ({allowed})" if allowed else "") + (f"; {how}" if how else "")
 
 
-def scores_said(scores: Scores) -> str:
+def scores_text(scores: Scores) -> str:
     """The first and the best loss of a training on held-out data."""
     return f"held-out loss {scores[0][1]:.3g} before, {min(s for _, s in scores):.3g} after"
 

@@ -10,7 +10,7 @@ from edgekit.documents.measure import OutputFidelity, Parity
 from edgekit.documents.verdict import Accuracy
 from edgekit.errors import RunnerError, RuntimeFailure
 from edgekit.pipeline.model.context import BuildContext
-from edgekit.pipeline.model.predict import Counted, run_serving
+from edgekit.pipeline.model.predict import CountedRun, run_serving
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.cross_check import cross_checked
 from edgekit.pipeline.precision.lower import LoweredModel, lower
@@ -51,7 +51,7 @@ class Candidate:
         return self.drop if self.drop is not None else 0.0
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         lost = f"{self.loss:.2f} points lost"
         if self.judged_by == EVALUATE:
             return f"{lost} on evaluate()"
@@ -82,7 +82,7 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
             parity = require(found_parity, subject, plan.precision)
             parity = parity.replaced(sequence=in_sequence(subject, run))
         with context.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
-            counted = Counted(run, stage)
+            counted = CountedRun(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
             found = Candidate(

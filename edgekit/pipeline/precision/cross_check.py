@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.quantization.headroom import FEW
 from edgekit.compress.quantization.simulate import Outputs, everywhere
 from edgekit.fidelity.comparison import Comparison
@@ -36,7 +36,7 @@ def cross_checked(
     """
     few = len(subject.calibration) >= MIN_TO_HOLD_OUT and len(subject.fitted) < FEW
     fixed = plan.train is not None or bool(subject.states) or context.runtime.pt2e is None
-    if not few or fixed or "classes" in subject.own_fidelity.kinds:
+    if not few or fixed or "classes" in subject.fidelity_without_states.kinds:
         return judged
     found = cross_check(subject, context, plan)
     groups = [one.worst_group for one in found.findings if one.worst_group is not None]
@@ -69,4 +69,6 @@ def cross_check(subject: Subject, context: BuildContext, plan: Plan) -> Comparis
                 outputs += simulation.run(judging)
             inputs += judging
             stage.advance(fold + 1, HELD_OUT_EVERY)
-    return compared(subject.own_fidelity, outputs, run_all(Batched(subject.model), inputs))
+    return compare_outputs(
+        subject.fidelity_without_states, outputs, run_all(Batched(subject.model), inputs)
+    )

@@ -21,7 +21,7 @@ from edgekit.documents.verdict import Blame, Rung
 from edgekit.errors import ExportError, ParityError, RuntimeFailure, TrainingError
 from edgekit.fidelity.comparison import WHOLE_LIMIT
 from edgekit.pipeline.precision.actions import Actions, Searches
-from edgekit.pipeline.precision.attempt import Attempt, reason_of, rungs, scores_said
+from edgekit.pipeline.precision.attempt import Attempt, reason_of, rungs, scores_text
 from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
 from edgekit.pipeline.precision.searches import applied
 from edgekit.pipeline.training.int8 import DISTILLATION
@@ -121,7 +121,11 @@ class _Ladder:
         """Of all that was tried: what is preferred, else the first with the least loss."""
         made = [attempt for attempt in self.tried if attempt.candidate is not None]
         preferred = [attempt for attempt in made if attempt.preferred]
-        return min(preferred or made, key=lambda one: (one.loss, one.made.divergence), default=None)
+        return min(
+            preferred or made,
+            key=lambda one: (one.loss, one.built_candidate.divergence),
+            default=None,
+        )
 
     def _try_int8(self) -> None:
         start_s = time.perf_counter()
@@ -179,7 +183,7 @@ class _Ladder:
             self._try(plan, name)
 
     def _try_trained(self, start: Attempt, training: Training, name: str) -> None:
-        int8 = start.made
+        int8 = start.built_candidate
         try:
             plan, scores = self.actions.train(
                 int8.plan.replaced(train=training), self.request.limit_s
@@ -197,11 +201,11 @@ class _Ladder:
         if found is not None and by_labels and self._is_good(start) and scores:
             # agreement with the float model does not tell what labels taught
             found.preferred = True
-            found.reason += f"; {scores_said(scores)}"
+            found.reason += f"; {scores_text(scores)}"
 
     def _try_mixed(self, best: Attempt | None, start: Searches) -> None:
         """As few layers as are expected to do; twice as many where that was not enough."""
-        bought, repaired = start.purchases, start.repairs.plan
+        bought, repaired = start.float_layers, start.repairs.plan
         if not bought.layers:
             self._fail("mixed", "no float layer brings it closer to the float model")
             return
@@ -254,11 +258,11 @@ class _Ladder:
         """``auto``: the rungs that follow would pay less."""
         if best is None or not self._is_good(best):
             return self._take_float(LAST)
-        payoff = self.actions.payoff(best.made)
-        best.payoff = payoff.said
+        payoff = self.actions.payoff(best.built_candidate)
+        best.payoff = payoff.text
         if payoff.pays:
             return self._take(best)
-        best.reason = f"it does not pay: {payoff.said}"
+        best.reason = f"it does not pay: {payoff.text}"
         self.actions.note(f"{best.name} not chosen: {best.reason}")
         return self._take_float(LAST)
 
@@ -280,7 +284,9 @@ class _Ladder:
         for other in self.tried:
             if other is not taken and self._is_good(other) and other.payoff is None:
                 other.reason += f"; {taken.name} is better"
-        return LadderResult(taken.made, rungs(self.tried, taken), self._blame(taken.made.plan))
+        return LadderResult(
+            taken.built_candidate, rungs(self.tried, taken), self._blame(taken.built_candidate.plan)
+        )
 
     def _blame(self, plan: Plan) -> tuple[Blame, ...]:
         if not self.blames or self.plain is None:

@@ -14,8 +14,8 @@ import torch
 from edgekit.compress.last_steps import moved_by_steps
 from edgekit.compress.reference import fast_reference
 from edgekit.pipeline.model.context import BuildContext
-from edgekit.pipeline.model.predict import Counted, Outputs, Run, run_eager
-from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
+from edgekit.pipeline.model.predict import CountedRun, Outputs, Run, run_eager
+from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.quantize import quantized
 from edgekit.plan import Plan
@@ -48,12 +48,12 @@ def lower(subject: Subject, context: BuildContext, plan: Plan) -> LoweredModel:
     """Raises ExportError, RuntimeFailure."""
     floats = outputs_of(run_eager(subject.model), subject, context, "running the float model")
     key = context.fingerprint.key(context.runtime, plan.of_this_model)
-    kept = found_stage("artifact", key, floats, lambda folder: _read(folder, floats))
+    kept = load_cached_stage("artifact", key, floats, lambda folder: _read(folder, floats))
     if kept is not None:
         context.progress.note(f"{plan.precision} is unchanged: taken from the cache")
         return kept
     lowered = _lower(subject, context, plan, _program(subject, context, plan, key, floats), floats)
-    keep_stage(context, "artifact", key, floats, lambda draft: _write(draft, lowered))
+    cache_stage(context, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
 
 
@@ -94,7 +94,7 @@ def outputs_of(run: Run, subject: Subject, context: BuildContext, title: str) ->
     """What ``run`` gives for each of the parity inputs."""
     inputs = subject.parity_inputs
     with context.progress.stage(title) as stage:
-        return list(map(Counted(run, stage, len(inputs)), inputs))
+        return list(map(CountedRun(run, stage, len(inputs)), inputs))
 
 
 def _program(
@@ -106,7 +106,7 @@ def _program(
     if plan.precision == "fp32":
         with quiet(), context.progress.stage("exporting"):
             return export(subject.model, subject.example)
-    kept = found_stage("program", key, floats, _load_program)
+    kept = load_cached_stage("program", key, floats, _load_program)
     if kept is not None:
         context.progress.note("quantized already: taken from the cache")
         return kept
@@ -118,7 +118,7 @@ def _program(
         with quiet():
             torch.export.save(program, draft / PROGRAM_FILE)
 
-    keep_stage(context, "program", key, floats, write)
+    cache_stage(context, "program", key, floats, write)
     return program
 
 

@@ -102,7 +102,10 @@ def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
     is fitted to them, but they told which repairs and which float layers are best.
     """
     judged = spread_over(subject.judged, MAX_JUDGED)
-    floats, comparison = run_all(Batched(subject.model), judged), subject.own_fidelity.start()
+    floats, comparison = (
+        run_all(Batched(subject.model), judged),
+        subject.fidelity_without_states.start(),
+    )
     run, count = subject.in_sequence(run), len(comparison.outputs)
     for inputs, wanted in zip(judged, floats, strict=True):
         comparison.add(arrays(run(inputs)[:count]), arrays(wanted[:count]))

@@ -38,7 +38,7 @@ class Payoff:
         return low > SLOWER and (middle - 1) * self.float_ms > SLOWER_MS
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         if self.larger:
             return "the file is larger than the fp32 file"
         if self.ratio is None:

@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 import torch
 
 from edgekit.compress.quantization.apply_plan import (
-    Observed,
-    corrected,
-    equalized,
-    observed,
-    ranged,
+    ObservedModel,
+    apply_corrections,
+    choose_ranges,
+    equalize_model,
+    observe_model,
 )
 from edgekit.compress.quantization.simulate import Simulation
 from edgekit.pipeline.model.context import BuildContext
@@ -92,7 +92,7 @@ class Simulator:
         weights = sum(p.numel() * p.element_size() for p in source.model.parameters())
         most = max(2, CACHED_BYTES // max(1, weights))
         self._prepared: LatestUsed[torch.fx.GraphModule] = LatestUsed(most)
-        self._observed: LatestUsed[Observed] = LatestUsed(most)
+        self._observed: LatestUsed[ObservedModel] = LatestUsed(most)
         self._ranged: LatestUsed[Simulation] = LatestUsed(most)
         self._complete: LatestUsed[Simulation] = LatestUsed(most)
 
@@ -113,18 +113,18 @@ class Simulator:
             return simulate_plain(self._pt2e, prepared, self._data, fitted_count, Silent())
         key = (_structure(plan), plan.equalize, plan.observer)
         bare = self._ranged.get(
-            key, lambda: ranged(self._observe(plan), plan.observer, limits, fitted_count)
+            key, lambda: choose_ranges(self._observe(plan), plan.observer, limits, fitted_count)
         )
-        return corrected(copy.deepcopy(bare), self._data, plan, limits, Silent())
+        return apply_corrections(copy.deepcopy(bare), self._data, plan, limits, Silent())
 
-    def _observe(self, plan: Plan) -> Observed:
+    def _observe(self, plan: Plan) -> ObservedModel:
         """Shared by plans that differ only in what they make of the observed ranges."""
 
-        def observe() -> Observed:
+        def observe() -> ObservedModel:
             if plan.equalize is None:
-                return observed(self._prepare(plan), self._data)
+                return observe_model(self._prepare(plan), self._data)
             bare = self._observe(plan.replaced(equalize=None))
-            return equalized(bare, self._data, plan.equalize)
+            return equalize_model(bare, self._data, plan.equalize)
 
         return self._observed.get((_structure(plan), plan.equalize), observe)
 

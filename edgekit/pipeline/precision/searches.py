@@ -16,14 +16,14 @@ from edgekit.documents.verdict import Blame
 from edgekit.frozen import Frozen
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
-from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
+from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.quantize import Simulator
 from edgekit.plan import Plan
-from edgekit.search.blame import blame
-from edgekit.search.float_layers import Purchase, purchases
+from edgekit.search.blame import find_sensitive_layers
+from edgekit.search.float_layers import FloatLayers, float_layers
 from edgekit.search.float_operators import FloatOperators, float_operators
-from edgekit.search.repairs import Found, find_repairs, float_outputs, split
+from edgekit.search.repairs import RepairSearchResult, find_repairs, float_outputs, split
 from edgekit.search.work_limit import (
     BLAMING,
     BUYING,
@@ -66,8 +66,8 @@ class CachedSearches:
         self._simulate = Simulator(subject.float_model, context.pt2e, self._split.fitted)
 
     @property
-    def repairs(self) -> Found:
-        return Found(self._kept.plan, self._kept.plain, self._kept.divergence)
+    def repairs(self) -> RepairSearchResult:
+        return RepairSearchResult(self._kept.plan, self._kept.plain, self._kept.divergence)
 
     @cached_property
     def blame(self) -> tuple[Blame, ...]:
@@ -75,9 +75,9 @@ class CachedSearches:
         return self._once("blame", TypeAdapter(tuple[Blame, ...]), self._blame)
 
     @cached_property
-    def purchases(self) -> Purchase:
+    def float_layers(self) -> FloatLayers:
         """Layers to keep float, beside the repairs, in the order of what they are worth."""
-        return self._once("purchases", TypeAdapter(Purchase), self._purchases)
+        return self._once("purchases", TypeAdapter(FloatLayers), self._float_layers)
 
     @cached_property
     def float_operators(self) -> FloatOperators:
@@ -98,7 +98,7 @@ class CachedSearches:
         def read(folder: Path) -> Result:
             return adapter.validate_json((folder / FILE).read_bytes())
 
-        kept = found_stage(kind, key, self._parity_floats, read)
+        kept = load_cached_stage(kind, key, self._parity_floats, read)
         if kept is not None:
             return kept
         found = search()
@@ -106,7 +106,7 @@ class CachedSearches:
         def write(draft: Path) -> None:
             (draft / FILE).write_bytes(adapter.dump_json(found))
 
-        keep_stage(self._tools, kind, key, self._parity_floats, write)
+        cache_stage(self._tools, kind, key, self._parity_floats, write)
         return found
 
     @cached_property
@@ -125,7 +125,7 @@ class CachedSearches:
             self._tools.progress,
         )
 
-    def _purchases(self) -> Purchase:
+    def _float_layers(self) -> FloatLayers:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
         # corrections answer for the very layers that may go: they are made anew for what stays
         bare = {"correct": False, "round": False}
@@ -134,7 +134,7 @@ class CachedSearches:
             simulation = self._simulate(plan)
         # nothing was fitted to choose layers, so every input may judge
         judged = [*self._split.fitted, *self._split.judged]
-        return purchases(
+        return float_layers(
             simulation,
             judged,
             float_outputs(self._simulate(self._plain), judged),
@@ -163,7 +163,7 @@ class CachedSearches:
             ranges = self._plain.replaced(observer="mse_after_activation")
             equalized = ranges.replaced(equalize=0.5)
             fixes = [("range", ranges), ("equalization", equalized)]
-            return blame(
+            return find_sensitive_layers(
                 self._simulate(self._plain),
                 [(name, self._simulate(plan)) for name, plan in fixes],
                 self._split.judged,

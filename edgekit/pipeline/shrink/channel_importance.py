@@ -40,7 +40,7 @@ def importance_of(
     inputs = some_inputs(subject, subject.fitted, *WEIGHED)
     if kind == "fisher":
         return by_fisher(inputs, seed, subject.fidelity.by_classes)
-    return by_trial(by_size(1), inputs, wanted.step, advance, subject.fidelity.told)
+    return by_trial(by_size(1), inputs, wanted.step, advance, subject.fidelity.hints)
 
 
 def _losses(subject: Subject, model: nn.Module) -> Iterator[Callable[[], torch.Tensor]]:

@@ -21,15 +21,15 @@ KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
 
 def measured_here(
-    cached: tuple[nn.Module, KeptModel], ledger: Ledger
-) -> tuple[nn.Module, KeptModel]:
+    cached: tuple[nn.Module, CompressionRecord], ledger: Ledger
+) -> tuple[nn.Module, CompressionRecord]:
     """The cached model with measurements of this device and precision.
 
     If the cached ones are of others, the last step is measured again. Those of earlier steps become
     unknown, because their models are not stored.
     """
     model, record = cached
-    current = (measuring_device(ledger.context).transport.name, ledger.asked)
+    current = (measuring_device(ledger.context).transport.name, ledger.requested_precision)
     if (record.device, record.precision) == current or not record.steps:
         return cached
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
@@ -40,7 +40,7 @@ def measured_here(
     return model, record.replaced(steps=tuple(steps))
 
 
-class KeptModel(Frozen):
+class CompressionRecord(Frozen):
     """The record beside the cached weights. ``gone``: the removed channels of each round.
     ``interrupted``: the user ended a training early.
     """
@@ -55,8 +55,8 @@ class KeptModel(Frozen):
     interrupted: bool
 
 
-def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, KeptModel]:
-    record = KeptModel.model_validate_json((folder / FOUND).read_bytes())
+def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, CompressionRecord]:
+    record = CompressionRecord.model_validate_json((folder / FOUND).read_bytes())
     model = copy_of(subject.model)
     for removed in record.gone:
         model = without_channels(model, subject.example, dict(removed))
@@ -64,7 +64,7 @@ def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, KeptModel]:
     return model, record
 
 
-def write_model(model: nn.Module, record: KeptModel, draft: Path) -> None:
+def write_model(model: nn.Module, record: CompressionRecord, draft: Path) -> None:
     save_file(_state(model), draft / WEIGHTS)
     (draft / FOUND).write_text(json.dumps(record.model_dump(mode="json")))
 

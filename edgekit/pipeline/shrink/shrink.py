@@ -24,12 +24,12 @@ from edgekit.errors import SettingError
 from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
-from edgekit.pipeline.model.stage_cache import found_stage, keep_stage
+from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.pipeline.shrink.channel_importance import BATCH, importance_of
 from edgekit.pipeline.shrink.model_cache import (
     KIND,
-    KeptModel,
+    CompressionRecord,
     measured_here,
     read_model,
     write_model,
@@ -46,7 +46,7 @@ NO_USE = "zeros are not applied: they make neither the compressed file smaller n
 
 
 @dataclass(frozen=True)
-class Smaller:
+class CompressedModel:
     """The smaller model, for the rest of the build. ``plan`` reproduces it."""
 
     subject: Subject
@@ -62,13 +62,13 @@ def points_lost(subject: Subject, steps: Sequence[CompressionStep]) -> float:
     return max(0.0, subject.fp32_accuracy - steps[-1].accuracy)
 
 
-def smaller(
+def compress(
     subject: Subject,
     context: BuildContext,
     plan: Plan,
     limit_s: float | None = None,
     as_it_stands: bool = True,
-) -> Smaller:
+) -> CompressedModel:
     """Prune and recover, or load the result from the cache. Steps are measured in int8 if ``plan``
     quantizes. Without ``as_it_stands``, zeros are dropped if they do not reduce the compressed
     size.
@@ -91,7 +91,7 @@ def smaller(
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     cached = None
     if limit_s is None:
-        cached = found_stage(KIND, key, floats, partial(read_model, subject))
+        cached = load_cached_stage(KIND, key, floats, partial(read_model, subject))
     if cached is not None:
         context.progress.note("the pruned model is loaded from the cache")
         model, record = measured_here(cached, ledger)
@@ -103,10 +103,12 @@ def smaller(
         done_key = context.fingerprint.key(context.runtime, partial_plan.replaced(**parts))
         complete = limit_s is None and not record.interrupted
         for name in {done_key, key} if complete else {done_key}:
-            keep_stage(context, KIND, name, floats, partial(write_model, model, record))
+            cache_stage(context, KIND, name, floats, partial(write_model, model, record))
     outputs = run_eager(model)(subject.example)
     small = replace(subject, model=model, example_outputs=outputs)
-    return Smaller(small, replace(context, fingerprint=Fingerprint(small)), done, record.steps)
+    return CompressedModel(
+        small, replace(context, fingerprint=Fingerprint(small)), done, record.steps
+    )
 
 
 @dataclass
@@ -123,7 +125,7 @@ class _Work:
     steps: list[CompressionStep] = field(default_factory=list)
     interrupted: bool = False
 
-    def run(self) -> tuple[nn.Module, KeptModel]:
+    def run(self) -> tuple[nn.Module, CompressionRecord]:
         self.model: nn.Module = copy_of(self.subject.model)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
@@ -132,14 +134,14 @@ class _Work:
         if self.plan.recover is not None:
             done = self._train(self.plan.recover, "last")
             self.plan = self.plan.replaced(recover=done)
-        record = KeptModel(
+        record = CompressionRecord(
             gone=self.removed,
             prune=self.plan.prune,
             sparsity=self.plan.sparsity,
             recover=self.plan.recover,
             steps=tuple(self.steps),
             device=measuring_device(self.context).transport.name,
-            precision=self.ledger.asked,
+            precision=self.ledger.requested_precision,
             interrupted=self.interrupted,
         )
         return self.model, record
@@ -176,9 +178,9 @@ class _Work:
         if wanted.compensate and self.subject.calibration:
             with progress.stage("compensating for the removed channels") as stage:
                 data = self._batches()
-                compensate(before, pruned.model, pruned.lost, data, stage.advance)
+                compensate(before, pruned.model, pruned.removed_outputs, data, stage.advance)
         self.model = pruned.model
-        self.removed.append(pruned.gone)
+        self.removed.append(pruned.removed)
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
         self._report_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))

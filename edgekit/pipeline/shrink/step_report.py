@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from edgekit.compress.batches import in_batches
-from edgekit.compress.divergence import compared
+from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.pruning.channel_choice import macs_of
 from edgekit.compress.pruning.channel_groups import parameters_of
 from edgekit.compress.pruning.sparsity import zeros_of
@@ -39,17 +39,17 @@ JUDGED = {"prune": "pruned", "sparsify": "sparse", "recover": "trained"}
 @dataclass
 class Ledger:
     """Compares models with the original. ``precision``: a plan with the precision of the compared
-    artifacts only; fp32 if int8 cannot be built. ``asked``: the requested precision.
+    artifacts only; fp32 if int8 cannot be built. ``requested_precision``: the requested precision.
     """
 
     subject: Subject
     context: BuildContext
     precision: Plan
-    asked: str = field(init=False)
+    requested_precision: str = field(init=False)
     _originals: dict[str, Artifact] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.asked = self.precision.precision
+        self.requested_precision = self.precision.precision
 
     @cached_property
     def _compared(self) -> tuple[list[Inputs], list[Outputs]]:
@@ -74,7 +74,7 @@ class Ledger:
             accuracy = subject.evaluate(Batched(model))
             inputs, floats = self._compared
             outputs = [run_eager(model)(one) for one in inputs]
-            comparison = compared(subject.fidelity, outputs, floats)
+            comparison = compare_outputs(subject.fidelity, outputs, floats)
         before, after = self._pair(model)
         device = measuring_device(self.context)
         example = [to_bytes(tensor) for tensor in subject.example]

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
-from edgekit.cache import load_stage, stage_draft, store_stage, write_whole
+from edgekit.cache import load_stage, stage_draft, store_stage, write_atomically
 from edgekit.compress.training.loop import State
 from edgekit.plan import Training
 
@@ -57,7 +57,7 @@ class Checkpoint:
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
         with suppress(OSError):  # a full disk or a read-only folder must not end the training
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, save(tensors, {"state": json.dumps(header)}))
+            write_atomically(self._path, save(tensors, {"state": json.dumps(header)}))
 
     def remove(self) -> None:
         if self._path is not None:

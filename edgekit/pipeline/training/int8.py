@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from edgekit.compress.batches import rows_of
-from edgekit.compress.divergence import compared
-from edgekit.compress.pruning.sparsity import keeping_zeros
+from edgekit.compress.divergence import compare_outputs
+from edgekit.compress.pruning.sparsity import zero_resetter
 from edgekit.compress.quantization.simulate import Outputs, Simulation, everywhere
 from edgekit.compress.training.distill import BATCH, distance, distillation_batches
 from edgekit.compress.training.loop import Batch, Job, train
@@ -63,7 +63,7 @@ def train_simulation(
     job = _job(subject, context, plan, simulation, weights)
     if plan.sparsity is not None:
         matrices = {name: weight for name, weight in weights.items() if weight.dim() > 1}
-        job = replace(job, after_step=keeping_zeros(matrices))
+        job = replace(job, after_step=zero_resetter(matrices))
     checkpoint = Checkpoint(key, limit_s)
     with simulation.rounding(everywhere):
         result = train(job, plan.train, plan.seed, checkpoint, context.progress, limit_s)
@@ -143,7 +143,7 @@ def _distillation(
     floats = float_outputs(teacher, parts.judged)
 
     def judge() -> float:
-        return compared(subject.fidelity, simulation.run(parts.judged), floats).divergence
+        return compare_outputs(subject.fidelity, simulation.run(parts.judged), floats).divergence
 
     def loss(batch: Batch, _share: float) -> torch.Tensor:
         with torch.no_grad():

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from edgekit.compress.batches import can_batch
 from edgekit.compress.copying import copy_of
-from edgekit.compress.divergence import compared
-from edgekit.compress.pruning.sparsity import keeping_zeros, weights_of
+from edgekit.compress.divergence import compare_outputs
+from edgekit.compress.pruning.sparsity import weights_of, zero_resetter
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.compress.training.distill import (
     BATCH,
@@ -44,7 +44,7 @@ NO_FEATURES = (
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveryResult:
     """The result of a recovery. ``training`` reproduces the weights."""
 
     training: Training
@@ -60,7 +60,7 @@ def recover(
     limit_s: float | None,
     name: str = "",
     to_the_end: bool = False,
-) -> Recovered:
+) -> RecoveryResult:
     """Train ``model`` in place with the recipe's labels, its teacher, or both; on a GPU if torch
     has one. ``name`` distinguishes it from the plan's other trainings. ``to_the_end``: use the
     weights of the last step without judging. If the plan has sparsity, zeros stay zeros.
@@ -82,7 +82,7 @@ def recover(
     if not result.interrupted:
         checkpoint.remove()
     done = training.replaced(steps=result.steps, stop=result.stop)
-    return Recovered(done, result.interrupted)
+    return RecoveryResult(done, result.interrupted)
 
 
 def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
@@ -178,7 +178,7 @@ def _job(
         batches=batches,
         loss=loss,
         judge=judge,
-        after_step=keeping_zeros(zeros),
+        after_step=zero_resetter(zeros),
     )
 
 
@@ -211,7 +211,7 @@ def _by_calibration(
     def judge() -> float:
         model.eval()
         outputs = [run_eager(model)(inputs) for inputs in judged]
-        return compared(subject.fidelity, outputs, floats).divergence
+        return compare_outputs(subject.fidelity, outputs, floats).divergence
 
     def batches(epoch: int) -> Iterator[Batch]:
         return distillation_batches(fitted, seed, epoch, size)

@@ -9,7 +9,7 @@ from edgekit.errors import RecipeError
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.normal_form.normalize import normal_form
-from edgekit.recipe.user_code import blaming
+from edgekit.recipe.user_code import user_code_errors
 
 # The teacher's share of the loss beside labels (G. Hinton et al., 2015).
 TEACHER_SHARE = 0.5
@@ -25,7 +25,7 @@ def teacher_of(subject: Subject) -> nn.Module:
         raise RecipeError(
             f"{recipe.path}: teacher() must return a torch.nn.Module, not {type(returned).__name__}"
         )
-    with blaming(recipe.path, "the teacher on example_inputs()"):
+    with user_code_errors(recipe.path, "the teacher on example_inputs()"):
         teacher = normal_form(returned.cpu().eval(), subject.arguments, subject.example).model
     shapes, expected = (
         [list(tensor.shape) for tensor in run_eager(net)(subject.example)]

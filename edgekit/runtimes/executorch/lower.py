@@ -9,7 +9,7 @@ from edgekit.program import Artifact, Quantization
 from edgekit.runtimes.executorch.passes.fold import fold_constants
 from edgekit.runtimes.executorch.passes.products import hide_modules, products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
-from edgekit.runtimes.executorch.refuse import OTHER_FORM, blaming, refuse, refuse_missing
+from edgekit.runtimes.executorch.refuse import OTHER_FORM, refuse, refuse_missing, runtime_failures
 from edgekit.runtimes.provenance import sharing_provenance
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -36,7 +36,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         hide_modules(exported.graph)
         steps = boundary_quantization(exported)
         passes = [WithoutCopies()] if has_copies(exported) else None
-        with blaming("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
+        with runtime_failures("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
             edge = to_edge_transform_and_lower(exported, passes, [XnnpackPartitioner()])
             emitted = edge.to_executorch()
             refuse_missing(emitted.exported_program().graph)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from edgekit.cache import cache_folder, content_key, folder_once
+from edgekit.cache import cache_folder, content_key, make_folder_once
 from edgekit.errors import RuntimeFailure
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
@@ -46,7 +46,7 @@ def runner_files(architecture: Architecture, progress: Progress) -> RunnerFiles:
     folder = runner_folder(architecture)
     if not folder.is_dir():
         with progress.stage(f"compiling the native runner for {architecture} (once)"):
-            folder_once(folder, lambda draft: _compile(architecture, wheel, draft / "runner"))
+            make_folder_once(folder, lambda draft: _compile(architecture, wheel, draft / "runner"))
     libraries = {name: wheel / "lib" / name for name in LIBRARIES}
     return RunnerFiles(folder / "runner", libraries)
 

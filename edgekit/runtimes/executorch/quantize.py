@@ -13,13 +13,13 @@ from edgekit.compress.quantization.simulate import ANNOTATION
 from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.plan import Plan
 from edgekit.progress import Progress, Stage
-from edgekit.recipe.recipe import own_defaults
+from edgekit.recipe.recipe import default_torch_settings
 from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.executorch.limits import STEP_LIMITS
 from edgekit.runtimes.executorch.passes.fold import fold_constants
 from edgekit.runtimes.executorch.passes.products import products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
-from edgekit.runtimes.executorch.refuse import blaming, refuse
+from edgekit.runtimes.executorch.refuse import refuse, runtime_failures
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
@@ -41,7 +41,7 @@ def prepare(
     Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
     get no observer. Raises ExportError, RuntimeFailure.
     """
-    with quiet(), blaming("the quantizer failed on this model", FLOAT):
+    with quiet(), runtime_failures("the quantizer failed on this model", FLOAT):
         import torch
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
@@ -50,7 +50,7 @@ def prepare(
         exported = fold_constants(products_as_linear(export(model, example)))
         refuse(exported)
         graph = rewrite(exported).module()
-        with own_defaults():
+        with default_torch_settings():
             _unshare(graph)
             endless = clamp_masks(graph, calibration)
             _leave_float(graph, plan, endless)
@@ -183,8 +183,8 @@ def calibrate(
     """
     with (
         quiet(),
-        blaming("the quantizer failed on this model", FLOAT),
-        own_defaults(),
+        runtime_failures("the quantizer failed on this model", FLOAT),
+        default_torch_settings(),
         progress.stage("calibrating") as stage,
     ):
         _calibrate(prepared, calibration, stage)
@@ -192,7 +192,11 @@ def calibrate(
 
 def convert(prepared: torch.fx.GraphModule, example: Inputs) -> torch.export.ExportedProgram:
     """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
-    with quiet(), blaming("the quantizer failed on this model", FLOAT), own_defaults():
+    with (
+        quiet(),
+        runtime_failures("the quantizer failed on this model", FLOAT),
+        default_torch_settings(),
+    ):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         try:

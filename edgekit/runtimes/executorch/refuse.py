@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgekit.compress.graph import module_of, operator_name
 from edgekit.errors import EdgekitError, RunnerError, RuntimeFailure
 from edgekit.program import Program
-from edgekit.runtimes.cause import Cause, find_cause, line_of, name_of, place
+from edgekit.runtimes.cause import Cause, find_cause, line_of, location_text, name_of
 from edgekit.runtimes.executorch.native import missing_kernels
 
 if TYPE_CHECKING:
@@ -135,11 +135,11 @@ def _place(node: torch.fx.Node) -> str:
     """The place of a node; for an input or a constant, of its first user."""
     user = node if node.op == "call_function" else next(iter(node.users), node)
     operator = name_of(user) if user.op == "call_function" else None
-    return place(operator, module_of(user), line_of(user))
+    return location_text(operator, module_of(user), line_of(user))
 
 
 @contextmanager
-def blaming(what: str, hint: str, graph: torch.fx.Graph | None = None) -> Iterator[None]:
+def runtime_failures(what: str, hint: str, graph: torch.fx.Graph | None = None) -> Iterator[None]:
     """Turn any failure in the runtime's libraries into one error with its cause and place."""
     try:
         yield
@@ -155,7 +155,7 @@ def _explain(what: str, cause: Cause, hint: str) -> RuntimeFailure:
         return no_kernel(cause.operator, cause.layer, cause.line)
     if cause.operator and "Missing out variant" in text:
         return no_kernel(cause.operator, cause.layer, cause.line)
-    return RuntimeFailure(f"{what}{cause.where}: {cause.said}", hint)
+    return RuntimeFailure(f"{what}{cause.where}: {cause.summary}", hint)
 
 
 def explain_run(error: RunnerError, program: Program) -> RunnerError:
@@ -182,5 +182,5 @@ def no_kernel(operator: str, layer: str | None, line: str | None = None) -> Runt
     elif space not in ("aten", "prims"):
         hint = OWN_OPERATOR
     return RuntimeFailure(
-        f"ExecuTorch has no kernel for {space}.{name}{place(None, layer, line)}", hint
+        f"ExecuTorch has no kernel for {space}.{name}{location_text(None, layer, line)}", hint
     )

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from edgekit.cache import file_digest, folder_once
+from edgekit.cache import file_digest, make_folder_once
 from edgekit.errors import MissingExtraError, RuntimeFailure
 from edgekit.progress import Progress, Silent
 from edgekit.target import Architecture, host_architecture
@@ -38,7 +38,7 @@ def wheel_folder(architecture: Architecture, progress: Progress) -> Path:
     if not folder.is_dir():
         progress.note(f"fetching the executorch wheel for {architecture} (18 MB, once)")
         with progress.stage(f"fetching the {architecture} runtime"):
-            folder_once(folder, lambda draft: _fetch(architecture, draft))
+            make_folder_once(folder, lambda draft: _fetch(architecture, draft))
     return folder / "executorch"
 
 

@@ -16,7 +16,7 @@ from small_bundle import CONTENTS, fill
 
 from edgekit.bundle.manifest import read_manifest, seal, verify
 from edgekit.bundle.verdict import read_record
-from edgekit.bundle.write import check_output, drafting, explaining
+from edgekit.bundle.write import atomic_folder, check_output, output_errors
 from edgekit.commands.check import check
 from edgekit.errors import BundleError, OutputError
 
@@ -127,7 +127,7 @@ def test_not_a_bundle(tmp_path) -> None:
 
 def test_a_draft_replaces_a_bundle_and_leaves_nothing_beside_it(tiny) -> None:
     check_output(tiny)
-    with drafting(tiny) as draft:
+    with atomic_folder(tiny) as draft:
         fill(draft)
         (draft / "model.pte").write_bytes(b"newer")
     assert (tiny / "model.pte").read_bytes() == b"newer"
@@ -135,7 +135,7 @@ def test_a_draft_replaces_a_bundle_and_leaves_nothing_beside_it(tiny) -> None:
 
 
 def test_a_failing_draft_leaves_what_was_there(tiny) -> None:
-    with pytest.raises(KeyboardInterrupt), drafting(tiny) as draft:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tiny) as draft:
         (draft / "half").write_text("")
         raise KeyboardInterrupt
     check(tiny)
@@ -144,8 +144,9 @@ def test_a_failing_draft_leaves_what_was_there(tiny) -> None:
 
 def test_a_killed_draft_never_takes_the_name(tmp_path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from edgekit.bundle.write import drafting\n"
-        "with drafting(Path(sys.argv[1])) as draft:\n"
+        "import sys, time; from pathlib import Path\n"
+        "from edgekit.bundle.write import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as draft:\n"
         "    (draft / 'half').write_text(''); print('ready', flush=True); time.sleep(60)"
     )
     output = tmp_path / "out"
@@ -187,7 +188,7 @@ def test_outputs_that_cannot_be(tmp_path) -> None:
 
 def test_a_full_disk_is_said(tmp_path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(OutputError, match="disk is full"), explaining(out), drafting(out):
+    with pytest.raises(OutputError, match="disk is full"), output_errors(out), atomic_folder(out):
         raise OSError(28, os.strerror(28))
     assert list(tmp_path.iterdir()) == []
 

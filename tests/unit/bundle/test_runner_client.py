@@ -12,7 +12,7 @@ from conftest import DOUBLES
 from edgekit.device.local import LocalTransport
 from edgekit.errors import RunnerError
 from edgekit.runner.client import Installed, Serving, measure
-from edgekit.runner.tensors import decode, every, expand
+from edgekit.runner.tensors import decode, expand, take_every
 
 THREE = struct.pack("<3f", 1, 2, 3)
 
@@ -94,4 +94,4 @@ def test_tensor_codecs() -> None:
     assert expand(b"", 0) == b""
     with pytest.raises(ValueError, match="empty"):
         expand(b"", 4)
-    assert every(struct.pack("<5f", *range(5)), "float32", 2) == struct.pack("<3f", 0, 2, 4)
+    assert take_every(struct.pack("<5f", *range(5)), "float32", 2) == struct.pack("<3f", 0, 2, 4)

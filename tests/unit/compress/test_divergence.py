@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from edgekit.compress.batches import batch_rows
-from edgekit.compress.divergence import compared, fidelity_of
-from edgekit.fidelity.comparison import NOTHING_TOLD, Told
+from edgekit.compress.divergence import compare_outputs, profile_outputs
+from edgekit.fidelity.comparison import NO_HINTS, OutputHints
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import OutputsOfFloat, read_subject
 from edgekit.progress import Silent
@@ -31,8 +31,8 @@ class Located(nn.Module):
         return self.layer(x) * torch.tensor([640.0, 640.0, 640.0, 1.0])
 
 
-def profiled(model: nn.Module, data, told=NOTHING_TOLD):
-    return OutputsOfFloat(model, data[0], data, ["output"], told).fidelity
+def profiled(model: nn.Module, data, hints=NO_HINTS):
+    return OutputsOfFloat(model, data[0], data, ["output"], hints).fidelity
 
 
 def test_an_axis_as_long_as_the_input_is_no_batch_unless_the_model_batches() -> None:
@@ -41,7 +41,7 @@ def test_an_axis_as_long_as_the_input_is_no_batch_unless_the_model_batches() -> 
     fidelity = profiled(model, data)
     floats = [run_eager(model)(one) for one in data]
     rounded = [[(tensor / 2.5).round() * 2.5 for tensor in one] for one in floats]
-    found = compared(fidelity, rounded, floats)
+    found = compare_outputs(fidelity, rounded, floats)
     assert not fidelity.outputs[0].batched
     assert found.loss == 100
     worst = found.findings[0].worst_group
@@ -66,13 +66,14 @@ def test_rows_are_known_where_the_model_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    "told, agreement", [(Told(("classes",), class_axis=1), 0), (Told(("classes",)), 100 / 3)]
+    "hints, agreement",
+    [(OutputHints(("classes",), class_axis=1), 0), (OutputHints(("classes",)), 100 / 3)],
 )
-def test_classes_lie_where_the_loss_takes_them(told, agreement) -> None:
+def test_classes_lie_where_the_loss_takes_them(hints, agreement) -> None:
     """Cross-entropy of (N, classes, length): the first and the last class exchanged everywhere."""
     floats = [[tensor + torch.tensor([[9.0], [0], [0]])] for (tensor,) in inputs(1, 3, 40)]
     places = [[tensor.flip(1) for tensor in one] for one in floats]
-    found = compared(fidelity_of(floats, 1, told=told), places, floats)
+    found = compare_outputs(profile_outputs(floats, 1, hints=hints), places, floats)
     assert found.agreement == pytest.approx(agreement)
 
 
@@ -88,23 +89,23 @@ def example_inputs():
 
 
 @pytest.mark.parametrize(
-    "more, told",
+    "more, hints",
     [
-        ("", Told()),
-        ("def training(): yield", Told(("classes",), class_axis=1)),
-        ("def training(): yield\ndef loss(output, target): return output.sum()", Told()),
-        ("def output_kinds(): return ['classes']", Told(("classes",))),
+        ("", OutputHints()),
+        ("def training(): yield", OutputHints(("classes",), class_axis=1)),
+        ("def training(): yield\ndef loss(output, target): return output.sum()", OutputHints()),
+        ("def output_kinds(): return ['classes']", OutputHints(("classes",))),
     ],
 )
-def test_a_recipe_tells_by_its_training_or_in_words(tmp_path, more, told) -> None:
+def test_a_recipe_tells_by_its_training_or_in_words(tmp_path, more, hints) -> None:
     (tmp_path / "recipe.py").write_text(f"{SEGMENTS}\n{more}\n")
     with open_recipe(tmp_path / "recipe.py", 0) as recipe:
         output = read_subject(recipe, False, Silent()).fidelity.outputs[0]
-    assert (output.kind, output.assumed) == ((told.kinds or ("values",))[0], told.kinds is None)
-    assert output.class_axis == (told.class_axis or 2)
+    assert (output.kind, output.assumed) == ((hints.kinds or ("values",))[0], hints.kinds is None)
+    assert output.class_axis == (hints.class_axis or 2)
 
 
 def test_what_is_told_is_kept_for_smaller_models() -> None:
-    told = Told(("classes", "values"), class_axis=1)
+    hints = OutputHints(("classes", "values"), class_axis=1)
     floats = [[torch.randn(1, 3, 4), torch.randn(1, 2)] for _ in range(4)]
-    assert fidelity_of(floats, 1, told=told).told == told
+    assert profile_outputs(floats, 1, hints=hints).hints == hints

@@ -14,7 +14,7 @@ from edgekit.compress.pruning.channel_choice import macs_of, prune
 from edgekit.compress.pruning.channel_groups import (
     find_groups,
     same_function,
-    silenced,
+    with_channels_at_zero,
     without_channels,
 )
 from edgekit.compress.pruning.compensate import compensate
@@ -79,7 +79,7 @@ def test_addition_depthwise_concatenation_and_flatten_lose_channels_together() -
     gone = {"stem": [0, 7, 31], "inner": [5, 6], "side": [23], "mix": [4]}
     pruned = without_channels(model, IMAGE, gone)
     assert (pruned.deep.groups, pruned.head.in_features) == (46, 15 * 16)
-    assert same_function(pruned, silenced(model, groups, gone), IMAGE)
+    assert same_function(pruned, with_channels_at_zero(model, groups, gone), IMAGE)
     assert not same_function(pruned, model, IMAGE)
     assert model.stem.out_channels == 32, "the model itself stays as it is"
 
@@ -112,7 +112,7 @@ def test_the_worth_of_a_channel_predicts_what_the_outputs_lose() -> None:
     order = torch.argsort(scores).tolist()
 
     def moved(channels: list[int]) -> float:
-        cut = silenced(model, groups, {"inner": channels})
+        cut = with_channels_at_zero(model, groups, {"inner": channels})
         with torch.no_grad():
             return sum(float((cut(*x) - model(*x)).square().sum()) for x in data)
 
@@ -185,7 +185,7 @@ def test_heads_of_an_attention_go_as_a_whole() -> None:
     assert [(group.layer, group.unit) for group in groups] == [("attention.query", size), ("up", 1)]
     for importance in (by_size(1), by_trial(by_size(1), data, 8, silent)):
         pruned = prune(model, data[0], Prune(ratio=0.5), importance)
-        gone = pruned.gone["attention.query"]
+        gone = pruned.removed["attention.query"]
         heads = {channel // size for channel in gone}
         assert gone == [head * size + index for head in sorted(heads) for index in range(size)]
         assert pruned.model.attention.out.in_features == WIDTH - len(gone)
@@ -234,10 +234,10 @@ def test_layers_behind_the_readers_are_solved_too_but_not_what_others_share() ->
         for _ in range(20):
             model(torch.cat([image for (image,) in images(8, 1)]))
     pruned = prune(model.eval(), IMAGE, Prune(ratio=0.3, step=4), by_size(1))
-    assert list(pruned.lost) == [f"convs.{index}" for index in range(4)]
-    assert "convs.2" not in pruned.gone, "the last one reads all that it read"
+    assert list(pruned.removed_outputs) == [f"convs.{index}" for index in range(4)]
+    assert "convs.2" not in pruned.removed, "the last one reads all that it read"
     net = copy.deepcopy(pruned.model)
-    compensate(model, net, pruned.lost, images(96, 8), silent)
+    compensate(model, net, pruned.removed_outputs, images(96, 8), silent)
     assert not torch.equal(net.convs[3].weight, pruned.model.convs[3].weight)
     assert not torch.equal(net.norms[3].running_mean, pruned.model.norms[3].running_mean)
     assert torch.equal(net.convs[0].weight, pruned.model.convs[0].weight), "nothing changed there"

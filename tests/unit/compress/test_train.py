@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edgekit.compress.pruning.sparsity import keeping_zeros
+from edgekit.compress.pruning.sparsity import zero_resetter
 from edgekit.compress.quantization.straight_through import straight_through
 from edgekit.compress.training.held_out import hold_out
 from edgekit.compress.training.loop import Batch, Job, State, train
@@ -237,7 +237,7 @@ def test_zeros_stay_zeros() -> None:
     job, weight = problem()
     with torch.no_grad():
         weight[0, 1] = 0
-    run(replace(job, after_step=keeping_zeros({"w": weight})))
+    run(replace(job, after_step=zero_resetter({"w": weight})))
     assert weight[0, 1] == 0
     assert weight[0, 0] != 0.3
 

@@ -305,6 +305,6 @@ def test_a_package_that_never_comes_back(monkeypatch) -> None:
     monkeypatch.setattr(installed, "IMPORT_LIMIT_S", 2.0)
     found = installed.import_errors(statements)
     assert "quick" not in found
-    assert found["slow"].said.startswith("did not import within 2 s")
-    assert found["behind"].said == "not tried: slow before it took too long"
+    assert found["slow"].message.startswith("did not import within 2 s")
+    assert found["behind"].message == "not tried: slow before it took too long"
     assert not any(trouble.is_its_own for trouble in found.values())

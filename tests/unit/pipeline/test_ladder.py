@@ -15,9 +15,9 @@ from edgekit.pipeline.precision.candidate import EVALUATE, Candidate
 from edgekit.pipeline.precision.ladder import LadderResult, Request, build_planned, run_ladder
 from edgekit.pipeline.precision.payoff import Payoff
 from edgekit.plan import Plan, Training
-from edgekit.search.float_layers import Purchase
+from edgekit.search.float_layers import FloatLayers
 from edgekit.search.float_operators import FloatOperators
-from edgekit.search.repairs import Found
+from edgekit.search.repairs import RepairSearchResult
 
 LABELS = Training(objective="labels", steps=10, learning_rate=0.1)
 NO_OPERATORS = FloatOperators((), 50.0, 1.0, 1.0)
@@ -37,8 +37,8 @@ def kind(plan: Plan) -> str:
 
 @dataclass
 class Searching:
-    repairs: Found
-    purchases: Purchase
+    repairs: RepairSearchResult
+    float_layers: FloatLayers
     float_operators: FloatOperators
     blame: tuple[Blame, ...] = (BLAMED,)
 
@@ -78,8 +78,8 @@ class Double:
 
     def searches(self, plain: Plan, build_s: float) -> Searching:
         repaired = plain.replaced(equalize=0.5) if self.repair else plain
-        bought = Purchase(self.layers, tuple(1.0 / 2**i for i in range(len(self.layers))), 2.0)
-        return Searching(Found(repaired, 1.0, 0.5), bought, self.operators)
+        bought = FloatLayers(self.layers, tuple(1.0 / 2**i for i in range(len(self.layers))), 2.0)
+        return Searching(RepairSearchResult(repaired, 1.0, 0.5), bought, self.operators)
 
     def train(
         self, plan: Plan, limit_s: float | None

@@ -21,7 +21,7 @@ from edgekit.pipeline.precision.payoff import Payoff, is_larger
 )
 def test_slower_or_larger_does_not_pay(payoff, pays, said) -> None:
     assert payoff.pays is pays
-    assert said in payoff.said
+    assert said in payoff.text
 
 
 @pytest.mark.parametrize(

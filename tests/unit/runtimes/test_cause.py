@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import chain_of
-from edgekit.runtimes.cause import find_cause, said
+from edgekit.runtimes.cause import find_cause, summary
 
 
 class Net(nn.Module):
@@ -51,7 +51,7 @@ def visit(graph: torch.fx.Graph) -> None:
 def test_the_deepest_error_counts_with_the_node_it_worked_on() -> None:
     cause = find_cause(caught(in_a_pass, in_a_pass, visit, graph()))
     assert type(cause.error) is AssertionError
-    assert cause.said == "AssertionError: Expected weight to be NCHW"
+    assert cause.summary == "AssertionError: Expected weight to be NCHW"
     assert cause.operator == "aten.prelu"
     assert cause.layer == "body.1"
     assert "test_cause.py" in str(cause.line)
@@ -89,7 +89,7 @@ def test_the_line_of_a_recorded_trace_is_the_last_that_is_not_torchs() -> None:
         'File "/usr/lib/python3/site-packages/torch/nn/modules/module.py", line 3, in _call\n  y\n'
     )
     cause = find_cause(RuntimeError(text))
-    assert cause.said == "RuntimeError: shape mismatch"
+    assert cause.summary == "RuntimeError: shape mismatch"
     assert cause.operator == "aten.add"
     assert cause.line == "/home/me/net.py:7: return self.head(x)"
 
@@ -107,14 +107,14 @@ def test_the_line_of_a_recorded_trace_is_the_last_that_is_not_torchs() -> None:
     ],
 )  # fmt: skip
 def test_what_an_error_says_first(error, expected) -> None:
-    assert said(error) == expected
+    assert summary(error) == expected
 
 
 def test_an_error_without_text_is_told_by_its_line() -> None:
     def check() -> None:
         assert 1 > 2
 
-    assert "assert 1 > 2" in said(caught(check))
+    assert "assert 1 > 2" in summary(caught(check))
 
 
 def test_a_lookup_that_failed_on_the_way_is_no_cause() -> None:

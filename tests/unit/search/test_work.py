@@ -45,7 +45,7 @@ def search(monkeypatch):
         monkeypatch.setattr(repairs, "values_of", lambda simulation: VALUES)
         monkeypatch.setattr(
             repairs,
-            "compared",
+            "compare_outputs",
             lambda fidelity, plan, floats: SimpleNamespace(divergence=divergence(plan)),
         )
         found = find_repairs(PLAIN, simulate, DATA, [], None, work, Silent())
@@ -92,8 +92,8 @@ def test_a_step_without_gain_is_the_last(search) -> None:
 
 def test_as_many_inputs_as_the_work_allows() -> None:
     data = list(range(100))
-    assert Allowance(1e9).some(data, runs=10, values=10) == data
-    some = Allowance(2000).some(data, runs=10, values=10)
-    assert some == data[::5]
-    assert len(Allowance(0).some(data, runs=10, values=10)) == LEAST_INPUTS
-    assert Allowance(0).some([7], runs=1, values=1) == [7]
+    assert Allowance(1e9).affordable(data, runs=10, values=10) == data
+    affordable = Allowance(2000).affordable(data, runs=10, values=10)
+    assert affordable == data[::5]
+    assert len(Allowance(0).affordable(data, runs=10, values=10)) == LEAST_INPUTS
+    assert Allowance(0).affordable([7], runs=1, values=1) == [7]
