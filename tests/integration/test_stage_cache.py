@@ -98,7 +98,7 @@ def test_the_same_again_lowers_nothing_and_gives_the_same(build, recipe) -> None
     notes = Notes()
     assert build(progress=notes) == 0
     assert bytes_of(recipe.parent / "out") == first
-    assert any("taken from the cache" in note for note in notes.said)
+    assert any("loaded from the cache" in note for note in notes.said)
 
 
 def test_another_target_takes_the_same_artifact(build, recipe) -> None:
@@ -159,7 +159,7 @@ def test_a_quantized_program_of_another_model_is_not_taken(
     monkeypatch.setenv("GAIN", "5")
     notes = Notes()
     assert build(progress=notes) == 1
-    assert not any("quantized already" in note for note in notes.said)
+    assert not any("quantized model is loaded" in note for note in notes.said)
 
 
 def test_a_named_tuple_as_output(build, recipe) -> None:
@@ -230,7 +230,7 @@ def test_a_killed_build_goes_on_from_its_last_stage(recipe, fresh_cache) -> None
         assert entries == ["program"]  # calibrated, not lowered
     done = run_edgekit(*command, cwd=recipe.parent)
     assert done.returncode == 0, done.stderr
-    assert "quantized already: taken from the cache" in done.stderr
+    assert "the quantized model is loaded from the cache" in done.stderr
     assert list((fresh_cache / "stages").glob("artifact-*"))
 
 

@@ -1,4 +1,4 @@
-"""What the ladder works with: it builds, searches, trains and prices, and decides nothing."""
+"""The operations of the ladder: build, search, train and compare. They make no choices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgekit.values import Effort
 
 
 class Searches(Protocol):
-    """Of one plan; each runs when it is first asked for."""
+    """The searches for one plan. Each runs on first use."""
 
     @property
     def repairs(self) -> RepairSearchResult: ...
@@ -40,9 +40,11 @@ class Searches(Protocol):
 
 
 class Actions(Protocol):
-    """``by_points``: losses are in points, by evaluate() or as classes. ``may_mix_inputs``:
-    training may draw inputs in any order. ``base``: what was done to the model before.
-    ``can_repair``: the runtime lets int8 be repaired and trained (Runtime.pt2e).
+    """The operations that the ladder uses.
+
+    ``base``: the changes made to the model before. ``can_repair``: the runtime supports repairs and
+    training of int8 (Runtime.pt2e). ``by_points``: losses are in points, from evaluate() or of
+    classes. ``may_mix_inputs``: training may draw inputs in any order.
     """
 
     @property
@@ -63,23 +65,29 @@ class Actions(Protocol):
     def note(self, text: str) -> None: ...
 
     def make(self, plan: Plan) -> Candidate:
-        """Raises RuntimeFailure, ParityError; ExportError where no precision would build."""
+        """Build and judge a plan.
+
+        Raises RuntimeFailure, ParityError, ExportError (no precision would build).
+        """
         ...
 
     def searches(self, plain: Plan, build_s: float) -> Searches:
-        """``build_s``: the seconds that plain int8 took."""
+        """``build_s``: the build time of plain int8, in seconds."""
         ...
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
-        """Raises TrainingError."""
+        """Train int8. Return the plan of the trained weights, and the held-out losses.
+
+        Raises TrainingError.
+        """
         ...
 
     def payoff(self, candidate: Candidate) -> Payoff:
-        """What ``candidate`` brings against fp32."""
+        """Compare size and latency of ``candidate`` with those of fp32."""
         ...
 
     def priced(self, blame: tuple[Blame, ...]) -> tuple[Blame, ...]:
-        """With what a layer that stays float takes longer, where a device can tell."""
+        """The rows with the extra latency of each float layer, if a device can measure it."""
         ...
 
     def no_calibration(self) -> RecipeError: ...
@@ -87,7 +95,7 @@ class Actions(Protocol):
 
 @dataclass(frozen=True)
 class BuildActions:
-    """Of one subject, with the real runtime, and the device where one was named."""
+    """The operations for one subject, with the real runtime, and the device if one is named."""
 
     subject: Subject
     context: BuildContext
@@ -108,7 +116,7 @@ class BuildActions:
 
     @property
     def may_mix_inputs(self) -> bool:
-        """Not with states: those of unlike moments would be mixed too."""
+        """False for a model with states: states of different steps would be mixed."""
         return not self.subject.states
 
     def note(self, text: str) -> None:
@@ -144,7 +152,7 @@ class BuildActions:
         try:
             int8, floating = (lower(self.subject, self.context, plan).artifact for plan in pair)
         except RuntimeFailure as failure:
-            progress.note(f"layers are not priced: {failure.message}")
+            progress.note(f"latency of float layers unknown: {failure.message}")
             return blame
         prices = device.layer_costs_ms(int8, floating, self._example_bytes, progress)
         return tuple(

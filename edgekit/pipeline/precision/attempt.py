@@ -1,4 +1,4 @@
-"""Explaining the ladder: what became of each rung, in words and as documents have it."""
+"""The attempts of the ladder: their results as text and in documents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edgekit.pipeline.training.checkpoint import Scores
 
 @dataclass
 class Attempt:
-    """A rung: what became of it, or why nothing did. ``preferred``: better than what it came from
-    by a measure that losses do not tell.
+    """One attempt of the ladder. ``candidate``: None if it failed. ``reason``: its result, or why
+    it failed. ``preferred``: better than its starting point, although the losses do not show it.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Attempt:
     def loss(self) -> float:
         return self.built_candidate.loss
 
-    def rung(self, taken: bool) -> Rung:
+    def rung(self, chosen: bool) -> Rung:
         candidate = self.candidate
         return Rung(
             precision=self.name,
-            taken=taken,
+            taken=chosen,
             reason=self.reason,
             drop=candidate.drop if candidate else None,
             judged_by=candidate.judged_by if candidate else None,
@@ -45,8 +45,8 @@ class Attempt:
 
 
 def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
-    """What a candidate loses, what is allowed, and how it was made. ``lost``: in points, before
-    any precision was chosen.
+    """The loss of a candidate, its limit, its repairs and its float layers, as text. ``lost``: the
+    points that compression lost before.
     """
     plan = candidate.plan
     floats = [f"float: {', '.join(plan.float_layers)}"] if plan.float_layers else []
@@ -58,11 +58,11 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
 
 
 def scores_text(scores: Scores) -> str:
-    """The first and the best loss of a training on held-out data."""
+    """The first and the lowest held-out loss of a training, as text."""
     return f"held-out loss {scores[0][1]:.3g} before, {min(s for _, s in scores):.3g} after"
 
 
-def rungs(attempts: Sequence[Attempt], taken: Attempt) -> tuple[Rung, ...]:
-    """In the order in which they were tried, the one that is taken at the end."""
-    others = [attempt.rung(False) for attempt in attempts if attempt is not taken]
-    return (*others, taken.rung(True))
+def rungs(attempts: Sequence[Attempt], chosen: Attempt) -> tuple[Rung, ...]:
+    """The attempts in the order in which they were tried; the chosen one is last."""
+    others = [attempt.rung(False) for attempt in attempts if attempt is not chosen]
+    return (*others, chosen.rung(True))

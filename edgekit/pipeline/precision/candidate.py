@@ -1,4 +1,4 @@
-"""One plan built and judged: the artifact, run by its own runner."""
+"""A candidate: the artifact of one plan, judged by running it with its own runner."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ EVALUATE = "evaluate"
 
 @dataclass(frozen=True)
 class Candidate:
-    """``drop`` in points, by ``judged_by``; ``inferences`` is how many ``evaluate`` asked for.
+    """A built and judged plan.
 
-    ``fidelity`` and ``divergence``: without ``evaluate``, of the outputs against the float model's.
+    ``drop``: the points lost, measured by ``judged_by``. ``inferences``: the number that
+    ``evaluate`` ran. Without ``evaluate``, ``fidelity`` and ``divergence`` compare the outputs with
+    the float model's.
     """
 
     plan: Plan
@@ -42,12 +44,12 @@ class Candidate:
 
     @property
     def accuracy_drop(self) -> float | None:
-        """fp32 minus artifact by ``evaluate``; None without it, whatever ``auto`` went by."""
+        """The accuracy of fp32 minus the artifact's, by ``evaluate``; None without it."""
         return self.drop if self.judged_by == EVALUATE else None
 
     @property
     def loss(self) -> float:
-        """What the ladder goes by; a model that nothing can judge is believed."""
+        """The points lost, for the ladder; 0 if nothing can judge the model."""
         return self.drop if self.drop is not None else 0.0
 
     @property
@@ -70,9 +72,9 @@ def make(subject: Subject, context: BuildContext, plan: Plan) -> Candidate:
 
 
 def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: LoweredModel) -> Candidate:
-    """Parity first, then the recipe's metric."""
+    """Check parity, then evaluate the recipe's metric, or the fidelity without one."""
     with (
-        _explaining(context, lowered.artifact),
+        _explained_errors(context, lowered.artifact),
         staged(lowered.artifact, context.host_files) as here,
         Serving(here) as serving,
     ):
@@ -103,7 +105,7 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
 
 
 @contextmanager
-def _explaining(context: BuildContext, artifact: Artifact) -> Iterator[None]:
+def _explained_errors(context: BuildContext, artifact: Artifact) -> Iterator[None]:
     try:
         yield
     except RunnerError as error:

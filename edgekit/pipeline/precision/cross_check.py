@@ -1,9 +1,9 @@
-"""Judging by every calibration input, where only a few were kept apart.
+"""Judge with all calibration inputs if only a few are held out.
 
-Of twenty calibration inputs four judge an artifact, which is too few: models that pass on them miss
-the limit on fresh inputs (docs/benchmarks.md). So each fifth of the inputs judges a simulation that
-is fitted to the other four fifths: cross-validation (M. Stone, "Cross-Validatory Choice and
-Assessment of Statistical Predictions", J. R. Stat. Soc. B 36, 1974).
+Of twenty calibration inputs, four judge an artifact. That is too few: models that pass on them miss
+the limit on fresh inputs (docs/benchmarks.md). So the inputs are split into fifths. Each fifth
+judges a simulation that is fitted to the other four: cross-validation (M. Stone, "Cross-Validatory
+Choice and Assessment of Statistical Predictions", J. R. Stat. Soc. B 36, 1974).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from edgekit.recipe.tensors import Inputs
 def cross_checked(
     subject: Subject, context: BuildContext, plan: Plan, judged: Judgement
 ) -> Judgement:
-    """``judged``, with the greater loss of the two where the cross-check finds one.
+    """``judged``, with the cross-check's loss if that is greater.
 
-    Unchanged where enough inputs judged, and where a simulation cannot be fitted anew: training,
-    states, a runtime without PT2E. Classes are left to the inputs kept apart: a single changed
+    Unchanged if enough inputs are held out, or if a simulation cannot be fitted again: training,
+    states, a runtime without PT2E. Classes are judged by the held-out inputs only: one changed
     winner of twenty is five points.
     """
     few = len(subject.calibration) >= MIN_TO_HOLD_OUT and len(subject.fitted) < FEW
@@ -53,7 +53,7 @@ def cross_checked(
 
 
 def cross_check(subject: Subject, context: BuildContext, plan: Plan) -> Comparison:
-    """Hold simulations of ``plan`` against the float model, each on the fifth that it is not
+    """Compare simulations of ``plan`` with the float model, each on the fifth that it is not
     fitted to.
     """
     data = subject.calibration

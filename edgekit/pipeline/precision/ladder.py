@@ -1,15 +1,14 @@
-"""The precision ladder: which rung is taken, judged on the artifact.
+"""The precision ladder: it chooses a rung by judging artifacts.
 
-int8             as the runtime's quantizer does it
-mixed            operators without weights float, where they lose most (search/float_operators.py)
-int8 repaired    what mending without labels makes of it (search/repairs.py)
+int8             plain int8 of the runtime's quantizer
+mixed            float operators without weights, where int8 loses most (search/float_operators.py)
+int8 repaired    int8 with repairs that need no labels (search/repairs.py)
 int8 distilled   the best of these, trained towards the float model (--effort thorough)
 int8 trained     the best of these, trained by the recipe's training() (--qat)
-mixed            guilty layers float beside the repairs, as few as needed (search/float_layers.py)
+mixed            repairs, and as few float layers as needed (search/float_layers.py)
 fp32             the model as it is
 
-Only choosing is here: building, searching and pricing are the actions's (actions.py), and what
-is said of a rung is attempt.py's.
+This module only chooses. actions.py builds, searches and measures; attempt.py describes results.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from edgekit.plan import Plan, Precision, Training
 from edgekit.values import Effort, PrecisionChoice
 
 DEFAULT_MAX_DROP = 1.0
-# Plain int8 that loses more is mended also where nobody named a limit, and its layers blamed.
+# If plain int8 loses more points, its sensitive layers are reported. If int8 was requested, it is
+# also repaired.
 NOTICEABLE_DROP = 0.5
-# What is chosen on a simulation is judged on the artifact: of what passes, this much.
+# Float layers are chosen on a simulation, but judged on the artifact. So they aim at this share of
+# the limit.
 NEARLY_PASSING = 0.7
 LAST = "no other precision of auto passed"
 NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repaired or trained"
@@ -39,8 +40,8 @@ NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repa
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. ``training``: train int8 too, for ``limit_s`` seconds at most.
-    ``lost``: the points that were lost before any precision was chosen.
+    """The requested precision and its limits. ``training``: also train int8, for at most
+    ``limit_s`` seconds. ``lost``: the points that compression lost before.
     """
 
     choice: PrecisionChoice
@@ -54,15 +55,15 @@ class Request:
     def limit(self) -> float:
         """The points that a precision may lose."""
         limit = DEFAULT_MAX_DROP if self.max_drop is None else self.max_drop
-        # int8 that was asked for is mended where it loses noticeably, whatever is allowed
+        # requested int8 is repaired if its loss is noticeable, even if a higher loss is allowed
         limit = min(limit, NOTICEABLE_DROP) if self.choice == "int8" else limit
-        # where compression lost more before, no precision brings that back
+        # no precision recovers what compression lost before
         return max(limit, self.lost + NOTICEABLE_DROP)
 
 
 @dataclass(frozen=True)
 class LadderResult:
-    """``blame``: of plain int8, where it loses noticeably; else empty."""
+    """``blame``: the sensitive layers, if plain int8 loses noticeably; else empty."""
 
     candidate: Candidate
     ladder: tuple[Rung, ...]
@@ -70,15 +71,15 @@ class LadderResult:
 
 
 def run_ladder(actions: Actions, request: Request) -> LadderResult:
-    """Build the precision that was asked for, or the first rung of ``auto`` that is good enough.
+    """Build the requested precision, or the first rung of ``auto`` that is good enough.
 
-    Raises what building raises; under ``auto`` a failing int8 only means the next rung.
+    Raises what building raises. Under ``auto``, a failing int8 only leads to the next rung.
     """
     return _Ladder(actions, request).run()
 
 
 def build_planned(actions: Actions, plan: Plan, why: str) -> LadderResult:
-    """What a plan says, whatever comes of it."""
+    """Build a given plan. It is chosen, whatever it loses."""
     candidate = actions.make(plan)
     return LadderResult(candidate, (Attempt(plan.precision, candidate, why).rung(True),))
 
@@ -97,7 +98,7 @@ class _Ladder:
     def run(self) -> LadderResult:
         choice = self.request.choice
         if choice == "fp32":
-            return self._take_float("requested (--precision fp32)")
+            return self._choose_float("requested (--precision fp32)")
         if not self.actions.has_calibration:
             return self._without_calibration()
         self._try_int8()
@@ -106,11 +107,11 @@ class _Ladder:
             self._try_mixed(best, self.start)
             best = self._best()
         if choice == "auto":
-            return self._take_what_pays(best)
+            return self._choose_what_pays(best)
         if best is None:
             assert self.failure is not None
             raise self.failure
-        return self._take(best)
+        return self._choose(best)
 
     def _is_good(self, attempt: Attempt | None) -> bool:
         if attempt is None or attempt.candidate is None:
@@ -118,11 +119,11 @@ class _Ladder:
         return attempt.preferred or attempt.loss <= self.request.limit
 
     def _best(self) -> Attempt | None:
-        """Of all that was tried: what is preferred, else the first with the least loss."""
-        made = [attempt for attempt in self.tried if attempt.candidate is not None]
-        preferred = [attempt for attempt in made if attempt.preferred]
+        """The best attempt: of the preferred ones if any, the first with the least loss."""
+        successful = [attempt for attempt in self.tried if attempt.candidate is not None]
+        preferred = [attempt for attempt in successful if attempt.preferred]
         return min(
-            preferred or made,
+            preferred or successful,
             key=lambda one: (one.loss, one.built_candidate.divergence),
             default=None,
         )
@@ -161,8 +162,9 @@ class _Ladder:
         return self.request.effort == "thorough" and self.actions.may_mix_inputs
 
     def _try_operators(self, searches: Searches) -> None:
-        """Operators without weights in float, where rounding them loses most: no bytes, and far
-        quicker than repairs, which then start from there.
+        """Keep operators without weights float where rounding them loses most.
+
+        This adds no bytes, and is far faster than repairs, which then start from this plan.
         """
         if self.request.choice == "int8":
             return
@@ -199,42 +201,42 @@ class _Ladder:
         found = self._try(plan, name)
         by_labels = training.objective != "float_model" and int8.judged_by != EVALUATE
         if found is not None and by_labels and self._is_good(start) and scores:
-            # agreement with the float model does not tell what labels taught
+            # agreement with the float model does not show what labels improved
             found.preferred = True
             found.reason += f"; {scores_text(scores)}"
 
     def _try_mixed(self, best: Attempt | None, start: Searches) -> None:
-        """As few layers as are expected to do; twice as many where that was not enough."""
-        bought, repaired = start.float_layers, start.repairs.plan
-        if not bought.layers:
+        """Try as few float layers as should be enough, then twice as many each time."""
+        found, repaired = start.float_layers, start.repairs.plan
+        if not found.layers:
             self._fail("mixed", "no float layer brings it closer to the float model")
             return
         loss = best.loss if best is not None else 100.0
         share = self.request.limit / loss if loss > 0 else 1.0
-        count = bought.enough(share, self._passing)
-        while not self._is_mixed_done(bought.layers[count - 1], repaired):
-            if count == len(bought.layers):
+        count = found.enough(share, self._passing)
+        while not self._is_mixed_done(found.layers[count - 1], repaired):
+            if count == len(found.layers):
                 return
-            count = min(2 * count, len(bought.layers))
+            count = min(2 * count, len(found.layers))
 
     def _is_mixed_done(self, layers: tuple[str, ...], repaired: Plan) -> bool:
-        """Try these layers float: is it good, or is there no use in more of them?"""
-        kept = tuple(sorted({*repaired.float_layers, *layers}))
-        found = self._try(repaired.replaced(precision="mixed", float_layers=kept), "mixed")
+        """Try these layers float. Return whether the result is good or more layers are useless."""
+        names = tuple(sorted({*repaired.float_layers, *layers}))
+        found = self._try(repaired.replaced(precision="mixed", float_layers=names), "mixed")
         if found is None or self._is_good(found):
             return True
         if repaired.is_plain:
             return False
-        # repairs were chosen beside layers that are float now: without them it may be nearer
-        return self._is_good(self._try(self._plan("mixed").replaced(float_layers=kept), "mixed"))
+        # the repairs were chosen while these layers were int8: without them it may be better
+        return self._is_good(self._try(self._plan("mixed").replaced(float_layers=names), "mixed"))
 
     @property
     def _passing(self) -> float:
-        """The divergence that is good enough by itself; 0 where points decide."""
+        """The divergence that is good enough by itself; 0 if points decide."""
         return 0.0 if self.actions.by_points else NEARLY_PASSING * WHOLE_LIMIT
 
     def _try(self, plan: Plan, name: str) -> Attempt | None:
-        """Build and judge one rung; what fails is told, and remembered if it is the first."""
+        """Build and judge one rung. A failure is reported, and the first one is stored."""
         try:
             candidate = self.actions.make(plan)
         except ExportError:
@@ -254,39 +256,38 @@ class _Ladder:
         self.tried.append(Attempt(name, None, reason))
         self.actions.note(f"{name} not chosen: {reason}")
 
-    def _take_what_pays(self, best: Attempt | None) -> LadderResult:
-        """``auto``: the rungs that follow would pay less."""
+    def _choose_what_pays(self, best: Attempt | None) -> LadderResult:
+        """Choose ``best`` if it pays, else fp32: the rungs between would pay even less."""
         if best is None or not self._is_good(best):
-            return self._take_float(LAST)
+            return self._choose_float(LAST)
         payoff = self.actions.payoff(best.built_candidate)
         best.payoff = payoff.text
         if payoff.pays:
-            return self._take(best)
+            return self._choose(best)
         best.reason = f"it does not pay: {payoff.text}"
         self.actions.note(f"{best.name} not chosen: {best.reason}")
-        return self._take_float(LAST)
+        return self._choose_float(LAST)
 
     def _without_calibration(self) -> LadderResult:
         if self.request.choice in ("int8", "mixed") or self.request.training is not None:
             raise self.actions.no_calibration()
         self._fail("int8", "no calibration data: neither calibration() nor --calibration")
-        return self._take_float(LAST)
+        return self._choose_float(LAST)
 
-    def _take_float(self, reason: str) -> LadderResult:
-        taken = Attempt("fp32", self.actions.make(self._plan("fp32")), reason)
-        self.tried.append(taken)
-        return self._take(taken)
+    def _choose_float(self, reason: str) -> LadderResult:
+        attempt = Attempt("fp32", self.actions.make(self._plan("fp32")), reason)
+        self.tried.append(attempt)
+        return self._choose(attempt)
 
-    def _take(self, taken: Attempt) -> LadderResult:
-        asked = self.request.choice
-        if taken.name == asked and self._is_good(taken) and asked != "fp32":
-            taken.reason = f"requested (--precision {asked}): {taken.reason}"
+    def _choose(self, chosen: Attempt) -> LadderResult:
+        requested = self.request.choice
+        if chosen.name == requested and self._is_good(chosen) and requested != "fp32":
+            chosen.reason = f"requested (--precision {requested}): {chosen.reason}"
         for other in self.tried:
-            if other is not taken and self._is_good(other) and other.payoff is None:
-                other.reason += f"; {taken.name} is better"
-        return LadderResult(
-            taken.built_candidate, rungs(self.tried, taken), self._blame(taken.built_candidate.plan)
-        )
+            if other is not chosen and self._is_good(other) and other.payoff is None:
+                other.reason += f"; {chosen.name} is better"
+        candidate = chosen.built_candidate
+        return LadderResult(candidate, rungs(self.tried, chosen), self._blame(candidate.plan))
 
     def _blame(self, plan: Plan) -> tuple[Blame, ...]:
         if not self.blames or self.plain is None:

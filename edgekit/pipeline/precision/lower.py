@@ -1,7 +1,7 @@
-"""The stages of a build that take long, each kept by the content of all that went into it.
+"""The slow stages of a build, each cached under a digest of all its inputs.
 
-program   the float model's or the quantized one's exported graph (int8: after calibration)
-artifact  the runtime's file, and what its reference in torch makes of the parity inputs
+program   the exported graph of the quantized model, after calibration
+artifact  the runtime's file, and the outputs of its reference in torch for the parity inputs
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ REFERENCE = "reference.pt"
 
 @dataclass(frozen=True)
 class LoweredModel:
-    """``floats``: the float model's outputs in torch for each of the parity inputs.
-    ``quantized``: those of the quantized model in torch; None for a float artifact, and where the
+    """A lowered plan. ``floats``: the float model's outputs in torch for each parity input.
+    ``quantized``: those of the quantized model in torch; None for a float artifact, or if the
     runtime quantizes after conversion.
     """
 
@@ -40,18 +40,18 @@ class LoweredModel:
 
     @property
     def reference(self) -> list[Outputs]:
-        """What the artifact must agree with."""
+        """The outputs that the artifact must agree with."""
         return self.floats if self.quantized is None else self.quantized
 
 
 def lower(subject: Subject, context: BuildContext, plan: Plan) -> LoweredModel:
-    """Raises ExportError, RuntimeFailure."""
+    """Lower a plan, or load the result from the cache. Raises ExportError, RuntimeFailure."""
     floats = outputs_of(run_eager(subject.model), subject, context, "running the float model")
     key = context.fingerprint.key(context.runtime, plan.of_this_model)
-    kept = load_cached_stage("artifact", key, floats, lambda folder: _read(folder, floats))
-    if kept is not None:
-        context.progress.note(f"{plan.precision} is unchanged: taken from the cache")
-        return kept
+    cached = load_cached_stage("artifact", key, floats, lambda folder: _read(folder, floats))
+    if cached is not None:
+        context.progress.note(f"the {plan.precision} artifact is loaded from the cache")
+        return cached
     lowered = _lower(subject, context, plan, _program(subject, context, plan, key, floats), floats)
     cache_stage(context, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
@@ -80,7 +80,7 @@ def _lower(
 def _with_last_steps(
     artifact: Artifact, exported: torch.export.ExportedProgram, subject: Subject
 ) -> Artifact:
-    """Of the outputs that end in float operators: how far devices may differ there."""
+    """Add how far devices may differ in the outputs that end in float operators."""
     program = artifact.program
     with quiet():
         moved = moved_by_steps(exported, subject.example)
@@ -91,7 +91,7 @@ def _with_last_steps(
 
 
 def outputs_of(run: Run, subject: Subject, context: BuildContext, title: str) -> list[Outputs]:
-    """What ``run`` gives for each of the parity inputs."""
+    """The outputs of ``run`` for each parity input."""
     inputs = subject.parity_inputs
     with context.progress.stage(title) as stage:
         return list(map(CountedRun(run, stage, len(inputs)), inputs))
@@ -100,16 +100,17 @@ def outputs_of(run: Run, subject: Subject, context: BuildContext, title: str) ->
 def _program(
     subject: Subject, context: BuildContext, plan: Plan, key: str | None, floats: list[Outputs]
 ) -> torch.export.ExportedProgram | Artifact:
-    """The graph to lower, or what the runtime quantized after conversion. A quantized graph is
-    cached, because calibration may take long.
+    """The graph to lower, or the artifact of a runtime that quantizes after conversion.
+
+    A quantized graph is cached, because calibration may be slow.
     """
     if plan.precision == "fp32":
         with quiet(), context.progress.stage("exporting"):
             return export(subject.model, subject.example)
-    kept = load_cached_stage("program", key, floats, _load_program)
-    if kept is not None:
-        context.progress.note("quantized already: taken from the cache")
-        return kept
+    cached = load_cached_stage("program", key, floats, _load_program)
+    if cached is not None:
+        context.progress.note("the quantized model is loaded from the cache")
+        return cached
     program = quantized(subject, context, plan)
     if isinstance(program, Artifact):
         return program
@@ -124,7 +125,7 @@ def _program(
 
 def _load_program(folder: Path) -> torch.export.ExportedProgram:
     with quiet():
-        # importing it registers the quantized operators that the file names
+        # the import registers the quantized operators in the file
         import torchao.quantization.pt2e  # noqa: F401
 
         return torch.export.load(folder / PROGRAM_FILE)

@@ -1,4 +1,4 @@
-"""Is what was lowered what was meant? The artifact, run by its native runner, against torch."""
+"""Parity: the artifact, run by its native runner, compared with torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgekit.pipeline.precision.parity_hints import why_unequal
 from edgekit.plan import Plan, Precision
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT, spread_over
 
-# Of the calibration inputs that were kept apart, how many judge an artifact.
+# At most so many held-out calibration inputs judge an artifact.
 MAX_JUDGED = 200
 INT8_RULE = "SQNR >= 20 dB, or as near to the float model"
 FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
@@ -31,30 +31,30 @@ QUANTIZED, EAGER = "the quantized model in torch", "the eager model in torch"
 
 
 def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precision) -> Parity:
-    """Compare on the example and on calibration inputs, as the contract says."""
+    """Compare the artifact with its reference on the example and on calibration inputs."""
     batched = [output.batched for output in subject.fidelity.outputs]
     quantized = QuantizedAgreement(batched)
-    near, far = OutputsAgreement(len(batched)), OutputsAgreement(len(batched))
+    to_reference, to_float = OutputsAgreement(len(batched)), OutputsAgreement(len(batched))
     rows = zip(subject.parity_inputs, lowered.reference, lowered.floats, strict=True)
     for inputs, reference, floats in rows:
         three = [arrays(outputs) for outputs in (run(inputs), reference, floats)]
         quantized.add(*three)
-        near.add(three[0], three[1])
-        far.add(three[0], three[2])
+        to_reference.add(three[0], three[1])
+        to_float.add(three[0], three[2])
     int8 = precision in ("int8", "mixed")
     return Parity(
-        **near.worst().model_dump(),
-        passed=quantized.passes if int8 else float_passes(near),
+        **to_reference.worst().model_dump(),
+        passed=quantized.passes if int8 else float_passes(to_reference),
         reference=EAGER if lowered.quantized is None else QUANTIZED,
         rule=INT8_RULE if int8 else FLOAT_RULE,
-        compared=near.compared,
-        float_model=far.worst(),
+        compared=to_reference.compared,
+        float_model=to_float.worst(),
     )
 
 
 def in_sequence(subject: Subject, run: Run) -> Agreement | None:
-    """The artifact's outputs along the calibration inputs, its own states fed back, against the
-    float model's; None of a model without state.
+    """Compare the artifact with the float model along the calibration inputs, with states fed back.
+    None for a model without state.
     """
     steps = subject.calibration[:MAX_JUDGED]
     if not subject.states or not steps:
@@ -71,7 +71,7 @@ def in_sequence(subject: Subject, run: Run) -> Agreement | None:
 
 
 def require(parity: Parity, subject: Subject, precision: Precision) -> Parity:
-    """Raise ParityError, with what was compared and what to do, unless it passed."""
+    """Return ``parity`` if it passed; else raise ParityError with its numbers and a hint."""
     if parity.passed:
         return parity
     sqnr = "bit-equal" if parity.sqnr_db is None else f"SQNR {parity.sqnr_db:.1f} dB"
@@ -87,8 +87,8 @@ def require(parity: Parity, subject: Subject, precision: Precision) -> Parity:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is lost without labels: ``loss`` in points (fidelity.Comparison), ``divergence`` tells
-    losses apart that are equal, ``judged_by`` in words.
+    """A judgement without labels. ``loss``: in points (fidelity.Comparison). ``divergence``: orders
+    equal losses. ``judged_by``: the measure, as text.
     """
 
     loss: float
@@ -98,47 +98,45 @@ class Judgement:
 
 
 def judge_without_labels(subject: Subject, run: Run, plan: Plan) -> Judgement:
-    """Hold an artifact against the float model on calibration inputs that were kept apart: nothing
-    is fitted to them, but they told which repairs and which float layers are best.
+    """Compare an artifact with the float model on held-out calibration inputs.
+
+    Nothing is fitted to them, but repairs and float layers were chosen by them.
     """
     judged = spread_over(subject.judged, MAX_JUDGED)
-    floats, comparison = (
-        run_all(Batched(subject.model), judged),
-        subject.fidelity_without_states.start(),
-    )
+    floats = run_all(Batched(subject.model), judged)
+    comparison = subject.fidelity_without_states.start()
     run, count = subject.in_sequence(run), len(comparison.outputs)
-    for inputs, wanted in zip(judged, floats, strict=True):
-        comparison.add(arrays(run(inputs)[:count]), arrays(wanted[:count]))
+    for inputs, expected in zip(judged, floats, strict=True):
+        comparison.add(arrays(run(inputs)[:count]), arrays(expected[:count]))
     found = comparison.findings
-    apart = "held out" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also used for fitting"
+    usage = "held out" if len(subject.calibration) >= MIN_TO_HOLD_OUT else "also used for fitting"
     if plan.float_layers or not plan.is_plain:
-        apart += ", also used to choose the plan"
-    kinds = "; ".join(_in_words(output) for output in found)
+        usage += ", also used to choose the plan"
+    kinds = "; ".join(_fidelity_text(output) for output in found)
     fed_back = ", states fed back" if subject.states else ""
     return Judgement(
         loss=comparison.loss,
         divergence=comparison.divergence,
-        judged_by=f"{kinds}, {len(judged)} calibration inputs {apart}{fed_back}",
+        judged_by=f"{kinds}, {len(judged)} calibration inputs {usage}{fed_back}",
         outputs=found,
     )
 
 
-def _in_words(output: OutputFidelity) -> str:
-    """An output's fidelity in words."""
+def _fidelity_text(output: OutputFidelity) -> str:
     assumed = " (assumed)" if output.assumed else ""
     if output.agreement is not None and output.kind == "values":
         return f"{output.name} as whole numbers: {output.agreement:.2f} % equal"
     if output.agreement is not None:
         return f"{output.name} as classes{assumed}: top-1 agreement {output.agreement:.2f} %"
-    said = f"{output.name} as values{assumed}: SQNR {_db(output.sqnr_db)}"
+    text = f"{output.name} as values{assumed}: SQNR {_db(output.sqnr_db)}"
     if output.worst_group is not None:
         worst = output.worst_group
-        said += f", worst group (axis {worst.axis}, index {worst.index}) {_db(worst.sqnr_db)}"
-    return f"{said} (limits {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB)"
+        text += f", worst group (axis {worst.axis}, index {worst.index}) {_db(worst.sqnr_db)}"
+    return f"{text} (limits {MIN_WHOLE_DB:.0f} and {MIN_GROUP_DB:.0f} dB)"
 
 
 def worst_db(values: Iterable[float | None]) -> str:
-    """The least of some signal-to-noise ratios; None is bit-equal."""
+    """The lowest of some signal-to-noise ratios, as text. A ratio of None means bit-equal."""
     return _db(min((value for value in values if value is not None), default=None))
 
 

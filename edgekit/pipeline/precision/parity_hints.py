@@ -1,4 +1,4 @@
-"""Why an artifact may compute something else than its model: one hint for each cause."""
+"""Hints for a failed parity, one for each possible cause."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def why_unequal(model: nn.Module, example: Inputs, precision: Precision) -> str:
-    """What to do about an artifact that failed parity, by what is found in the model."""
+    """The hint for an artifact that failed parity, chosen by the model's properties."""
     changed, differs = _run_twice(model, example)
     if changed:
         return (
-            f"the model changes its buffer {changed} when it runs, and the artifact does not: give "
-            "that state as an input and an output of forward"
+            f"the model changes its buffer {changed} in inference, but the artifact does not: make "
+            "it an input and an output of forward"
         )
     if differs:
         return (
-            "the model gives other outputs for the same input: leave dropout and random numbers "
-            "out of inference"
+            "the model's outputs differ for the same input: do not use dropout or random numbers "
+            "in inference"
         )
     if wrong := _wrong_norm(model):
         return (
             f"the runtime's layer_norm is wrong in half precision from {WRONG_NORM_SIZE} channels "
-            f"on ({wrong}): give the model in float32 (model.float())"
+            f"on ({wrong}): convert the model to float32 (model.float())"
         )
     if precision != "fp32":
         return (
-            "a kernel rounds in another way than its reference: --precision mixed leaves sensitive "
-            "layers in float, --precision fp32 all"
+            "a kernel rounds differently from its reference: --precision mixed keeps sensitive "
+            "layers float, --precision fp32 all layers"
         )
     return (
-        "a kernel of the runtime is wrong for this model: build parts of it by themselves to find "
-        "the layer, write that in another form, and report it to the runtime's makers"
+        "a kernel of the runtime is wrong for this model: build parts of the model separately to "
+        "find the layer, write it in another form, and report it to the runtime's developers"
     )
 
 
 def _run_twice(model: nn.Module, example: Inputs) -> tuple[str | None, bool]:
-    """The first buffer that a run changes, and whether a second run gives other outputs."""
+    """The first buffer that a run changes, and whether the outputs of a second run differ."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
         first, second = (

@@ -1,4 +1,4 @@
-"""Does quantizing pay: is the file no larger, and the device that was named no slower with it?"""
+"""Whether quantization pays: the file must not be larger, nor inference on the device slower."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.program import Artifact
 from edgekit.progress import Progress
 
-# Less than this, in ratio and in time, no shared machine tells reliably.
+# Smaller differences, in ratio and in time, cannot be measured reliably on a shared machine.
 SLOWER, SLOWER_MS = 1.05, 0.005
-# Devices store, read and map files by pages of this size.
+# Devices store, read and map files in pages of this size.
 PAGE_BYTES = 4096
 NOT_CHECKED = "not compared with fp32: no device named (--device)"
 
 
 @dataclass(frozen=True)
 class Payoff:
-    """``ratio``: latency of the quantized artifact to that of fp32, its median and 95 % interval,
-    None where it was not measured: ``why_not`` says why. ``float_ms``: the latency of fp32.
+    """The quantized artifact compared with fp32. ``larger``: its file. ``ratio``: its latency
+    divided by that of fp32, median and 95 % interval; None if not measured, and ``why_not`` is the
+    reason. ``float_ms``: the latency of fp32.
     """
 
     larger: bool = False
@@ -48,7 +49,7 @@ class Payoff:
 
 
 def is_larger(quantized_bytes: int, float_bytes: int) -> bool:
-    """Does its file take more pages? Some hundred bytes within one cost nobody anything."""
+    """Whether the quantized file takes more pages. Differences within a page cost nothing."""
     return -(-quantized_bytes // PAGE_BYTES) > -(-float_bytes // PAGE_BYTES)
 
 
@@ -59,7 +60,7 @@ def compare(
     inputs: list[bytes],
     progress: Progress,
 ) -> Payoff:
-    """Both artifacts in turn. What goes wrong there decides nothing: it is said."""
+    """Time both artifacts in turns. A failure only makes the latency ratio unknown."""
     larger = is_larger(len(quantized.data), len(floating.data))
     latency = device.compare_latency(quantized, floating, inputs, progress)
     if latency.ratio is None:

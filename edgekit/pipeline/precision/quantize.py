@@ -1,4 +1,4 @@
-"""Quantizing a subject: the runtime does it; training in int8 is the pipeline's."""
+"""Quantization of a subject by the runtime, with the pipeline's training in int8."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CACHED_BYTES = 400_000_000
 def quantized(
     subject: Subject, context: BuildContext, plan: Plan
 ) -> torch.export.ExportedProgram | Artifact:
-    """Quantize as the plan says, with its training in int8.
+    """Quantize by the plan, including its training in int8.
 
     Raises what Runtime.quantize raises.
     """
@@ -51,8 +51,8 @@ def quantized(
 def trained(
     subject: Subject, context: BuildContext, plan: Plan, limit_s: float | None = None
 ) -> tuple[Plan, Scores]:
-    """Train as the plan says and cache the weights. Give the plan that leads to them again, and
-    the scores on held-out data.
+    """Train by the plan and cache the weights. Return the plan that reproduces them, and the
+    held-out losses.
 
     Raises what Runtime.quantize raises.
     """
@@ -68,7 +68,7 @@ Value = TypeVar("Value")
 
 
 class LatestUsed(Generic[Value]):
-    """Results by key, at most ``most``: the one that was used longest ago is dropped first."""
+    """A cache of at most ``most`` results by key. The least recently used one is dropped first."""
 
     def __init__(self, most: int) -> None:
         self._most, self._values = most, OrderedDict[Hashable, Value]()
@@ -83,8 +83,8 @@ class LatestUsed(Generic[Value]):
 
 
 class Simulator:
-    """What plans make of a model when they are fitted to ``data``, a part of what an artifact is
-    fitted to. No step of a plan is done twice.
+    """Simulates plans fitted to ``data``, a part of the data that an artifact is fitted to. A step
+    that plans share runs only once.
     """
 
     def __init__(self, source: FloatModel, pt2e: Pt2e, data: Sequence[Inputs]) -> None:
@@ -97,7 +97,7 @@ class Simulator:
         self._complete: LatestUsed[Simulation] = LatestUsed(most)
 
     def fitted_to(self, data: Sequence[Inputs]) -> Simulator:
-        """Another one for other data, which shares the prepared graphs."""
+        """A simulator for other data that shares the prepared graphs."""
         other = Simulator(self._source, self._pt2e, data)
         other._prepared = self._prepared
         return other
@@ -118,7 +118,7 @@ class Simulator:
         return apply_corrections(copy.deepcopy(bare), self._data, plan, limits, Silent())
 
     def _observe(self, plan: Plan) -> ObservedModel:
-        """Shared by plans that differ only in what they make of the observed ranges."""
+        """Shared by plans that differ only in their use of the observed ranges."""
 
         def observe() -> ObservedModel:
             if plan.equalize is None:
@@ -135,5 +135,5 @@ class Simulator:
 
 
 def _structure(plan: Plan) -> tuple[object, ...]:
-    """The part of a plan that decides where the prepared graph rounds."""
+    """The part of a plan that determines where the prepared graph rounds."""
     return plan.float_layers, plan.per_channel, plan.linear

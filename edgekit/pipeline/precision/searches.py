@@ -1,4 +1,4 @@
-"""What would bring int8 nearer to the float model, found on the calibration data and kept."""
+"""The searches that bring int8 closer to the float model, on calibration data, with a cache."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ FILE = "found.json"
 Result = TypeVar("Result")
 
 
-class _Kept(Frozen):
-    """The repairs that were found, as they are kept."""
+class _CachedRepairs(Frozen):
+    """The result of the search for repairs, as cached."""
 
     plan: Plan
     plain: float
@@ -49,7 +49,7 @@ class _Kept(Frozen):
 
 
 class CachedSearches:
-    """The searches of one subject. Nothing runs before it is asked for, and nothing twice."""
+    """The searches for one subject. Each runs on first use, and only once."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class CachedSearches:
         effort: Effort = "normal",
         build_s: float | None = None,
     ) -> None:
-        """``build_s``: the seconds that plain int8 took, where that is known."""
+        """``build_s``: the build time of plain int8 in seconds, if known."""
         self._subject, self._tools, self._plain = subject, context, plain
         self._effort, self._build_s = effort, build_s
         self._split = split(subject.calibration)
@@ -67,40 +67,41 @@ class CachedSearches:
 
     @property
     def repairs(self) -> RepairSearchResult:
-        return RepairSearchResult(self._kept.plan, self._kept.plain, self._kept.divergence)
+        found = self._repairs
+        return RepairSearchResult(found.plan, found.plain, found.divergence)
 
     @cached_property
     def blame(self) -> tuple[Blame, ...]:
-        """Who is guilty in plain int8, and what would mend it."""
+        """The sensitive layers of plain int8, each with its fix."""
         return self._once("blame", TypeAdapter(tuple[Blame, ...]), self._blame)
 
     @cached_property
     def float_layers(self) -> FloatLayers:
-        """Layers to keep float, beside the repairs, in the order of what they are worth."""
+        """Layers to keep float in addition to the repairs, most valuable first."""
         return self._once("purchases", TypeAdapter(FloatLayers), self._float_layers)
 
     @cached_property
     def float_operators(self) -> FloatOperators:
-        """Operators without weights to keep float, before anything is repaired."""
+        """Operators without weights to keep float, chosen before repairs."""
         return self._once("operators", TypeAdapter(FloatOperators), self._float_operators)
 
     @cached_property
-    def _kept(self) -> _Kept:
-        return self._once("repairs", TypeAdapter(_Kept), self._search)
+    def _repairs(self) -> _CachedRepairs:
+        return self._once("repairs", TypeAdapter(_CachedRepairs), self._find_repairs)
 
     def _once(
         self, kind: str, adapter: TypeAdapter[Result], search: Callable[[], Result]
     ) -> Result:
-        """What a search found, taken from the cache where this very model was searched before."""
+        """The result of a search, from the cache if the same model was searched before."""
         key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
         kind = kind if self._effort == "normal" else f"{kind}-{self._effort}"
 
         def read(folder: Path) -> Result:
             return adapter.validate_json((folder / FILE).read_bytes())
 
-        kept = load_cached_stage(kind, key, self._parity_floats, read)
-        if kept is not None:
-            return kept
+        cached = load_cached_stage(kind, key, self._parity_floats, read)
+        if cached is not None:
+            return cached
         found = search()
 
         def write(draft: Path) -> None:
@@ -127,12 +128,12 @@ class CachedSearches:
 
     def _float_layers(self) -> FloatLayers:
         model_mb = sum(p.numel() for p in self._subject.model.parameters()) / 1e6
-        # corrections answer for the very layers that may go: they are made anew for what stays
+        # corrections depend on which layers are int8: they are computed again for the chosen layers
         bare = {"correct": False, "round": False}
         plan = self.repairs.plan.replaced(**bare)
         with self._tools.progress.stage("choosing ranges"):
             simulation = self._simulate(plan)
-        # nothing was fitted to choose layers, so every input may judge
+        # choosing layers fits nothing to the inputs, so all of them may judge
         judged = [*self._split.fitted, *self._split.judged]
         return float_layers(
             simulation,
@@ -144,9 +145,9 @@ class CachedSearches:
             self._tools.progress,
         )
 
-    def _search(self) -> _Kept:
+    def _find_repairs(self) -> _CachedRepairs:
         progress = self._tools.progress
-        progress.note(f"repairing int8 takes at most {self._said()}")
+        progress.note(f"repairing int8 takes at most {self._limit_text()}")
         found = find_repairs(
             self._plain,
             self._simulate,
@@ -156,10 +157,10 @@ class CachedSearches:
             REPAIRING * self._work,
             progress,
         )
-        return _Kept(plan=found.plan, plain=found.plain, divergence=found.divergence)
+        return _CachedRepairs(plan=found.plan, plain=found.plain, divergence=found.divergence)
 
     def _blame(self) -> tuple[Blame, ...]:
-        with self._tools.progress.stage("finding the guilty layers") as stage:
+        with self._tools.progress.stage("finding the sensitive layers") as stage:
             ranges = self._plain.replaced(observer="mse_after_activation")
             equalized = ranges.replaced(equalize=0.5)
             fixes = [("range", ranges), ("equalization", equalized)]
@@ -175,12 +176,12 @@ class CachedSearches:
 
     @cached_property
     def _work(self) -> float:
-        """What all searches together may do, in values rounded (search/work_limit.py)."""
+        """The work limit of all searches together, in rounded values (search/work_limit.py)."""
         own = work_of_plain(self._simulate(self._plain), len(self._subject.calibration))
         return TIMES_PLAIN[self._effort] * own
 
-    def _said(self) -> str:
-        """The limit of the searches, and what it will take, by what the float model took here."""
+    def _limit_text(self) -> str:
+        """The limit of the searches, with their seconds, estimated from the float model's time."""
         self._floats  # noqa: B018 - timed
         simulation = self._simulate(self._plain)
         rounded = values_of(simulation) * len(self._split.judged)
@@ -203,7 +204,7 @@ class CachedSearches:
 
 
 def applied(rows: tuple[Blame, ...], plan: Plan) -> tuple[Blame, ...]:
-    """With which of the fixes are in ``plan``."""
+    """The rows, each marked with whether its fix is in ``plan``."""
 
     def is_applied(row: Blame) -> bool:
         if row.fix == "range":

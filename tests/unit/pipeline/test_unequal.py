@@ -30,9 +30,9 @@ class Noisy(nn.Module):
         (nn.Sequential(nn.Linear(4, 4), Running()), torch.float32, "fp32", "1.past"),
         (Noisy(), torch.float32, "int8", "random"),
         (nn.Sequential(nn.Linear(4, 256), nn.LayerNorm(256)).half(), torch.float16, "fp32", "(1)"),
-        (nn.Sequential(nn.Linear(4, 255), nn.LayerNorm(255)).half(), torch.float16, "fp32", "make"),
+        (nn.Sequential(nn.Linear(4, 255), nn.LayerNorm(255)).half(), torch.float16, "fp32", "form"),
         (nn.Linear(4, 4), torch.float32, "int8", "--precision"),
-        (nn.Linear(4, 4), torch.float32, "fp32", "the runtime's makers"),
+        (nn.Linear(4, 4), torch.float32, "fp32", "the runtime's developers"),
     ],
 )
 def test_each_cause_has_its_hint(model, dtype, precision, expected) -> None:
