@@ -1,11 +1,11 @@
-"""The options of a build: each is declared here, once.
+"""The options of a build, each declared once.
 
-A field of BuildOptions that has an ``Option`` beside its type is a keyword of ``edgekit.build``, a
+A field of BuildOptions with an ``Option`` in its annotation is a keyword of ``edgekit.build``, a
 flag of ``edgekit build`` (cli/build_flags.py), a key of edgekit.toml and an environment variable
-(settings.py). pydantic is imported when a value is read, so that ``edgekit --help`` needs none.
+(settings.py). pydantic is imported when a value is read: ``edgekit --help`` does not need it.
 """
 
-# Annotations are evaluated here: flags are made from them. What would import pydantic is quoted.
+# Annotations are evaluated, because flags are made from them. Those that need pydantic are quoted.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from difflib import get_close_matches
@@ -38,7 +38,7 @@ BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
 
 @dataclass(frozen=True)
 class Option:
-    """What help says of an option. ``key``: its name in files, where the field has another."""
+    """The help of an option. ``key``: its name in files, if the field has another."""
 
     help: str
     metavar: str | None = None
@@ -47,11 +47,10 @@ class Option:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything that ``edgekit.build`` takes, validated.
+    """The validated arguments of ``edgekit.build``.
 
-    ``target`` and ``plan`` may be objects that load_target and read_plan gave. ``limits`` are
-    budgets with who asked for each; they are weaker than the four budget options, and stronger
-    than the target's own.
+    ``target`` and ``plan`` may be objects from load_target and read_plan. ``limits``: budgets with
+    their origins. They override the target's budgets, and the four budget options override them.
 
     Raises SettingError: a value that is not allowed, or options that exclude each other.
     """
@@ -82,28 +81,28 @@ class BuildOptions:
     ] = None
     effort: Annotated[
         Effort,
-        Option("quick: no repairs, no blame, memory measured once; thorough: nine times."),
+        Option("quick: no repairs, no sensitivity, memory measured once; thorough: nine times."),
     ] = "normal"
     prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
     sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
     distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
-    qat: Annotated[bool, Option("Train int8 by training(); kept where better.")] = False
+    qat: Annotated[bool, Option("Train int8 with training(); chosen only if better.")] = False
     time_limit_s: Annotated[
-        Positive | None, Option("Seconds that all training may take.", key="time_limit")
+        Positive | None, Option("Time limit of all training, in seconds.", key="time_limit")
     ] = None
     plan: Annotated[
         "str | Path | Plan | None",
-        Option("Do what this plan says, in the place of --precision.", metavar="FILE"),
+        Option("Build by this plan, instead of --precision.", metavar="FILE"),
     ] = None
     calibration: Annotated[
         str | Path | None,
-        Option("Typical inputs, in the place of calibration().", metavar="FILE.npz"),
+        Option("Typical inputs, instead of calibration().", metavar="FILE.npz"),
     ] = None
-    seed: Annotated[Seed, Option("Random numbers start here.")] = 0
+    seed: Annotated[Seed, Option("The seed of random numbers.")] = 0
     device: Annotated[str | None, Option("Measure on this device: local, user@host, an alias.")] = (
         None
     )
-    name: Annotated[str | None, Option("What a deployment is called.")] = None
+    name: Annotated[str | None, Option("The name of the deployment.")] = None
     output: Annotated[
         str | Path | None, Option("The bundle's folder; else ./build/NAME-TARGET.")
     ] = None
@@ -124,14 +123,14 @@ class BuildOptions:
 
     @property
     def is_finished(self) -> bool:
-        """The recipe is a program that was lowered elsewhere: it is packaged as it is."""
+        """Whether the recipe is a program that was lowered elsewhere. It is packaged as it is."""
         from edgekit.runtimes.registry import runtime_of_file
 
         return runtime_of_file(Path(self.recipe)) is not None
 
     @property
     def changes_the_model(self) -> bool:
-        """Before anything is quantized; the recipe may be unable to do what the options ask."""
+        """Whether the options change the model before quantization, if the recipe allows it."""
         return self.distill or self.prune is not None or self.sparsity is not None
 
 
@@ -146,20 +145,20 @@ _FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
 
 
 def key_of(name: str) -> str:
-    """What a field of BuildOptions is called in files; flags and variables are made from it."""
+    """The name of a field of BuildOptions in files. Flags and variables are made from it."""
     return OPTIONS[name].key or name
 
 
 @dataclass(frozen=True)
 class Side:
-    """A place where options are given: how it spells them, and the error it raises."""
+    """A source of options: how it spells their names, and the error it raises."""
 
     spell: Callable[[str], str]
     error: type[EdgekitError] = SettingError
     prefix: str = ""
 
     def fields_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """``given``, with the names of fields in the place of the side's own.
+        """``given``, with the names of fields instead of the side's own.
 
         Raises ``error``: an option that does not exist; the nearest one is suggested.
         """
@@ -169,7 +168,7 @@ class Side:
         return {known[name]: value for name, value in given.items()}
 
     def refuse(self, wrong: Iterable[str], hint: str | None = None) -> None:
-        """Raise ``error`` where something is wrong."""
+        """Raise ``error`` with the lines of ``wrong``, if there are any."""
         if lines := "\n".join(f"{self.prefix}{line}" for line in wrong):
             raise self.error(lines, hint)
 
@@ -180,7 +179,7 @@ LIBRARY = Side(lambda name: name)
 
 
 def refuse_unknown_keywords(given: Iterable[str]) -> None:
-    """Raises SettingError: a keyword that ``edgekit.build`` does not have."""
+    """Raise SettingError for a keyword that ``edgekit.build`` does not have."""
     known = [field.name for field in fields(BuildOptions)]
     LIBRARY.refuse(unknown(name, known) for name in given if name not in known)
 
@@ -190,13 +189,13 @@ def file_side(path: Path) -> Side:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """The error's words for an option that does not exist."""
+    """The error message for an option that does not exist."""
     near = get_close_matches(name, known, n=1)
     return f"there is no option {name}" + (f": did you mean {near[0]}?" if near else "")
 
 
 def validated(values: Mapping[str, Any], side: Side) -> dict[str, Any]:
-    """Values by the names of their fields, read from text where they are text.
+    """The values by the names of their fields. Text is parsed.
 
     Raises the side's error: values that are not allowed, or options that exclude each other.
     """
@@ -217,19 +216,18 @@ def clashes(values: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
     """Options that exclude each other, and why, with the options' names in braces."""
     given = chosen(values)
     if {"plan", "precision"} <= given:
-        yield {"plan", "precision"}, "{plan} says the precision: leave {precision} out"
+        yield {"plan", "precision"}, "{plan} sets the precision: omit {precision}"
     if "plan" in given and (changes := given.intersection(_CHANGES)):
         yield (
             {"plan", *changes},
-            "{plan} says what is pruned and trained: leave {prune}, {sparsity}, {distill} and "
-            "{qat} out",
+            "{plan} sets what is pruned and trained: omit {prune}, {sparsity}, {distill} and {qat}",
         )
     if "qat" in given and values.get("precision") == "fp32":
-        yield {"qat", "precision"}, "{qat} trains int8: leave {precision} fp32 out"
+        yield {"qat", "precision"}, "{qat} trains int8: omit {precision} fp32"
 
 
 def chosen(values: Mapping[str, Any]) -> set[str]:
-    """The names of those that are not the default."""
+    """The names of the values that are not the default."""
     return {name for name, value in values.items() if value != _DEFAULTS[name]}
 
 
@@ -253,7 +251,7 @@ def _readers() -> "dict[str, TypeAdapter[Any]]":
 
 
 def _allowed(name: str) -> str:
-    """The values that an option may have, in words."""
+    """The allowed values of an option, as text."""
     parts = list(parts_of(_annotations()[name]))
     if words := next((part for part in parts if isinstance(part, Words)), None):
         return words
@@ -263,7 +261,7 @@ def _allowed(name: str) -> str:
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
-    """An annotation and all that it is put together from."""
+    """An annotation and all its parts, recursively."""
     yield annotation
     if get_origin(annotation) is not Literal:
         for part in get_args(annotation):

@@ -192,7 +192,7 @@ class Plan(Frozen):
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """The steps in addition to plain quantization, in words."""
+        """The steps in addition to plain quantization, as text."""
         steps = []
         if self.observer != "histogram":
             steps.append(f"ranges by {self.observer}")

@@ -1,4 +1,4 @@
-"""Program: what a runtime's file holds, in terms that every runtime shares."""
+"""Program: the content of a runtime's file, in terms that all runtimes share."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ class Quantization(Frozen):
 
 
 class MovedBySteps(Frozen):
-    """How far one step of the last int8 tensors moves an element of an output whose last operators
-    are float, at most: of the ``whole`` output, and of each index of an axis (``groups``).
+    """How far an output moves, at most, if the last int8 tensors change by one step. For an output
+    whose last operators are float.
+
+    ``whole``: the largest change of any element. ``groups``: the same for each index of an axis.
     """
 
     whole: float
@@ -41,11 +43,11 @@ class MovedBySteps(Frozen):
 
 
 class TensorSpec(Frozen):
-    """One input or output at the program's boundary; always C order there.
+    """One input or output of the program, in C order.
 
-    ``quantization`` tells the steps of the values where the model quantizes them inside,
-    though the boundary itself stays in ``dtype``; ``moved`` stands there where float operators
-    come last, and has no key otherwise, as before there was one.
+    ``quantization``: the steps of the values, if the model quantizes them inside; the input or
+    output itself stays in ``dtype``. ``moved``: only if float operators come last; otherwise JSON
+    has no such key, as in older manifests.
     """
 
     name: str
@@ -55,7 +57,7 @@ class TensorSpec(Frozen):
     moved: MovedBySteps | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_is_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_moved(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if key != "moved" or value is not None}
 
@@ -65,25 +67,25 @@ class TensorSpec(Frozen):
 
 
 class Kind(NamedTuple):
-    """What an operator computes, by the runtime's name; ``quantized``: in int8."""
+    """The kind of an operator: the runtime's name for it, and whether it computes in int8."""
 
     name: str
     quantized: bool
 
 
 class Operator(NamedTuple):
-    """``layer`` is the module's name in the recipe's model, '' the model itself, None not known."""
+    """``layer``: the module's name in the recipe's model; '' the model itself, None unknown."""
 
     kind: Kind
     layer: str | None
 
 
 class Call(NamedTuple):
-    """One instruction of the program: a delegate's graph, or a kernel that no delegate took.
+    """One instruction of the program: a delegate's graph, or a kernel outside all delegates.
 
-    ``operators`` are in order of execution, each a place in the program's ``kinds`` and one in
-    its ``layers`` (None: not known). Tuples and places, because a manifest goes to the device
-    with every new weight, and most of it would be names.
+    ``operators``: in order of execution, each an index into the program's ``kinds`` and one into
+    its ``layers`` (None: unknown). Indices keep the manifest small: the device gets a new one with
+    every update, and names would be most of it.
     """
 
     instruction: int
@@ -92,7 +94,9 @@ class Call(NamedTuple):
 
 
 def _is_housekeeping_in_0_1(name: str) -> bool:
-    """Manifests of edgekit 0.1.0 do not list it; they are all of ExecuTorch."""
+    """Whether a kind is housekeeping. For manifests of edgekit 0.1.0, which have no list; all of
+    them are for ExecuTorch.
+    """
     layouts = ("Convert", "Transpose", "Reshape", "Copy")
     return name in layouts or name.startswith("executorch_prim::")
 
@@ -106,7 +110,7 @@ class LayerCount(Extensible):
 
 
 class OutsideOperator(Extensible):
-    """A kernel that no delegate took, ``count`` times in a layer ('' the model itself)."""
+    """A kernel outside all delegates, ``count`` times in a layer ('' the model itself)."""
 
     operator: str
     layer: str
@@ -114,7 +118,9 @@ class OutsideOperator(Extensible):
 
 
 class ProgramSummary(Extensible):
-    """A program as documents show it: operators counted by layer, those outside apart."""
+    """A program as documents show it, with operators counted by layer, inside and outside
+    delegates.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -126,9 +132,9 @@ class ProgramSummary(Extensible):
 
 
 class Program(Frozen):
-    """``planned_bytes``: the arena for inputs, outputs and everything between delegates.
-    ``housekeeping``: the names of kinds that only change a tensor's type or layout, or serve the
-    runtime; they are not counted as operators of the model.
+    """``planned_bytes``: the size of the arena for inputs, outputs and everything between
+    delegates. ``housekeeping``: the names of kinds that only change a tensor's type or layout, or
+    serve the runtime. They are not counted as operators of the model.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -142,19 +148,21 @@ class Program(Frozen):
     housekeeping: tuple[str, ...] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_0_1_lacks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_housekeeping(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
         data: dict[str, Any] = serialize(self)
         return {k: v for k, v in data.items() if k != "housekeeping" or v is not None}
 
     @model_validator(mode="after")
-    def _calls_refer_to_what_is_there(self) -> Self:
+    def _check_calls(self) -> Self:
         layers = {None, *range(len(self.layers))}
         for call in self.calls:
             for kind, layer in call.operators:
                 if not 0 <= kind < len(self.kinds) or layer not in layers:
-                    raise ValueError("a call refers to a kind or layer that is not there")
+                    raise ValueError("a call refers to a kind or layer that does not exist")
             if not call.delegated and len(call.operators) != 1:
-                raise ValueError("a kernel's call has one operator")
+                raise ValueError("a call of a kernel must have one operator")
         return self
 
     def operators_of(self, call: Call) -> list[Operator]:
@@ -225,7 +233,7 @@ class Program(Frozen):
 
 @dataclass(frozen=True)
 class Artifact:
-    """The runtime's file, and what is in it."""
+    """The runtime's file and its content."""
 
     data: bytes
     file_name: str

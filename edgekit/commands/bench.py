@@ -1,4 +1,4 @@
-"""bench: a bundle, or a finished file, on a device. A bundle needs no torch here."""
+"""bench: measure a bundle or a finished file on a device. A bundle needs no torch for this."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def bench(
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> BenchDocument:
-    """Benchmark a bundle by its own runner: parity, latency, memory, operators, environment.
+    """Benchmark a bundle with its own runner: parity, latency, memory, operators, environment.
 
-    The bundle's release is installed where the device does not have it; the current one stays.
-    A finished .pte in its place is packed for the device first; it brings no reference: no parity.
-    Raises BundleError, DeviceError, PreflightError (of another architecture, say), StoreError,
-    ParityError, RunnerError; for a file UsageError and what build raises.
+    The bundle's release is installed if the device lacks it; the current release stays. A finished
+    .pte is first packaged for the device; it has no reference, so there is no parity.
+    Raises BundleError, DeviceError, PreflightError (for example another architecture), StoreError,
+    ParityError, RunnerError; for a file also UsageError and what build raises.
     """
     progress = progress or Silent()
     source = Path(bundle).resolve()
@@ -54,7 +54,7 @@ def bench(
             f"{source} is neither a bundle nor a finished program ({', '.join(suffixes())})",
             "edgekit build makes a bundle",
         )
-    # a bundle that is damaged is refused before a device is reached
+    # refuse a damaged bundle before connecting to the device
     opened = None if source.is_file() else open_bundle(source)
     with (
         connection(device, accept_new_host_key, progress) as transport,
@@ -68,16 +68,16 @@ def bench(
 
 @contextmanager
 def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[Path]:
-    """The bundle's folder; of a file one that lasts as long as the bench."""
+    """The bundle's folder; for a file, a temporary bundle."""
     if not source.is_file():
         yield source
         return
     found = environment_of(transport)
     if found.architecture not in get_args(Architecture):
-        told = found.architecture or "of an architecture that it does not tell"
+        architecture = found.architecture or "of unknown architecture"
         raise PreflightError(
-            f"{transport.name} is {told}: {source.name} cannot be packed for it",
-            f"edgekit packs for {' and '.join(get_args(Architecture))}",
+            f"{transport.name} is {architecture}: {source.name} cannot be packaged for it",
+            f"edgekit packages for {' and '.join(get_args(Architecture))}",
         )
     target = Target.model_validate(
         {

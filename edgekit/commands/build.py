@@ -35,9 +35,9 @@ Result = TypeVar("Result")
 def with_keywords_of(
     options: Callable[Keywords, Options],
 ) -> Callable[[Callable[[Options], Result]], Callable[Keywords, Result]]:
-    """Let a function of one ``options`` be called with the arguments that make them.
+    """Let callers of a function of ``options`` pass the arguments of the options' class instead.
 
-    Type checkers see every option with its type and default, and so does inspect.signature.
+    Type checkers and inspect.signature see every option with its type and default.
     """
 
     def decorate(command: Callable[[Options], Result]) -> Callable[Keywords, Result]:
@@ -53,7 +53,7 @@ def with_keywords_of(
 
 
 def _signature(options: Callable[..., object]) -> inspect.Signature:
-    """With plain types: what options need beside them makes help(edgekit.build) unreadable."""
+    """The signature with plain types: annotations make help(edgekit.build) unreadable."""
     signature, hints = inspect.signature(options), get_type_hints(options, localns=globals())
     plain = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
     return signature.replace(parameters=plain, return_annotation=VerdictDocument)
@@ -61,16 +61,16 @@ def _signature(options: Callable[..., object]) -> inspect.Signature:
 
 @with_keywords_of(BuildOptions)
 def build(options: BuildOptions) -> VerdictDocument:
-    """Build a bundle of the recipe's model for ``target`` and give its verdict.
+    """Build a bundle of the recipe's model for ``target`` and return its verdict.
 
-    The arguments are the fields of BuildOptions (edgekit/options.py), which has a line of help for
-    each; docs/cli.md says more. ``recipe`` may be a program that torch.export.save wrote (.pt2), or
-    a finished .pte, which is packaged as it is. A missed budget is no error: the bundle is there,
-    and the document says ``missed``.
+    The arguments are the fields of BuildOptions (edgekit/options.py), each with a line of help;
+    docs/cli.md has the details. ``recipe`` may be a program that torch.export.save wrote (.pt2), or
+    a finished .pte, which is packaged as it is. A missed budget is not an error: the bundle is
+    written, and the document says ``missed``.
 
     Raises SettingError for options; RecipeError, ExportError, TrainingError, TargetError,
-    RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError, and with ``device``
-    what bench raises; nothing is left half-written.
+    RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError; with ``device`` also
+    what bench raises. After an error no incomplete bundle remains.
     """
     wait_passively()
     progress = options.progress or Silent()
@@ -102,7 +102,7 @@ def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> Verdic
 
 
 def default_name(recipe: Path) -> str:
-    """The recipe's folder where the file is recipe.py, else the file's stem."""
+    """The name of the recipe's folder if the file is recipe.py, else the file's stem."""
     whole = recipe.resolve()
     return whole.parent.name or "model" if whole.name == "recipe.py" else whole.stem
 
@@ -116,7 +116,7 @@ def _plan(plan: str | Path | Plan | None) -> Plan | None:
 
 
 def _limits(options: BuildOptions, target: Target) -> Limits:
-    """The target's budgets, those with who asked for them, and the options' own over them."""
+    """All budgets with their origins: the options override ``options.limits``, those the target."""
     own = BudgetLimits(**{name: getattr(options, name) for name in BUDGETS})
     weaker = merge_limits([("target", target.budgets)]) | (options.limits or {})
     return weaker | merge_limits([("flag", own)])
@@ -126,7 +126,7 @@ def _limits(options: BuildOptions, target: Target) -> Limits:
 def _device(
     options: BuildOptions, target: Target, progress: Progress
 ) -> Iterator[Transport | None]:
-    """Connected before anything long runs; a device of another architecture is refused here."""
+    """The device, connected before any slow step. Another architecture is refused."""
     device = options.device
     if device is None:
         yield None
@@ -137,6 +137,6 @@ def _device(
             raise TargetError(
                 f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
                 f"is {found}",
-                "leave --device out, or build for the device's own target",
+                "omit --device, or build for the device's own target",
             )
         yield transport

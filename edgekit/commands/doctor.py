@@ -10,15 +10,15 @@ from edgekit.progress import Progress
 
 
 def diagnose(progress: Progress) -> DoctorDocument:
-    """Look at this host. Raises EdgekitError only where edgekit itself is not installed."""
-    looked = look_at_host(progress)
-    findings, architectures = looked.findings, looked.architectures
+    """Examine this host. Raises EdgekitError only if edgekit itself is not installed."""
+    found = look_at_host(progress)
+    findings, architectures = found.findings, found.architectures
     abilities = [
         *(_ability(f"build for {one}", findings, {BUILD, building(one)}) for one in architectures),
         _ability("check and benchmark bundles here", findings, {HERE}),
         _ability("deploy over SSH", findings, {SSH}),
     ]
-    if "aarch64" in architectures and looked.host != "aarch64":
+    if "aarch64" in architectures and found.host != "aarch64":
         purposes = {HERE, checking("aarch64")}
         abilities.append(_ability("check aarch64 bundles here", findings, purposes))
     commands = [finding.command for finding in findings if not finding.is_fine and finding.command]

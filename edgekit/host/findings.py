@@ -1,7 +1,7 @@
-"""What of this host edgekit can use: what is there, what is missing, the command that installs it.
+"""The findings of doctor: what works on this host, what is missing, and how to install it.
 
-Works where nothing but edgekit's base is installed; torch and the like are tried in a process of
-their own.
+Only edgekit's base dependencies are needed. torch and other packages are tested in a separate
+process.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ IMAGES = "recipes with images"
 PRUNING = "pruning"
 BASE = {"numpy": (BUILD, HERE), "paramiko": (SSH,)}
 BESIDE_A_RUNTIME = {"safetensors": (BUILD,), "torch-pruning": (PRUNING,), "pillow": (IMAGES,)}
-# The target that a build is held to be possible for, or not.
+# The target that decides whether this host is ready to build.
 REFERENCE = "x86"
 
 
 @dataclass(frozen=True)
 class HostFindings:
-    """``host``: this host's architecture, None where edgekit has no runtime for it.
+    """``host``: this host's architecture, None if edgekit has no runtime for it.
     ``architectures``: those of all targets.
     """
 
@@ -62,14 +62,14 @@ class HostFindings:
 
 
 def look_at_host(progress: Progress) -> HostFindings:
-    """Look at everything. Raises EdgekitError only where edgekit itself is not installed."""
+    """Examine this host. Raises EdgekitError only if edgekit itself is not installed."""
     hosts = [entry.host for entry in RUNTIMES.values()]
     known = pins([host.extra for host in hosts])
     own = _host_architecture()
     targets, of_targets = _read_targets()
     architectures = sorted({target.architecture for target in targets})
     building_packages = dict.fromkeys((name for host in hosts for name in host.packages), (BUILD,))
-    with progress.stage("trying numpy, paramiko, torch, the runtimes and what they need"):
+    with progress.stage("testing numpy, paramiko, torch, the runtimes and their dependencies"):
         statements = STATEMENTS | {k: v for host in hosts for k, v in host.packages.items()}
         groups = (BASE, building_packages | BESIDE_A_RUNTIME)
         packages = [row for group in groups for row in examine(group, known, statements)]
@@ -114,7 +114,7 @@ def _host(architecture: Architecture | None) -> Finding:
 
 
 def _python(hosts: Iterable[HostSupport]) -> Finding:
-    """Ranges are those that the runtimes have wheels for: one of them is enough."""
+    """Python. It must be in the range that has wheels of at least one runtime."""
     version, ranges = platform.python_version(), [host.pythons for host in hosts]
     detail = f"{version}, {sys.executable}"
     if any(SpecifierSet(one).contains(version, prereleases=True) for one in ranges):
@@ -133,7 +133,7 @@ def _pip() -> Finding:
     return Finding(
         name="pip",
         status="missing",
-        detail="the commands below need it, and fetching another architecture's runtime",
+        detail="needed by the commands below, and to fetch another architecture's runtime",
         command=shlex.join([sys.executable, "-m", "ensurepip"]),
     )
 
@@ -161,7 +161,7 @@ def _own_libraries(architecture: Architecture) -> Finding:
 def _libraries(
     architecture: Architecture, *, native: bool, needed_for: tuple[str, ...], command: str
 ) -> Finding:
-    """Found as the emulated check finds them."""
+    """The C and C++ libraries, searched like in the emulated check."""
     name = f"C++ library ({architecture})"
     found = find_sysroot(architecture, native)
     if found is None:
@@ -175,14 +175,14 @@ def _libraries(
         return Finding(
             name=name,
             status="wrong_version",
-            detail=f"{detail}; needs {oldest}: a newer system",
+            detail=f"{detail}; needs {oldest}: use a newer system",
             needed_for=needed_for,
         )
     return Finding(name=name, status="ok", detail=detail, needed_for=needed_for)
 
 
 def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Finding]:
-    """What ``check`` runs the bundles of another architecture with."""
+    """The emulator and libraries with which ``check`` runs bundles of another architecture."""
     name, needed_for = f"qemu-{architecture}", (checking(architecture),)
     if architecture != "aarch64":
         detail = "edgekit emulates aarch64 only"
@@ -204,13 +204,13 @@ def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Fin
     unknown = sorted(cpus - emulator.cpus)
     detail = f"{emulator.version}, {emulator.program}"
     if unknown:
-        detail += f"; it does not know {', '.join(unknown)}: a newer one may"
+        detail += f"; does not support {', '.join(unknown)}: try a newer QEMU"
     status = "wrong_version" if unknown else "ok"
     return [Finding(name=name, status=status, detail=detail, needed_for=needed_for), libraries]
 
 
 def _ssh_client() -> Finding:
-    """edgekit speaks SSH itself; the client reads the user's configuration for it."""
+    """The OpenSSH client. edgekit implements SSH itself; the client reads its configuration."""
     found = shutil.which("ssh")
     return Finding(
         name="ssh",
@@ -221,7 +221,7 @@ def _ssh_client() -> Finding:
 
 
 def _temporary_folder() -> Finding:
-    """Runners are started from there."""
+    """The temporary folder, from which runners are started."""
     needed_for = (BUILD, HERE)
     name, place = "temporary folder", "none"
     try:
@@ -232,7 +232,7 @@ def _temporary_folder() -> Finding:
             program.chmod(0o755)
             LocalTransport().run([str(program)], timeout_s=10)
     except (OSError, EdgekitError):
-        detail = f"{place} allows no files or no programs: set TMPDIR to a folder that does"
+        detail = f"{place} does not allow files or programs: set TMPDIR to a folder that does"
         return Finding(name=name, status="broken", detail=detail, needed_for=needed_for)
     return Finding(name=name, status="ok", detail=place, needed_for=needed_for)
 
@@ -274,7 +274,9 @@ def _settings() -> Finding:
 
 
 def _read_targets() -> tuple[list[Target], list[Finding]]:
-    """All that can be read. One that cannot is in the way of its own builds only, save x86."""
+    """All readable targets, and findings. An unreadable target only prevents builds for it; an
+    unreadable x86 counts against all builds.
+    """
     reference = (built_in_folder() / f"{REFERENCE}.toml").resolve()
     good, bad = [], []
     paths = {path.resolve() for path in (reference, *target_files().values())}
@@ -294,7 +296,7 @@ def _broken(name: str, error: EdgekitError, purpose: str) -> Finding:
 
 
 def _apt_install(packages: str) -> str:
-    """Debian's command, and that of the systems made from it."""
+    """The install command of Debian and its derivatives."""
     return f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}"
 
 

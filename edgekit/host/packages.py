@@ -1,4 +1,4 @@
-"""Which Python packages this environment has, against edgekit's own pins, and whether they work."""
+"""Python packages: installed versions against edgekit's requirements, and whether they work."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from edgekit.documents.host import Finding
 from edgekit.documents.verdict import Status
 from edgekit.errors import EdgekitError, MissingExtraError
 
-# Without a runtime's extra a host has no torch (require_torch).
+# The extra that installs torch (require_torch).
 TORCH_EXTRA = "executorch"
 IMPORT_LIMIT_S = 180.0
-# What tries a package, as edgekit uses it; those of a runtime are in its HostSupport.
+# The statement that tests a package, as edgekit uses it. Those of runtimes are in HostSupport.
 STATEMENTS = {
     "numpy": "import numpy",
     "paramiko": "import paramiko",
@@ -29,8 +29,8 @@ STATEMENTS = {
     "torch-pruning": "import torch_pruning",
     "pillow": "import PIL.Image",
 }
-# Runs in another process, for an import may end it. One line of JSON before and after each
-# statement, apart from what the packages print.
+# Runs in a separate process, because an import may end it. Prints one line of JSON before and after
+# each statement, separate from the packages' own output.
 PROBE = """
 import json, os, sys, warnings
 warnings.simplefilter("ignore")
@@ -40,24 +40,24 @@ for name, statement in json.loads(sys.argv[1]).items():
     print(json.dumps([name, None]), file=out, flush=True)
     try:
         exec(statement, {})
-        said = ""
+        message = ""
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}"
-    print(json.dumps([name, said]), file=out, flush=True)
+        message = f"{type(error).__name__}: {error}"
+    print(json.dumps([name, message]), file=out, flush=True)
 """
 
 
 class Trouble(NamedTuple):
-    """Why a package does not work, and whether installing it again may mend that."""
+    """Why a package does not work. ``is_its_own``: reinstalling the package may help."""
 
     message: str
     is_its_own: bool = True
 
 
 def pins(extras: Iterable[str]) -> dict[str, Requirement]:
-    """What edgekit and these extras require, by the package's name in small letters.
+    """The requirements of edgekit and these extras, by the package's name in lower case.
 
-    Raises EdgekitError where edgekit was not installed, but is run from a folder.
+    Raises EdgekitError if edgekit is run from a folder and is not installed.
     """
     try:
         lines = requires("edgekit") or []
@@ -66,10 +66,10 @@ def pins(extras: Iterable[str]) -> dict[str, Requirement]:
             "this edgekit is run from a folder and is not installed in this environment",
             pip_install(["-e", "."]) + "  # in the folder with edgekit's pyproject.toml",
         ) from None
-    wanted = [Requirement(line) for line in lines]
+    requirements = [Requirement(line) for line in lines]
     return {
         requirement.name.lower(): requirement
-        for requirement in wanted
+        for requirement in requirements
         if requirement.marker is None
         or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
     }
@@ -80,20 +80,21 @@ def examine(
     known: Mapping[str, Requirement],
     statements: Mapping[str, str],
 ) -> list[Finding]:
-    """A finding for each package that is required; ``statements`` try them. Those that are missing
-    share one command, because pip must choose the versions of all of them together.
+    """A finding for each required package, tested by its statement in ``statements``.
+
+    All missing packages share one command, because pip must choose their versions together.
     """
     names = [name for name in purposes if name in known]
     errors = import_errors({name: statements[name] for name in names if installed_version(name)})
     found = {name: _judge(known[name], errors.get(name)) for name in names}
-    mendable = {
+    installable = {
         name: status
         for name, (status, _) in found.items()
         if status != "broken" or errors[name].is_its_own
     }
 
     def pinned(*statuses: Status) -> list[str]:
-        return [_pinned(known[name]) for name, status in mendable.items() if status in statuses]
+        return [_pinned(known[name]) for name, status in installable.items() if status in statuses]
 
     install = pip_install(pinned("missing", "wrong_version"))
     again = pip_install(["--force-reinstall", "--no-deps", *pinned("broken")])
@@ -104,7 +105,7 @@ def examine(
             status=status,
             detail=detail,
             needed_for=purposes[name],
-            command=commands.get(status) if name in mendable else None,
+            command=commands.get(status) if name in installable else None,
         )
         for name, (status, detail) in found.items()
     ]
@@ -118,13 +119,13 @@ def installed_version(name: str) -> str | None:
 
 
 def require_torch(what: str) -> None:
-    """Raises MissingExtraError where ``what`` cannot be done for want of torch."""
+    """Raise MissingExtraError if torch, which ``what`` needs, is not installed."""
     if installed_version("torch") is None:
         raise MissingExtraError(what, TORCH_EXTRA)
 
 
 def pip_install(arguments: Iterable[str]) -> str:
-    """The command for this very environment."""
+    """The pip command for this environment."""
     return shlex.join([sys.executable, "-m", "pip", "install", *arguments])
 
 
@@ -133,29 +134,29 @@ def has_pip() -> bool:
 
 
 def import_errors(statements: Mapping[str, str]) -> dict[str, Trouble]:
-    """What went wrong when each package was tried by its statement; nothing for those that work.
+    """The errors of the packages that do not work, each tested by its statement.
 
-    One process tries all of them, for most import torch. Where a package ends it, another tries
-    the rest. Where one does not come back in time the rest stay untried, and are said to be.
+    One process tests all packages, because most import torch. If a package ends it, another process
+    tests the rest. If a package exceeds the time limit, the rest are reported as not tested.
     """
     waiting = list(statements)
     found: dict[str, Trouble] = {}
     while waiting:
-        said, code = _probe({name: statements[name] for name in waiting})
-        found |= {name: Trouble(_first_line(text)) for name, text in said.items() if text}
-        waiting = [name for name in waiting if said.get(name) is None]
+        messages, code = _probe({name: statements[name] for name in waiting})
+        found |= {name: Trouble(_first_line(text)) for name, text in messages.items() if text}
+        waiting = [name for name in waiting if messages.get(name) is None]
         if waiting:
             last, *waiting = waiting
             found[last] = Trouble(_ending(code), is_its_own=code is not None)
             if code is None:
-                untried = Trouble(f"not tried: {last} before it took too long", is_its_own=False)
-                return found | dict.fromkeys(waiting, untried)
+                untested = Trouble(f"not tested: {last} took too long", is_its_own=False)
+                return found | dict.fromkeys(waiting, untested)
     return found
 
 
 def _probe(statements: Mapping[str, str]) -> tuple[dict[str, str | None], int | None]:
-    """What each said, '' where it works and None where it did not come back; the exit code,
-    None where the time was over.
+    """The message of each package ('' if it works, None if it did not finish), and the exit code
+    (None after the time limit).
     """
     # -P: a torch.py in the user's folder is not torch
     command = [sys.executable, "-P", "-c", PROBE, json.dumps(dict(statements))]
@@ -169,12 +170,12 @@ def _probe(statements: Mapping[str, str]) -> tuple[dict[str, str | None], int | 
     return dict(json.loads(line) for line in output.splitlines()), code
 
 
-def _judge(wanted: Requirement, error: Trouble | None) -> tuple[Status, str]:
-    found = installed_version(wanted.name)
+def _judge(required: Requirement, error: Trouble | None) -> tuple[Status, str]:
+    found = installed_version(required.name)
     if found is None:
-        return "missing", f"needs {_range(wanted)}"
-    if not wanted.specifier.contains(found, prereleases=True):
-        return "wrong_version", f"{found}; needs {_range(wanted)}"
+        return "missing", f"needs {_range(required)}"
+    if not required.specifier.contains(found, prereleases=True):
+        return "wrong_version", f"{found}; needs {_range(required)}"
     return ("broken", f"{found}: {error.message}") if error else ("ok", found)
 
 
@@ -183,15 +184,15 @@ def _pinned(requirement: Requirement) -> str:
 
 
 def _range(requirement: Requirement) -> str:
-    """The least version first, as people write it."""
+    """The version range, lower bound first."""
     return ",".join(sorted(map(str, requirement.specifier), reverse=True))
 
 
 def _ending(code: int | None) -> str:
     if code is None:
-        return f"did not import within {IMPORT_LIMIT_S:g} s: hung, or on a slow machine"
+        return f"did not import within {IMPORT_LIMIT_S:g} s: it hangs, or this machine is slow"
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"importing it ended Python ({name})"
+    return f"its import ended Python ({name})"
 
 
 def _first_line(text: str) -> str:

@@ -11,14 +11,16 @@ from edgekit.runner.client import RunReport
 from edgekit.runtimes.registry import locate
 from edgekit.target import RuntimeName
 
-# A round's runs: as many as take this long, within bounds. Means of few runs of microseconds are
-# those of their interruptions.
+# A round has as many runs as take this long, within bounds. The mean of a few runs of microseconds
+# would mostly show interruptions.
 ROUND_MS = 50.0
 LEAST_RUNS, MOST_RUNS = 10, 1000
 
 
 def runs_of_round(timed: RunReport, most: int) -> int:
-    """How often a round profiles what was timed so; ``most`` bounds it for a slow program only."""
+    """The number of profiled runs in a round, from the latencies in ``timed``. For a slow program
+    it is at most ``most``.
+    """
     mean_ms = sum(timed.latencies_ms) / len(timed.latencies_ms)
     least = min(LEAST_RUNS, most)
     return max(least, min(MOST_RUNS, int(ROUND_MS / mean_ms)))
@@ -27,11 +29,11 @@ def runs_of_round(timed: RunReport, most: int) -> int:
 def operator_times(
     runtime: RuntimeName, program: Program, reports: Sequence[RunReport]
 ) -> tuple[tuple[OperatorTime, ...], float | None]:
-    """The operators in order of execution, and the whole that they add up to, in ms.
+    """The operators in order of execution, and their total time in ms.
 
-    Every round counts the same. The last row is what the whole has beside the operators; where
-    the runner does not tell the whole, there is neither. Raises RunnerError where the rounds are
-    not of the same operators.
+    All rounds have equal weight. The last row is the time outside the operators. Without a total
+    from the runner, that row is missing and the total is None. Raises RunnerError if the rounds
+    have different operators.
     """
     _check_rounds(reports)
     rows = reports[0].profile
@@ -53,16 +55,16 @@ def operator_times(
 
 
 def _check_rounds(reports: Sequence[RunReport]) -> None:
-    """Row by row the rounds are averaged: each must be of the same operator in all of them."""
+    """Raise RunnerError unless each row has the same operator in all rounds: rows are averaged."""
     first, *others = [
         [(row.instruction, row.index, row.name) for row in report.profile] for report in reports
     ]
     for number, rows in enumerate(others, 2):
         if rows != first:
             raise RunnerError(
-                f"profiled round {number} tells of other operators than round 1 "
+                f"profiled round {number} has other operators than round 1 "
                 f"({len(rows)} rows and {len(first)})",
-                "the runner or its model changed meanwhile: deploy the bundle again",
+                "the runner or its model was changed in the meantime: deploy the bundle again",
             )
 
 

@@ -1,4 +1,4 @@
-"""THE page: recipe, smaller model, precision, package, measurement, verdict."""
+"""A build from start to end: recipe, compression, precision, package, measurement, verdict."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
 
 @dataclass
 class Clock:
-    """Seconds each part of a build took."""
+    """Measures the seconds of each part of a build."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class BundleBuild:
-    """One build's fixed surroundings, so that its steps need not hand them on."""
+    """One build: the values that all its steps share, and the steps."""
 
     engine: Runtime
     target: Target
@@ -76,7 +76,7 @@ class BundleBuild:
         name: str,
         folder: Path,
     ) -> VerdictDocument:
-        """Recipe, ladder (or a plan as it stands), bundle."""
+        """Build a bundle from a recipe, by the ladder or by a given plan."""
         from edgekit.pipeline.model.cache_key import Fingerprint
         from edgekit.pipeline.model.context import BuildContext
         from edgekit.pipeline.model.subject import read_subject
@@ -107,24 +107,24 @@ class BundleBuild:
             lost = 0.0
             if base.changes_the_model:
                 as_it_stands = wanted != "auto"
-                small = compress(subject, context, base, limit_s, as_it_stands)
-                lost = points_lost(subject, small.steps)
-                subject, context = small.subject, small.context
-                base, steps = small.plan, small.steps
+                compressed = compress(subject, context, base, limit_s, as_it_stands)
+                lost = points_lost(subject, compressed.steps)
+                subject, context = compressed.subject, compressed.context
+                base, steps = compressed.plan, compressed.steps
             actions = BuildActions(subject, context, base, options.effort)
             if isinstance(wanted, Plan):
-                ladder = build_planned(actions, base, "as the plan says (--plan)")
+                ladder = build_planned(actions, base, "requested (--plan)")
             else:
                 drop = self.limits.get("accuracy_drop")
-                most = drop.value if drop else None
-                asked = Request(wanted, most, options.effort, training, limit_s, lost)
-                ladder = run_ladder(actions, asked)
+                max_drop = drop.value if drop else None
+                request = Request(wanted, max_drop, options.effort, training, limit_s, lost)
+                ladder = run_ladder(actions, request)
         document = self._bundle(build_result(subject, ladder, steps), host, name, folder)
         document = document.replaced(notes=subject.notes)
         return self._advised(document, subject.model)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
-        """Calibration data: for int8, and for what is done to the model before."""
+        """Whether calibration data is needed: for int8, or for changes to the model before."""
         if isinstance(wanted, Plan):
             return wanted.is_quantized or wanted.changes_the_model
         return wanted != "fp32" or self.options.changes_the_model
@@ -136,13 +136,13 @@ class BundleBuild:
         return MeasuringDevice(self.engine.name, self.transport, files, self.target.threads)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
-        """With what could be written better in the model, where operators are left outside."""
+        """The document with advice on the operators that no delegate runs."""
         classes = {layer: type(module).__name__ for layer, module in model.named_modules()}
         advice = self.engine.advise(document.program.outside, classes)
         return document.replaced(advice=advice)
 
     def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
-        """A file that was lowered elsewhere: no recipe, no ladder."""
+        """Package a file that was lowered elsewhere, without recipe and ladder."""
         from edgekit.pipeline.finished_file import read_finished
 
         host = self.engine.runner_files(host_architecture(), self.progress)
@@ -176,7 +176,7 @@ class BundleBuild:
             return package(draft, name, result, self.target, self.engine, files, run)
 
     def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
-        """On the device where one is named; else the peak memory of the runner on this host."""
+        """Measure on the device if one is named; else only the peak memory on this host."""
         if self.transport is not None:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
@@ -199,9 +199,9 @@ class BundleBuild:
         else:
             missing["accuracy_drop"] = result.why_no_drop
         if "latency_ms" not in figures:
-            seen = measured.environment
+            environment = measured.environment
             missing["latency_ms"] = (
-                NO_DEVICE if seen is None else latency_unknown_reason(seen.emulated)
+                NO_DEVICE if environment is None else latency_unknown_reason(environment.emulated)
             )
         return Record(
             manifest=manifest.digest,
@@ -224,7 +224,7 @@ class BundleBuild:
 
 
 def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None) -> float | None:
-    """What each training may take of what they may take together."""
+    """The time limit of each training, in seconds: equal shares of the limit of all."""
     in_int8 = training is not None or options.effort == "thorough"  # which may distil (ladder.py)
     count, limit_s = len(base.trainings) + in_int8, options.time_limit_s
     return limit_s / count if limit_s is not None and count else limit_s

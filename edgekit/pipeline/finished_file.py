@@ -1,7 +1,7 @@
-"""A finished .pte in the recipe's place: packaged and measured as it is.
+"""A finished .pte instead of a recipe: packaged and measured as it is.
 
-Nobody says what it ought to compute, so there is no parity and no accuracy; the golden outputs are
-what this host made of golden inputs, and a device is held against those.
+Its correct outputs are unknown, so there is neither parity nor accuracy. The golden outputs are
+computed on this host, and a device's outputs are compared with them.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runner.staging import staged, staged_file
 from edgekit.runtimes.base import Runtime
 
-AS_IT_IS = "it was lowered elsewhere, and is packaged as it is"
-NO_REFERENCE = "a finished file brings neither its float model nor evaluate()"
-# One inference on this host. A damaged program may run for ever.
+AS_IT_IS = "lowered elsewhere, packaged as it is"
+NO_REFERENCE = "a finished file has neither a float model nor evaluate()"
+# Limit of one inference on this host: a damaged program may never end.
 TIMEOUT_S = 120.0
-HINT = "was it copied to its end, and lowered for the CPU by this version of the runtime?"
+HINT = "check that the file is complete and was lowered for the CPU by this version of the runtime"
 
 
 def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) -> BuildResult:
     """Read a finished file and run it once on this host.
 
-    The runner reads it first: it verifies the file, in a process of its own.
-    Raises RecipeError: no such file, damaged, or it needs what this runtime has not.
+    The runner reads it first: it verifies the file, in a separate process. Raises RecipeError: the
+    file does not exist, is damaged, or needs something that this runtime lacks.
     """
     if not path.is_file():
         raise RecipeError(f"there is no finished program {path}")
     data = path.read_bytes()
     try:
-        told = _told_by_the_runner(data, host)
+        reported = _tensors_by_runner(data, host)
         artifact = runtime.read(data)
-        _check_told(artifact.program, told)
+        _check_tensors(artifact.program, reported)
         example = make_inputs(artifact.program, seed)
         with staged(artifact, host) as here, Serving(here, timeout_s=TIMEOUT_S) as serving:
             serving.infer([to_bytes(tensor) for tensor in example])
@@ -62,7 +62,7 @@ def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) ->
 
 
 def make_inputs(program: Program, seed: int) -> Inputs:
-    """Numbers from 0 to 1, and zeros for integers: any table has a row 0."""
+    """Random numbers from 0 to 1; zeros for integers, because every embedding has a row 0."""
     random = torch.Generator().manual_seed(seed)
     return tuple(_input(spec, random) for spec in program.inputs)
 
@@ -74,10 +74,10 @@ def _input(spec: TensorSpec, random: torch.Generator) -> torch.Tensor:
     return torch.rand(spec.shape, generator=random).to(dtype)
 
 
-def _told_by_the_runner(
+def _tensors_by_runner(
     data: bytes, host: RunnerFiles
 ) -> tuple[tuple[RunnerTensor, ...], tuple[RunnerTensor, ...]]:
-    """Inputs and outputs as the runner has them, with every library that it could need."""
+    """The inputs and outputs that the runner reports, with all libraries available to it."""
     libraries = tuple(host.libraries)
     with (
         staged_file(data, "model.pte", libraries, host) as here,
@@ -86,10 +86,10 @@ def _told_by_the_runner(
         return serving.report.inputs, serving.report.outputs
 
 
-def _check_told(
-    program: Program, told: tuple[tuple[RunnerTensor, ...], tuple[RunnerTensor, ...]]
+def _check_tensors(
+    program: Program, reported: tuple[tuple[RunnerTensor, ...], tuple[RunnerTensor, ...]]
 ) -> None:
-    for specs, tensors in zip((program.inputs, program.outputs), told, strict=True):
+    for specs, tensors in zip((program.inputs, program.outputs), reported, strict=True):
         read = [(spec.dtype, spec.shape) for spec in specs]
         if read != [(tensor.dtype, tensor.shape) for tensor in tensors]:
-            raise RuntimeFailure("its description and its content are not of one program")
+            raise RuntimeFailure("its description and its content belong to different programs")

@@ -1,4 +1,4 @@
-"""Makes a bundle of an artifact: files, golden case, manifest."""
+"""Package an artifact as a bundle: files, golden case, manifest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from edgekit.target import Architecture, Target
 from edgekit.version import __version__
 
 GOLDEN_LIMIT_BYTES = 1_000_000
-# Without these no library of ours starts; what is newer, XNNPACK looks for when it runs.
+# CPU features that a runner needs to start. XNNPACK detects newer ones at run time.
 BASE_FEATURES: dict[Architecture, tuple[str, ...]] = {
     "x86_64": ("sse2",),
     "aarch64": ("fp", "asimd"),
@@ -51,7 +51,7 @@ def package(
     files: RunnerFiles,
     host_run: Run,
 ) -> Manifest:
-    """Fill ``draft``. ``host_run`` is the artifact on this host: it gives the golden outputs."""
+    """Fill ``draft``. ``host_run`` runs the artifact on this host, for the golden outputs."""
     artifact, program = result.artifact, result.artifact.program
     (draft / artifact.file_name).write_bytes(artifact.data)
     shutil.copyfile(files.runner, draft / RUNNER)
@@ -97,9 +97,9 @@ def package(
 
 
 def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) -> Golden:
-    """Store the example and what the artifact makes of it, at most GOLDEN_LIMIT_BYTES in all.
+    """Store the example and the artifact's outputs for it, in at most GOLDEN_LIMIT_BYTES.
 
-    Tensors too large for their share are kept in part: an input as the beginning of a repeated
+    Tensors too large for their share are stored in part: an input as the beginning of a repeated
     pattern, an output as every n-th element.
     """
     tensors = (*program.inputs, *program.outputs)
@@ -107,10 +107,10 @@ def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) 
     share = GOLDEN_LIMIT_BYTES if whole else GOLDEN_LIMIT_BYTES // len(tensors)
     share -= share % 8  # whole elements of every type
     (draft / "golden").mkdir()
-    kept = [to_bytes(tensor)[:share] for tensor in example]
+    beginnings = [to_bytes(tensor)[:share] for tensor in example]
     inputs = tuple(
         from_bytes(expand(data, spec.byte_count), spec.dtype, spec.shape)
-        for data, spec in zip(kept, program.inputs, strict=True)
+        for data, spec in zip(beginnings, program.inputs, strict=True)
     )
     results = [to_bytes(tensor) for tensor in host_run(inputs)]
     strides = tuple(-(-spec.byte_count // share) or 1 for spec in program.outputs)
@@ -119,7 +119,7 @@ def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) 
         for data, spec, stride in zip(results, program.outputs, strides, strict=True)
     ]
     return Golden(
-        inputs=_write_all(draft, "golden/input", kept),
+        inputs=_write_all(draft, "golden/input", beginnings),
         outputs=_write_all(draft, "golden/output", thinned),
         output_strides=strides,
     )
@@ -128,7 +128,7 @@ def write_golden(draft: Path, program: Program, example: Inputs, host_run: Run) 
 def write_initial(
     draft: Path, program: Program, states: Sequence[State]
 ) -> tuple[StateTensor, ...]:
-    """Store what a sequence begins with. States are the program's last inputs and outputs."""
+    """Store the initial states. States are the program's last inputs and outputs."""
     if not states:
         return ()
     (draft / STATE_FOLDER).mkdir()
@@ -142,7 +142,7 @@ def write_initial(
 
 
 def needed_version(binaries: Sequence[Path], symbol: bytes) -> str:
-    """The newest ``symbol`` version any binary asks for; ELF names them as plain text."""
+    """The newest ``symbol`` version that a binary requires; ELF files have them as plain text."""
     found = [
         tuple(int(part) for part in match.split(b"."))
         for binary in binaries

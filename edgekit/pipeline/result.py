@@ -1,4 +1,4 @@
-"""What a build packages, whichever way it came about: by the ladder, or finished already."""
+"""The result of a build before packaging, from the ladder or from a finished file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.recipe.tensors import Inputs
 
 @dataclass(frozen=True)
 class BuildResult:
-    """``source`` is RECIPE; ``why_no_drop`` says why ``accuracy_drop`` is None."""
+    """``source``: the argument RECIPE. ``why_no_drop``: the reason if ``accuracy_drop`` is None."""
 
     source: Path
     source_sha256: str
@@ -60,7 +60,7 @@ def build_result(
 
 
 def _named(artifact: Artifact, subject: Subject) -> Artifact:
-    """With the recipe's own names for the program's inputs and outputs."""
+    """The artifact with the recipe's names for the program's inputs and outputs."""
     program = artifact.program
     names = {
         "inputs": _renamed(program.inputs, subject.input_names),

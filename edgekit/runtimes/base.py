@@ -1,7 +1,8 @@
-"""The seam between edgekit and an on-device runtime.
+"""The interface between edgekit and an on-device runtime.
 
-A runtime has a folder here, a class that is a Runtime, and an entry in registry.py. What it needs
-on the host is described apart (HostSupport), because doctor works where it is not installed.
+A runtime has a folder here, a class that implements Runtime, and an entry in registry.py.
+HostSupport describes what it needs on the host. It is separate, because doctor must work even if
+the runtime is not installed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class Located(NamedTuple):
-    """The operator and the layer of a profile's row. ``layer`` is the module's name in the
-    recipe's model: '' is the model itself, None is unknown.
+    """The operator and the layer of a profile's row. ``layer``: the module's name in the recipe's
+    model; '' is the model itself, None is unknown.
     """
 
     name: str
@@ -43,8 +44,8 @@ class Located(NamedTuple):
 class FloatModel:
     """A float model and the data that it is quantized with.
 
-    ``calibration`` are all calibration inputs; ``fitted`` are those that ranges and repairs are
-    fitted to, the others judge.
+    ``calibration``: all calibration inputs. ``fitted``: those that ranges and repairs are fitted
+    to; the others judge.
     """
 
     model: torch.nn.Module
@@ -54,7 +55,7 @@ class FloatModel:
 
 
 class Pt2e(Protocol):
-    """The capability of a runtime whose integers are decided in torch, on a PT2E graph.
+    """The capability of a runtime whose integers are determined in torch, on a PT2E graph.
 
     Repairs, the search for sensitive layers and training in int8 change that graph's weights and
     steps, so they need it.
@@ -62,7 +63,7 @@ class Pt2e(Protocol):
 
     @property
     def step_limits(self) -> StepLimits:
-        """What the integer kernels allow for the steps of operands and results."""
+        """The limits of the integer kernels for the steps of operands and results."""
         ...
 
     def prepare(
@@ -88,7 +89,7 @@ class Pt2e(Protocol):
     def convert(
         self, prepared: torch.fx.GraphModule, example: Inputs
     ) -> torch.export.ExportedProgram:
-        """Make the program that computes, in torch, what the artifact will.
+        """The program that computes in torch what the artifact will compute.
 
         Raises RuntimeFailure.
         """
@@ -96,8 +97,8 @@ class Pt2e(Protocol):
 
 
 class Runtime(Protocol):
-    """``name`` and ``version`` are the runtime's own. ``pt2e`` is None where the runtime quantizes
-    after conversion: a plan then has neither repairs nor training in int8.
+    """``name`` and ``version`` are the runtime's own. ``pt2e``: None if the runtime quantizes after
+    conversion; a plan then has neither repairs nor training in int8.
     """
 
     name: RuntimeName
@@ -109,12 +110,12 @@ class Runtime(Protocol):
     def quantize(
         self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress
     ) -> torch.export.ExportedProgram | Artifact:
-        """Quantize as the plan says; ``train`` is given where the plan trains in int8.
+        """Quantize by the plan. ``train`` is given if the plan trains in int8.
 
-        An exported program is its own reference: it computes in torch what the artifact will, and
-        is lowered next. An artifact is finished: it was quantized after conversion, and nothing
+        A returned program is lowered next, and is its own reference: it computes in torch what the
+        artifact will. A returned artifact is final: it was quantized after conversion, and nothing
         in torch computes the same integers.
-        Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN inside),
+        Raises ExportError (the model's own code), RuntimeFailure, RecipeError (NaN in a layer),
         TrainingError.
         """
         ...
@@ -127,35 +128,37 @@ class Runtime(Protocol):
         ...
 
     def read(self, data: bytes) -> Artifact:
-        """Describe a finished file that was lowered elsewhere and that the runner has verified.
+        """Describe a finished file that was lowered elsewhere and verified by the runner.
 
-        Raises RuntimeFailure where it cannot be read.
+        Raises RuntimeFailure if it cannot be read.
         """
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
-        """The runner for ``architecture``; it is built or fetched first where it is missing."""
+        """The runner for ``architecture``. A missing one is first built or fetched."""
         ...
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
     ) -> tuple[Advice, ...]:
-        """What to write instead of operators that no delegate runs. ``classes`` has the class of
-        each layer.
+        """Advice on what to write instead of operators that no delegate runs. ``classes``: the
+        class of each layer.
         """
         ...
 
     def explain(self, error: RunnerError, program: Program) -> RunnerError:
-        """Why a lowered program does not run on this host, in the terms of the user's model."""
+        """``error`` with the reason why the program does not run on this host, in terms of the
+        user's model.
+        """
         ...
 
     def good_until(self) -> str:
-        """Up to which version of the runtime its makers promise to read the file, in words."""
+        """The last version of the runtime that is promised to read the file, as text."""
         ...
 
 
 class OtherWheel(NamedTuple):
-    """What a build for another architecture needs of the runtime: ``command`` fetches it."""
+    """The runtime's wheel that a build for another architecture needs. ``command`` fetches it."""
 
     name: str
     is_there: bool
@@ -167,9 +170,9 @@ class OtherWheel(NamedTuple):
 class HostSupport:
     """What a runtime needs on the host, known without importing it.
 
-    ``extra`` is the extra of edgekit that installs ``packages``: for each the statement that
-    tries it. ``pythons`` is the range of Python versions that it is available for, ``glibc`` the
-    oldest C library that its runner starts with, ``suffix`` that of its files.
+    ``extra``: the extra of edgekit that installs ``packages``. ``packages``: for each, the
+    statement that tests it. ``pythons``: the Python versions that it is available for. ``glibc``:
+    the oldest C library that its runner starts with. ``suffix``: that of its files.
     """
 
     extra: str
@@ -177,6 +180,6 @@ class HostSupport:
     pythons: str
     glibc: str
     suffix: str
-    # Where the compiled runner lies, or will; None where its compiler is not installed.
+    # The folder of the compiled runner, maybe not there yet; None if its compiler is not installed.
     runner_folder: Callable[[Architecture], Path | None]
     other_wheel: Callable[[Architecture], OtherWheel]

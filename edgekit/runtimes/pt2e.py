@@ -1,6 +1,6 @@
-"""Quantizing on a PT2E graph: the runtime's observers, the plan's repairs, the runtime's integers.
+"""Quantization on a PT2E graph: the runtime's observers and integers, with the plan's repairs.
 
-Shared by every runtime that has the capability (base.Pt2e).
+Shared by all runtimes that have the capability (base.Pt2e).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def quantize(
     pt2e: Pt2e, source: FloatModel, plan: Plan, train: Train | None, progress: Progress
 ) -> torch.export.ExportedProgram:
-    """Make a program that computes, in torch, what the artifact will.
+    """The program that computes in torch what the artifact will compute.
 
     Raises what Runtime.quantize raises.
     """
@@ -49,7 +49,7 @@ def quantize(
             if train is not None:
                 train(simulation)
                 keep_within(simulation, pt2e.step_limits)
-            # an observer that saw nothing cannot be converted, whatever its steps are
+            # an observer without data cannot be converted, even if its steps are fixed
             pt2e.calibrate(prepared, source.fitted[:1], Silent())
             copy_to_prepared(simulation, prepared)
         with progress.stage(f"converting to {plan.precision}"):
@@ -68,7 +68,7 @@ def simulate(
     plan: Plan,
     progress: Progress,
 ) -> Simulation:
-    """The simulation of everything in ``plan`` but its training; ``prepared`` is not changed."""
+    """The simulation of ``plan`` without its training. ``prepared`` is not changed."""
     if plan.is_plain:
         return simulate_plain(pt2e, prepared, source.fitted, len(source.fitted), progress)
     return repair(prepared, source.fitted, plan, pt2e.step_limits, progress)
@@ -81,8 +81,8 @@ def simulate_plain(
     fitted_count: int,
     progress: Progress,
 ) -> Simulation:
-    """The simulation of plain int8, calibrated on ``data``. ``fitted_count`` is the number of
-    inputs that the artifact will be calibrated on; ``prepared`` is not changed.
+    """The simulation of plain int8, calibrated on ``data``. ``fitted_count``: the number of inputs
+    that the artifact will be calibrated on. ``prepared`` is not changed.
     """
     calibrated = copy.deepcopy(prepared)
     pt2e.calibrate(calibrated, data, progress)

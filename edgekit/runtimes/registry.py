@@ -1,4 +1,4 @@
-"""The runtimes that edgekit builds for: one entry each. The only place that knows all of them."""
+"""The runtimes that edgekit builds for. Only this module knows all of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from edgekit.values import RuntimeChoice
 
 @dataclass(frozen=True)
 class Entry:
-    """``create`` imports the runtime, and raises MissingExtraError where it is not installed;
-    nothing else needs it installed. ``locate`` gives the operator and layer of each row of a
-    profile.
+    """One runtime. ``create`` imports it, and raises MissingExtraError if it is not installed; the
+    other fields do not need it. ``locate`` returns the operator and layer of each row of a profile.
     """
 
     create: Callable[[], Runtime]
@@ -40,8 +39,7 @@ RUNTIMES: dict[RuntimeName, Entry] = {
 
 
 def choose_runtime(choice: RuntimeChoice, target: Target) -> Runtime:
-    """The runtime that was asked for; ``auto`` is the first that the target lists and that is
-    installed.
+    """The requested runtime. ``auto``: the first runtime of the target that is installed.
 
     Raises TargetError (the target does not list it), SettingError (edgekit does not build for
     it), MissingExtraError (it is not installed).
@@ -78,19 +76,19 @@ def _entry(name: RuntimeName, target: Target) -> Entry:
 
 
 def runtime_of_file(path: Path) -> RuntimeName | None:
-    """The runtime whose finished files have this suffix; None where no runtime's have."""
+    """The runtime whose finished files have this suffix; None if there is none."""
     return next((n for n, entry in RUNTIMES.items() if entry.host.suffix == path.suffix), None)
 
 
 def suffixes() -> tuple[str, ...]:
-    """Those of finished files."""
+    """The suffixes of finished files."""
     return tuple(entry.host.suffix for entry in RUNTIMES.values())
 
 
 def locate(runtime: RuntimeName, program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
     """The operator and the layer of each row of a profile. The runtime need not be installed.
 
-    What runtime this edgekit does not know is shown by the rows' own names.
+    If this edgekit does not know the runtime, each row keeps its own name.
     """
     if runtime not in RUNTIMES:
         return [Located(row.name, None) for row in rows]

@@ -117,7 +117,7 @@ CASES = {
     "NaN weights": (
         INPUTS + "\ndef model():\n    m = nn.Linear(4, 3)\n    nn.init.constant_(m.weight, "
         "float('nan'))\n    return m\n",
-        ["weight holds NaN"],
+        ["weight contains NaN"],
     ),
 }
 

@@ -251,7 +251,7 @@ def test_weights_with_nan(write, tmp_path) -> None:
     source = CHAIN.replace(
         "    return net\n", "    net.two.weight.data[0] = float('nan')\n    return net\n"
     )
-    with pytest.raises(RecipeError, match=r"two\.weight holds NaN"):
+    with pytest.raises(RecipeError, match=r"two\.weight contains NaN"):
         edgekit.build(write(source), target="x86", output=tmp_path / "out")
 
 

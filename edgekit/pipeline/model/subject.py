@@ -294,7 +294,7 @@ def _check_weights(recipe: Recipe, model: torch.nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not is_lazy(tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise RecipeError(
-                f"{recipe.path}: the model's {name} holds NaN",
+                f"{recipe.path}: the model's {name} contains NaN",
                 "its training did not converge, or the file is damaged",
             )
 

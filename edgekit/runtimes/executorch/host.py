@@ -1,4 +1,4 @@
-"""What ExecuTorch needs on the host. Imports neither it nor torch."""
+"""What ExecuTorch needs on the host. This module imports neither ExecuTorch nor torch."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def runner_folder(architecture: Architecture) -> Path | None:
 
 
 def other_wheel(architecture: Architecture) -> OtherWheel:
-    """Another architecture's wheel has the headers and libraries for its runner."""
+    """The wheel of another architecture, with the headers and libraries for its runner."""
     is_there = os.access(fetched_folder(architecture), os.R_OK | os.X_OK)
     fetch = [sys.executable, "-m", "edgekit.runtimes.executorch.wheel", architecture]
     return OtherWheel(
         name=f"executorch ({architecture})",
         is_there=is_there,
-        detail="fetched" if is_there else "18 MB; the first build for it fetches it",
+        detail="fetched" if is_there else "18 MB; fetched by the first build for it",
         command=shlex.join(fetch),
     )
 

@@ -1,9 +1,9 @@
-"""The steps that XNNPACK's integer kernels take.
+"""The limits of XNNPACK's integer kernels for steps.
 
-From XNNPACK's own source (August 2026): operators/convolution-nhwc.c, deconvolution-nhwc.c and
+From XNNPACK's source (August 2026). operators/convolution-nhwc.c, deconvolution-nhwc.c and
 fully-connected-nc.c refuse a requantization scale of 256 and more ("unsupported_parameter") when
-the program is loaded; src/microparams-init.c holds the others as assertions, which a release
-leaves out: beyond them the result is silently wrong.
+the program is loaded. src/microparams-init.c has the other limits as assertions, which release
+builds omit: beyond them the result is silently wrong.
 """
 
 from __future__ import annotations

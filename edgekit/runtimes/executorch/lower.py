@@ -1,4 +1,4 @@
-"""From a float or quantized program to a .pte, lowered to XNNPACK wherever it can be."""
+"""Lower a float or quantized program to a .pte, with XNNPACK wherever possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
 
 def lower(exported: torch.export.ExportedProgram) -> Artifact:
-    """Raises RuntimeFailure."""
+    """Lower a program to a .pte. Raises RuntimeFailure."""
     with quiet(), sharing_provenance():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -46,7 +46,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
 
 
 def read(data: bytes) -> Artifact:
-    """A .pte that was lowered elsewhere: of no layer's name is anything known."""
+    """Describe a .pte that was lowered elsewhere. The names of its layers are unknown."""
     with quiet():
         from edgekit.runtimes.executorch.describe import LayerMap, describe
 
@@ -56,14 +56,16 @@ def read(data: bytes) -> Artifact:
             raise
         except Exception as error:
             raise RuntimeFailure(
-                f"it is no .pte that this version reads: {first_line(error)}"
+                f"not a .pte file that this version can read: {first_line(error)}"
             ) from error
 
 
 def boundary_quantization(
     exported: torch.export.ExportedProgram,
 ) -> tuple[list[Quantization | None], list[Quantization | None]]:
-    """The int8 steps of inputs and outputs, where the model quantizes them first or last thing."""
+    """The int8 steps of inputs that the model quantizes first, and of outputs that it dequantizes
+    last. None for the others.
+    """
     placeholders = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
     inputs = []
     for name in exported.graph_signature.user_inputs:

@@ -26,7 +26,7 @@ from edgekit.runtimes.quiet import quiet
 if TYPE_CHECKING:
     import torch
 
-# Weights that share a scale: what XNNPACK's 4-bit kernels want a multiple of.
+# The number of 4-bit weights that share a scale. XNNPACK's kernels need a multiple of it.
 INT4_GROUP = 32
 FLOAT = "build it with --precision fp32"
 LAYERS = WEIGHTED | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -35,11 +35,11 @@ LAYERS = WEIGHTED | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 def prepare(
     model: torch.nn.Module, example: Inputs, plan: Plan, calibration: Sequence[Inputs] = ()
 ) -> torch.fx.GraphModule:
-    """Export a model, fold what it computes of its weights alone, clamp its attention masks, fold
-    its batch norms and put an observer wherever int8 will round.
+    """Export a model and insert an observer wherever int8 will round.
 
-    Follows the PT2E export quantization flow of the ExecuTorch documentation. ``plan.float_layers``
-    get no observer. Raises ExportError, RuntimeFailure.
+    Constants and batch norms are folded, and attention masks clamped. Follows the PT2E export
+    quantization flow of the ExecuTorch documentation. ``plan.float_layers`` get no observer.
+    Raises ExportError, RuntimeFailure.
     """
     with quiet(), runtime_failures("the quantizer failed on this model", FLOAT):
         import torch
@@ -52,8 +52,8 @@ def prepare(
         graph = rewrite(exported).module()
         with default_torch_settings():
             _unshare(graph)
-            endless = clamp_masks(graph, calibration)
-            _leave_float(graph, plan, endless)
+            unroundable = clamp_masks(graph, calibration)
+            _annotate_float(graph, plan, unroundable)
             prepared = prepare_pt2e(graph, _quantizer(graph, plan))
             _keep_integers(prepared)
             _observe_as_clamped(prepared)
@@ -71,7 +71,7 @@ def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
     config = get_symmetric_quantization_config(is_per_channel=plan.per_channel)
     quantizer = XNNPACKQuantizer().set_global(config)
     if not any(_is_training(node) for node in graph.graph.nodes):
-        # these match batch norms in training alone; each traces twelve small models first
+        # the others match batch norms in training mode only, and trace twelve small models each
         static = [one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if not one.is_qat]
         quantizer.SUPPORTED_PATTERNS = static
     if plan.linear == "dynamic":
@@ -79,15 +79,17 @@ def _quantizer(graph: torch.fx.GraphModule, plan: Plan) -> Any:
         quantizer.set_operator_type(torch.ops.aten.linear.default, dynamic)
     if plan.linear != "static" and not any(_is_linear(node) for node in graph.graph.nodes):
         raise RuntimeFailure(
-            f"the plan quantizes linear layers as {plan.linear}, and this model has none",
+            f"the plan quantizes linear layers as {plan.linear}, but this model has none",
             'remove "linear" from the plan',
         )
     return quantizer
 
 
 def _unshare(graph: torch.fx.GraphModule) -> None:
-    """Give every further use of a layer a weight and a bias of its own: the quantizer rounds a
-    weight for its first use alone, and the runtime stores a bias once, in steps of the first use.
+    """Give every further use of a layer its own weight and bias.
+
+    The quantizer rounds a weight only for its first use. The runtime stores a bias once, in the
+    steps of the first use.
     """
     import torch
 
@@ -108,22 +110,25 @@ def _is_layer(node: torch.fx.Node) -> bool:
     return operator_name(node) in LAYERS
 
 
-def _leave_float(graph: torch.fx.GraphModule, plan: Plan, endless: set[str]) -> None:
-    """Mark what stays float as annotated, with nothing to round: the quantizer's own filter does
-    not hold for concatenations, nor for what follows a rounded value (views, pooling).
+def _annotate_float(graph: torch.fx.GraphModule, plan: Plan, unroundable: set[str]) -> None:
+    """Mark the operators that stay float as annotated, with nothing to round.
+
+    The quantizer's own filter does not cover concatenations, nor operators that follow a rounded
+    value (views, pooling).
     """
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 
-    kept = endless | float_nodes(graph.graph, frozenset(plan.float_layers))
+    floats = unroundable | float_nodes(graph.graph, frozenset(plan.float_layers))
     for node in graph.graph.nodes:
         int4 = plan.linear == "dynamic_int4" and _is_int4(node)
-        if node.name in kept or int4 or _has_scalar(node):
+        if node.name in floats or int4 or _has_scalar(node):
             node.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
 
 
 def _has_scalar(node: torch.fx.Node) -> bool:
-    """Does an operator compute or take a 0-dim tensor, other than a constant? The delegate's
-    passes index the first dimension of every rounded value.
+    """Whether an operator computes or reads a 0-dim tensor other than a constant.
+
+    The delegate's passes index the first dimension of every rounded value.
     """
     if node.op != "call_function":
         return False
@@ -132,9 +137,9 @@ def _has_scalar(node: torch.fx.Node) -> bool:
 
 
 def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
-    """A copy whose linear layers have 4-bit weights, where their inputs are whole groups.
+    """A copy with 4-bit weights in the linear layers whose inputs are whole groups.
 
-    Raises RuntimeFailure: not one of them has.
+    Raises RuntimeFailure: there is no such layer.
     """
     import torch
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
@@ -151,7 +156,7 @@ def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
             'use "linear": "dynamic" in the plan',
         )
     copied = copy_of(model)
-    int4: torch.dtype = getattr(torch, "int4")  # noqa: B009 - torch's own types do not tell it
+    int4: torch.dtype = getattr(torch, "int4")  # noqa: B009 - torch's type stubs lack it
     config = Int8DynamicActivationIntxWeightConfig(
         weight_dtype=int4, weight_granularity=PerGroup(INT4_GROUP)
     )
@@ -160,7 +165,7 @@ def _with_int4_weights(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
 
 
 def _is_training(node: torch.fx.Node) -> bool:
-    """A batch norm by its batch's own statistics."""
+    """Whether a batch norm uses the statistics of its batch."""
     training: Any = node.args[5] if operator_name(node) == "batch_norm" else False
     return bool(training)
 
@@ -170,7 +175,7 @@ def _is_linear(node: torch.fx.Node) -> bool:
 
 
 def _is_int4(node: torch.fx.Node) -> bool:
-    """Its weight is told by the operators that 4-bit weights bring; other linear layers stay."""
+    """Whether a linear layer has a 4-bit weight; or the operator that dequantizes such a weight."""
     weight: Any = node.args[1] if _is_linear(node) else node
     return operator_name(weight) == "dequantize_affine"
 
@@ -178,8 +183,9 @@ def _is_int4(node: torch.fx.Node) -> bool:
 def calibrate(
     prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], progress: Progress
 ) -> None:
-    """Show the quantizer's own observers the data, input by input, so that the result does not
-    depend on how the recipe batches. Raises RuntimeFailure.
+    """Run the data through the quantizer's observers. Raises RuntimeFailure.
+
+    Inputs run one by one, so that the result does not depend on the recipe's batches.
     """
     with (
         quiet(),
@@ -191,7 +197,7 @@ def calibrate(
 
 
 def convert(prepared: torch.fx.GraphModule, example: Inputs) -> torch.export.ExportedProgram:
-    """A program that computes, in torch, what the artifact will. Raises RuntimeFailure."""
+    """The program that computes in torch what the artifact will. Raises RuntimeFailure."""
     with (
         quiet(),
         runtime_failures("the quantizer failed on this model", FLOAT),
@@ -206,7 +212,9 @@ def convert(prepared: torch.fx.GraphModule, example: Inputs) -> torch.export.Exp
 
 
 def _keep_integers(prepared: torch.fx.GraphModule) -> None:
-    """The quantizer makes the 1 of ``index + 1`` a float tensor, and then no index is left."""
+    """Restore integer constants. The quantizer makes the 1 of ``index + 1`` a float tensor, so that
+    the sum is no longer an index.
+    """
     for node in prepared.graph.nodes:
         dtype = getattr(node.meta.get("val"), "dtype", None)
         if node.op != "call_function" or dtype is None or dtype.is_floating_point:
@@ -218,11 +226,11 @@ def _keep_integers(prepared: torch.fx.GraphModule) -> None:
 
 
 def _observe_as_clamped(prepared: torch.fx.GraphModule) -> None:
-    """Let the range before a clamp be that of the clamp.
+    """Observe values before a clamp as clamped.
 
-    The kernels clamp before they store, so what a ReLU6 cuts off needs none of the 256 steps;
-    observed as it is, it takes most of them, and the int8 MobileNetV2 is 14 dB further away from
-    the float one. An observer that other values share, beside the clamp's own, stays as it is.
+    The kernels clamp before they store, so values that a ReLU6 cuts off need none of the 256 steps.
+    Observed without the clamp, they take most steps, and the int8 MobileNetV2 is 14 dB further from
+    the float model. An observer that unclamped values share is not changed.
     """
     observers = dict(prepared.named_modules(remove_duplicate=False))
     nodes = [node for node in prepared.graph.nodes if node.op == "call_module"]
@@ -261,7 +269,7 @@ def _calibrate(prepared: torch.nn.Module, calibration: Sequence[Inputs], stage: 
 
 
 class XnnpackPt2e:
-    """The PT2E capability of the runtime seam (runtimes/base.py)."""
+    """The PT2E capability of ExecuTorch (runtimes/base.py)."""
 
     step_limits = STEP_LIMITS
     prepare = staticmethod(prepare)

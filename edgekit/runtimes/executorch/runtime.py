@@ -1,4 +1,4 @@
-"""The ExecuTorch side of the runtime seam."""
+"""ExecuTorch as a runtime (runtimes/base.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ExecuTorch:
-    """Raises MissingExtraError where a package is missing."""
+    """The runtime ExecuTorch. Raises MissingExtraError if a package is missing."""
 
     name: RuntimeName = "executorch"
     version = VERSION
