@@ -11,8 +11,8 @@ from typing import Any
 import platformdirs
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
+from edgekit.build_options import BUDGETS, ENVIRONMENT, FLAGS, clashes, file_side, validated
 from edgekit.errors import SettingError
-from edgekit.options import BUDGETS, ENVIRONMENT, FLAGS, clashes, file_side, validated
 
 PROJECT_FILE = "edgekit.toml"
 # Variables of edgekit that are not options of a build.

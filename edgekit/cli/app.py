@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import Quiet, Verbose
 from edgekit.cli.output import output
+from edgekit.cli.shared_flags import Quiet, Verbose
 
 # Markup in help texts would import rich at every start.
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Flags generated from the declaration of a build's options (edgekit/options.py)."""
+"""Flags generated from the declaration of a build's options (edgekit/build_options.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.options import FLAGS, OPTIONS, BuildOptions, choices_in, parts_of
+from edgekit.build_options import FLAGS, OPTIONS, BuildOptions, choices_in, parts_of
 
 Command = Callable[..., None]
 TEXT_OF = {float: "<float>", int: "<int>"}

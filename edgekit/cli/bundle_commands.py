@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekit.build_options import BUDGETS, FLAGS, validated
 from edgekit.cli.app import app, targets_app
 from edgekit.cli.build_flags import with_options
-from edgekit.cli.options import AcceptNew, Bundle, Json, Quiet, Verbose
 from edgekit.cli.output import output
-from edgekit.options import BUDGETS, FLAGS, validated
+from edgekit.cli.shared_flags import AcceptNew, Bundle, Json, Quiet, Verbose
 
 
 @app.command()

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.app import app
-from edgekit.cli.options import (
+from edgekit.cli.output import output
+from edgekit.cli.shared_flags import (
     AcceptNew,
     Bundle,
     DeployedName,
@@ -18,7 +19,6 @@ from edgekit.cli.options import (
     Verbose,
     positive,
 )
-from edgekit.cli.output import output
 
 
 @app.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from edgekit.cli.app import app, cache_app
-from edgekit.cli.options import Json, Quiet, Verbose
 from edgekit.cli.output import output
+from edgekit.cli.shared_flags import Json, Quiet, Verbose
 
 
 @app.command()

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 import typer
 
+from edgekit.build_options import unknown
 from edgekit.cli.output import output
 from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
-from edgekit.options import unknown
 from edgekit.process.interrupt import is_fragile, takes_stop
 from edgekit.process.waiting import wait_passively
 

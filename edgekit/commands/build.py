@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar, get_type_hints
 
 from edgekit.budget import BudgetLimits, Limits, merge_limits
+from edgekit.build_options import BUDGETS, BuildOptions, refuse_unknown_keywords
 from edgekit.bundle.manifest import check_name
 from edgekit.bundle.write import check_output, output_errors
 from edgekit.device.base import Transport
@@ -18,7 +19,6 @@ from edgekit.device.connect import connection
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import TargetError
-from edgekit.options import BUDGETS, BuildOptions, refuse_unknown_keywords
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
 from edgekit.process.interrupt import uninterruptible
@@ -63,10 +63,10 @@ def _signature(options: Callable[..., object]) -> inspect.Signature:
 def build(options: BuildOptions) -> VerdictDocument:
     """Build a bundle of the recipe's model for ``target`` and return its verdict.
 
-    The arguments are the fields of BuildOptions (edgekit/options.py), each with a line of help;
-    docs/cli.md has the details. ``recipe`` may be a program that torch.export.save wrote (.pt2), or
-    a finished .pte, which is packaged as it is. A missed budget is not an error: the bundle is
-    written, and the document says ``missed``.
+    The arguments are the fields of BuildOptions (edgekit/build_options.py), each with a line of
+    help; docs/cli.md has the details. ``recipe`` may be a program that torch.export.save wrote
+    (.pt2), or a finished .pte, which is packaged as it is. A missed budget is not an error: the
+    bundle is written, and the document says ``missed``.
 
     Raises SettingError for options; RecipeError, ExportError, TrainingError, TargetError,
     RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError; with ``device`` also

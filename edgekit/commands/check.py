@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.budget import BudgetLimits, merge_limits
+from edgekit.build_options import LIBRARY, validated
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import verdict_document
 from edgekit.documents.verdict import CheckDocument
 from edgekit.measure.emulated import emulate
-from edgekit.options import LIBRARY, validated
 from edgekit.progress import Progress, Silent
 
 

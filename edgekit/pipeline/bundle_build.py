@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits
+from edgekit.build_options import BuildOptions
 from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
@@ -20,7 +21,6 @@ from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
-from edgekit.options import BuildOptions
 from edgekit.plan import Plan
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure

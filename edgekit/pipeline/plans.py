@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from edgekit.build_options import BuildOptions
 from edgekit.compress.graph import operator_names
 from edgekit.errors import RecipeError, SettingError
-from edgekit.options import BuildOptions
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import torch
 
+from edgekit.build_options import BuildOptions
 from edgekit.compress.divergence import compare_outputs
 from edgekit.compress.quantization.apply_plan import as_calibrated, settle
 from edgekit.compress.quantization.limits import keep_within
 from edgekit.compress.quantization.simulate import Simulation, everywhere
 from edgekit.errors import EdgekitError
 from edgekit.fidelity.comparison import Comparison
-from edgekit.options import BuildOptions
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext

@@ -15,7 +15,7 @@ PACKAGE = Path(edgekit.__file__).parent
 # From the top of each house to its foundations; a room imports itself and what is below it.
 ROOMS = {
     "": [
-        "cli", "commands", "report", "pipeline", "host", "settings", "options", "measure",
+        "cli", "commands", "report", "pipeline", "host", "settings", "build_options", "measure",
         "search", "exported", "runtimes", "compress", "store", "cost", "data", "metrics", "recipe",
         "runner", "fidelity", "bundle", "device", "target", "documents", "plan", "program",
         "budget", "cache", "progress", "process", "frozen", "errors", "values",
@@ -33,8 +33,8 @@ ROOMS = {
 }  # fmt: skip
 NO_TORCH = [
     "cli", "commands", "report", "host", "measure", "store", "cost", "runner", "fidelity", "bundle",
-    "device", "settings", "options", "target", "plan", "program", "documents", "budget", "cache",
-    "progress", "process", "frozen", "errors", "values", "version",
+    "device", "settings", "build_options", "target", "plan", "program", "documents", "budget",
+    "cache", "progress", "process", "frozen", "errors", "values", "version",
 ]  # fmt: skip
 # Commands that build or judge need torch, and import it when they are called.
 LATE_TORCH = {"commands/build.py", "commands/evaluate.py"}

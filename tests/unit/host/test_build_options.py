@@ -15,18 +15,18 @@ import pytest
 from conftest import ROOT
 
 import edgekit
-from edgekit import options
+from edgekit import build_options
+from edgekit.build_options import BUDGETS, OPTIONS, BuildOptions, key_of
 from edgekit.cli import main
 from edgekit.commands.build import with_keywords_of
 from edgekit.errors import EdgekitError, SettingError
-from edgekit.options import BUDGETS, OPTIONS, BuildOptions, key_of
 from edgekit.plan import Plan
 
 SPELL = {
-    "flag": options.FLAGS.spell,
-    "environment": options.ENVIRONMENT.spell,
+    "flag": build_options.FLAGS.spell,
+    "environment": build_options.ENVIRONMENT.spell,
     "edgekit.toml": key_of,
-    "library": options.LIBRARY.spell,
+    "library": build_options.LIBRARY.spell,
 }
 BUDGET_NAME = {
     "latency_ms": "latency_ms",
@@ -315,4 +315,6 @@ def test_people_and_editors_see_the_options_of_build() -> None:
 def test_the_docs_list_every_option() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     rows = re.findall(r"^\| `(--[\w-]+)`", page, re.MULTILINE)
-    assert sorted(rows) == sorted(options.FLAGS.spell(name) for name in OPTIONS if name != "recipe")
+    assert sorted(rows) == sorted(
+        build_options.FLAGS.spell(name) for name in OPTIONS if name != "recipe"
+    )
