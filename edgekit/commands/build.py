@@ -24,7 +24,8 @@ from edgekit.plan import Plan, read_plan
 from edgekit.process.interrupt import uninterruptible
 from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
-from edgekit.runtimes.registry import choose_runtime
+from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.target import Target, load_target
 
 Keywords = ParamSpec("Keywords")
@@ -76,7 +77,7 @@ def build(options: BuildOptions) -> VerdictDocument:
     progress = options.progress or Silent()
     target = _target(options.target)
     wanted = _plan(options.plan)
-    engine = choose_runtime(options.runtime, target)
+    engine = _runtime(options, target)
     name = check_name(options.name or default_name(Path(options.recipe)))
     folder = Path(options.output or Path("build") / f"{name}-{target.name}").absolute()
     check_output(folder)
@@ -86,6 +87,12 @@ def build(options: BuildOptions) -> VerdictDocument:
         clock, limits = Clock(), _limits(options, target)
         job = BundleBuild(engine, target, limits, transport, progress, clock, options)
         return _run(job, wanted, name, folder)
+
+
+def _runtime(options: BuildOptions, target: Target) -> Runtime:
+    """The chosen runtime; for ``auto`` and a finished file, the one that it was lowered for."""
+    own = runtime_of_file(Path(options.recipe)) if options.runtime == "auto" else None
+    return choose_runtime(own or options.runtime, target)
 
 
 def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> VerdictDocument:

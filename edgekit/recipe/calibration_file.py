@@ -64,12 +64,15 @@ def read_calibration(path: Path, example: Inputs, names: Sequence[str]) -> list[
 Item = TypeVar("Item")
 
 
-def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Split into items to fit ranges and repairs to, and items to judge them by."""
+def hold_out(items: Sequence[Item], fold: int = 0) -> tuple[list[Item], list[Item]]:
+    """Split into items to fit ranges and repairs to, and items to judge them by.
+
+    ``fold``, below HELD_OUT_EVERY, selects which share of the items judges.
+    """
     if len(items) < MIN_TO_HOLD_OUT:
         return list(items), list(items)
-    fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY]
-    return fitted, list(items[::HELD_OUT_EVERY])
+    fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY != fold]
+    return fitted, list(items[fold::HELD_OUT_EVERY])
 
 
 def spread_over(items: Sequence[Item], most: int) -> list[Item]:

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "edgekit"
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--time", action="store_true")
+    options = parser.parse_args()
     files = sorted(PACKAGE.rglob("*.py"))
     folders = Counter(path.parent for path in files if not path.name.startswith("_"))
     lines = {path: len(path.read_text().splitlines()) for path in files}
@@ -31,7 +32,7 @@ def main() -> None:
     size("largest folder of edgekit/", "files", 14, folders)
     size("largest file of edgekit/", "lines", 400, lines)
     size("longest function of edgekit/", "lines", 60, functions)
-    if parser.parse_args().time:
+    if options.time:
         for target, limit_s in (("check", 120), ("test", 1500)):
             start = time.perf_counter()
             subprocess.run(["make", target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

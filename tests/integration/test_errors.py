@@ -97,7 +97,7 @@ CASES = {
         ["calibration()", "no disk"],
     ),
     "evaluate returns nothing": (evaluate("return None"), ["a number, not NoneType"]),
-    "evaluate returns NaN": (evaluate("return float('nan')"), ["evaluate() returned"]),
+    "evaluate returns NaN": (evaluate("return float('nan')"), ["evaluate() returned nan"]),
     "evaluate raises": (evaluate("raise ValueError('no data')"), ["evaluate()", "no data"]),
     "predict with another shape": (
         evaluate("predict(torch.rand(1, 5))"),

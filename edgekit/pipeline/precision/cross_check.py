@@ -21,7 +21,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.parity import Judgement, worst_db
 from edgekit.pipeline.precision.quantize import Simulator
 from edgekit.plan import Plan
-from edgekit.recipe.calibration_file import HELD_OUT_EVERY, MIN_TO_HOLD_OUT
+from edgekit.recipe.calibration_file import HELD_OUT_EVERY, MIN_TO_HOLD_OUT, hold_out
 from edgekit.recipe.tensors import Inputs
 
 
@@ -62,8 +62,7 @@ def cross_check(subject: Subject, context: BuildContext, plan: Plan) -> Comparis
     inputs: list[Inputs] = []
     with context.progress.stage(f"cross-checking {plan.precision}") as stage:
         for fold in range(HELD_OUT_EVERY):
-            fitted = [one for index, one in enumerate(data) if index % HELD_OUT_EVERY != fold]
-            judging = data[fold::HELD_OUT_EVERY]
+            fitted, judging = hold_out(data, fold)
             simulation = simulator.fitted_to(fitted)(plan)
             with simulation.rounding(everywhere):
                 outputs += simulation.run(judging)

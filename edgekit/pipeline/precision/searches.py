@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from edgekit.compress.graph import within
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.documents.verdict import Blame
-from edgekit.frozen import Frozen
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
@@ -40,14 +39,6 @@ FILE = "found.json"
 Result = TypeVar("Result")
 
 
-class _CachedRepairs(Frozen):
-    """The result of the search for repairs, as cached."""
-
-    plan: Plan
-    plain: float
-    divergence: float
-
-
 class CachedSearches:
     """The searches for one subject. Each runs on first use, and only once."""
 
@@ -60,15 +51,15 @@ class CachedSearches:
         build_s: float | None = None,
     ) -> None:
         """``build_s``: the build time of plain int8 in seconds, if known."""
-        self._subject, self._tools, self._plain = subject, context, plain
+        self._subject, self._context, self._plain = subject, context, plain
         self._effort, self._build_s = effort, build_s
         self._split = split(subject.calibration)
         self._simulate = Simulator(subject.float_model, context.pt2e, self._split.fitted)
 
-    @property
+    @cached_property
     def repairs(self) -> RepairSearchResult:
-        found = self._repairs
-        return RepairSearchResult(found.plan, found.plain, found.divergence)
+        """The best plan with the same layers in int8."""
+        return self._once("repairs", TypeAdapter(RepairSearchResult), self._find_repairs)
 
     @cached_property
     def blame(self) -> tuple[Blame, ...]:
@@ -85,15 +76,11 @@ class CachedSearches:
         """Operators without weights to keep float, chosen before repairs."""
         return self._once("operators", TypeAdapter(FloatOperators), self._float_operators)
 
-    @cached_property
-    def _repairs(self) -> _CachedRepairs:
-        return self._once("repairs", TypeAdapter(_CachedRepairs), self._find_repairs)
-
     def _once(
         self, kind: str, adapter: TypeAdapter[Result], search: Callable[[], Result]
     ) -> Result:
         """The result of a search, from the cache if the same model was searched before."""
-        key = self._tools.fingerprint.key(self._tools.runtime, self._plain)
+        key = self._context.fingerprint.key(self._context.runtime, self._plain)
         kind = kind if self._effort == "normal" else f"{kind}-{self._effort}"
 
         def read(folder: Path) -> Result:
@@ -107,7 +94,7 @@ class CachedSearches:
         def write(draft: Path) -> None:
             (draft / FILE).write_bytes(adapter.dump_json(found))
 
-        cache_stage(self._tools, kind, key, self._parity_floats, write)
+        cache_stage(self._context, kind, key, self._parity_floats, write)
         return found
 
     @cached_property
@@ -123,7 +110,7 @@ class CachedSearches:
             self._split.judged,
             self._floats,
             self._subject.fidelity,
-            self._tools.progress,
+            self._context.progress,
         )
 
     def _float_layers(self) -> FloatLayers:
@@ -131,7 +118,7 @@ class CachedSearches:
         # corrections depend on which layers are int8: they are computed again for the chosen layers
         bare = {"correct": False, "round": False}
         plan = self.repairs.plan.replaced(**bare)
-        with self._tools.progress.stage("choosing ranges"):
+        with self._context.progress.stage("choosing ranges"):
             simulation = self._simulate(plan)
         # choosing layers fits nothing to the inputs, so all of them may judge
         judged = [*self._split.fitted, *self._split.judged]
@@ -142,13 +129,13 @@ class CachedSearches:
             self._subject.fidelity,
             model_mb,
             BUYING * self._work,
-            self._tools.progress,
+            self._context.progress,
         )
 
-    def _find_repairs(self) -> _CachedRepairs:
-        progress = self._tools.progress
+    def _find_repairs(self) -> RepairSearchResult:
+        progress = self._context.progress
         progress.note(f"repairing int8 takes at most {self._limit_text()}")
-        found = find_repairs(
+        return find_repairs(
             self._plain,
             self._simulate,
             self._split,
@@ -157,10 +144,9 @@ class CachedSearches:
             REPAIRING * self._work,
             progress,
         )
-        return _CachedRepairs(plan=found.plan, plain=found.plain, divergence=found.divergence)
 
     def _blame(self) -> tuple[Blame, ...]:
-        with self._tools.progress.stage("finding the sensitive layers") as stage:
+        with self._context.progress.stage("finding the sensitive layers") as stage:
             ranges = self._plain.replaced(observer="mse_after_activation")
             equalized = ranges.replaced(equalize=0.5)
             fixes = [("range", ranges), ("equalization", equalized)]
@@ -195,7 +181,7 @@ class CachedSearches:
 
     @cached_property
     def _floats(self) -> list[Outputs]:
-        with self._tools.progress.stage("observing the model"):
+        with self._context.progress.stage("observing the model"):
             simulation = self._simulate(self._plain)
             start = time.perf_counter()
             outputs = float_outputs(simulation, self._split.judged)

@@ -218,7 +218,7 @@ def test_swap_that_fills_up_or_is_needed() -> None:
     assert "swap was used (40 MB" in on_a_pi(every(samples, swap_used_mb=40.0)).warnings[0]
     device = probed("rpi_zero2w")
     found = conditions(device, [device, device], device, 100)
-    assert "(63 MB, 33 MB of memory available)" in found.warnings[-1]
+    assert "swap was used (63 MB, 33 MB of memory available)" in found.warnings[-1]
 
 
 def test_a_board_that_tells_almost_nothing() -> None:

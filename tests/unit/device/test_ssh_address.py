@@ -52,7 +52,7 @@ def test_malformed_ones_are_refused(device):
 
 def test_local_and_android():
     assert isinstance(connect("local"), LocalTransport)
-    with pytest.raises(DeviceError, match="adb"):
+    with pytest.raises(DeviceError, match="does not support adb"):
         connect("adb://emulator-5554")
 
 

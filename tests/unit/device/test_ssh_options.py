@@ -145,7 +145,7 @@ def test_the_clients_own_defaults_are_no_configuration(options):
 
 
 def test_a_port_that_is_none(options):
-    with pytest.raises(DeviceError, match="board: 'x'"):
+    with pytest.raises(DeviceError, match="board: 'x' is not a port"):
         options("port x\n")
 
 

@@ -213,13 +213,13 @@ def test_with_an_older_c_library(arm, log, needs) -> None:
 def test_a_cpu_that_this_qemu_does_not_know(arm, log) -> None:
     reseal(arm, {"cpu": "cortex-a78"})
     found = check(arm).emulation
-    assert "qemu-aarch64 9.1.2" in found.reason and "'cortex-a78'" in found.reason
+    assert found.reason == "qemu-aarch64 9.1.2 does not support the CPU 'cortex-a78'"
     assert "newer" in found.hint
 
 
 def test_max_is_never_used(arm, log) -> None:
     reseal(arm, {"cpu": "max"})
-    assert "'max'" in check(arm).emulation.reason
+    assert "'max' is not a real CPU" in check(arm).emulation.reason
     assert list(log.iterdir()) == []
 
 
