@@ -13,7 +13,7 @@ from edgekit.progress import Progress, Silent, Stage
 
 # Seconds from a stage's start to its first line of progress, and between lines. With the time of
 # printing, there is a line at least every ten seconds.
-FIRST_BEAT_S, BEAT_S = 5.0, 9.9
+FIRST_BEAT_S, BEAT_S = 5.0, 9.5
 
 
 def make_progress(quiet: bool) -> Progress:

@@ -33,6 +33,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
       the lowering would apply their steps to it.
     - A value that changes shape and steps at once changes its steps first: XNNPACK's reshape
       requires equal steps.
+    - A maximum along an axis without its indices becomes amax where XNNPACK has no kernel: its
+      partitioner accepts any axis of an image, and the lowering then fails.
     - A negative pad becomes a slice. col2im (F.fold), which is lowered to one, folds into a larger
       image first.
     """
@@ -43,6 +45,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_prelu(node)
         elif str(node.target) == "aten.convolution.default":
             _replace_convolution(node)
+        elif str(node.target) == "aten.max.dim":
+            _replace_max(node)
         elif operator_name(node) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
             _keep_apart(node)
         elif operator_name(node) == "col2im" and any(node.args[4]):
@@ -91,6 +95,26 @@ def _replace_convolution(node: torch.fx.Node) -> None:
     operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
     with node.graph.inserting_before(node):
         put_in_place(node, call_like(node, operator, x, weight, bias, *rest))
+
+
+def _replace_max(node: torch.fx.Node) -> None:
+    """Replace by amax, unless the indices are used or XNNPACK reduces that axis."""
+    import torch
+
+    arguments: tuple[Any, ...] = node.args
+    x, dim, *rest = arguments
+    keeps_dim, rank = bool(rest and rest[0]), x.meta["val"].dim()
+    if any(user.args[1] != 0 and user.users for user in node.users):
+        return
+    if rank == 4 and keeps_dim and dim % rank in (2, 3):
+        node.args = (x, dim % rank, True)  # the lowering knows no axes from the end
+        return
+    with node.graph.inserting_before(node):
+        largest = call_like(node, torch.ops.aten.amax.default, x, [dim], keeps_dim)
+    for user in list(node.users):
+        user.replace_all_uses_with(largest, propagate_meta=False)
+        node.graph.erase_node(user)
+    node.graph.erase_node(node)
 
 
 def _is_negative_pad(node: torch.fx.Node) -> bool:

@@ -1,0 +1,59 @@
+"""Operators on an axis, after a convolution: XNNPACK keeps its result with the channels last."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.runtime
+
+# The maximum of rows and columns has a kernel in XNNPACK; the others are computed outside.
+ON_AXES = {
+    "softmax of rows": lambda x: x.softmax(-1),
+    "softmax of transposed rows": lambda x: x.permute(0, 2, 3, 1).softmax(3),
+    "softmax and its input": lambda x: x.softmax(-1) * x,
+    "attention": lambda x: (x.softmax(-1) @ x.transpose(2, 3)).softmax(-1),
+    "softmax of channels": lambda x: x.softmax(1),
+    "maximum of channels": lambda x: x.max(1, keepdim=True)[0],
+    "maximum of channels, without the axis": lambda x: x.max(1)[0],
+    "maximum of rows": lambda x: x.max(3)[0],
+    "maximum of columns": lambda x: x.max(-2, keepdim=True)[0],
+    "maximum and its index": lambda x: x.max(1)[0] + x.max(1)[1],
+    "reversed axes": lambda x: x.transpose(1, 3) + 1,
+    "mean of channels": lambda x: x.mean(1, keepdim=True),
+}
+
+
+def test_operators_on_an_axis_of_a_convolutions_result() -> None:
+    import torch
+    from torch import nn
+
+    from edgekit.runtimes.executorch.lower import lower
+    from edgekit.runtimes.export import export
+    from edgekit.runtimes.quiet import quiet
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before = nn.Conv2d(3, 6, 3, padding=1)
+            self.after = nn.ModuleList(nn.LazyConv2d(2, 1) for _ in ON_AXES)
+
+        def forward(self, x):
+            middle = self.before(x)
+            found = [operator(middle) for operator in ON_AXES.values()]
+            return tuple(
+                conv(one if one.dim() == 4 else one[:, None])
+                for conv, one in zip(self.after, found, strict=True)
+            )
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(1, 3, 4, 5)
+    with torch.no_grad():
+        expected = net(x)
+    with quiet():
+        from executorch.runtime import Runtime
+
+        artifact = lower(export(net, (x,)))
+        method = Runtime.get().load_program(artifact.data).load_method("forward")
+        outputs = method.execute([x])
+    for name, found, wanted in zip(ON_AXES, outputs, expected, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-5), name
