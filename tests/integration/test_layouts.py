@@ -57,3 +57,48 @@ def test_operators_on_an_axis_of_a_convolutions_result() -> None:
         outputs = method.execute([x])
     for name, found, wanted in zip(ON_AXES, outputs, expected, strict=True):
         assert torch.allclose(found, wanted, atol=1e-5), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_convolutions_of_one_image_without_a_batch(dimensions, precision) -> None:
+    import torch
+    from torch import nn
+
+    from edgekit.plan import Plan
+    from edgekit.progress import Silent
+    from edgekit.runtimes.executorch.lower import lower
+    from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare
+    from edgekit.runtimes.export import export
+    from edgekit.runtimes.quiet import quiet
+
+    first, second = [(nn.Conv1d, nn.ConvTranspose1d), (nn.Conv2d, nn.ConvTranspose2d)][
+        dimensions - 1
+    ]
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first(3, 6, 3), second(6, 2, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x[0]).relu())
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(1, 3, *[8] * dimensions)
+    with torch.no_grad():
+        expected = net(x)
+    with quiet():
+        from executorch.runtime import Runtime
+
+        exported = export(net, (x,))
+        if precision == "int8":
+            prepared = prepare(net, (x,), Plan(precision="int8"))
+            calibrate(prepared, [(x,)], Silent())
+            exported = convert(prepared, (x,))
+        artifact = lower(exported)
+        method = Runtime.get().load_program(artifact.data).load_method("forward")
+        (found,) = method.execute([x])
+    limit = 1e-5 if precision == "fp32" else 0.05 * float(expected.abs().max())
+    assert torch.allclose(found, expected, atol=limit)
+    assert {o.operator for o in artifact.program.summary().outside} == {"aten::select_copy.int_out"}

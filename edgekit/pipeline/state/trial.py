@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ UNSEEN = (
     "random numbers of numpy or Python, a global variable, or a function kept in the model that "
     "reads the model itself (self.act = lambda x: self.layer(x))"
 )
+DROPOUT = "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training)"
+GIVEN = "make every random number an input of the model"
+STEPS = "keep what changes in a tensor: self.register_buffer('step', torch.zeros(()))"
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,17 @@ def random_error(
     if draws.name is not None:
         dropout = draws.name == "bernoulli"
         what = "dropout is active" if dropout else "an operator draws random numbers"
-        place = draws.line
+        place, hint = draws.line, f"{DROPOUT}; {GIVEN}" if dropout else GIVEN
+    elif iterators := _iterators(model):
+        what, place, hint = f"it advances an iterator ({', '.join(iterators)})", None, STEPS
     else:
         with torch.no_grad(), Lines() as lines:
             copied(*own_inputs(example))
-        what, place = UNSEEN, lines.line
+        what, place, hint = UNSEEN, lines.line, f"{GIVEN}, or {STEPS}"
     at = f" at {place}" if place else ""
-    return RecipeError(
-        f"{path}: the model's outputs differ for the same input: {what}{at}",
-        "F.dropout(x, p) is active in eval mode too: write F.dropout(x, p, self.training); make "
-        "any other random number an input of the model",
-    )
+    return RecipeError(f"{path}: the model's outputs differ for the same input: {what}{at}", hint)
+
+
+def _iterators(model: nn.Module) -> list[str]:
+    """The attributes that hold iterators, such as itertools.count: their state cannot be read."""
+    return [str(slot) for slot, value in slots_of(model).items() if isinstance(value, Iterator)]

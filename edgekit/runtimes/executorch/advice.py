@@ -71,7 +71,9 @@ INSTEAD: dict[str, str] = {
     "squeeze_copy": "reshape instead of squeeze",
     "unsqueeze_copy": "reshape instead of unsqueeze",
     "_native_batch_norm_legit": MOMENTS,
-    "native_group_norm": "nn.BatchNorm2d, which is folded into the convolution before it",
+    "native_group_norm": "nn.BatchNorm2d, which is folded into the convolution before it; the "
+    "model must be trained with it",
+    "mm": "torch.bmm(a.reshape(1, n, k), b.reshape(1, k, m))",
     "reflection": MIRROR,
     "replication": REPEAT,
 }

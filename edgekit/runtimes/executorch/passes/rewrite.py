@@ -29,6 +29,7 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
     - PReLU on anything but images becomes two ReLUs: XNNPACK's kernel needs four dimensions, but
       its partitioner accepts any, and the lowering then fails.
     - A general convolution becomes conv1d, conv2d or conv3d, which the quantizer recognizes.
+    - A convolution of one image without a batch gets a batch of one: XNNPACK takes no other.
     - A float one-dimensional convolution or a pad is separated from adjacent quantized values:
       the lowering would apply their steps to it.
     - A value that changes shape and steps at once changes its steps first: XNNPACK's reshape
@@ -47,6 +48,8 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
             _replace_convolution(node)
         elif str(node.target) == "aten.max.dim":
             _replace_max(node)
+        elif _is_unbatched_convolution(node):
+            _add_batch(node)
         elif operator_name(node) in CONVOLUTIONS_1D and not _is(node.args[1], DEQUANTIZE):
             _keep_apart(node)
         elif operator_name(node) == "col2im" and any(node.args[4]):
@@ -95,6 +98,26 @@ def _replace_convolution(node: torch.fx.Node) -> None:
     operator = (turned if transposed else plain)[weight.meta["val"].dim() - 2]
     with node.graph.inserting_before(node):
         put_in_place(node, call_like(node, operator, x, weight, bias, *rest))
+
+
+def _is_unbatched_convolution(node: torch.fx.Node) -> bool:
+    if operator_name(node).rstrip("123d") not in ("conv", "conv_transpose"):
+        return False
+    arguments: tuple[Any, ...] = node.args
+    x, weight = arguments[:2]
+    return bool(x.meta["val"].dim() == weight.meta["val"].dim() - 1)
+
+
+def _add_batch(node: torch.fx.Node) -> None:
+    import torch
+
+    view = torch.ops.aten.view.default
+    arguments: tuple[Any, ...] = node.args
+    x, *rest = arguments
+    with node.graph.inserting_before(node):
+        one = call_like(node, view, x, [1, *x.meta["val"].shape])
+        result = call_like(node, node.target, one, *rest)
+        put_in_place(node, call_like(node, view, result, list(node.meta["val"].shape)))
 
 
 def _replace_max(node: torch.fx.Node) -> None:
