@@ -77,10 +77,10 @@ def measure_bundle(
         parity = require_golden(folder, manifest, installed, inputs, load)
     with progress.stage("timing and profiling operators") as stage:
         # outside the watch, which would count the canary as another process
-        speed = sing(transport)
+        speed = None if before.emulated else sing(transport)
         with watch(transport) as watching:
             timed, profiled = _rounds(installed, inputs, load, stage)
-        canary = speed_ratio(speed, sing(transport))
+        canary = speed_ratio(speed, sing(transport)) if speed else None
     after = environment_of(transport)
     operators, profiled_ms = operator_times(manifest.runtime.name, manifest.program, profiled)
     return Measurement(

@@ -20,7 +20,7 @@ window() {
   while [ "$up" = "$start" ]; do now; done
   end=$((up + 10)); count=0
   while [ "$up" -lt "$end" ]; do
-    i=0; while [ $i -lt 100 ]; do i=$((i + 1)); done
+    i=0; while [ $i -lt 25 ]; do i=$((i + 1)); done
     count=$((count + 1)); now
   done
 }
