@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.app import app
+from edgekit.cli.app import app, targets_app
 from edgekit.cli.output import output
 from edgekit.cli.shared_flags import (
     AcceptNew,
@@ -196,3 +196,29 @@ def evaluate(
         progress=make_progress(output.quiet),
     )
     output.emit(document.to_json() if output.json else render_eval(document))
+
+
+@targets_app.command("probe")
+def targets_probe(
+    device: Device,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE.toml", help="Write a target for this device."),
+    ] = None,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a device is: CPU, clocks, memory, system. --output writes a target file."""
+    from edgekit.cli.progress import make_progress
+    from edgekit.commands.probe import probe_device
+    from edgekit.report.probe import render_probe
+
+    document = probe_device(
+        device,
+        output_file,
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_probe(document))

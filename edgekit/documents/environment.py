@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from edgekit.frozen import Extensible
 
 
@@ -67,10 +71,26 @@ class During(Extensible):
     others_percent_of_core: float | None
 
 
+class NoiseFinding(Extensible):
+    """A source of noise during timed runs (device/facts/noise.py).
+
+    ``available``: the device reports it. ``state``: what it was; None if unknown. ``problem`` and
+    ``advice``: where it ``disturbs``, in which way and what to do about it.
+    """
+
+    source: str
+    available: bool
+    state: str | None
+    disturbs: bool
+    problem: str | None
+    advice: str | None
+
+
 class MeasuredEnvironment(DeviceEnvironment):
     """The device before the timed runs, and its state ``before``, ``during`` and ``after`` them.
 
-    ``warnings``: what makes the result doubtful, and what to do about it.
+    ``warnings``: what makes the result doubtful, and what to do about it. ``noise``: every source
+    of noise, those that did not disturb too; empty in documents of older versions.
     """
 
     threads: int
@@ -78,3 +98,10 @@ class MeasuredEnvironment(DeviceEnvironment):
     during: During
     after: DeviceState
     warnings: tuple[str, ...]
+    noise: tuple[NoiseFinding, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_noise(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of older versions keep their bytes, and with them their digests."""
+        data: dict[str, Any] = serialize(self)
+        return data if self.noise else {key: data[key] for key in data if key != "noise"}

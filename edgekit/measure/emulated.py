@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from edgekit.bundle.manifest import RUNNER, Manifest, Needs
 from edgekit.device.base import Transport
-from edgekit.device.facts.parse import cpu_name
+from edgekit.device.facts.cores import cpu_name
 from edgekit.device.local import LocalTransport
 from edgekit.device.qemu import (
     Emulator,

@@ -9,6 +9,7 @@ from edgekit.budget import Figure, Figures
 from edgekit.bundle.manifest import Manifest
 from edgekit.cost import memory
 from edgekit.device.base import Transport
+from edgekit.device.facts.canary import sing, speed_ratio
 from edgekit.device.facts.conditions import Conditions, conditions
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.facts.watch import watch
@@ -74,8 +75,12 @@ def measure_bundle(
     inputs = golden_inputs(folder, manifest)
     with progress.stage("checking parity on the device"):
         parity = require_golden(folder, manifest, installed, inputs, load)
-    with progress.stage("timing and profiling operators") as stage, watch(transport) as watching:
-        timed, profiled = _rounds(installed, inputs, load, stage)
+    with progress.stage("timing and profiling operators") as stage:
+        # outside the watch, which would count the canary as another process
+        speed = None if before.emulated else sing(transport)
+        with watch(transport) as watching:
+            timed, profiled = _rounds(installed, inputs, load, stage)
+        canary = speed_ratio(speed, sing(transport)) if speed else None
     after = environment_of(transport)
     operators, profiled_ms = operator_times(manifest.runtime.name, manifest.program, profiled)
     return Measurement(
@@ -86,7 +91,7 @@ def measure_bundle(
         threads=timed[0].threads,
         operators=operators,
         profiled_ms=profiled_ms,
-        conditions=conditions(before, watching.samples, after, _cpu_ms(timed + profiled)),
+        conditions=conditions(before, watching.samples, after, _cpu_ms(timed + profiled), canary),
     )
 
 

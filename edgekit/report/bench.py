@@ -54,9 +54,7 @@ def sketch(latency: LatencySummary, width: int = 40) -> str:
 def _device(name: str, environment: MeasuredEnvironment) -> str:
     parts = [name, environment.model, environment.cpu, environment.os]
     text = ", ".join(str(part) for part in parts if part)
-    return text + (
-        " (EMULATED: latency is not evidence for the real board)" if environment.emulated else ""
-    )
+    return text + (" (EMULATED)" if environment.emulated else "")
 
 
 def _conditions(environment: MeasuredEnvironment) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from edgekit.device.facts.libc import glibc_version
+
 MARK = "\n@@edgekit "
 NEEDED_TOOLS = (
     "cat", "chmod", "cp", "dd", "df", "ln", "mkdir", "mktemp", "mv", "readlink", "rm", "sha256sum",
@@ -54,7 +56,7 @@ def parse_survey(text: str) -> Survey:
         architecture=uname[-1] if uname else None,
         loaders=tuple(sections.get("loaders", "").split()),
         cpu_features=_features(sections.get("cpuinfo", "")),
-        glibc=_glibc(sections.get("glibc", "")),
+        glibc=glibc_version(sections.get("glibc", "")),
         has_musl="ld-musl" in sections.get("glibc", ""),
         glibcxx=_glibcxx(sections.get("libstdcxx", "")),
         memory_available_mb=_available_mb(sections.get("meminfo", "")),
@@ -71,12 +73,6 @@ def parse_survey(text: str) -> Survey:
 def _features(cpuinfo: str) -> frozenset[str]:
     match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
     return frozenset(match[1].split()) if match else frozenset()
-
-
-def _glibc(text: str) -> tuple[int, ...] | None:
-    """Parse getconf ("glibc 2.36"), a file name ("libc-2.31.so") or the loader's first line."""
-    match = re.search(r"(?:^glibc |libc-|GLIBC |release version )(\d+)\.(\d+)", text, re.MULTILINE)
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def _glibcxx(text: str) -> tuple[int, ...] | None:

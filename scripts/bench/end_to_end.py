@@ -80,7 +80,7 @@ def bench_build(folder: Path) -> None:
         shutil.rmtree(cache_folder() / STAGES, ignore_errors=True)
         return seconds([*command, "--effort", "quick", "--output", output])
 
-    ratio = interleaved(anew, lambda: seconds([PYTHON, HERE / "bare.py", "int8", bare]), rounds=5)
+    ratio = interleaved(anew, lambda: seconds([PYTHON, HERE / "bare.py", "int8", bare]), rounds=6)
     title = "`edgekit build --effort quick` int8 MobileNetV2 / bare script"
     row(title, "<= 1.2", ratio, ratio[0] <= 1.2)
 

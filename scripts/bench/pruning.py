@@ -26,13 +26,12 @@ from pathlib import Path
 import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
 from quantization import say
-from side_by_side import interleaved, print_table, row
+from side_by_side import Ratio, interleaved, print_table, row, with_interval
 from training import spread
 
 import edgekit
 from edgekit.device.local import LocalTransport
 from edgekit.errors import ParityError
-from edgekit.measure.latency import ratio_interval
 from edgekit.pipeline.training.int8 import UNLABELLED_RATE
 from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
 from edgekit.runner.client import measure
@@ -287,14 +286,14 @@ def latency(title: str, goal: str, one: Path, other: Path, limit: float) -> None
     row(title, goal, ratio, ratio[0] <= limit)
 
 
-def raced(one: Path, other: Path) -> tuple[float, float, float]:
+def raced(one: Path, other: Path) -> Ratio:
     """Median latency of one bundle's artifact to the other's, in turn, with one thread."""
     ratios = []
     for index in range(ROUNDS):
         pair = (one, other) if index % 2 == 0 else (other, one)
         first, second = (median_ms(bundle) for bundle in pair)
         ratios.append(first / second if index % 2 == 0 else second / first)
-    return ratio_interval(ratios)
+    return with_interval(ratios)
 
 
 def median_ms(bundle: Path) -> float:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from edgekit.measure.latency import ratio_interval as with_interval
+from edgekit.intervals import coverage, ratio_interval
 from edgekit.process.waiting import wait_passively
 
 wait_passively()  # of the processes that are timed too, as edgekit itself does
@@ -21,16 +22,27 @@ EDGEKIT = [PYTHON, "-m", "edgekit"]
 ROWS: list[tuple[str, str, str, str]] = []
 
 
+class Ratio(NamedTuple):
+    """A median of ratios; ``coverage``: of the interval, below 0.95 for fewer than 6 ratios."""
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+
+
+def with_interval(ratios: list[float]) -> Ratio:
+    return Ratio(*ratio_interval(ratios), min(0.95, coverage(len(ratios))))
+
+
 def print_table() -> None:
     print("\n| what | goal | measured | reached |\n|---|---|---|---|")
     for row in ROWS:
         print("| " + " | ".join(row) + " |")
 
 
-def interleaved(
-    one: Callable[[], float], other: Callable[[], float], rounds: int
-) -> tuple[float, float, float]:
-    """Median ratio of one to other over rounds that alternate, with its 95 % bootstrap interval."""
+def interleaved(one: Callable[[], float], other: Callable[[], float], rounds: int) -> Ratio:
+    """Median ratio of one to other over rounds that alternate, with its interval."""
     one()
     other()
     ratios = []
@@ -42,8 +54,9 @@ def interleaved(
     return with_interval(ratios)
 
 
-def row(title: str, goal: str, ratio: tuple[float, float, float], reached: bool) -> None:
-    fact(title, goal, f"{ratio[0]:.3f} (95 %: {ratio[1]:.3f} to {ratio[2]:.3f})", reached)
+def row(title: str, goal: str, ratio: Ratio, reached: bool) -> None:
+    interval = f"{100 * ratio.coverage:.0f} %: {ratio.low:.3f} to {ratio.high:.3f}"
+    fact(title, goal, f"{ratio.median:.3f} ({interval})", reached)
 
 
 def fact(title: str, goal: str, measured: str, reached: bool) -> None:

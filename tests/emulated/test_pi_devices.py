@@ -19,6 +19,8 @@ from conftest import DIGITS, ROOT, build_with_other_weights, documented, run_edg
 from emulated.pi import Pi, booted
 from watching import patience_s, until
 
+from edgekit.target import load_target, read_target
+
 pytestmark = [pytest.mark.runtime, pytest.mark.pi]
 CACHE = os.environ.get("XDG_CACHE_HOME", f"{Path.home()}/.cache")
 STORE = "/home/pi/.local/share/edgekit"
@@ -86,6 +88,20 @@ def test_a_model_s_life_on_a_pi(reach, digits_arm_bundle, other_weights, tmp_pat
     assert run_edgekit("rm", "digits", reach.device).returncode == 0
     assert documented("ls", reach.device)["bundles"] == []
     assert not temporary_on(reach)
+
+
+def test_probe_writes_a_target_like_the_built_in_one(reach, tmp_path) -> None:
+    path = tmp_path / "my-pi4.toml"
+    probed = documented("targets", "probe", reach.device, "--output", str(path))
+    assert probed["environment"]["emulated"] is True
+    assert probed["environment"]["throttled"] is None
+    assert [one["cpu"] for one in probed["hardware"]["clusters"]] == ["Cortex-A72"]
+    mine, built_in = read_target(path), load_target("rpi4")
+    assert (mine.architecture, mine.cpu) == (built_in.architecture, built_in.cpu)
+    assert set(built_in.features) <= set(mine.features)
+    assert (mine.cores, mine.threads) == (built_in.cores, built_in.threads)
+    assert mine.clock_ghz is None
+    assert mine.memory_mb == pytest.approx(built_in.memory_mb, rel=0.1)
 
 
 def test_bench_measures_memory_and_says_what_is_emulated(reach, digits_arm_bundle) -> None:

@@ -117,6 +117,27 @@ def test_targets(edgekit_command) -> None:
     assert "rpi4" in unknown.stderr
 
 
+def test_probe_writes_a_target_that_builds(edgekit_command, tmp_path) -> None:
+    probed = document(edgekit_command("targets", "probe", "local", "--json"))
+    assert probed["schema"] == "edgekit.probe/1"
+    assert probed["output"] is None
+    written = document(
+        edgekit_command("targets", "probe", "local", "--output", "my.toml", "--json")
+    )
+    assert written["output"] == str(tmp_path / "my.toml")
+    assert written["target"] == probed["target"]
+    shown = edgekit_command("targets", "show", "./my.toml")
+    assert shown.returncode == 0, shown.stderr
+    assert f'glibc = "{probed["hardware"]["glibc"]}"' in shown.stdout
+    (tmp_path / "recipe.py").write_text(
+        "import torch\ndef model():\n    return torch.nn.Linear(4, 3)\n"
+        "def example_inputs():\n    return (torch.rand(1, 4),)\n"
+    )
+    built = edgekit_command("build", "--target", "./my.toml", "--device", "local", "--json")
+    assert built.returncode == 0, built.stderr
+    assert document(built)["target"] == "my"
+
+
 def test_version_and_help(edgekit_command) -> None:
     import edgekit
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, documented, run_edgekit
 
+from edgekit.target import read_target
+
 pytestmark = [pytest.mark.ssh, pytest.mark.runtime]
 SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 
@@ -37,6 +39,15 @@ def test_a_bundle_s_life(ssh_device, digits_bundle, tmp_path, monkeypatch) -> No
     assert run_edgekit("rollback", "digits", ssh_device).returncode == 1
     assert run_edgekit("rm", "digits", ssh_device).returncode == 0
     assert not list((tmp_path / "a store" / ".store" / "incoming").iterdir())
+
+
+def test_probe_reports_the_same_over_ssh(ssh_device, tmp_path) -> None:
+    path = tmp_path / "over.toml"
+    far = documented("targets", "probe", ssh_device, "--output", str(path))
+    near = documented("targets", "probe", "local")
+    assert far["target"] == near["target"]
+    assert far["hardware"]["clusters"][0]["cpus"] == near["hardware"]["clusters"][0]["cpus"]
+    assert read_target(path).glibc == near["hardware"]["glibc"]
 
 
 def test_a_device_whose_key_is_new(make_server, digits_bundle, tmp_path, monkeypatch) -> None:

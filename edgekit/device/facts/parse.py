@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit.device.facts.cores import cpu_name
 from edgekit.device.facts.throttled import throttled_words
 from edgekit.documents.environment import DeviceEnvironment, DeviceState
 
@@ -41,28 +42,6 @@ def parse_environment(sections: Mapping[str, str]) -> DeviceEnvironment:
         uptime_s=_first_number(sections.get("uptime", "")),
         boot_time_s=int(boot_time[1]) if boot_time else None,
     )
-
-
-# Arm's implementer 0x41, by part number (Arm's Main ID Register, MIDR_EL1).
-ARM_PARTS = {
-    "0xc07": "Cortex-A7",
-    "0xd03": "Cortex-A53",
-    "0xd05": "Cortex-A55",
-    "0xd07": "Cortex-A57",
-    "0xd08": "Cortex-A72",
-    "0xd0b": "Cortex-A76",
-    "0xd0c": "Neoverse-N1",
-}
-
-
-def cpu_name(cpuinfo: str) -> str | None:
-    """The processor's name. x86 reports it; Arm reports an implementer and a part number."""
-    part = _field(cpuinfo, "CPU part")
-    if part is None:
-        return _field(cpuinfo, "model name")
-    if _field(cpuinfo, "CPU implementer") == "0x41" and part in ARM_PARTS:
-        return ARM_PARTS[part]
-    return f"part {part}"
 
 
 def is_emulated(sections: Mapping[str, str]) -> bool | None:

@@ -199,8 +199,8 @@ def test_other_processes() -> None:
     assert alone.warnings == ()
     assert beside.during.others_percent_of_core == pytest.approx(100, abs=5)
     assert beside.warnings == (
-        f"other processes used {beside.during.others_percent_of_core:.0f} % of a core: "
-        "stop them and measure again",
+        f"other processes used {beside.during.others_percent_of_core:.0f} % of a core; "
+        "stop other programs and measure again",
     )
 
 
