@@ -68,7 +68,7 @@ def find_plugin_emulator() -> Emulator | None:
 
 @dataclass(frozen=True)
 class Tool:
-    """``find``: what is installed, in words; None if missing."""
+    """``find``: what is installed, in words; None if missing. ``packages``: Debian's."""
 
     name: str
     purpose: str
@@ -92,9 +92,9 @@ def _compiler() -> str | None:
 
 
 TOOLS = (
-    Tool("qemu-aarch64 with plugins", "counts instructions", QEMU_PACKAGES, _emulator),
-    Tool("llvm-mca", f"LLVM {OLDEST_LLVM} or newer, has the cores", LLVM_PACKAGE, _llvm),
-    Tool("C compiler", "compiles the plugin of QEMU", COMPILER_PACKAGE, _compiler),
+    Tool("qemu-aarch64 (plugins)", "a QEMU that loads plugins", QEMU_PACKAGES, _emulator),
+    Tool("llvm-mca", f"LLVM {OLDEST_LLVM} or newer", LLVM_PACKAGE, _llvm),
+    Tool("C compiler", "compiles a plugin of QEMU", COMPILER_PACKAGE, _compiler),
 )
 
 
