@@ -6,6 +6,7 @@ Both are called predicted; the note says how, and what measures it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,10 @@ def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Tar
     threads, clock = manifest.threads, target.clock_ghz or 1.0
     unproven = unproven_operators(manifest.program)
     factors = widened(interval_factors(threads), unproven)
+    value = latency_ms(work, core, clock, threads)
+    if manifest.program.outside_operators and threads > 1:
+        serial = work._replace(serial_cycles=work.cycles)
+        value, factors = _between(value, latency_ms(serial, core, clock, threads), factors)
     note = (
         f"predicted by emulation ({core.title} at {clock:g} GHz, {_threads(threads)}), "
         f"not measured: {DECIDE}"
@@ -67,7 +72,17 @@ def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Tar
     if unproven:
         names = ", ".join(unproven[:4]) + (", ..." if len(unproven) > 4 else "")
         note += f"; wider range: no published latency covers {names}"
-    return _figure(latency_ms(work, core, clock, threads), factors, manifest, note)
+    return _figure(value, factors, manifest, note)
+
+
+def _between(fast_ms: float, slow_ms: float, factors: Factors) -> tuple[float, Factors]:
+    """The geometric mean of two latencies, and an interval that reaches beyond both.
+
+    Kernels outside the delegates run on one thread. Their share of the cycles is unknown, so the
+    latency lies between that of all cycles shared and that of none shared.
+    """
+    value = math.sqrt(fast_ms * slow_ms)
+    return value, Factors(factors.low * fast_ms / value, factors.high * slow_ms / value)
 
 
 def _estimated(

@@ -186,12 +186,17 @@ class BundleBuild:
             return _Measured(found.figures(), found.environment)
         inputs = golden_inputs(draft, manifest)
         figures: Figures = {"peak_memory_mb": self._peak_memory(here, inputs)}
-        if self.target.architecture == host_architecture():
+        if self.target.architecture == host_architecture() or self._is_latency_unwanted:
             return _Measured(figures, None)
         latency = predicted_latency(draft, manifest, inputs, macs, self.target, self.progress)
         if isinstance(latency, str):
             return _Measured(figures, None, f"{NO_DEVICE}; {latency}")
         return _Measured({**figures, "latency_ms": latency}, None)
+
+    @property
+    def _is_latency_unwanted(self) -> bool:
+        """A quick build predicts, which takes seconds, only for a budget."""
+        return self.options.effort == "quick" and "latency_ms" not in self.limits
 
     def _peak_memory(self, here: Installed, inputs: list[bytes]) -> Figure:
         with self.progress.stage("measuring peak memory"):
