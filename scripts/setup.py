@@ -37,6 +37,8 @@ SYSTEM = {
     "sshd": ("openssh-server",),
     "busybox": ("busybox",),
 }
+# llvm-mca, for predictions of latency: distributions have one of these, the newest is best.
+LLVM = ("22", "21", "20")
 
 
 def main() -> None:
@@ -85,6 +87,8 @@ def install_system() -> None:
     # a user's PATH need not hold what is for root
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     missing = [p for name, ps in SYSTEM.items() if not shutil.which(name, path=path) for p in ps]
+    if not any(shutil.which(f"llvm-mca-{version}", path=path) for version in LLVM):
+        missing.append(llvm_package())
     if not missing:
         return
     if can_install() or os.environ.get("CI"):
@@ -92,6 +96,18 @@ def install_system() -> None:
     else:
         command = f"sudo apt-get install --no-install-recommends {' '.join(missing)}"
         say(f"not root: the tests that need these are skipped; to run them: {command}")
+
+
+def llvm_package() -> str:
+    """The newest LLVM that apt offers here."""
+    names = [f"llvm-{version}" for version in LLVM]
+    if can_install():
+        run(["apt-get", "update"], "apt-get update", quiet=True)
+    for name in names if shutil.which("apt-cache") else []:
+        found = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
+        if found.returncode == 0:
+            return name
+    return names[0]
 
 
 def can_install() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from edgekit.documents.host import Ability, DoctorDocument, Finding
 from edgekit.host.findings import BUILD, HERE, SSH, building, checking, look_at_host
+from edgekit.host.prediction import PREDICTING
 from edgekit.progress import Progress
 
 
@@ -21,6 +22,7 @@ def diagnose(progress: Progress) -> DoctorDocument:
     if "aarch64" in architectures and found.host != "aarch64":
         purposes = {HERE, checking("aarch64")}
         abilities.append(_ability("check aarch64 bundles here", findings, purposes))
+    abilities.append(_ability("predict latency without a device", findings, {PREDICTING}))
     commands = [finding.command for finding in findings if not finding.is_fine and finding.command]
     return DoctorDocument(
         schema_="edgekit.doctor/1",

@@ -101,14 +101,17 @@ class QemuTransport(LocalTransport):
 
     A program given by its path runs on the emulated CPU and must be executable. A program given
     by its name alone (``sh``) is the host's. ``root`` is QEMU's ``-L``: its files hide the
-    host's files of the same path (``fake_root``).
+    host's files of the same path (``fake_root``). ``options``: further ones of QEMU.
 
     Besides the cases of Transport, DeviceError means that QEMU itself failed.
     """
 
-    def __init__(self, emulator: Emulator, cpu: str, root: Path) -> None:
+    def __init__(
+        self, emulator: Emulator, cpu: str, root: Path, options: Sequence[str] = ()
+    ) -> None:
         self.name = f"an emulated {cpu} ({emulator.label})"
-        self._prefix = [*NO_CORE_FILES, emulator.program, "-cpu", cpu, "-L", str(root)]
+        own = [emulator.program, "-cpu", cpu, "-L", str(root), *options]
+        self._prefix = [*NO_CORE_FILES, *own]
 
     def run(
         self, argv: Sequence[str], *, stdin: Stdin = b"", timeout_s: float | None = None

@@ -25,6 +25,7 @@ from edgekit.device.qemu import find_emulator, find_sysroot
 from edgekit.documents.host import Finding
 from edgekit.errors import EdgekitError, RuntimeFailure, SettingError, TargetError
 from edgekit.host.packages import STATEMENTS, examine, has_pip, installed_version, pins
+from edgekit.host.prediction import prediction_findings
 from edgekit.measure import emulated as emulation
 from edgekit.progress import Progress
 from edgekit.runtimes.base import HostSupport
@@ -81,6 +82,7 @@ def look_at_host(progress: Progress) -> HostFindings:
         *(_other_wheel(host, other) for host in hosts for other in architectures if other != own),
         *([_own_libraries(own)] if own else []),
         *(row for other in architectures if other != own for row in _emulated(other, targets)),
+        *prediction_findings(_apt_install),
         _ssh_client(),
         _temporary_folder(),
         _cache(architectures),

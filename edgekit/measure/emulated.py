@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from edgekit.errors import DeviceError, ParityError, RunnerError
 from edgekit.measure.golden import Load, golden_inputs, require_golden
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed
+from edgekit.runner.staging import runnable_copy
 
 TIME_LIMIT_S = 60.0
 # A bundle for this CPU must run on any processor of its architecture.
@@ -161,7 +160,7 @@ def _run(folder: Path, manifest: Manifest, processor: _Processor) -> Parity:
     inputs = golden_inputs(folder, manifest)
     load = Load(threads=manifest.threads, timeout_s=TIME_LIMIT_S)
     with (
-        _runnable_copy(folder, manifest) as place,
+        runnable_copy(folder, manifest) as place,
         processor.connected(cores=manifest.threads) as transport,
     ):
         if processor.emulator is None and not os.access(place / RUNNER, os.X_OK):
@@ -206,20 +205,6 @@ def _explain(
     if processor.emulator and code < 0:
         hint = "if it runs on the device, this is an error of QEMU: try a newer version"
     return RunnerError(f"on {processor.label}: {error.message}", hint, code)
-
-
-@contextmanager
-def _runnable_copy(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    """A temporary copy of the bundle's programs, with mode bits that a copy may have lost."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        place = Path(name)
-        for file in manifest.files:
-            if file.role in ("runner", "library"):
-                (place / file.path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file.path, place / file.path)
-                (place / file.path).chmod(0o755)
-        (place / manifest.model).symlink_to(folder / manifest.model)
-        yield place
 
 
 def host_cpu() -> str:

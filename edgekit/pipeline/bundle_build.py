@@ -15,6 +15,7 @@ from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
+from edgekit.cost.prediction import predicted_latency
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
@@ -160,7 +161,7 @@ class BundleBuild:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
             with self.clock.timed("measure"):
-                measured = self._measure(draft, manifest, here)
+                measured = self._measure(draft, manifest, here, result.macs)
             record = self._record(manifest, result, measured)
             (draft / VERDICT).write_bytes(record.to_bytes())
         return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
@@ -175,21 +176,36 @@ class BundleBuild:
             run = run_serving(serving)
             return package(draft, name, result, self.target, self.engine, files, run)
 
-    def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
-        """Measure on the device if one is named; else only the peak memory on this host."""
+    def _measure(
+        self, draft: Path, manifest: Manifest, here: Installed, macs: int | None
+    ) -> _Measured:
+        """Measure on the device if one is named; else peak memory here, and predict latency."""
         if self.transport is not None:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
             return _Measured(found.figures(), found.environment)
+        inputs = golden_inputs(draft, manifest)
+        figures: Figures = {"peak_memory_mb": self._peak_memory(here, inputs)}
+        if self.target.architecture == host_architecture() or self._is_latency_unwanted:
+            return _Measured(figures, None)
+        latency = predicted_latency(draft, manifest, inputs, macs, self.target, self.progress)
+        if isinstance(latency, str):
+            return _Measured(figures, None, f"{NO_DEVICE}; {latency}")
+        return _Measured({**figures, "latency_ms": latency}, None)
+
+    @property
+    def _is_latency_unwanted(self) -> bool:
+        """A quick build predicts, which takes seconds, only for a budget."""
+        return self.options.effort == "quick" and "latency_ms" not in self.limits
+
+    def _peak_memory(self, here: Installed, inputs: list[bytes]) -> Figure:
         with self.progress.stage("measuring peak memory"):
-            inputs = golden_inputs(draft, manifest)
             peaks = [
                 measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
                 for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
         own = self.target.architecture == host_architecture()
-        figure = memory.measured(peaks) if own else memory.predicted(peaks)
-        return _Measured({"peak_memory_mb": figure}, None)
+        return memory.measured(peaks) if own else memory.predicted(peaks)
 
     def _record(self, manifest: Manifest, result: BuildResult, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
@@ -201,7 +217,9 @@ class BundleBuild:
         if "latency_ms" not in figures:
             environment = measured.environment
             missing["latency_ms"] = (
-                NO_DEVICE if environment is None else latency_unknown_reason(environment.emulated)
+                measured.why_no_latency
+                if environment is None
+                else latency_unknown_reason(environment.emulated)
             )
         return Record(
             manifest=manifest.digest,
@@ -234,3 +252,4 @@ def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None)
 class _Measured:
     figures: Figures
     environment: MeasuredEnvironment | None
+    why_no_latency: str = NO_DEVICE

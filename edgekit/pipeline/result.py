@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgekit.compress.pruning.channel_choice import macs_of
 from edgekit.documents.measure import Parity
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung
 from edgekit.pipeline.model.subject import Subject
@@ -17,7 +18,9 @@ from edgekit.recipe.tensors import Inputs
 
 @dataclass(frozen=True)
 class BuildResult:
-    """``source``: the argument RECIPE. ``why_no_drop``: the reason if ``accuracy_drop`` is None."""
+    """``source``: the argument RECIPE. ``why_no_drop``: the reason if ``accuracy_drop`` is None.
+    ``macs``: the multiply-accumulates of one inference; None for a finished file.
+    """
 
     source: Path
     source_sha256: str
@@ -34,6 +37,7 @@ class BuildResult:
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     states: tuple[State, ...] = ()
+    macs: int | None = None
 
 
 def build_result(
@@ -56,6 +60,7 @@ def build_result(
         accuracy_drop=candidate.accuracy_drop,
         inferences=candidate.inferences,
         states=subject.states,
+        macs=macs_of(subject.model, subject.example),
     )
 
 

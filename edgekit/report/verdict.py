@@ -32,7 +32,7 @@ def render_verdict(document: VerdictDocument) -> str:
         ("operators", _operators(program)),
         *(_advice(document.advice) or _outside(program)),
     ]
-    text = grid(rows) + "\n" + budget_table(document.budgets)
+    text = grid(rows) + "\n" + budget_table(document.budgets) + undecided(document.budgets)
     color = COLOR[document.verdict]
     return text + render_line(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 
@@ -121,6 +121,18 @@ def budget_table(lines: Sequence[BudgetLine]) -> str:
         status = line.status.replace("_", " ")
         table.add_row(line.name, _value(line), _source(line), limit, f"[{color}]{status}[/{color}]")
     return render(table)
+
+
+def undecided(lines: Sequence[BudgetLine]) -> str:
+    """For each predicted value: how it was predicted, and what would decide an open budget."""
+    rows = []
+    for line in lines:
+        if line.source != "predicted" or line.note is None or line.name != "latency_ms":
+            continue
+        is_open = line.status == "unknown"
+        why = "undecided, the limit is inside the range; " if is_open else ""
+        rows.append((line.name, why + line.note))
+    return "\n" + grid(rows) if rows else ""
 
 
 def _value(line: BudgetLine) -> str:

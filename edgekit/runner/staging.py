@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
+from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER, Manifest
 from edgekit.device.local import LocalTransport
 from edgekit.program import Artifact
 from edgekit.runner.client import Installed
@@ -36,6 +36,20 @@ def staged_file(
             (folder / LIBRARY_FOLDER / library).symlink_to(files.libraries[library].resolve())
         (folder / file_name).write_bytes(data)
         yield installed_at(LocalTransport(), folder, file_name)
+
+
+@contextmanager
+def runnable_copy(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """A temporary copy of a bundle's programs, with mode bits that the bundle may have lost."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        place = Path(name)
+        for file in manifest.files:
+            if file.role in ("runner", "library"):
+                (place / file.path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / file.path, place / file.path)
+                (place / file.path).chmod(0o755)
+        (place / manifest.model).symlink_to((folder / manifest.model).resolve())
+        yield place
 
 
 def installed_at(transport: LocalTransport, folder: Path, model: str) -> Installed:

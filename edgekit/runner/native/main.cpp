@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "engine.h"
 #include "host.h"
+#include "markers.h"
 #include "text.h"
 
 namespace edgekit {
@@ -150,7 +151,9 @@ static bool write_outputs(const Arguments& arguments, Failure* failure) {
 static bool run_timed(const Block& inputs, uint64_t* latency_ns, Failure* failure) {
   if (!write_inputs(inputs, failure)) return false;
   const uint64_t start = now_ns();
+  mark_start();
   const bool good = engine::execute(failure);
+  mark_end();
   *latency_ns = now_ns() - start;
   return good;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 from conftest import ROOT
 
 from edgekit.commands.doctor import diagnose
+from edgekit.cost.emulation.tools import TOOLS, Tool
 from edgekit.device.qemu import Emulator, Sysroot
 from edgekit.documents.host import DoctorDocument, Finding
 from edgekit.errors import EdgekitError
-from edgekit.host import findings
+from edgekit.host import findings, prediction
 from edgekit.host import packages as installed
 from edgekit.host.packages import Trouble
 from edgekit.progress import Silent
@@ -62,12 +64,17 @@ class Host:
         monkeypatch.setattr(findings, "find_sysroot", lambda architecture, native: self.libraries)
         monkeypatch.setattr(executorch_host, "fetched_folder", lambda architecture: self.wheel)
         monkeypatch.setattr(native, "runner_folder", lambda architecture: tmp_path / architecture)
+        self.tools: set[str] = {tool.name for tool in TOOLS}
+        monkeypatch.setattr(prediction, "TOOLS", [self.tool(tool) for tool in TOOLS])
         monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)
 
     def version(self, name: str) -> str:
         if name not in self.versions:
             raise PackageNotFoundError(name)
         return self.versions[name]
+
+    def tool(self, real: Tool) -> Tool:
+        return replace(real, find=lambda: "found" if real.name in self.tools else None)
 
     def diagnose(self) -> DoctorDocument:
         return diagnose(Silent())
@@ -111,7 +118,18 @@ def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None
         "check and benchmark bundles here": True,
         "deploy over SSH": True,
         "check aarch64 bundles here": True,
+        "predict latency without a device": True,
     }
+
+
+def test_tools_of_prediction_that_are_missing(host) -> None:
+    host.tools = {"C compiler"}
+    document = host.diagnose()
+    assert document.exit_code == 0  # builds work; latency is estimated
+    assert not works(document)["predict latency without a device"]
+    packages = [word for command in document.commands for word in shlex.split(command)]
+    assert {"qemu-user", "llvm-22"} <= set(packages)
+    assert "gcc" not in packages
 
 
 @pytest.mark.parametrize(
@@ -156,6 +174,7 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
     assert [name for name, works_here in works(document).items() if works_here] == [
         "build for x86_64",
         "check and benchmark bundles here",
+        "predict latency without a device",
     ]
     said = "\n".join(document.commands)
     assert "paramiko>=5.1" in said

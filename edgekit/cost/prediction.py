@@ -1,0 +1,106 @@
+"""The latency of a bundle on a target that is not at hand, as a figure with its interval.
+
+By emulation where its tools are installed (emulation/predict.py), else by arithmetic (analytic.py).
+Both are called predicted; the note says how, and what measures it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.budget import Figure
+from edgekit.bundle.manifest import Manifest
+from edgekit.cost import analytic
+from edgekit.cost.cores import CORE_MODELS, CoreModel
+from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
+from edgekit.cost.latency import (
+    Factors,
+    Work,
+    interval_factors,
+    interval_ms,
+    latency_ms,
+)
+from edgekit.cost.unproven import unproven_operators, widened
+from edgekit.progress import Progress
+from edgekit.target import Target
+
+DECIDE = "--device or edgekit bench measures it"
+
+
+def predicted_latency(
+    folder: Path,
+    manifest: Manifest,
+    inputs: Sequence[bytes],
+    macs: int | None,
+    target: Target,
+    progress: Progress,
+) -> Figure | str:
+    """The predicted latency, or the reason why there is none.
+
+    ``inputs``: raw bytes, one for each input of the program. ``macs``: the multiply-accumulates of
+    one inference, for the estimate without emulation; None if unknown.
+    """
+    core = CORE_MODELS.get(target.cpu)
+    if core is None or target.architecture != "aarch64":
+        return f"not predicted: there is no model of the core {target.cpu}"
+    if target.clock_ghz is None:
+        return f"not predicted: the target {target.name} has no clock_ghz"
+    try:
+        work = emulated_work(folder, manifest, inputs, target, progress)
+    except NotPredictedError as error:
+        reason = f"{error.message}; {error.hint}" if error.hint else error.message
+        if macs is None:
+            return f"not predicted: {reason}"
+        return _estimated(macs, manifest, core, target, reason)
+    return emulated_figure(work, manifest, core, target)
+
+
+def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:
+    threads, clock = manifest.threads, target.clock_ghz or 1.0
+    unproven = unproven_operators(manifest.program)
+    factors = widened(interval_factors(threads), unproven)
+    value = latency_ms(work, core, clock, threads)
+    if manifest.program.outside_operators and threads > 1:
+        serial = work._replace(serial_cycles=work.cycles)
+        value, factors = _between(value, latency_ms(serial, core, clock, threads), factors)
+    note = (
+        f"predicted by emulation ({core.title} at {clock:g} GHz, {_threads(threads)}), "
+        f"not measured: {DECIDE}"
+    )
+    if unproven:
+        names = ", ".join(unproven[:4]) + (", ..." if len(unproven) > 4 else "")
+        note += f"; wider range: no published latency covers {names}"
+    return _figure(value, factors, manifest, note)
+
+
+def _between(fast_ms: float, slow_ms: float, factors: Factors) -> tuple[float, Factors]:
+    """The geometric mean of two latencies, and an interval that reaches beyond both.
+
+    Kernels outside the delegates run on one thread. Their share of the cycles is unknown, so the
+    latency lies between that of all cycles shared and that of none shared.
+    """
+    value = math.sqrt(fast_ms * slow_ms)
+    return value, Factors(factors.low * fast_ms / value, factors.high * slow_ms / value)
+
+
+def _estimated(
+    macs: int, manifest: Manifest, core: CoreModel, target: Target, reason: str
+) -> Figure:
+    note = f"estimated from its arithmetic, not emulated ({reason}); {DECIDE}"
+    model_bytes = sum(file.size for file in manifest.files if file.role == "model")
+    value = analytic.latency_ms(
+        macs, model_bytes, manifest.program, core, target.clock_ghz or 1.0, manifest.threads
+    )
+    return _figure(value, analytic.INTERVAL, manifest, note)
+
+
+def _figure(value: float, factors: Factors, manifest: Manifest, note: str) -> Figure:
+    operators = sum(len(call.operators) for call in manifest.program.calls)
+    interval = interval_ms(value, factors, manifest.threads, operators)
+    return Figure(value=value, source="predicted", interval=interval, note=note)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"

@@ -1,0 +1,86 @@
+"""Latency without a device: a tiny model, predicted for two boards by the real QEMU and LLVM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edgekit
+from edgekit.bundle.manifest import read_manifest
+from edgekit.cost.emulation import tools
+from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
+from edgekit.cost.prediction import predicted_latency
+from edgekit.measure.golden import golden_inputs
+from edgekit.progress import Silent
+from edgekit.target import load_target
+
+pytestmark = [
+    pytest.mark.runtime,
+    pytest.mark.emulated,
+    pytest.mark.skipif(any(tools.missing_tools()), reason="edgekit doctor names what is missing"),
+]
+
+
+def work(bundle: Path, target: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    manifest = read_manifest(bundle)
+    return emulated_work(
+        bundle, manifest, golden_inputs(bundle, manifest), load_target(target), Silent()
+    )
+
+
+def test_two_boards_get_the_kernels_of_their_cores(
+    digits_arm_bundle, tmp_path, monkeypatch
+) -> None:
+    """The A76 multiplies int8 by dot products: fewer instructions, and fewer cycles."""
+    rpi4 = work(digits_arm_bundle, "rpi4", tmp_path, monkeypatch)
+    rpi5 = work(digits_arm_bundle, "rpi5", tmp_path, monkeypatch)
+    assert 10_000 < rpi5.instructions < rpi4.instructions < 10_000_000
+    assert rpi5.cycles < rpi4.cycles < 3 * rpi4.instructions
+    assert rpi4.dram_bytes < 1_000_000  # all of it fits the caches
+
+
+def test_counts_are_repeatable_and_cached(digits_arm_bundle, tmp_path, monkeypatch) -> None:
+    first = work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch)
+    again = work(digits_arm_bundle, "rpi4", tmp_path / "two", monkeypatch)
+    assert again.cycles == pytest.approx(first.cycles, rel=0.02)
+    monkeypatch.setattr("edgekit.cost.emulation.predict._count", None)  # not called
+    assert work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch) == first
+
+
+def test_a_build_predicts_and_check_judges_again(digits_arm_bundle) -> None:
+    document = json.loads((digits_arm_bundle / "verdict.json").read_text())
+    figure = document["figures"]["latency_ms"]
+    assert figure["source"] == "predicted"
+    low, high = figure["interval"]
+    assert 0 < low < figure["value"] < high
+    assert "--device" in figure["note"]
+    for limit, status in ((high * 1.01, "ok"), (figure["value"], "unknown"), (low / 2, "missed")):
+        checked = edgekit.check(digits_arm_bundle, latency_ms=limit)
+        assert next(x for x in checked.budgets if x.name == "latency_ms").status == status
+
+
+def test_a_runner_without_marks_is_no_failure(digits_arm_bundle, tmp_path, monkeypatch) -> None:
+    copy = Path(shutil.copytree(digits_arm_bundle, tmp_path / "copy"))
+    runner = (copy / "runner").read_bytes()
+    for mark in (0xAA0B03EB, 0xAA0C03EC):
+        runner = runner.replace(mark.to_bytes(4, "little"), (0xD503201F).to_bytes(4, "little"))
+    (copy / "runner").write_bytes(runner)
+    with pytest.raises(NotPredictedError):
+        work(copy, "rpi4", tmp_path / "cache", monkeypatch)
+
+
+def test_without_tools_an_estimate_says_so(digits_arm_bundle, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    manifest, target = read_manifest(digits_arm_bundle), load_target("rpi4")
+    inputs = golden_inputs(digits_arm_bundle, manifest)
+    figure = predicted_latency(digits_arm_bundle, manifest, inputs, 1_000_000, target, Silent())
+    assert not isinstance(figure, str)
+    assert "llvm-mca" in figure.note and "doctor" in figure.note
+    low, high = figure.interval
+    assert high / low > 5
+    reason = predicted_latency(digits_arm_bundle, manifest, inputs, None, target, Silent())
+    assert isinstance(reason, str) and "llvm-mca" in reason

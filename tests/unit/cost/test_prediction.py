@@ -1,0 +1,57 @@
+"""The figure of a prediction: value, interval and note."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from programs import program
+
+from edgekit.cost.cores import CORE_MODELS
+from edgekit.cost.latency import Work
+from edgekit.cost.prediction import emulated_figure, predicted_latency
+from edgekit.progress import Silent
+from edgekit.target import load_target
+
+WORK = Work(instructions=20_000_000, cycles=15e6, dram_bytes=4_000_000)
+CORE = CORE_MODELS["cortex-a72"]
+
+
+def figure(*names: str, threads: int = 4, outside: str | None = None):
+    manifest = SimpleNamespace(threads=threads, program=program(*names, outside=outside))
+    return emulated_figure(WORK, manifest, CORE, load_target("rpi4"))
+
+
+def test_a_prediction_is_never_called_measured() -> None:
+    found = figure("Conv2d")
+    assert found.source == "predicted"
+    assert "--device" in found.note and "Cortex-A72" in found.note
+    low, high = found.interval
+    assert low < found.value < high
+
+
+def test_operators_without_published_latency_widen_it_and_are_named() -> None:
+    known, unknown = figure("Conv2d"), figure("Conv2d", "SoftMax")
+    assert "SoftMax" in unknown.note
+    assert unknown.value == known.value
+    assert unknown.interval[0] < known.interval[0]
+    assert unknown.interval[1] > known.interval[1]
+
+
+def test_kernels_on_one_thread_may_take_all_of_the_time() -> None:
+    """All cycles on one core: 10 ms, and 1 ms of memory."""
+    shared, serial = figure("Conv2d"), figure("Conv2d", outside="aten::cumsum.out")
+    assert shared.value == pytest.approx(10 / 4 + 1)
+    assert serial.interval[1] > 11 * 1.7
+    assert serial.interval[0] < shared.value
+    alone = figure("Conv2d", threads=1, outside="aten::cumsum.out")
+    assert alone.value == figure("Conv2d", threads=1).value
+
+
+@pytest.mark.parametrize("change", [{"cpu": "cortex-a710"}, {"clock_ghz": None}])
+def test_what_the_target_does_not_say_is_the_reason(tmp_path, change) -> None:
+    target = load_target("rpi4").replaced(**change)
+    manifest = SimpleNamespace(threads=4, program=program("Conv2d"))
+    reason = predicted_latency(tmp_path, manifest, [], None, target, Silent())
+    assert isinstance(reason, str)
+    assert next(iter(change)) in reason or "cortex-a710" in reason
