@@ -15,18 +15,21 @@ from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
+from edgekit.cost.ledger import ledger
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
+from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.plan import Plan
+from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
-from edgekit.target import Target, host_architecture
+from edgekit.target import Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
 if TYPE_CHECKING:
@@ -160,7 +163,7 @@ class BundleBuild:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
             with self.clock.timed("measure"):
-                measured = self._measure(draft, manifest, here)
+                measured = self._measure(draft, manifest, here, result.artifact)
             record = self._record(manifest, result, measured)
             (draft / VERDICT).write_bytes(record.to_bytes())
         return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
@@ -175,21 +178,31 @@ class BundleBuild:
             run = run_serving(serving)
             return package(draft, name, result, self.target, self.engine, files, run)
 
-    def _measure(self, draft: Path, manifest: Manifest, here: Installed) -> _Measured:
+    def _measure(
+        self, draft: Path, manifest: Manifest, here: Installed, artifact: Artifact
+    ) -> _Measured:
         """Measure on the device if one is named; else only the peak memory on this host."""
+        target = self._ledger(artifact, self.target.architecture)
         if self.transport is not None:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
-            return _Measured(found.figures(), found.environment)
+            return _Measured(found.figures(), found.environment, target)
         with self.progress.stage("measuring peak memory"):
             inputs = golden_inputs(draft, manifest)
             peaks = [
                 measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
                 for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
-        own = self.target.architecture == host_architecture()
-        figure = memory.measured(peaks) if own else memory.predicted(peaks)
-        return _Measured({"peak_memory_mb": figure}, None)
+        if self.target.architecture == host_architecture():
+            figure = memory.measured(peaks)
+        else:
+            figure = memory.predicted(peaks, target, self._ledger(artifact, host_architecture()))
+        known = target and target.replaced(measured_here_mb=max(peaks))
+        return _Measured({"peak_memory_mb": figure}, None, known)
+
+    def _ledger(self, artifact: Artifact, architecture: Architecture) -> MemoryLedger | None:
+        sizes = self.engine.memory_sizes(artifact, architecture)
+        return ledger(sizes, architecture) if sizes is not None else None
 
     def _record(self, manifest: Manifest, result: BuildResult, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
@@ -219,6 +232,7 @@ class BundleBuild:
             blame=result.blame,
             compression=result.compression,
             environment=measured.environment,
+            memory=measured.memory,
             seconds=self.clock.seconds,
         )
 
@@ -234,3 +248,4 @@ def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None)
 class _Measured:
     figures: Figures
     environment: MeasuredEnvironment | None
+    memory: MemoryLedger | None
