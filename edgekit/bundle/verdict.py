@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_serializer, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
 from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
 from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.measure import Parity
+from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
 from edgekit.errors import BundleError
 from edgekit.frozen import Frozen
@@ -23,7 +31,7 @@ class Record(Frozen):
 
     ``manifest``: the digest of the bundle's manifest. ``limits``: the budgets at build time, each
     with its source. ``missing``: why a figure is unknown. ``inferences``: how many ``evaluate``
-    of the recipe runs.
+    of the recipe runs. ``memory``: the ledger; None in bundles of older versions.
     """
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
@@ -42,6 +50,7 @@ class Record(Frozen):
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     environment: MeasuredEnvironment | None = None
+    memory: MemoryLedger | None = None
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")
@@ -52,6 +61,11 @@ class Record(Frozen):
     @field_serializer("environment")
     def _empty_where_none(self, value: MeasuredEnvironment | None) -> dict[str, Any]:
         return value.model_dump(mode="json") if value is not None else {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_memory(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = serialize(self)
+        return {key: value for key, value in data.items() if key != "memory" or value is not None}
 
     def to_bytes(self) -> bytes:
         return seal(self.model_dump(mode="json"))
@@ -99,6 +113,7 @@ def verdict_document(
         blame=record.blame,
         compression=record.compression,
         program=manifest.program.summary(),
+        memory=record.memory,
         seconds=record.seconds,
     )
 

@@ -114,6 +114,7 @@ def _document(
         latency_ms=found.latency,
         load_ms=found.load_ms,
         peak_memory_mb=max(found.peaks_mb),
+        swapped_mb=found.swapped_mb,
         parity=None if source.is_file() else found.parity,
         per_op=found.operators,
         profiled_ms=found.profiled_ms,

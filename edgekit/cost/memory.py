@@ -1,12 +1,13 @@
-"""Peak memory of the runner on a target, from its peak on this host."""
+"""The figure of peak memory for a budget, from peaks that were measured."""
 
 from __future__ import annotations
 
 from edgekit.budget import Figure
+from edgekit.documents.memory import MemoryLedger
 
 # The runner's peak on an emulated 64-bit Arm board (full system, the kernel's VmHWM) minus its peak
-# on x86-64, and the spread between models: docs/benchmarks.md, "Peak memory: predicted and
-# measured".
+# on x86-64, without a ledger; and the spread between models with one: docs/benchmarks.md, "Peak
+# memory: predicted and measured".
 SHIFT_MB = -1.2
 SPREAD_MB, SPREAD = 0.5, 0.08
 
@@ -16,12 +17,23 @@ def measured(peaks_mb: list[float]) -> Figure:
     return Figure(value=max(peaks_mb), source="measured", interval=(min(peaks_mb), max(peaks_mb)))
 
 
-def predicted(host_peaks_mb: list[float]) -> Figure:
-    """The figure for another architecture, from the same program's peaks on this host."""
-    low, high = min(host_peaks_mb) + SHIFT_MB, max(host_peaks_mb) + SHIFT_MB
+def predicted(
+    host_peaks_mb: list[float],
+    target: MemoryLedger | None = None,
+    host: MemoryLedger | None = None,
+) -> Figure:
+    """The figure for another architecture, from the same program's peaks on this host.
+
+    The difference between the two architectures is that of their ledgers. Their common errors
+    cancel, so the figure is better than the target's ledger alone.
+    """
+    known = target is not None and host is not None
+    shift_mb = target.peak_mb - host.peak_mb if target and host else SHIFT_MB
+    low, high = min(host_peaks_mb) + shift_mb, max(host_peaks_mb) + shift_mb
     return Figure(
         value=high,
         source="predicted",
         interval=(low * (1 - SPREAD) - SPREAD_MB, high * (1 + SPREAD) + SPREAD_MB),
-        note="predicted from the same program's peak on this host",
+        note="predicted from the same program's peak on this host"
+        + (" and the memory ledger" if known else ""),
     )

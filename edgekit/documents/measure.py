@@ -111,7 +111,9 @@ class BenchDocument(Document):
     """The document of ``bench``.
 
     ``profiled_ms``: the mean of the profiled runs, without the time of profiling itself; the sum
-    of ``per_op``. ``latency_ms``: of other runs, without profiling.
+    of ``per_op``. ``latency_ms``: of other runs, without profiling. ``peak_memory_mb``: resident
+    and swapped out; ``swapped_mb``: the latter alone, None if the bundle's runner does not report
+    it.
     """
 
     bundle: str
@@ -121,6 +123,7 @@ class BenchDocument(Document):
     latency_ms: LatencySummary
     load_ms: float
     peak_memory_mb: float
+    swapped_mb: float | None = None
     parity: Parity | None
     per_op: tuple[OperatorTime, ...]
     profiled_ms: float | None = None

@@ -9,6 +9,7 @@ from pydantic import Field
 from edgekit.budget import BudgetLine, BudgetName, Verdict
 from edgekit.documents.base import EXIT_OF_VERDICT, Document
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
+from edgekit.documents.memory import MemoryLedger
 from edgekit.frozen import Extensible
 from edgekit.plan import Plan, Training
 from edgekit.program import ProgramSummary
@@ -137,6 +138,7 @@ class Advice(Extensible):
 class VerdictDocument(Document):
     """The document of ``build``, and the base of that of ``check``.
 
+    ``memory``: None if the bundle has no ledger (edgekit 0.1).
     Only from ``build``: ``advice``, and ``notes`` on changes to the recipe's model.
     """
 
@@ -153,6 +155,7 @@ class VerdictDocument(Document):
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     program: ProgramSummary
+    memory: MemoryLedger | None = None
     relaxations: tuple[Relaxation, ...] = ()
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()

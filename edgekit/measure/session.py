@@ -28,12 +28,16 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurements of a bundle on a device, and their conditions."""
+    """The measurements of a bundle on a device, and their conditions.
+
+    ``swapped_mb``: the most that was swapped out, part of ``peaks_mb``; None if unknown.
+    """
 
     parity: Parity
     latency: LatencySummary
     load_ms: float
     peaks_mb: tuple[float, ...]
+    swapped_mb: float | None
     threads: int
     operators: tuple[OperatorTime, ...]
     profiled_ms: float | None
@@ -88,6 +92,7 @@ def measure_bundle(
         latency=summarize([report.latencies_ms for report in timed]),
         load_ms=sorted(report.load_ms for report in timed)[len(timed) // 2],
         peaks_mb=tuple(report.peak_memory_mb for report in timed),
+        swapped_mb=max((r.swapped_mb for r in timed if r.swapped_mb is not None), default=None),
         threads=timed[0].threads,
         operators=operators,
         profiled_ms=profiled_ms,

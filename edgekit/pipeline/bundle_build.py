@@ -15,19 +15,22 @@ from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
+from edgekit.cost.ledger import ledger
 from edgekit.cost.prediction import predicted_latency
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
+from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.plan import Plan
+from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
-from edgekit.target import Target, host_architecture
+from edgekit.target import Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
 if TYPE_CHECKING:
@@ -161,7 +164,7 @@ class BundleBuild:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
             with self.clock.timed("measure"):
-                measured = self._measure(draft, manifest, here, result.macs)
+                measured = self._measure(draft, manifest, here, result)
             record = self._record(manifest, result, measured)
             (draft / VERDICT).write_bytes(record.to_bytes())
         return verdict_document("edgekit.build/1", folder, manifest, record, self.limits)
@@ -177,35 +180,49 @@ class BundleBuild:
             return package(draft, name, result, self.target, self.engine, files, run)
 
     def _measure(
-        self, draft: Path, manifest: Manifest, here: Installed, macs: int | None
+        self, draft: Path, manifest: Manifest, here: Installed, result: BuildResult
     ) -> _Measured:
         """Measure on the device if one is named; else peak memory here, and predict latency."""
+        target = self._ledger(result.artifact, self.target.architecture)
         if self.transport is not None:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
-            return _Measured(found.figures(), found.environment)
+            return _Measured(found.figures(), found.environment, target)
         inputs = golden_inputs(draft, manifest)
-        figures: Figures = {"peak_memory_mb": self._peak_memory(here, inputs)}
+        peaks = self._peaks_here(here, inputs)
+        figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target, result.artifact)}
+        known = target and target.replaced(measured_here_mb=max(peaks))
         if self.target.architecture == host_architecture() or self._is_latency_unwanted:
-            return _Measured(figures, None)
-        latency = predicted_latency(draft, manifest, inputs, macs, self.target, self.progress)
+            return _Measured(figures, None, known)
+        latency = predicted_latency(
+            draft, manifest, inputs, result.macs, self.target, self.progress
+        )
         if isinstance(latency, str):
-            return _Measured(figures, None, f"{NO_DEVICE}; {latency}")
-        return _Measured({**figures, "latency_ms": latency}, None)
+            return _Measured(figures, None, known, f"{NO_DEVICE}; {latency}")
+        return _Measured({**figures, "latency_ms": latency}, None, known)
 
     @property
     def _is_latency_unwanted(self) -> bool:
         """A quick build predicts, which takes seconds, only for a budget."""
         return self.options.effort == "quick" and "latency_ms" not in self.limits
 
-    def _peak_memory(self, here: Installed, inputs: list[bytes]) -> Figure:
+    def _peaks_here(self, here: Installed, inputs: list[bytes]) -> list[float]:
         with self.progress.stage("measuring peak memory"):
-            peaks = [
+            return [
                 measure(here, inputs, runs=2, warmup=1, threads=self.target.threads).peak_memory_mb
                 for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
-        own = self.target.architecture == host_architecture()
-        return memory.measured(peaks) if own else memory.predicted(peaks)
+
+    def _peak_memory(
+        self, peaks_mb: list[float], target: MemoryLedger | None, artifact: Artifact
+    ) -> Figure:
+        if self.target.architecture == host_architecture():
+            return memory.measured(peaks_mb)
+        return memory.predicted(peaks_mb, target, self._ledger(artifact, host_architecture()))
+
+    def _ledger(self, artifact: Artifact, architecture: Architecture) -> MemoryLedger | None:
+        sizes = self.engine.memory_sizes(artifact, architecture)
+        return ledger(sizes, architecture) if sizes is not None else None
 
     def _record(self, manifest: Manifest, result: BuildResult, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)
@@ -237,6 +254,7 @@ class BundleBuild:
             blame=result.blame,
             compression=result.compression,
             environment=measured.environment,
+            memory=measured.memory,
             seconds=self.clock.seconds,
         )
 
@@ -252,4 +270,5 @@ def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None)
 class _Measured:
     figures: Figures
     environment: MeasuredEnvironment | None
+    memory: MemoryLedger | None
     why_no_latency: str = NO_DEVICE

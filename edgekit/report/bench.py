@@ -29,7 +29,7 @@ def render_bench(document: BenchDocument) -> str:
         ),
         ("", sketch(latency)),
         ("load", ms(document.load_ms)),
-        ("memory", f"peak {document.peak_memory_mb:.2f} MB"),
+        ("memory", _memory(document)),
         ("conditions", _conditions(environment)),
         *_during(environment.during),
         *(("warning", text) for text in environment.warnings),
@@ -37,6 +37,13 @@ def render_bench(document: BenchDocument) -> str:
     text = grid(rows) + "\n" + slowest(document) + "\n" + budget_table(document.budgets)
     color = COLOR[document.verdict]
     return text + render_line(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
+
+
+def _memory(document: BenchDocument) -> str:
+    peak = f"peak {document.peak_memory_mb:.2f} MB"
+    if not document.swapped_mb:
+        return peak
+    return f"{peak}, {document.swapped_mb:.2f} MB of it swapped out (latency suffers)"
 
 
 def sketch(latency: LatencySummary, width: int = 40) -> str:

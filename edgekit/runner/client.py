@@ -53,6 +53,8 @@ class RunReport:
     """The runner's report. The names give the units; 1 MB = 1e6 bytes.
 
     ``cpu_ms``: the process's CPU time on all cores so far, with loading; None if unknown.
+    ``peak_memory_mb``: the peak resident set, plus what was swapped out. ``swapped_mb``: the latter
+    alone; None if the runner does not report it (edgekit 0.1).
     ``profiled_us``: the mean of the profiled runs, without the time of profiling itself.
     """
 
@@ -67,6 +69,7 @@ class RunReport:
     profile: tuple[ProfileRow, ...] = ()
     profiled_us: float | None = None
     cpu_ms: float | None = None
+    swapped_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -260,12 +263,13 @@ def _timeout_error(timeout_s: float | None) -> RunnerError:
 
 
 def _report(document: dict[str, Any]) -> RunReport:
+    swapped_kb = document.get("peak_swap_kb")
     return RunReport(
         runtime=document["runtime"],
         threads=document["threads"],
         load_ms=document["load_ns"] / 1e6,
         planned_bytes=document["planned_bytes"],
-        peak_memory_mb=document["peak_memory_kb"] * 1024 / 1e6,  # the kernel's kB is 1024 bytes
+        peak_memory_mb=_mb(document["peak_memory_kb"] + (swapped_kb or 0)),
         inputs=_tensors(document["inputs"]),
         outputs=_tensors(document["outputs"]),
         latencies_ms=tuple(ns / 1e6 for ns in document["latencies_ns"]),
@@ -281,7 +285,12 @@ def _report(document: dict[str, Any]) -> RunReport:
         ),
         profiled_us=document["profiled_ns"] / 1e3 if "profiled_ns" in document else None,
         cpu_ms=document["cpu_ns"] / 1e6 if "cpu_ns" in document else None,
+        swapped_mb=None if swapped_kb is None else _mb(swapped_kb),
     )
+
+
+def _mb(kernel_kb: int) -> float:
+    return kernel_kb * 1024 / 1e6  # the kernel's kB is 1024 bytes
 
 
 def _tensors(rows: list[dict[str, Any]]) -> tuple[RunnerTensor, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError
 from edgekit.plan import Plan
@@ -132,6 +133,10 @@ class Runtime(Protocol):
 
         Raises RuntimeFailure if it cannot be read.
         """
+        ...
+
+    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory | None:
+        """The sizes of a program in the runner's memory. None if the runtime cannot tell."""
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:

@@ -1,12 +1,16 @@
 """Peak memory on a Pi: predicted on this host, and measured on an emulated one; a Markdown table.
 
 python scripts/bench/memory.py            boots a machine of its own, some minutes
+python scripts/bench/memory.py --here     the ledger against this x86 host, models of the zoo
+python scripts/bench/memory.py --here vit gru
 
 What is measured there is the kernel's VmHWM of the runner, the very figure of a real board.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -61,7 +65,17 @@ def example_inputs():
 }
 
 
+ZOO = [
+    "audio_m5", "autoencoder", "crnn", "espcn", "gru", "keyword_spotting",
+    "lstm", "mlp", "mobilenet_v3_small", "pointnet",
+    "resnet8", "shufflenet_v2", "squeezenet", "tcn", "text_encoder", "unet", "vit", "yolo_nano",
+]  # fmt: skip
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--here"]:
+        here(sys.argv[2:] or ZOO)
+        return
     with tempfile.TemporaryDirectory() as folder, emulated_pi(Path(folder) / "home", NAME):
         rows = [measure(title, path, precision) for title, path, precision in cases(Path(folder))]
     print(
@@ -69,6 +83,27 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
     print("\n".join(rows))
+
+
+def here(names: list[str]) -> None:
+    """Predict and measure models of the zoo on this host."""
+    print("| model | precision | ledger, MB | measured, MB | error |\n|---|---|---|---|---|")
+    errors = [ledger_row(name, precision) for name in names for precision in PRECISIONS]
+    worst, mean = max(errors), sum(errors) / len(errors)
+    print(f"\nmean error {mean:.1%}, worst {worst:.1%}, {len(errors)} programs")
+
+
+def ledger_row(name: str, precision: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, recipe = Path(folder) / "bundle", ROOT / "scripts" / "zoo" / f"{name}.py"
+        command = [*EDGEKIT, "build", recipe, "--target", "x86", "--precision", precision]
+        run([*command, "--name", name, "--output", bundle, "--quiet"])
+        ledger = json.loads((bundle / "verdict.json").read_text())["memory"]
+    found = ledger["measured_here_mb"]
+    error = ledger["peak_mb"] / found - 1
+    row = f"{ledger['peak_mb']:.1f} | {found:.1f} | {error:+.1%}"
+    print(f"| {name} | {precision} | {row} |", flush=True)
+    return abs(error)
 
 
 def cases(folder: Path) -> list[tuple[str, Path, str]]:
@@ -88,18 +123,18 @@ PRECISIONS = ("int8", "fp32")
 def measure(title: str, recipe: Path, precision: str) -> str:
     """One row: the host's peak and the prediction from it, and the peak on the device."""
     import edgekit
-    from edgekit.cost.memory import SHIFT_MB
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         command = [*EDGEKIT, "build", recipe, "--target", "rpi4", "--precision", precision]
         run([*command, "--name", "model", "--output", bundle, "--quiet"])
-        line = next(row for row in edgekit.check(bundle).budgets if row.name == "peak_memory_mb")
+        document = edgekit.check(bundle)
+        line = next(row for row in document.budgets if row.name == "peak_memory_mb")
         found = edgekit.bench(bundle, NAME, runs=3, warmup=1).peak_memory_mb
-    assert line.interval is not None and line.value is not None
+    assert line.interval is not None and document.memory is not None
     low, high = line.interval
     inside = "yes" if low <= found <= high else "NO"
-    host = line.value - SHIFT_MB
+    host = document.memory.measured_here_mb
     said = (
         f"| {title}, {precision} | {host:.1f} | {low:.1f} to {high:.1f} | {found:.1f} | {inside} |"
     )

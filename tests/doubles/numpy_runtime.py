@@ -76,6 +76,9 @@ class NumpyRuntime:
     def explain(self, error: RunnerError, program: Program) -> RunnerError:
         return error
 
+    def memory_sizes(self, artifact, architecture) -> None:
+        return None
+
     def good_until(self) -> str:
         return "any version of NumPy"
 

@@ -49,6 +49,7 @@ def test_document_and_outputs(run, model, tmp_path) -> None:
     assert document["inputs"] == [{"dtype": "float32", "shape": [1, 1, 8, 8], "bytes": 256}]
     assert len((tmp_path / "out").read_bytes()) == 40
     assert document["peak_memory_kb"] >= document["rss_loaded_kb"] > 1000
+    assert document["peak_swap_kb"] >= 0
 
 
 def test_profile_lies_within_the_whole(run, model) -> None:

@@ -110,8 +110,8 @@ static void add_document(Text* text, const Loaded& loaded, const uint64_t* laten
             engine::runtime_name(), engine::thread_count());
   text->add("\"load_ns\":%" PRIu64 ",\"cpu_ns\":%" PRIu64 ",\"planned_bytes\":%zu,", loaded.load_ns,
             cpu_ns(), engine::planned_bytes());
-  text->add("\"peak_memory_kb\":%ld,\"rss_loaded_kb\":%ld,", status_kb("VmHWM:"),
-            loaded.rss_loaded_kb);
+  text->add("\"peak_memory_kb\":%ld,\"peak_swap_kb\":%ld,\"rss_loaded_kb\":%ld,",
+            status_kb("VmHWM:"), peak_swap_kb(), loaded.rss_loaded_kb);
   add_specs(text, "inputs", engine::input_count(), engine::input);
   add_specs(text, "outputs", engine::output_count(), engine::output);
   text->add("\"latencies_ns\":[");
@@ -170,6 +170,7 @@ static bool run_once(const Arguments& arguments, const Loaded& loaded, Failure* 
   for (long i = 0; i < arguments.warmup; i++) {
     if (!run_timed(inputs, latencies, failure)) return false;
   }
+  peak_swap_kb();
   engine::reset_profile();
   for (long i = 0; i < arguments.runs; i++) {
     if (!run_timed(inputs, latencies + i, failure)) return false;
@@ -287,13 +288,16 @@ static bool serve(const Loaded& loaded, Failure* failure) {
 static bool run(const Arguments& arguments, Failure* failure) {
   if (!load_libraries(failure)) return false;
   Loaded loaded;
+  keep_freed_blocks_below(kKeptWhileLoading);
   const uint64_t start = now_ns();
   if (!engine::load(arguments.model, static_cast<int>(arguments.threads), arguments.profile,
                     failure)) {
     return false;
   }
   loaded.load_ns = now_ns() - start;
+  keep_freed_blocks_below(kKeptWhileRunning);
   loaded.rss_loaded_kb = status_kb("VmRSS:");
+  peak_swap_kb();
   return arguments.serve ? serve(loaded, failure) : run_once(arguments, loaded, failure);
 }
 

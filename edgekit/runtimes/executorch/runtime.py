@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
+from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
 from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
@@ -59,6 +60,11 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.lower import read
 
         return read(data)
+
+    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory:
+        from edgekit.runtimes.executorch.memory import memory_sizes
+
+        return memory_sizes(artifact.data, artifact.program, architecture)
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
         from edgekit.runtimes.executorch.native import runner_files

@@ -34,6 +34,18 @@ def test_one_shot(double) -> None:
     assert report.inputs[0].shape == (3,)
 
 
+def test_swapped_memory_counts_to_the_peak(double, monkeypatch) -> None:
+    monkeypatch.setenv("DOUBLE_REPORT", '{"peak_swap_kb": 500}')
+    report = measure(double, [THREE], runs=1, warmup=0, threads=1)
+    assert report.swapped_mb == pytest.approx(0.512)
+    assert report.peak_memory_mb == pytest.approx(1.024 + 0.512)
+
+
+def test_a_runner_of_an_older_version_does_not_report_swap(double) -> None:
+    report = measure(double, [THREE], runs=1, warmup=0, threads=1)
+    assert report.swapped_mb is None
+
+
 def test_serving_many(double) -> None:
     with Serving(double) as model:
         for _ in range(20):

@@ -1,0 +1,249 @@
+"""The sizes of a .pte in memory, read from the bytes that ship: the input of the memory ledger.
+
+XNNPACK packs each constant of a kernel anew, and makes tables of pointers for convolutions and
+pooling at the first inference. The formulas are those of its source (src/operators); tiles are
+those of common CPUs, and differ by a few per cent of the packed weights between CPUs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from math import prod
+from typing import Any, NamedTuple
+
+from edgekit.cost.sizes import DelegateMemory, ProgramMemory, Step, live_points
+from edgekit.program import Program
+from edgekit.runtimes.executorch.describe import decode_xnnpack
+from edgekit.target import Architecture
+
+ITEM_BYTES = {
+    "fp32": 4, "fp16": 2, "bf16": 2, "qint8": 1, "quint8": 1, "qint32": 4, "qcint8": 1,
+    "qcint32": 4, "qcint4": 0.5, "qdint8": 1, "qbint4": 0.5, "qpint8": 1, "int32": 4, "pfp32": 4,
+}  # fmt: skip
+POINTER = 8
+EXTENDED_HEADER = b"eh00"
+
+
+class Tiles(NamedTuple):
+    """Output channels that a kernel computes at once, for float and int8, and the multiple that
+    it pads input channels to in int8.
+    """
+
+    float_channels: int
+    int8_channels: int
+    int8_depth: int
+
+
+TILES: dict[Architecture, Tiles] = {"x86_64": Tiles(16, 16, 8), "aarch64": Tiles(8, 16, 8)}
+ROW_TILE = 4  # output pixels that a convolution computes at once
+# For each output channel, beside its weights: a bias, and for int8 weights a scale.
+BIAS_BYTES = {4: 4, 2: 2, 1: 8, 0.5: 12}
+DEPTHWISE_TILES = (3, 4, 9, 25)
+PRODUCT = "BatchMatrixMultiply"
+ELEMENTWISE = {
+    "Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "Sigmoid", "Clamp", "Floor",
+    "Ceiling", "Negate", "Abs", "Square", "SquareRoot", "ReciprocalSquareRoot", "Log", "Exp",
+    "Gelu", "Tanh", "Hardswish", "LeakyReLU", "ELU", "Sin", "Cos", "Copy", "Reshape",
+}  # fmt: skip
+
+
+def memory_sizes(data: bytes, program: Program, architecture: Architecture) -> ProgramMemory:
+    """The sizes of a .pte that ``describe`` could read. ``program``: its description."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    file = deserialize_pte_binary(data).program
+    plan = file.execution_plan[0]
+    outside = {kinds[0][0] for kinds in (c.operators for c in program.calls if not c.delegated)}
+    delegates = []
+    for place, instruction in enumerate(plan.chains[0].instructions):
+        if hasattr(instruction.instr_args, "delegate_index"):
+            index = plan.delegates[instruction.instr_args.delegate_index].processed.index
+            payload = bytes(file.backend_delegate_data[index].data)
+            delegates.append(delegate_memory(place, payload, architecture))
+    return ProgramMemory(
+        file_bytes=len(data),
+        program_bytes=flatbuffer_bytes(data),
+        constant_bytes=sum(len(buffer.storage) for buffer in file.constant_buffer),
+        planned_bytes=program.planned_bytes,
+        input_bytes=sum(spec.byte_count for spec in program.inputs),
+        output_bytes=sum(spec.byte_count for spec in program.outputs),
+        libraries=len(program.libraries),
+        kernels=len(outside),
+        delegates=tuple(delegates),
+    )
+
+
+def flatbuffer_bytes(data: bytes) -> int:
+    """The size of the program's own flatbuffer, which stays in memory; segments follow it."""
+    if data[8:12] != EXTENDED_HEADER:
+        return len(data)
+    return int(struct.unpack_from("<Q", data, 16)[0])
+
+
+def delegate_memory(instruction: int, payload: bytes, architecture: Architecture) -> DelegateMemory:
+    """The sizes of an XNNPACK delegate. Raises RuntimeFailure: it cannot be read."""
+    graph = decode_xnnpack(payload)
+    weights = [int(entry.get("size", 0)) for entry in graph.get("constant_data", ())]
+    values = {value.number: value for value in map(Value, graph.get("xvalues", ()))}
+    nodes = [Node(node, values, TILES[architecture]) for node in graph.get("xnodes", ())]
+    packed: Counter[str] = Counter()
+    for node in nodes:
+        packed[node.name] += node.packed_bytes
+    internal = {number: value.byte_count for number, value in values.items() if value.is_internal}
+    return DelegateMemory(
+        instruction=instruction,
+        graph_bytes=len(payload),
+        weight_bytes=sum(weights),
+        packed_bytes={name: size for name, size in packed.items() if size},
+        table_bytes=sum(node.table_bytes for node in nodes),
+        points=live_points([node.step for node in nodes], internal),
+    )
+
+
+class Value:
+    """A tensor of a delegate's graph."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        union = entry["xvalue_union"]
+        tensor = union.get("tensor_value", union)
+        self.number: int = tensor.get("id_out", 0)
+        self.type = tensor.get("datatype", "xnn_datatype_invalid").removeprefix("xnn_datatype_")
+        self.dims: list[int] = tensor.get("dims", [])
+        self.is_constant = tensor.get("constant_buffer_idx", 0) != 0
+        self.is_internal = not self.is_constant and not tensor.get("flags", 0)
+
+    @property
+    def item_bytes(self) -> float:
+        return ITEM_BYTES.get(self.type, 4)
+
+    @property
+    def byte_count(self) -> int:
+        rows = prod(self.dims[:-1]) if self.type == "qdint8" else 0
+        return int(prod(self.dims) * self.item_bytes) + 8 * rows
+
+
+class Node:
+    """An operator of a delegate's graph."""
+
+    def __init__(self, entry: dict[str, Any], values: dict[int, Value], tiles: Tiles) -> None:
+        self.name = entry["xnode_union_type"].removeprefix("XNN").removeprefix("Static")
+        self._fields: dict[str, Any] = entry["xnode_union"]
+        self._values = values
+        self._tiles = tiles
+
+    def _get(self, key: str) -> int:
+        return int(self._fields.get(key, 0))
+
+    def _value(self, key: str) -> Value | None:
+        return self._values.get(self._get(key))
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        if self.name == "ScaledDotProductAttention":
+            return tuple(self._get(f"{key}_id") for key in ("query", "key", "value", "mask"))
+        if self.name.startswith("Concatenate"):
+            return tuple(self._get(f"input{i + 1}_id") for i in range(int(self.name[-1])))
+        two = "input2_id" in self._fields or self.name in TWO_INPUTS
+        if two:
+            return (self._get("input1_id"), self._get("input2_id"))
+        return (self._get("input1_id" if "filter_id" in self._fields else "input_id"),)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        if self.name == "ArgMaxPooling2d":
+            return (self._get("output_value_id"), self._get("output_index_id"))
+        return (self._get("output_id"),)
+
+    @property
+    def step(self) -> Step:
+        return Step(
+            self.name, self.inputs, self.outputs, self._scratch_bytes(), self.name in ELEMENTWISE
+        )
+
+    def _scratch_bytes(self) -> int:
+        if self.name != PRODUCT:
+            return 0
+        second = self._values.get(self.inputs[1])
+        return second.byte_count if second else 0
+
+    @property
+    def packed_bytes(self) -> int:
+        filter_ = self._value("filter_id") if "filter_id" in self._fields else None
+        if filter_ is None or not filter_.is_constant:
+            return 0
+        item = filter_.item_bytes
+        if self._is_depthwise:
+            return self._depthwise_bytes(filter_)
+        outputs, inputs, taps, groups = _filter_shape(self, filter_)
+        depth = inputs if item > 1 else _round_up(inputs, self._tiles.int8_depth)
+        row = int(taps * depth * item) + BIAS_BYTES[item]
+        return groups * _round_up(outputs, self._channel_tile(item)) * row
+
+    def _channel_tile(self, item: float) -> int:
+        return self._tiles.float_channels if item > 1 else self._tiles.int8_channels
+
+    @property
+    def _taps(self) -> int:
+        return max(self._get("kernel_height") * self._get("kernel_width"), 1)
+
+    @property
+    def _is_depthwise(self) -> bool:
+        """Whether XNNPACK has a depthwise kernel for it. Others are grouped convolutions."""
+        one_each = self._get("group_output_channels") == 1 == self._get("group_input_channels")
+        return one_each and self.name.endswith("Conv2d") and self._taps <= DEPTHWISE_TILES[-1]
+
+    def _depthwise_bytes(self, filter_: Value) -> int:
+        tile = next(size for size in DEPTHWISE_TILES if size >= self._taps)
+        item = filter_.item_bytes
+        return _round_up(self._get("groups"), self._channel_tile(item)) * (
+            int(tile * item) + BIAS_BYTES[item]
+        )
+
+    @property
+    def table_bytes(self) -> int:
+        output = self._values.get(self.outputs[0])
+        if output is None or len(output.dims) != 4:
+            return 0
+        _, height, width, _ = output.dims
+        if self._is_depthwise:
+            return self._sliding_bytes("kernel", "subsampling", height, width)
+        if "Conv" in self.name and self.name != "Convert":
+            stride = max(self._get("subsampling_height"), self._get("subsampling_width"))
+            if self._taps == 1 and stride <= 1 and self.name == "Conv2d":
+                return 0  # a plain product of matrices
+            return _round_up(height * width, ROW_TILE) * self._taps * POINTER
+        if self.name in ("MaxPooling2d", "AvgPooling2d", "ArgMaxPooling2d"):
+            return self._sliding_bytes("pooling", "stride", height, width)
+        if self.name == "ResizeBilinear2D":
+            return height * width * (4 * POINTER + 2 * 4)
+        return 0
+
+    def _sliding_bytes(self, kernel: str, stride: str, height: int, width: int) -> int:
+        rows, columns = self._get(f"{kernel}_height"), self._get(f"{kernel}_width")
+        step = (
+            columns
+            if self._get("dilation_width") > 1
+            else min(max(self._get(f"{stride}_width"), 1), columns)
+        )
+        return height * (rows * columns + (width - 1) * step * rows) * POINTER
+
+
+TWO_INPUTS = {"Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "PReLU", PRODUCT}
+
+
+def _filter_shape(node: Node, filter_: Value) -> tuple[int, int, int, int]:
+    """Output and input channels of a group, kernel taps, groups."""
+    if node.name == "FullyConnected":
+        return filter_.dims[0], filter_.dims[-1], 1, 1
+    fields = node._fields
+    return (
+        fields.get("group_output_channels", 1),
+        fields.get("group_input_channels", 1),
+        node._taps,
+        fields.get("groups", 1),
+    )
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
