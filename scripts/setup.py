@@ -88,7 +88,7 @@ def install_system() -> None:
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     missing = [p for name, ps in SYSTEM.items() if not shutil.which(name, path=path) for p in ps]
     if not any(shutil.which(f"llvm-mca-{version}", path=path) for version in LLVM):
-        missing.append(llvm_package())
+        missing += llvm_packages()
     if not missing:
         return
     if can_install() or os.environ.get("CI"):
@@ -98,16 +98,18 @@ def install_system() -> None:
         say(f"not root: the tests that need these are skipped; to run them: {command}")
 
 
-def llvm_package() -> str:
-    """The newest LLVM that apt offers here."""
-    names = [f"llvm-{version}" for version in LLVM]
+def llvm_packages() -> list[str]:
+    """The newest LLVM that apt offers here; none for an older distribution, where predictions
+    are estimates.
+    """
     if can_install():
         run(["apt-get", "update"], "apt-get update", quiet=True)
-    for name in names if shutil.which("apt-cache") else []:
+    for version in LLVM if shutil.which("apt-cache") else ():
+        name = f"llvm-{version}"
         found = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
         if found.returncode == 0:
-            return name
-    return names[0]
+            return [name]
+    return []
 
 
 def can_install() -> bool:

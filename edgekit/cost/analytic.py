@@ -10,8 +10,8 @@ from edgekit.cost.cores import CoreModel
 from edgekit.cost.latency import Factors, combined_ms
 from edgekit.program import Program
 
-# The share of peak arithmetic that a network of published latency reaches, and the time that an
-# operator takes beside it: docs/benchmarks.md, "Latency without a device".
+# The share of peak arithmetic that a network reaches, and the time that an operator takes beside
+# it: assumed, not fitted. The interval is wide because of that.
 SHARE_OF_PEAK = 0.45
 OPERATOR_US = 15.0
 INTERVAL = Factors(0.4, 3.0)
