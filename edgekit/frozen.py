@@ -7,6 +7,13 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 
+def is_none(value: object) -> bool:
+    """For ``Field(exclude_if=is_none)``: JSON then has no key for an unknown value. Files of older
+    versions, which have no such key, keep their bytes and with them their digests.
+    """
+    return value is None
+
+
 class Frozen(BaseModel):
     """Validated, immutable data that converts to JSON and back. A field ``schema_`` is the JSON key
     ``schema``.

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from edgekit.frozen import Extensible, Frozen
+from edgekit.frozen import Extensible, Frozen, is_none
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -54,12 +49,7 @@ class TensorSpec(Frozen):
     dtype: str
     shape: tuple[int, ...]
     quantization: Quantization | None = None
-    moved: MovedBySteps | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_moved(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if key != "moved" or value is not None}
+    moved: MovedBySteps | None = Field(default=None, exclude_if=is_none)
 
     @property
     def byte_count(self) -> int:
@@ -145,14 +135,7 @@ class Program(Frozen):
     calls: tuple[Call, ...]
     libraries: tuple[str, ...]
     planned_bytes: int
-    housekeeping: tuple[str, ...] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_housekeeping(
-        self, serialize: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        data: dict[str, Any] = serialize(self)
-        return {k: v for k, v in data.items() if k != "housekeeping" or v is not None}
+    housekeeping: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
 
     @model_validator(mode="after")
     def _check_calls(self) -> Self:
@@ -170,6 +153,11 @@ class Program(Frozen):
             Operator(self.kinds[kind], None if layer is None else self.layers[layer])
             for kind, layer in call.operators
         ]
+
+    @property
+    def operator_count(self) -> int:
+        """Of all calls, housekeeping included."""
+        return sum(len(call.operators) for call in self.calls)
 
     @property
     def quantized_operators(self) -> int:
@@ -207,7 +195,7 @@ class Program(Frozen):
             ),
         )
 
-    def _is_housekeeping(self, name: str) -> bool:
+    def is_housekeeping(self, name: str) -> bool:
         if self.housekeeping is None:
             return _is_housekeeping_in_0_1(name)
         return name in self.housekeeping
@@ -218,7 +206,7 @@ class Program(Frozen):
             for call in self.calls
             if call.delegated
             for operator in self.operators_of(call)
-            if not self._is_housekeeping(operator.kind.name)
+            if not self.is_housekeeping(operator.kind.name)
         ]
 
     def _outside(self) -> list[Operator]:
@@ -227,7 +215,7 @@ class Program(Frozen):
             for call in self.calls
             if not call.delegated
             for operator in self.operators_of(call)
-            if not self._is_housekeeping(operator.kind.name)
+            if not self.is_housekeeping(operator.kind.name)
         ]
 
 

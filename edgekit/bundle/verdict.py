@@ -5,14 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_serializer,
-)
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
 from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
@@ -21,7 +14,7 @@ from edgekit.documents.measure import Parity
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
 from edgekit.errors import BundleError
-from edgekit.frozen import Frozen
+from edgekit.frozen import Frozen, is_none
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
 
@@ -50,7 +43,7 @@ class Record(Frozen):
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     environment: MeasuredEnvironment | None = None
-    memory: MemoryLedger | None = None
+    memory: MemoryLedger | None = Field(default=None, exclude_if=is_none)
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")
@@ -61,11 +54,6 @@ class Record(Frozen):
     @field_serializer("environment")
     def _empty_where_none(self, value: MeasuredEnvironment | None) -> dict[str, Any]:
         return value.model_dump(mode="json") if value is not None else {}
-
-    @model_serializer(mode="wrap")
-    def _without_empty_memory(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = serialize(self)
-        return {key: value for key, value in data.items() if key != "memory" or value is not None}
 
     def to_bytes(self) -> bytes:
         return seal(self.model_dump(mode="json"))

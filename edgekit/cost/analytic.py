@@ -26,10 +26,9 @@ def latency_ms(
     threads: int,
 ) -> float:
     """``macs``: of one inference. ``model_bytes``: the size of the model's file."""
-    operators = sum(len(call.operators) for call in program.calls)
     int8, floating = program.quantized_operators, program.float_operators
     is_int8 = int8 > floating
     rate = (core.int8_macs if is_int8 else core.float_macs) * SHARE_OF_PEAK * clock_ghz * 1e6
-    parallel_ms, serial_ms = macs / rate, operators * OPERATOR_US / 1e3 / clock_ghz
+    parallel_ms, serial_ms = macs / rate, program.operator_count * OPERATOR_US / 1e3 / clock_ghz
     memory_ms = model_bytes / (core.dram_gb_s * 1e6)
     return combined_ms(parallel_ms, serial_ms, memory_ms, threads)

@@ -46,9 +46,7 @@ CONSTANTS: dict[Architecture, Constants] = {
 }
 
 
-def ledger(
-    sizes: ProgramMemory, architecture: Architecture, measured_here_mb: float | None = None
-) -> MemoryLedger:
+def ledger(sizes: ProgramMemory, architecture: Architecture) -> MemoryLedger:
     """Predict the parts of the peak at loading and at running."""
     constants = CONSTANTS[architecture]
     parts = tuple(_parts(sizes, constants))
@@ -62,7 +60,6 @@ def ledger(
         run_mb=round(run_mb, 3),
         peak_mb=round(peak_mb, 3),
         interval=(round(peak_mb - margin_mb, 3), round(peak_mb + margin_mb, 3)),
-        measured_here_mb=measured_here_mb,
         activations=_highest_points(sizes),
     )
 

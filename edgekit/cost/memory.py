@@ -24,8 +24,8 @@ def predicted(
 ) -> Figure:
     """The figure for another architecture, from the same program's peaks on this host.
 
-    The difference between the two architectures is that of their ledgers. Their common errors
-    cancel, so the figure is better than the target's ledger alone.
+    The difference between the two architectures is that of their ledgers, whose common errors
+    cancel. Whether this is nearer than the target's ledger alone is open (docs/benchmarks.md).
     """
     known = target is not None and host is not None
     shift_mb = target.peak_mb - host.peak_mb if target and host else SHIFT_MB

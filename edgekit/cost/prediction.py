@@ -97,8 +97,7 @@ def _estimated(
 
 
 def _figure(value: float, factors: Factors, manifest: Manifest, note: str) -> Figure:
-    operators = sum(len(call.operators) for call in manifest.program.calls)
-    interval = interval_ms(value, factors, manifest.threads, operators)
+    interval = interval_ms(value, factors, manifest.threads, manifest.program.operator_count)
     return Figure(value=value, source="predicted", interval=interval, note=note)
 
 

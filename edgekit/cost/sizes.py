@@ -21,15 +21,14 @@ class ProgramPoint(NamedTuple):
 class DelegateMemory(Frozen):
     """The memory of one delegate's graph.
 
-    ``instruction``: its number in the program. ``graph_bytes``: its serialized graph, and
-    ``weight_bytes``: its constants as stored; both are freed once it is loaded.
+    ``instruction``: its number in the program. ``weight_bytes``: its constants as stored, which
+    are freed once it is loaded.
     ``packed_bytes``: its constants in the order that its kernels read, by kind of kernel.
     ``table_bytes``: what its operators allocate at the first inference and keep.
     ``points``: its operators in order of execution, with the activations that are alive then.
     """
 
     instruction: int
-    graph_bytes: int
     weight_bytes: int
     packed_bytes: dict[str, int]
     table_bytes: int
@@ -46,19 +45,17 @@ class DelegateMemory(Frozen):
 
 
 class ProgramMemory(Frozen):
-    """``file_bytes``: the whole file. ``program_bytes``: the part of it that stays in memory.
+    """``program_bytes``: the part of the file that stays in memory.
     ``constant_bytes``: constants outside delegates, which stay as they are stored.
     ``planned_bytes``: the arena for inputs, outputs and everything between delegates.
     ``libraries``: how many shared libraries the runner loads. ``kernels``: how many different
     kernels run outside delegates.
     """
 
-    file_bytes: int
     program_bytes: int
     constant_bytes: int
     planned_bytes: int
     input_bytes: int
-    output_bytes: int
     libraries: int
     kernels: int
     delegates: tuple[DelegateMemory, ...]

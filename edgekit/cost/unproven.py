@@ -25,13 +25,12 @@ def unproven_operators(program: Program) -> list[str]:
 
     Kernels outside all delegates count: no published program has any.
     """
-    calls = [(call, program.operators_of(call)) for call in program.calls]
     found: dict[str, None] = {}
-    for call, operators in calls:
-        for operator in operators:
+    for call in program.calls:
+        for operator in program.operators_of(call):
             name = operator.kind.name
-            is_housekeeping = name in (program.housekeeping or ())
-            if not is_housekeeping and not (call.delegated and _is_published(name)):
+            published = program.is_housekeeping(name) or (call.delegated and _is_published(name))
+            if not published:
                 found[name] = None
     if not found and not any(CONVOLUTION in _plain(kind.name) for kind in program.kinds):
         return ["models without convolutions"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from edgekit.frozen import Extensible
 
@@ -98,10 +96,4 @@ class MeasuredEnvironment(DeviceEnvironment):
     during: During
     after: DeviceState
     warnings: tuple[str, ...]
-    noise: tuple[NoiseFinding, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_unknown_noise(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records of older versions keep their bytes, and with them their digests."""
-        data: dict[str, Any] = serialize(self)
-        return data if self.noise else {key: data[key] for key in data if key != "noise"}
+    noise: tuple[NoiseFinding, ...] = Field(default=(), exclude_if=lambda noise: not noise)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.documents.measure import LatencySummary
-from edgekit.intervals import median_interval
+from edgekit.measure.intervals import median_interval
 
 
 def summarize(rounds: Sequence[Sequence[float]]) -> LatencySummary:

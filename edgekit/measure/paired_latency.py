@@ -13,7 +13,7 @@ from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.scratch import scratch
 from edgekit.errors import RunnerError, StoreError
-from edgekit.intervals import ratio_interval
+from edgekit.measure.intervals import ratio_interval
 from edgekit.measure.operators import operator_times
 from edgekit.program import Artifact
 from edgekit.progress import Progress

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from edgekit.intervals import coverage, ratio_interval
+from edgekit.measure.intervals import coverage, ratio_interval
 from edgekit.process.waiting import wait_passively
 
 wait_passively()  # of the processes that are timed too, as edgekit itself does

@@ -41,6 +41,7 @@ ROW_TILE = 4  # output pixels that a convolution computes at once
 BIAS_BYTES = {4: 4, 2: 2, 1: 8, 0.5: 12}
 DEPTHWISE_TILES = (3, 4, 9, 25)
 PRODUCT = "BatchMatrixMultiply"
+TWO_INPUTS = {"Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "PReLU", PRODUCT}
 ELEMENTWISE = {
     "Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "Sigmoid", "Clamp", "Floor",
     "Ceiling", "Negate", "Abs", "Square", "SquareRoot", "ReciprocalSquareRoot", "Log", "Exp",
@@ -62,12 +63,10 @@ def memory_sizes(data: bytes, program: Program, architecture: Architecture) -> P
             payload = bytes(file.backend_delegate_data[index].data)
             delegates.append(delegate_memory(place, payload, architecture))
     return ProgramMemory(
-        file_bytes=len(data),
         program_bytes=flatbuffer_bytes(data),
         constant_bytes=sum(len(buffer.storage) for buffer in file.constant_buffer),
         planned_bytes=program.planned_bytes,
         input_bytes=sum(spec.byte_count for spec in program.inputs),
-        output_bytes=sum(spec.byte_count for spec in program.outputs),
         libraries=len(program.libraries),
         kernels=len(outside),
         delegates=tuple(delegates),
@@ -93,7 +92,6 @@ def delegate_memory(instruction: int, payload: bytes, architecture: Architecture
     internal = {number: value.byte_count for number, value in values.items() if value.is_internal}
     return DelegateMemory(
         instruction=instruction,
-        graph_bytes=len(payload),
         weight_bytes=sum(weights),
         packed_bytes={name: size for name, size in packed.items() if size},
         table_bytes=sum(node.table_bytes for node in nodes),
@@ -175,10 +173,18 @@ class Node:
         item = filter_.item_bytes
         if self._is_depthwise:
             return self._depthwise_bytes(filter_)
-        outputs, inputs, taps, groups = _filter_shape(self, filter_)
+        outputs, inputs, taps, groups = self._filter_shape(filter_)
         depth = inputs if item > 1 else _round_up(inputs, self._tiles.int8_depth)
         row = int(taps * depth * item) + BIAS_BYTES[item]
         return groups * _round_up(outputs, self._channel_tile(item)) * row
+
+    def _filter_shape(self, filter_: Value) -> tuple[int, int, int, int]:
+        """Output and input channels of a group, kernel taps, groups."""
+        if self.name == "FullyConnected":
+            return filter_.dims[0], filter_.dims[-1], 1, 1
+        outputs = self._fields.get("group_output_channels", 1)
+        inputs = self._fields.get("group_input_channels", 1)
+        return outputs, inputs, self._taps, self._fields.get("groups", 1)
 
     def _channel_tile(self, item: float) -> int:
         return self._tiles.float_channels if item > 1 else self._tiles.int8_channels
@@ -227,22 +233,6 @@ class Node:
             else min(max(self._get(f"{stride}_width"), 1), columns)
         )
         return height * (rows * columns + (width - 1) * step * rows) * POINTER
-
-
-TWO_INPUTS = {"Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "PReLU", PRODUCT}
-
-
-def _filter_shape(node: Node, filter_: Value) -> tuple[int, int, int, int]:
-    """Output and input channels of a group, kernel taps, groups."""
-    if node.name == "FullyConnected":
-        return filter_.dims[0], filter_.dims[-1], 1, 1
-    fields = node._fields
-    return (
-        fields.get("group_output_channels", 1),
-        fields.get("group_input_channels", 1),
-        node._taps,
-        fields.get("groups", 1),
-    )
 
 
 def _round_up(value: int, step: int) -> int:

@@ -53,7 +53,6 @@ def test_a_value_that_nothing_reads_ends_at_once() -> None:
 def delegate(weights: int, packed: int, tables: int, *live_bytes: int) -> DelegateMemory:
     return DelegateMemory(
         instruction=0,
-        graph_bytes=0,
         weight_bytes=weights * MB,
         packed_bytes={"Conv2d": packed * MB},
         table_bytes=tables * MB,
@@ -63,8 +62,8 @@ def delegate(weights: int, packed: int, tables: int, *live_bytes: int) -> Delega
 
 def program(*delegates: DelegateMemory, **values: int) -> ProgramMemory:
     fields = dict.fromkeys(
-        ("file_bytes", "program_bytes", "constant_bytes", "planned_bytes", "input_bytes",
-         "output_bytes", "kernels"), 0,
+        ("program_bytes", "constant_bytes", "planned_bytes", "input_bytes",
+         "kernels"), 0,
     )  # fmt: skip
     return ProgramMemory(**{**fields, "libraries": 3, **values}, delegates=delegates)
 

@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from edgekit.intervals import LEAST_SAMPLES, LEVEL, coverage, median_interval, ratio_interval
+from edgekit.measure.intervals import (
+    LEAST_SAMPLES,
+    LEVEL,
+    coverage,
+    median_interval,
+    ratio_interval,
+)
 
 TRIALS = 1500
 # Three standard errors of a share near 0.95 in TRIALS trials.
