@@ -17,6 +17,7 @@ from edgekit.errors import EdgekitError, SettingError, UsageError
 from edgekit.progress import Progress
 from edgekit.values import (
     Effort,
+    ImageSize,
     NotNegative,
     Positive,
     PrecisionChoice,
@@ -83,6 +84,10 @@ class BuildOptions:
         Effort,
         Option("quick: no repairs, no sensitivity, memory measured once; thorough: nine times."),
     ] = "normal"
+    input_size: Annotated[
+        ImageSize | None,
+        Option("Resize images before the model: pixels of a square, or HxW.", metavar="<N|HxW>"),
+    ] = None
     prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
     sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
     distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
@@ -116,8 +121,8 @@ class BuildOptions:
             object.__setattr__(self, name, value)
         if self.is_finished and not chosen(values).isdisjoint(_FOR_A_MODEL):
             raise SettingError(
-                f"{self.recipe} is finished and is packaged as it is: --precision, --plan, "
-                "--prune, --sparsity, --distill, --qat and --calibration are for a recipe or an "
+                f"{self.recipe} is finished and is packaged as it is: "
+                f"{', '.join(map(FLAGS.spell, sorted(_FOR_A_MODEL)))} are for a recipe or an "
                 "exported program (.pt2)"
             )
 
@@ -131,7 +136,12 @@ class BuildOptions:
     @property
     def changes_the_model(self) -> bool:
         """Whether the options change the model before quantization, if the recipe allows it."""
-        return self.distill or self.prune is not None or self.sparsity is not None
+        return self.distill or self.removes
+
+    @property
+    def removes(self) -> bool:
+        """Whether something is removed from the model or its inputs."""
+        return any(getattr(self, name) is not None for name in _REMOVALS)
 
 
 def _option(annotation: Any) -> Option | None:
@@ -140,7 +150,8 @@ def _option(annotation: Any) -> Option | None:
 
 OPTIONS = {field.name: option for field in fields(BuildOptions) if (option := _option(field.type))}
 _DEFAULTS = {field.name: field.default for field in fields(BuildOptions)}
-_CHANGES = ("prune", "sparsity", "distill", "qat")
+_REMOVALS = ("input_size", "prune", "sparsity")
+_CHANGES = (*_REMOVALS, "distill", "qat")
 _FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
 
 
@@ -220,7 +231,8 @@ def clashes(values: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
     if "plan" in given and (changes := given.intersection(_CHANGES)):
         yield (
             {"plan", *changes},
-            "{plan} sets what is pruned and trained: omit {prune}, {sparsity}, {distill} and {qat}",
+            "{plan} sets what is removed and trained: omit "
+            + ", ".join(f"{{{name}}}" for name in _CHANGES),
         )
     if "qat" in given and values.get("precision") == "fp32":
         yield {"qat", "precision"}, "{qat} trains int8: omit {precision} fp32"

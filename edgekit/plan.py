@@ -9,8 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
-from edgekit.frozen import Frozen
-from edgekit.values import Positive, Seed, Share
+from edgekit.frozen import Frozen, is_none
+from edgekit.values import Channels, Pixels, Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
@@ -20,6 +20,10 @@ LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
 Threshold = Literal["lamp", "global", "per_layer"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
+
+
+# The fields of a plan that remove something from the float model or its inputs, in order.
+REMOVALS = ("resize", "prune", "sparsity")
 
 
 class Training(Frozen):
@@ -53,10 +57,24 @@ class Training(Frozen):
         return self
 
 
-class Prune(Frozen):
-    """The removal of channels, before all other steps.
+class Resize(Frozen):
+    """Smaller images as inputs, before all other steps. They are resized outside the graph.
 
-    ratio       the share of the multiply-accumulates (MACs) to remove
+    size            height and width in pixels
+    estimate_norms  batch norms get the statistics of the smaller images, from calibration inputs;
+                    null: if the outputs are then nearer to those of the recipe's size
+    """
+
+    size: tuple[Pixels, Pixels]
+    estimate_norms: bool | None = None
+
+
+class Prune(Frozen):
+    """The removal of channels, before zeros and training.
+
+    ratio       the share of the multiply-accumulates (MACs) to remove; null: as widths say
+    widths      the channels that groups keep, by the name of a group's first layer; others keep
+                all. A search under budgets chooses them; no such key: by ratio
     importance  trial: the measured change of the outputs without some channels of a layer;
                 fisher: an estimate of it by gradients, for each channel; taylor: the estimated
                 change of the recipe's loss; l1, l2: the norm of a channel's weights; batch_norm:
@@ -68,12 +86,21 @@ class Prune(Frozen):
     between     trainings between the rounds; there is one more round than trainings
     """
 
-    ratio: Share
+    ratio: Share | None = None
+    widths: dict[str, Channels] | None = Field(default=None, exclude_if=is_none)
     importance: ChannelImportance = "trial"
     spread: Literal["by_worth", "uniform"] = "by_worth"
     step: int = Field(default=8, ge=1)
     compensate: bool = True
     between: tuple[Training, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if (self.ratio is None) == (self.widths is None):
+            raise ValueError("prune needs either ratio or widths")
+        if self.widths is not None and self.between:
+            raise ValueError("prune with widths has no trainings between rounds")
+        return self
 
     @property
     def needs_inputs(self) -> bool:
@@ -105,7 +132,8 @@ class Plan(Frozen):
     model; ``mixed`` is int8 except for ``float_layers``; ``as_is`` is a finished file whose
     quantization is unknown.
 
-    prune          channels to remove before all other steps; null: none
+    resize         smaller images as inputs; no such key: none
+    prune          channels to remove after that; null: none
     sparsity       weights to set to zero after that; they stay zero; null: none
     recover        training of the float model, after these; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
@@ -124,6 +152,7 @@ class Plan(Frozen):
     """
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
+    resize: Resize | None = Field(default=None, exclude_if=is_none)
     prune: Prune | None = None
     sparsity: Sparsity | None = None
     recover: Training | None = None
@@ -150,12 +179,12 @@ class Plan(Frozen):
     @property
     def changes_the_model(self) -> bool:
         """Whether the float model is changed before quantization."""
-        return self.prune is not None or self.sparsity is not None or self.recover is not None
+        return not self.recover_only or self.recover is not None
 
     @property
     def recover_only(self) -> bool:
-        """Whether nothing is removed from the model."""
-        return self.prune is None and self.sparsity is None
+        """Whether nothing is removed from the model or its inputs."""
+        return all(getattr(self, name) is None for name in REMOVALS)
 
     @property
     def prunes_by_labels(self) -> bool:
@@ -177,8 +206,7 @@ class Plan(Frozen):
         """The plan without the steps before quantization, unless int8 training depends on them."""
         if self.train is not None:
             return self
-        before = {"prune": None, "sparsity": None, "recover": None, "structure": None}
-        return self.replaced(**before)
+        return self.replaced(**dict.fromkeys((*REMOVALS, "recover", "structure")))
 
     @property
     def is_quantized(self) -> bool:

@@ -50,6 +50,7 @@ class TensorSpec(Frozen):
     shape: tuple[int, ...]
     quantization: Quantization | None = None
     moved: MovedBySteps | None = Field(default=None, exclude_if=is_none)
+    resized_from: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
 
     @property
     def byte_count(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, Predicate
 
 RuntimeChoice = Literal["auto", "executorch", "litert", "tflite"]
 PrecisionChoice = Literal["auto", "fp32", "int8", "mixed"]
@@ -22,5 +22,30 @@ class Words(str):
 Positive = Annotated[float, Gt(0), Lt(math.inf), Words("a number above 0")]
 NotNegative = Annotated[float, Ge(0), Lt(math.inf), Words("a number of 0 or more")]
 Share = Annotated[float, Gt(0), Lt(1), Words("a share between 0 and 1, such as 0.5 for a half")]
+
+
+def image_size(value: int | tuple[int, int] | str) -> tuple[int, int] | None:
+    """Height and width: of 176, (160, 224), "176" or "160x224". None if it is none of these."""
+    if isinstance(value, int):
+        value = (value, value)
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+        if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+            return None
+        value = (int(parts[0]), int(parts[-1]))
+    return value if min(value) > 0 else None
+
+
+def _is_image_size(value: int | tuple[int, int] | str) -> bool:
+    return image_size(value) is not None
+
+
+ImageSize = Annotated[
+    int | tuple[int, int] | str,
+    Predicate(_is_image_size),
+    Words("a number of pixels, such as 176, or height x width, such as 160x224"),
+]
+Channels = Annotated[int, Ge(1), Words("a whole number of channels")]
+Pixels = Annotated[int, Ge(1), Words("a whole number of pixels")]
 # NumPy and torch take no larger one.
 Seed = Annotated[int, Ge(0), Lt(2**32), Words("a whole number from 0 to 4294967295")]

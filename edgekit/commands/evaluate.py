@@ -48,6 +48,7 @@ def evaluate(
         from edgekit.pipeline.model.predict import CountedRun, run_serving
         from edgekit.pipeline.model.source import open_source
         from edgekit.pipeline.model.subject import read_subject
+        from edgekit.pipeline.shrink.input_size import resized
     path = Path(recipe or record.recipe)
     with (
         open_source(path, manifest.plan.seed) as opened,
@@ -59,6 +60,8 @@ def evaluate(
                 "add evaluate(predict) to it, or give another recipe with --recipe",
             )
         subject = read_subject(opened, False, progress)
+        if manifest.plan.resize is not None:
+            subject = resized(subject, manifest.plan.resize.size)
         _check_same_model(subject, manifest, path)
         installed = installed_on(transport, folder, manifest, peak_of(record), progress)
         with (

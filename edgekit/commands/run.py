@@ -20,6 +20,7 @@ from edgekit.device.connect import connection
 from edgekit.documents.device import OutputFile, RunDocument
 from edgekit.errors import EdgekitError, OutputError
 from edgekit.measure.golden import initial_state
+from edgekit.portable.edgekit_model import Tensor, resize
 from edgekit.program import TensorSpec
 from edgekit.progress import Progress, Silent
 from edgekit.runner.client import Serving
@@ -41,9 +42,10 @@ def run(
     """Run a bundle once on a device. ``inputs`` and ``outputs`` are .npy files, in its order.
 
     Instead, all inputs may be given by name, as NAME=FILE. Each has the shape and type in the
-    bundle's manifest; bfloat16 is read and written as float32. A model with state starts a new
-    sequence: inputs and outputs may have an additional first dimension, the steps. All states may
-    follow the inputs, as the first states, and the outputs, as the last ones.
+    bundle's manifest; images that the build made smaller may have the recipe's size. bfloat16 is
+    read and written as float32. A model with state starts a new sequence: inputs and outputs may
+    have an additional first dimension, the steps. All states may follow the inputs, as the first
+    states, and the outputs, as the last ones.
     Raises EdgekitError if an input does not fit or cannot be read, and all errors of bench but
     ParityError.
     """
@@ -109,6 +111,9 @@ def read_input(path: Path, spec: TensorSpec, may_be_sequence: bool = False) -> S
         )
     if may_be_sequence and array.ndim and len(array) and array.shape[1:] == spec.shape:
         return Series([_to_bytes(step, spec) for step in array], True)
+    if spec.resized_from and array.shape == (*spec.shape[:2], *spec.resized_from):
+        tensor = Tensor(spec.name, spec.dtype, spec.shape, spec.resized_from)
+        return Series([resize(tensor, _to_bytes(array, spec))], False)
     if array.shape != spec.shape:
         steps = (
             f", or [steps, {str(list(spec.shape))[1:]} for a sequence" if may_be_sequence else ""

@@ -10,7 +10,7 @@ from edgekit.budget import BudgetLine, BudgetName, Verdict
 from edgekit.documents.base import EXIT_OF_VERDICT, Document
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
-from edgekit.frozen import Extensible
+from edgekit.frozen import Extensible, is_none
 from edgekit.plan import Plan, Training
 from edgekit.program import ProgramSummary
 
@@ -90,6 +90,8 @@ class CompressionStep(Extensible):
 
     ``widths``: layer -> channels after and before, for layers that lost channels. ``training``:
     its ``stop`` is the chosen step (0: none was better). ``refused``: layers that did not change.
+    ``input_size``: height and width of the images from this step on, if it changed them;
+    otherwise JSON has no such key.
     """
 
     name: str
@@ -113,6 +115,7 @@ class CompressionStep(Extensible):
     refused: tuple[RefusedLayer, ...] = ()
     agreement: float | None = None
     sqnr_db: float | None = None
+    input_size: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
 
 
 class Relaxation(Extensible):

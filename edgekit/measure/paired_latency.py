@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,13 @@ from edgekit.target import RuntimeName
 ROUNDS, RUNS, WARMUP = 9, 20, 3
 
 PROFILED_ROUNDS = 3
+
+
+class Timed(NamedTuple):
+    """An artifact to time, and its inputs as raw bytes."""
+
+    artifact: Artifact
+    inputs: list[bytes]
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,13 @@ class MeasuringDevice:
     files: RunnerFiles
     threads: int
 
-    def compare_latency(
-        self, first: Artifact, second: Artifact, inputs: list[bytes], progress: Progress
-    ) -> PairedLatency:
+    def compare_latency(self, first: Timed, second: Timed, progress: Progress) -> PairedLatency:
         """Time both artifacts in alternating rounds. A failure is reported as ``why_not``."""
         if environment_of(self.transport).emulated is not False:
             return PairedLatency(why_not="the device is emulated, or may be")
         try:
             with progress.stage(f"timing both artifacts on {self.transport.name}"):
-                return self._alternate(first, second, inputs)
+                return self._alternate(first, second)
         except (RunnerError, StoreError) as error:
             return PairedLatency(why_not=error.message)
 
@@ -101,11 +107,12 @@ class MeasuringDevice:
                 times_ms[operator.layer] = earlier_ms + operator.mean_us / 1000
         return times_ms
 
-    def _alternate(self, first: Artifact, second: Artifact, inputs: list[bytes]) -> PairedLatency:
+    def _alternate(self, first: Timed, second: Timed) -> PairedLatency:
+        both = (first, second)
         with scratch(self.transport) as place:
             pair = [
-                self._put(artifact, place / name)
-                for name, artifact in (("first", first), ("second", second))
+                self._put(timed.artifact, place / name)
+                for name, timed in zip(("first", "second"), both, strict=True)
             ]
             ratios: list[float] = []
             seconds_ms: list[float] = []
@@ -113,6 +120,7 @@ class MeasuringDevice:
             for index in range(ROUNDS):
                 times_ms = [0.0, 0.0]
                 for which in (0, 1) if index % 2 == 0 else (1, 0):
+                    inputs = both[which].inputs
                     report = measure(
                         pair[which], inputs, runs=RUNS, warmup=WARMUP, threads=self.threads
                     )

@@ -26,14 +26,17 @@ from edgekit.plan import (
     Plan,
     Precision,
     Prune,
+    Resize,
     Sparsity,
     Training,
 )
 from edgekit.progress import Progress
+from edgekit.recipe.image_size import size_text
+from edgekit.recipe.recipe import Recipe
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
-from edgekit.values import PrecisionChoice
+from edgekit.values import PrecisionChoice, image_size
 
 
 def check_plan(plan: Plan, subject: Subject) -> Plan:
@@ -104,8 +107,9 @@ def base_plan(
     precision: Precision = "int8" if choice != "fp32" and subject.calibration else "fp32"
     plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
     student = options.distill and recipe.has("teacher")
-    if options.prune is None and options.sparsity is None and not student:
+    if not options.removes and not student:
         return plan
+    resize = _resize(recipe, options.input_size)
     cut = Prune(ratio=options.prune) if options.prune is not None else None
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
@@ -114,7 +118,22 @@ def base_plan(
     if training is not None and training.objective != "float_model":
         bare = {"compensate": False}
         cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
-    return plan.replaced(prune=cut, sparsity=zeros, recover=training)
+    return plan.replaced(resize=resize, prune=cut, sparsity=zeros, recover=training)
+
+
+def _resize(recipe: Recipe, wanted: int | tuple[int, int] | str | None) -> Resize | None:
+    """Raises SettingError: the recipe declares sizes, and this is none of them."""
+    size = image_size(wanted) if wanted is not None else None
+    if size is None:
+        return None
+    declared = recipe.input_sizes()
+    if declared and size not in declared:
+        known = ", ".join(map(size_text, declared))
+        raise SettingError(
+            f"{recipe.path}: input_sizes() does not declare {size_text(size)}, but {known}",
+            "choose one of these, or add it to input_sizes()",
+        )
+    return Resize(size=size)
 
 
 def check_runtime(runtime: Runtime, plan: Plan, training: Training | None) -> None:
@@ -136,7 +155,7 @@ def check_stateless(subject: Subject, changes: bool) -> None:
         raise SettingError(
             f"{subject.recipe.path}: a model with state ({names}) cannot be pruned, sparsified or "
             "trained",
-            "remove --prune, --sparsity, --distill and --qat",
+            "remove --input-size, --prune, --sparsity, --distill and --qat",
         )
 
 
@@ -159,7 +178,7 @@ def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Tr
         return None
     if objective != "labels":
         teacher_of(subject)
-    is_cut = options.prune is not None or options.sparsity is not None
+    is_cut = options.removes
     rate, features = RECOVERY_RATE if is_cut else STUDENT_RATE, 0.0
     if is_cut and objective == "float_model" and not recipe.has("teacher"):
         rate, features = UNLABELLED_RATE, 1.0
@@ -175,8 +194,7 @@ def int8_training(subject: Subject, options: BuildOptions) -> Training | None:
     if options.qat:
         check_training(subject)
         return quantization_aware(options.effort, options.distill)
-    is_done = options.prune is not None or options.sparsity is not None or recipe.has("teacher")
-    if not options.distill or is_done:
+    if not options.distill or options.removes or recipe.has("teacher"):
         return None
     steps = TRAINING_STEPS[options.effort]
     return Training(objective="float_model", steps=steps, learning_rate=DISTILLATION.learning_rate)

@@ -13,6 +13,7 @@ from edgekit.pipeline.precision.ladder import LadderResult
 from edgekit.pipeline.state.explicit import State
 from edgekit.plan import Plan
 from edgekit.program import Artifact, TensorSpec
+from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.tensors import Inputs
 
 
@@ -68,10 +69,19 @@ def _named(artifact: Artifact, subject: Subject) -> Artifact:
     """The artifact with the recipe's names for the program's inputs and outputs."""
     program = artifact.program
     names = {
-        "inputs": _renamed(program.inputs, subject.input_names),
+        "inputs": _resized(_renamed(program.inputs, subject.input_names), subject.resizing),
         "outputs": _renamed(program.outputs, subject.structure.names),
     }
     return replace(artifact, program=program.replaced(**names))
+
+
+def _resized(specs: tuple[TensorSpec, ...], resizing: Resizing | None) -> tuple[TensorSpec, ...]:
+    if resizing is None:
+        return specs
+    return tuple(
+        spec.replaced(resized_from=resizing.original) if index in resizing.images else spec
+        for index, spec in enumerate(specs)
+    )
 
 
 def _renamed(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:

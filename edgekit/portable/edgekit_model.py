@@ -18,6 +18,7 @@ from __future__ import annotations
 import array
 import json
 import math
+import operator
 import os
 import select
 import struct
@@ -46,11 +47,19 @@ class ModelError(RuntimeError):
 
 
 class Tensor(NamedTuple):
-    """An input or output of the model. ``size``: the number of its elements."""
+    """An input or output of the model. ``size``: the number of its elements. ``resized_from``:
+    height and width of larger images that an input takes too; it resizes them.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    resized_from: tuple[int, int] | None = None
+
+    @property
+    def whole(self) -> Tensor:
+        """The input before its images are resized."""
+        return self._replace(shape=(*self.shape[:2], *(self.resized_from or self.shape[2:])))
 
     @property
     def size(self) -> int:
@@ -89,7 +98,9 @@ class Model:
         Inputs are given by position, in the order of `inputs`, by keyword, or all in one dict. An
         input is raw bytes, a buffer of the input's dtype (numpy, array.array), or numbers in lists.
         One-dimensional values are read in C order; others must have the input's shape, except for
-        dimensions of 1. bfloat16 must be raw bytes.
+        dimensions of 1. bfloat16 must be raw bytes. An input that was built for smaller images
+        than the recipe's takes both sizes; resizing takes a second for a large image, so that an
+        application may better do it, bilinear with antialiasing.
         An output is a memoryview with its dtype and shape, for `tolist()` or `numpy.asarray()`.
         float16 and bfloat16 are converted to float32; a tensor without elements is flat.
         Raises TypeError or ValueError if an input does not fit; ModelError if the runner failed. If
@@ -362,7 +373,9 @@ def _start(folder: Path, manifest: dict[str, Any], threads: int | None) -> subpr
 
 
 def _tensor(spec: dict[str, Any], reported: dict[str, Any]) -> Tensor:
-    return Tensor(spec["name"], reported["dtype"], tuple(reported["shape"]))
+    size = spec.get("resized_from")
+    shape, larger = tuple(reported["shape"]), tuple(size) if size else None
+    return Tensor(spec["name"], reported["dtype"], shape, larger)
 
 
 def _in_order(
@@ -381,6 +394,51 @@ def _in_order(
 
 
 def _encode(tensor: Tensor, value: Any) -> bytes:
+    try:
+        return _as_bytes(tensor, value)
+    except ValueError:
+        if tensor.resized_from is None:
+            raise
+    return resize(tensor, _as_bytes(tensor.whole, value))
+
+
+def resize(tensor: Tensor, data: bytes) -> bytes:
+    """Resize images from ``tensor.whole`` to ``tensor``: bilinear with antialiasing."""
+    whole, letter = tensor.whole, LETTERS[tensor.dtype]
+    (height, width), (rows, columns) = whole.shape[2:], tensor.shape[2:]
+    across, down = _weights(width, columns), _weights(height, rows)
+    numbers = struct.unpack(f"<{whole.size}{letter}", data)
+    resized: list[float] = []
+    for start in range(0, whole.size, height * width):
+        plane = _resize_rows(numbers[start : start + height * width], width, across)
+        turned = [number for x in range(columns) for number in plane[x::columns]]
+        turned = _resize_rows(turned, height, down)
+        resized += [number for y in range(rows) for number in turned[y::rows]]
+    if letter not in "efd":
+        resized = [round(number) for number in resized]
+    return struct.pack(f"<{tensor.size}{letter}", *resized)
+
+
+def _weights(large: int, small: int) -> list[tuple[int, list[float]]]:
+    """For each new pixel of a row: the first pixel that counts, and the weights from there on."""
+    rows, scale = [], large / small
+    for index in range(small):
+        center = (index + 0.5) * scale
+        first, end = max(0, int(center - scale + 0.5)), min(large, int(center + scale + 0.5))
+        weights = [max(0.0, 1 - abs(x + 0.5 - center) / scale) for x in range(first, end)]
+        rows.append((first, [weight / sum(weights) for weight in weights]))
+    return rows
+
+
+def _resize_rows(numbers: Any, width: int, weights: list[tuple[int, list[float]]]) -> list[float]:
+    return [
+        sum(map(operator.mul, row, numbers[start + first : start + first + len(row)]))
+        for start in range(0, len(numbers), width)
+        for first, row in weights
+    ]
+
+
+def _as_bytes(tensor: Tensor, value: Any) -> bytes:
     try:
         view: Any = memoryview(value)
     except TypeError:

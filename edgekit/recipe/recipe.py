@@ -13,6 +13,7 @@ from edgekit.cache import file_digest
 from edgekit.errors import RecipeError
 from edgekit.process.interrupt import uninterruptible
 from edgekit.recipe.arguments import Arguments, Nested, read_arguments
+from edgekit.recipe.image_size import Size
 from edgekit.recipe.tensors import (
     Inputs,
     as_float32,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 
 REQUIRED = ("model", "example_inputs")
-OPTIONAL = ("calibration", "evaluate", "training", "loss", "teacher", "output_kinds")
+OPTIONAL = (
+    "calibration", "evaluate", "training", "loss", "teacher", "output_kinds", "input_sizes",
+)  # fmt: skip
 # Enough for every observer. It also ends an endless calibration().
 MAX_CALIBRATION = 1000
 # The label that torch's cross-entropy ignores.
@@ -188,6 +191,25 @@ class Recipe:
             )
         return tuple(cast("Iterable[OutputKind]", kinds))
 
+    def input_sizes(self) -> tuple[Size, ...]:
+        """The sizes (height, width) at which the model may run besides the example's, largest
+        first; empty if the recipe has no input_sizes(). Raises RecipeError.
+        """
+        if not self.has("input_sizes"):
+            return ()
+        value = self.call("input_sizes")
+        items = list(value) if isinstance(value, Iterable) else [value]
+        sizes = [(item, item) if isinstance(item, int) else item for item in items]
+        for size in sizes:
+            if not _is_size(size):
+                raise RecipeError(
+                    f"{self.path}: input_sizes() must return sizes in pixels, each a number or a "
+                    f"pair (height, width), not {size!r}",
+                    "for example (192, 176, (160, 128))",
+                )
+        unique = {(int(height), int(width)) for height, width in sizes}
+        return tuple(sorted(unique, key=lambda size: (-size[0] * size[1], size)))
+
     @contextmanager
     def _running(self, function: str) -> Iterator[None]:
         """Run the recipe's code with its default device. edgekit itself uses the CPU."""
@@ -264,6 +286,14 @@ def take_default_device() -> torch.device | None:
     device = torch.get_default_device()
     torch.set_default_device(None)
     return device if device.type != "cpu" else None
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(part, int) and part > 0 for part in value)
+    )
 
 
 def _flat(value: Nested, arguments: Arguments, where: str) -> Inputs:

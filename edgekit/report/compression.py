@@ -16,7 +16,13 @@ NOTICED = 0.01
 def step_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
     """Title and text of a row for each step."""
     for step, before in zip(steps, [None, *steps], strict=False):
-        yield NAMES.get(step.name, step.name), _step(step, before)
+        yield _title(step), _step(step, before)
+
+
+def _title(step: CompressionStep) -> str:
+    if step.input_size is not None:
+        return "{}x{} pixels".format(*step.input_size)
+    return NAMES.get(step.name, step.name)
 
 
 def width_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:

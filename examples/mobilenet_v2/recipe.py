@@ -44,6 +44,10 @@ def evaluate(predict) -> float:
     return top1(predict, turned(JUDGED), [class_of[path.name] for path in JUDGED.paths])
 
 
+def input_sizes() -> tuple[int, ...]:
+    return 208, 192, 176, 160, 144, 128
+
+
 def turned(photos: Iterable[tuple[torch.Tensor, ...]]) -> Iterable[tuple[torch.Tensor, ...]]:
     """Turn photos by 180 degrees, as all kernels of these weights are. They come from a network
     whose strided convolutions pad at the bottom and right; torch's pad at the top and left.

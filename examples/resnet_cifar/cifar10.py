@@ -57,6 +57,10 @@ def training() -> Iterable[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
         yield (torch.where(mirrored, images.flip(-1), images),), labels[batch]
 
 
+def input_sizes() -> tuple[int, ...]:
+    return 28, 24, 20, 16
+
+
 @cache
 def stored(part: str) -> tuple[list[bytes], torch.Tensor]:
     """The JPEG files of "test" or "train", and their classes (N,)."""

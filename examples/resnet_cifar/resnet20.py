@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cifar10 import calibration, evaluate, example_inputs, trained, training
+from cifar10 import calibration, evaluate, example_inputs, input_sizes, trained, training
 from torch import nn
 
-__all__ = ["calibration", "evaluate", "example_inputs", "model", "training"]
+__all__ = ["calibration", "evaluate", "example_inputs", "input_sizes", "model", "training"]
 
 
 def model() -> nn.Module:

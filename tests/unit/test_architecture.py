@@ -28,7 +28,7 @@ ROOMS = {
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [
         "training", "pruning", "last_steps", "divergence", "quantization", "reference", "masks",
-        "graph", "batches", "moments", "copying",
+        "graph", "batches", "moments", "norms", "copying",
     ],
 }  # fmt: skip
 NO_TORCH = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -52,20 +53,19 @@ def prune(
     wanted: Prune,
     importance: Callable[[nn.Module, Sequence[Group]], Importance],
 ) -> PruningResult:
-    """A copy with ``wanted.ratio`` of the MACs removed; ``model`` is unchanged.
+    """A copy with ``wanted.ratio`` of the MACs removed, or with ``wanted.widths``; ``model`` is
+    unchanged.
 
-    Raises SettingError (so many MACs cannot be removed), RuntimeFailure (no layer can be pruned, or
-    the pruned model's outputs are wrong).
+    Raises SettingError (so many MACs cannot be removed, or a group cannot have such a width),
+    RuntimeFailure (no layer can be pruned, or the pruned model's outputs are wrong).
     """
     groups, refused = find_groups(model, example)
     if not groups:
         why = refusal_lines(refused) or "  all channels are outputs of the model"
         raise RuntimeFailure(f"no layer of this model can be pruned:\n{why}")
-    costs = _Costs(model, example, groups)
     channels = importance(model, groups)
     scores = {g.layer: by_block(channels[g.layer], g.unit) for g in groups}
-    choose = _uniformly if wanted.spread == "uniform" else _by_worth
-    widths_left = choose(groups, scores, costs, wanted)
+    widths_left = _widths_left(model, example, groups, scores, wanted)
     removed = {
         group.layer: sorted(
             least_first(scores[group.layer])[: group.count - widths_left[group.layer]]
@@ -179,11 +179,47 @@ class _Costs:
         return macs_left
 
 
+def _widths_left(
+    model: nn.Module,
+    example: Inputs,
+    groups: Sequence[Group],
+    scores: Importance,
+    wanted: Prune,
+) -> dict[str, int]:
+    if wanted.widths is not None:
+        return _given_widths(groups, wanted.widths)
+    costs = _Costs(model, example, groups)
+    if wanted.spread == "uniform":
+        return _uniformly(groups, costs, wanted)
+    return _by_worth(groups, scores, costs, wanted)
+
+
+def _given_widths(groups: Sequence[Group], widths: Mapping[str, int]) -> dict[str, int]:
+    """Raises SettingError: there is no such group, or it cannot have this width."""
+    known = {group.layer: group for group in groups}
+    for layer, width in widths.items():
+        group = known.get(layer)
+        if group is None:
+            near = get_close_matches(layer, known, n=1, cutoff=0.0)
+            raise SettingError(
+                f"the plan sets the width of {layer}, which is not the first layer of a group that "
+                "can lose channels",
+                f"did you mean '{near[0]}'?" if near else None,
+            )
+        if width > group.count or width % group.unit:
+            units = f" in steps of {group.unit}" if group.unit > 1 else ""
+            raise SettingError(
+                f"the plan sets the width of {layer} to {width}: it can have 1 to {group.count}"
+                f"{units}"
+            )
+    return {layer: widths.get(layer, group.count) for layer, group in known.items()}
+
+
 def _by_worth(
     groups: Sequence[Group], scores: Importance, costs: _Costs, wanted: Prune
 ) -> dict[str, int]:
     """The width of each group: remove chunk by chunk, least importance for each MAC first."""
-    goal = (1 - wanted.ratio) * costs.total
+    goal = (1 - (wanted.ratio or 0.0)) * costs.total
     widths = {group.layer: group.count for group in groups}
     ordered = {g.layer: scores[g.layer][least_first(scores[g.layer])] for g in groups}
     now = costs.of(widths)
@@ -205,14 +241,9 @@ def _by_worth(
     return widths
 
 
-def _uniformly(
-    groups: Sequence[Group],
-    scores: Importance,  # noqa: ARG001
-    costs: _Costs,
-    wanted: Prune,
-) -> dict[str, int]:
+def _uniformly(groups: Sequence[Group], costs: _Costs, wanted: Prune) -> dict[str, int]:
     """The width of each group: remove the same share of all, as little as the goal allows."""
-    goal = (1 - wanted.ratio) * costs.total
+    goal = (1 - (wanted.ratio or 0.0)) * costs.total
     widths = {group.layer: group.count for group in groups}
     for percent in range(100, -1, -1):
         widths = {g.layer: _scaled(g, percent / 100, wanted.step) for g in groups}
@@ -235,6 +266,7 @@ def _narrower(width: int, step: int) -> int | None:
 
 def _too_much(wanted: Prune, most: float) -> SettingError:
     return SettingError(
-        f"{wanted.ratio:.0%} of the MACs cannot be pruned from this model: at most {most:.0%}",
+        f"{wanted.ratio or 0.0:.0%} of the MACs cannot be pruned from this model: at most "
+        f"{most:.0%}",
         f"every layer keeps at least {wanted.step} channels, and some layers cannot be pruned",
     )

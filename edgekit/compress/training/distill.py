@@ -20,6 +20,7 @@ from edgekit.compress.moments import watching
 from edgekit.compress.pruning.channel_groups import LAYERS
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.compress.training.loop import Batch
+from edgekit.recipe.image_size import resized_image
 from edgekit.recipe.tensors import Inputs
 
 BATCH = 16
@@ -111,18 +112,25 @@ class Features:
         return torch.stack([self.distance(a, b) for a, b in both]).mean() if both else None
 
 
-def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | None:
+def hints(
+    model: nn.Module, original: nn.Module, example: Inputs, original_example: Inputs
+) -> Features | None:
     """Features for a model and the original that it was pruned from, compared value by value (hints
     without a regressor: A. Romero et al., 2015, arXiv:1412.6550): the blocks whose outputs have the
     same shape, else such layers, and the last of these to run. None if there are none.
+
+    ``example``: of the model. Its images may be smaller than ``original_example``, the original's.
     """
-    own, theirs = _outputs(model, example), _outputs(original, example)
+    own, theirs = _outputs(model, example), _outputs(original, original_example)
     least = DEAD * max((signal for _, signal in theirs.values()), default=0.0)
     parts = {name: model.get_submodule(name) for name in own}
+    is_resized = [a.shape for a in example] != [b.shape for b in original_example]
     same = [
         name
         for name, (shape, _) in own.items()
-        if name in theirs and shape == theirs[name][0] and theirs[name][1] > least
+        if name in theirs
+        and _can_be_compared(shape, theirs[name][0], is_resized)
+        and theirs[name][1] > least
     ]
     blocks = [name for name in same if list(parts[name].children())]
     layers = [name for name in same if isinstance(parts[name], LAYERS)]
@@ -150,16 +158,27 @@ def _outputs(model: nn.Module, example: Inputs) -> dict[str, tuple[torch.Size, f
     return {name: (output.shape, signals[name]) for name, output in outputs.items()}
 
 
+def _can_be_compared(own: torch.Size, theirs: torch.Size, is_resized: bool) -> bool:
+    """Whether the shapes are equal, but for the size of resized images (N, C, H, W)."""
+    return own == theirs or (is_resized and len(own) == 4 and own[:2] == theirs[:2])
+
+
 def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """The noise-to-signal ratio. Images of another size are resized to that of ``own``."""
+    if own.shape != theirs.shape:
+        theirs = resized_image(theirs, (own.shape[2], own.shape[3]))
     return (own - theirs).square().mean() / theirs.square().mean().clamp(min=TINY)
 
 
-def attention(model: nn.Module, teacher: nn.Module, example: Inputs) -> Features | None:
+def attention(
+    model: nn.Module, teacher: nn.Module, example: Inputs, teacher_example: Inputs
+) -> Features | None:
     """Features for a model and a teacher with other channels: attention maps, the normalized sum of
     squares over channels (S. Zagoruyko and N. Komodakis, 2017, arXiv:1612.03928). They are compared
     for the last layer of each image size; None if no size is in both.
     """
-    own, theirs = _last_of_each_size(model, example), _last_of_each_size(teacher, example)
+    own = _last_of_each_size(model, example)
+    theirs = _last_of_each_size(teacher, teacher_example)
     sizes = [size for size in own if size in theirs]
     if not sizes:
         return None

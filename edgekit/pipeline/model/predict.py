@@ -16,6 +16,7 @@ from edgekit.fidelity.groups import Array
 from edgekit.pipeline.state.sequence import Carried
 from edgekit.progress import Stage
 from edgekit.recipe.arguments import Arguments
+from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.tensors import Inputs, as_float32, describe_all, dtype_name
 from edgekit.recipe.user_code import user_line
 from edgekit.runner.client import Serving
@@ -153,13 +154,20 @@ class CountedRun:
 
 class Predictor:
     """``predict``: wraps ``run``; called like the model, also with batches. With a ``Carried`` as
-    ``run``, which keeps states, it takes one step of a sequence at a time.
+    ``run``, which keeps states, it takes one step of a sequence at a time. ``resizing``: of the
+    images that it is called with, to those of ``example``, which it takes too.
     """
 
     def __init__(
-        self, run: Run | Carried, example: Inputs, arguments: Arguments, structure: Structure
+        self,
+        run: Run | Carried,
+        example: Inputs,
+        arguments: Arguments,
+        structure: Structure,
+        resizing: Resizing | None = None,
     ) -> None:
         self._example, self._arguments, self._structure = example, arguments, structure
+        self._resizing = resizing
         self._run = run
         is_step = isinstance(run, Carried)
         self._whole = step_by_step(run, example) if is_step else batched(run, example, structure)
@@ -167,6 +175,8 @@ class Predictor:
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         leaves = self._arguments.flatten_call(inputs, keywords, "predict")
         tensors = as_exported(leaves, self._example, self._arguments.names)
+        if self._resizing is not None and self._resizing.fits(tensors):
+            tensors = self._resizing(tensors)
         return self._structure.rebuild(self._whole(tensors))
 
     def reset(self) -> None:

@@ -38,6 +38,7 @@ from edgekit.pipeline.state.trial import try_twice
 from edgekit.progress import Progress
 from edgekit.recipe.arguments import Arguments, parameters_of
 from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
+from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
 from edgekit.recipe.user_code import user_code_errors
@@ -65,6 +66,10 @@ class OutputsOfFloat:
         self._model, self._names, self._hints = model, names, hints
         self._inputs = spread_over(calibration, PROFILED_INPUTS) or [example]
 
+    def on(self, example: Inputs, calibration: Sequence[Inputs]) -> OutputsOfFloat:
+        """The same model on other inputs."""
+        return OutputsOfFloat(self._model, example, calibration, self._names, self._hints)
+
     @cached_property
     def fidelity(self) -> Fidelity:
         floats = run_all(Batched(self._model), self._inputs)
@@ -78,7 +83,8 @@ class Subject:
 
     ``calibration``: empty without calibration(). ``fp32_accuracy``: None without evaluate().
     ``fp32_judged_by``: what ran the float model for it (float_accuracy.py). ``notes``: changes made
-    to the recipe's model on reading it.
+    to the recipe's model on reading it. ``resizing``: from the recipe's images to those of
+    ``example`` and ``calibration``; None if they are the same.
     """
 
     recipe: Recipe
@@ -93,6 +99,7 @@ class Subject:
     outputs_of_float: OutputsOfFloat
     states: tuple[State, ...] = ()
     fp32_judged_by: Judge = "torch"
+    resizing: Resizing | None = None
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -143,7 +150,9 @@ class Subject:
     def predictor(self, run: Run) -> Predictor:
         """The ``predict`` of ``run``, at the start of a sequence."""
         carried = Carried(run, self.initial_states) if self.states else run
-        return Predictor(carried, self.example_without_states, self.arguments, self.structure)
+        return Predictor(
+            carried, self.example_without_states, self.arguments, self.structure, self.resizing
+        )
 
     def in_sequence(self, run: Run) -> Run:
         """``run`` for calibration inputs, with its own states fed back, if any."""

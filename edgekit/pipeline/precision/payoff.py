@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.measure.paired_latency import MeasuringDevice
+from edgekit.measure.paired_latency import MeasuringDevice, Timed
 from edgekit.program import Artifact
 from edgekit.progress import Progress
 
@@ -62,7 +62,8 @@ def compare(
 ) -> Payoff:
     """Time both artifacts in turns. A failure only makes the latency ratio unknown."""
     larger = is_larger(len(quantized.data), len(floating.data))
-    latency = device.compare_latency(quantized, floating, inputs, progress)
+    pair = Timed(quantized, inputs), Timed(floating, inputs)
+    latency = device.compare_latency(*pair, progress)
     if latency.ratio is None:
         return Payoff(larger, why_not=f"not compared with fp32: {latency.why_not}")
     return Payoff(larger, latency.ratio, float_ms=latency.second_ms)

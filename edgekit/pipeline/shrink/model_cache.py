@@ -15,7 +15,7 @@ from edgekit.documents.verdict import CompressionStep
 from edgekit.frozen import Frozen
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.shrink.step_report import Ledger, measuring_device
-from edgekit.plan import Prune, Sparsity, Training
+from edgekit.plan import Prune, Resize, Sparsity, Training
 
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
@@ -46,6 +46,7 @@ class CompressionRecord(Frozen):
     """
 
     gone: list[dict[str, list[int]]]
+    resize: Resize | None = None
     prune: Prune | None
     sparsity: Sparsity | None
     recover: Training | None

@@ -1,4 +1,4 @@
-"""Pruning and recovery by training, as a plan specifies.
+"""A smaller input size, pruning, and recovery by training, as a plan specifies.
 
 Later steps (quantization, repairs, packaging) treat the result like any model. Accuracy is still
 compared with the recipe's own model.
@@ -27,6 +27,7 @@ from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.pipeline.shrink.channel_importance import BATCH, importance_of
+from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_norms
 from edgekit.pipeline.shrink.model_cache import (
     KIND,
     CompressionRecord,
@@ -36,12 +37,17 @@ from edgekit.pipeline.shrink.model_cache import (
 )
 from edgekit.pipeline.shrink.step_report import WORTH_PACKING, Ledger, measuring_device
 from edgekit.pipeline.training.recovery import recover
-from edgekit.plan import Plan, Precision, Prune, Sparsity, Training
+from edgekit.plan import REMOVALS, Plan, Precision, Prune, Resize, Sparsity, Training
 from edgekit.recipe.tensors import Inputs
 
+CHANGES = (*REMOVALS, "recover")
 COMPENSATED = (64, 256, 30e9)
 # The user is notified if this share of the MACs was removed beyond the requested ratio.
 NOTICED = 0.05
+NOT_COMPARABLE = (
+    "not trained: at this input size the outputs have other shapes than the teacher's, so that "
+    "only labels could train (training() in the recipe, without --distill)"
+)
 NO_USE = "zeros are not applied: they make neither the compressed file smaller nor inference faster"
 
 
@@ -69,43 +75,39 @@ def compress(
     limit_s: float | None = None,
     as_it_stands: bool = True,
 ) -> CompressedModel:
-    """Prune and recover, or load the result from the cache. Steps are measured in int8 if ``plan``
-    quantizes. Without ``as_it_stands``, zeros are dropped if they do not reduce the compressed
-    size.
+    """Resize, prune and recover, or load the result from the cache. Steps are measured in int8 if
+    ``plan`` quantizes. Without ``as_it_stands``, zeros are dropped if they do not reduce the
+    compressed size.
 
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
     precision: Precision = "int8" if plan.is_quantized and subject.calibration else "fp32"
-    ledger = Ledger(subject, context, Plan(precision=precision, seed=plan.seed))
-    partial_plan = Plan(
-        precision="fp32",
-        prune=plan.prune,
-        sparsity=plan.sparsity,
-        recover=plan.recover,
-        structure=plan.structure,
-        seed=plan.seed,
-    )
+    small = resized(subject, plan.resize.size) if plan.resize is not None else subject
+    ledger = Ledger(subject, small, context, Plan(precision=precision, seed=plan.seed))
+    parts = {name: getattr(plan, name) for name in CHANGES}
+    partial_plan = Plan(precision="fp32", structure=plan.structure, seed=plan.seed, **parts)
     key = context.fingerprint.key(context.runtime, partial_plan)
     key = f"{key}-as-it-pays" if key is not None and not as_it_stands else key
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     cached = None
     if limit_s is None:
-        cached = load_cached_stage(KIND, key, floats, partial(read_model, subject))
+        cached = load_cached_stage(KIND, key, floats, partial(read_model, small))
     if cached is not None:
-        context.progress.note("the pruned model is loaded from the cache")
+        context.progress.note("the smaller model is loaded from the cache")
         model, record = measured_here(cached, ledger)
     else:
-        model, record = _Work(subject, context, partial_plan, ledger, limit_s, as_it_stands).run()
-    parts = {name: getattr(record, name) for name in ("prune", "sparsity", "recover")}
+        work = _Work(subject, small, context, partial_plan, ledger, limit_s, as_it_stands)
+        model, record = work.run()
+    parts = {name: getattr(record, name) for name in CHANGES}
     done = plan.replaced(**parts)
     if cached is None:
         done_key = context.fingerprint.key(context.runtime, partial_plan.replaced(**parts))
         complete = limit_s is None and not record.interrupted
         for name in {done_key, key} if complete else {done_key}:
             cache_stage(context, KIND, name, floats, partial(write_model, model, record))
-    outputs = run_eager(model)(subject.example)
-    small = replace(subject, model=model, example_outputs=outputs)
+    outputs = run_eager(model)(small.example)
+    small = replace(small, model=model, example_outputs=outputs)
     return CompressedModel(
         small, replace(context, fingerprint=Fingerprint(small)), done, record.steps
     )
@@ -113,8 +115,11 @@ def compress(
 
 @dataclass
 class _Work:
-    """One run of all steps. ``removed``: the removed channels of each round."""
+    """One run of all steps. ``original``: at the recipe's input size; ``subject``: at the plan's.
+    ``removed``: the removed channels of each round.
+    """
 
+    original: Subject
     subject: Subject
     context: BuildContext
     plan: Plan
@@ -127,18 +132,17 @@ class _Work:
 
     def run(self) -> tuple[nn.Module, CompressionRecord]:
         self.model: nn.Module = copy_of(self.subject.model)
+        if self.plan.resize is not None:
+            self._resize(self.plan.resize)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
         if self.plan.sparsity is not None:
             self._sparsify(self.plan.sparsity)
         if self.plan.recover is not None:
-            done = self._train(self.plan.recover, "last")
-            self.plan = self.plan.replaced(recover=done)
+            self._recover(self.plan.recover)
         record = CompressionRecord(
             gone=self.removed,
-            prune=self.plan.prune,
-            sparsity=self.plan.sparsity,
-            recover=self.plan.recover,
+            **{name: getattr(self.plan, name) for name in CHANGES},
             steps=tuple(self.steps),
             device=measuring_device(self.context).transport.name,
             precision=self.ledger.requested_precision,
@@ -146,8 +150,17 @@ class _Work:
         )
         return self.model, record
 
+    def _resize(self, wanted: Resize) -> None:
+        with self.context.progress.stage("estimating batch norms at the new size"):
+            self.model, done = with_norms(self.original, self.subject, wanted)
+        self.plan = self.plan.replaced(resize=done)
+        self.steps.append(self.ledger.step("resize", self.model, input_size=done.size))
+
     def _prune(self, wanted: Prune) -> None:
         """Prune in rounds; each removes the same share of the remaining MACs."""
+        if wanted.ratio is None:
+            self._remove(wanted)
+            return
         example = self.subject.example
         whole, rounds = macs_of(self.subject.model, example), len(wanted.between) + 1
         for index in range(rounds):
@@ -182,12 +195,13 @@ class _Work:
         self.model = pruned.model
         self.removed.append(pruned.removed)
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
-        self._report_share()
+        if wanted.ratio is not None:
+            self._report_share()
         self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
 
     def _report_share(self) -> None:
         wanted = self.plan.prune
-        assert wanted is not None
+        assert wanted is not None and wanted.ratio is not None
         whole = macs_of(self.subject.model, self.subject.example)
         share = 1 - macs_of(self.model, self.subject.example) / whole
         if share > wanted.ratio + NOTICED:
@@ -234,6 +248,14 @@ class _Work:
                 compensate(dense, self.model, lost, data, stage.advance, keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
 
+    def _recover(self, training: Training) -> None:
+        same = has_same_outputs(self.original, self.subject)
+        if training.objective != "labels" and not same:
+            self.context.progress.note(NOT_COMPARABLE)
+            self.plan = self.plan.replaced(recover=None)
+        else:
+            self.plan = self.plan.replaced(recover=self._train(training, "last"))
+
     def _train_between(self, key: Literal["prune", "sparsity"], index: int) -> None:
         """Train after a round, and write the result to the plan, which is part of later keys."""
         wanted: Prune | Sparsity = getattr(self.plan, key)
@@ -246,13 +268,14 @@ class _Work:
         """Train and report a step. ``to_the_end``: use the weights of the last step."""
         recovered = recover(
             self.model,
-            self.subject,
+            self.original,
             self.context,
             self.plan,
             training,
             self.limit_s,
             name,
             to_the_end,
+            self.subject.resizing,
         )
         self.interrupted |= recovered.interrupted
         training = recovered.training

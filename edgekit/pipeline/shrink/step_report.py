@@ -18,13 +18,15 @@ from edgekit.compress.quantization.simulate import Outputs
 from edgekit.device.local import LocalTransport
 from edgekit.documents.verdict import CompressionStep, RefusedLayer
 from edgekit.errors import ExportError, RuntimeFailure
-from edgekit.measure.paired_latency import MeasuringDevice
+from edgekit.fidelity.comparison import Comparison
+from edgekit.measure.paired_latency import MeasuringDevice, Timed
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager, to_bytes
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.pipeline.precision.lower import lower
+from edgekit.pipeline.shrink.input_size import has_same_outputs
 from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.recipe.tensors import Inputs
@@ -33,20 +35,22 @@ from edgekit.recipe.tensors import Inputs
 WORTH_PACKING = 0.98
 # The number of calibration inputs for comparing a step with the original (subject.some_inputs).
 COMPARED, BATCH = (64, 256, 100e9), 32
-JUDGED = {"prune": "pruned", "sparsify": "sparse", "recover": "trained"}
+JUDGED = {"resize": "resized", "prune": "pruned", "sparsify": "sparse", "recover": "trained"}
 
 
 @dataclass
 class Ledger:
-    """Compares models with the original. ``precision``: a plan with the precision of the compared
-    artifacts only; fp32 if int8 cannot be built. ``requested_precision``: the requested precision.
+    """Compares models with the original. ``small``: the subject at their input size. ``precision``:
+    a plan with the precision of the compared artifacts only; fp32 if int8 cannot be built.
+    ``requested_precision``: the requested precision.
     """
 
     subject: Subject
+    small: Subject
     context: BuildContext
     precision: Plan
     requested_precision: str = field(init=False)
-    _originals: dict[str, Artifact] = field(default_factory=dict)
+    _originals: dict[str, Timed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.requested_precision = self.precision.precision
@@ -71,14 +75,11 @@ class Ledger:
         """
         subject, progress = self.subject, self.context.progress
         with progress.stage(f"evaluating the {JUDGED.get(name, name)} model"):
-            accuracy = subject.evaluate(Batched(model))
-            inputs, floats = self._compared
-            outputs = [run_eager(model)(one) for one in inputs]
-            comparison = compare_outputs(subject.fidelity, outputs, floats)
+            accuracy = self.small.evaluate(Batched(model))
+            comparison = self._comparison(model)
         before, after = self._pair(model)
         device = measuring_device(self.context)
-        example = [to_bytes(tensor) for tensor in subject.example]
-        latency = device.compare_latency(after, before, example, progress)
+        latency = device.compare_latency(after, before, progress)
         if name == "prune" and latency.ratio is not None and latency.ratio[2] >= 1:
             middle, low, high = latency.ratio
             progress.note(
@@ -88,18 +89,18 @@ class Ledger:
         return CompressionStep(
             name=name,
             accuracy=accuracy,
-            agreement=comparison.agreement if subject.calibration else None,
-            sqnr_db=comparison.sqnr_db,
-            macs=macs_of(model, subject.example),
+            agreement=comparison.agreement if comparison and subject.calibration else None,
+            sqnr_db=comparison.sqnr_db if comparison else None,
+            macs=macs_of(model, self.small.example),
             macs_before=macs_of(subject.model, subject.example),
             parameters=parameters_of(model),
             parameters_before=parameters_of(subject.model),
             zeros=zeros_of(model),
             precision=self.precision.precision,
-            model_mb=len(after.data) / 1e6,
-            model_before_mb=len(before.data) / 1e6,
-            compressed_mb=packed_mb(after),
-            compressed_before_mb=packed_mb(before),
+            model_mb=len(after.artifact.data) / 1e6,
+            model_before_mb=len(before.artifact.data) / 1e6,
+            compressed_mb=packed_mb(after.artifact),
+            compressed_before_mb=packed_mb(before.artifact),
             latency_ratio=latency.ratio,
             peak_memory_mb=latency.first_memory_mb,
             peak_memory_before_mb=latency.second_memory_mb,
@@ -108,13 +109,23 @@ class Ledger:
             **details,
         )
 
-    def _pair(self, model: nn.Module) -> tuple[Artifact, Artifact]:
+    def _comparison(self, model: nn.Module) -> Comparison | None:
+        """The outputs compared; None if those at another input size have other shapes."""
+        if not has_same_outputs(self.subject, self.small):
+            return None
+        inputs, floats = self._compared
+        resizing = self.small.resizing
+        smaller = [resizing(one) for one in inputs] if resizing else inputs
+        outputs = [run_eager(model)(one) for one in smaller]
+        return compare_outputs(self.subject.fidelity, outputs, floats)
+
+    def _pair(self, model: nn.Module) -> tuple[Timed, Timed]:
         """The artifacts of the original and of ``model``, in the same precision."""
         try:
             before = self._originals.get(self.precision.precision)
-            before = before or self._lower(self.subject.model)
+            before = before or self._lower(self.subject)
             self._originals[self.precision.precision] = before
-            return before, self._lower(model)
+            return before, self._lower(replace(self.small, model=model))
         except ExportError:
             raise  # fp32 fails in the same way
         except RuntimeFailure:
@@ -123,10 +134,10 @@ class Ledger:
             self.precision = self.precision.replaced(precision="fp32")
             return self._pair(model)
 
-    def _lower(self, model: nn.Module) -> Artifact:
-        small = replace(self.subject, model=model)
-        context = replace(self.context, fingerprint=Fingerprint(small))
-        return lower(small, context, self.precision).artifact
+    def _lower(self, subject: Subject) -> Timed:
+        context = replace(self.context, fingerprint=Fingerprint(subject))
+        artifact = lower(subject, context, self.precision).artifact
+        return Timed(artifact, [to_bytes(tensor) for tensor in subject.example])
 
 
 def measuring_device(context: BuildContext) -> MeasuringDevice:

@@ -32,6 +32,7 @@ from edgekit.pipeline.training.labelled_data import Batches, by_training
 from edgekit.pipeline.training.teacher import beside_labels, teacher_of
 from edgekit.plan import Plan, Training
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT
+from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.tensors import Inputs
 
 # After this share of the steps, batch norms no longer update their statistics.
@@ -60,10 +61,12 @@ def recover(
     limit_s: float | None,
     name: str = "",
     to_the_end: bool = False,
+    resizing: Resizing | None = None,
 ) -> RecoveryResult:
     """Train ``model`` in place with the recipe's labels, its teacher, or both; on a GPU if torch
     has one. ``name`` distinguishes it from the plan's other trainings. ``to_the_end``: use the
-    weights of the last step without judging. If the plan has sparsity, zeros stay zeros.
+    weights of the last step without judging. ``resizing``: of the images for ``model``; a teacher
+    gets those of ``subject``. If the plan has sparsity, zeros stay zeros.
 
     Raises TrainingError, RecipeError.
     """
@@ -72,7 +75,8 @@ def recover(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         _arrange(model.to(device), torch.channels_last)
-        job = _job(model, subject, context, plan, training, device)
+        student = Student(model, resizing)
+        job = _job(student, subject, context, plan, training, device)
         if to_the_end:
             job = replace(job, judge=None)
         result = train(job, training, plan.seed, checkpoint, context.progress, limit_s)
@@ -92,6 +96,25 @@ def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
 
 
 @dataclass(frozen=True)
+class Student:
+    """The model that is trained. ``resizing``: of its images, if they are smaller."""
+
+    net: nn.Module
+    resizing: Resizing | None = None
+
+    def outputs(self, inputs: Inputs) -> Outputs:
+        return list(pytree.tree_leaves(self.net(*self.inputs(inputs))))
+
+    def inputs(self, inputs: Inputs) -> Inputs:
+        return self.resizing(inputs) if self.resizing is not None else inputs
+
+    def judged(self, inputs: Inputs) -> Outputs:
+        self.net.eval()
+        with torch.no_grad():
+            return self.outputs(inputs)
+
+
+@dataclass(frozen=True)
 class _Teacher:
     """A teacher. ``features``: its inner layers that are compared with the model's."""
 
@@ -103,16 +126,16 @@ class _Teacher:
     def outputs(self, inputs: Inputs) -> Outputs:
         return run_eager(self.net)(inputs)
 
-    def distil(self, model: nn.Module, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
-        """The model's outputs, and their distance from the teacher's."""
+    def distil(self, student: Student, inputs: Inputs) -> tuple[Outputs, torch.Tensor]:
+        """The student's outputs, and their distance from the teacher's."""
         training, features = self.training, self.features
         if features is None:
-            target, outputs = self.outputs(inputs), _outputs(model, inputs)
+            target, outputs = self.outputs(inputs), student.outputs(inputs)
             return outputs, distance(outputs, target, self.by_classes, training.temperature)
         with torch.no_grad(), features.watched(self.net, features.theirs) as teacher_features:
             target = self.outputs(inputs)
-        with features.watched(model, features.own) as own_features:
-            outputs = _outputs(model, inputs)
+        with features.watched(student.net, features.own) as own_features:
+            outputs = student.outputs(inputs)
         inside = features.between(own_features, teacher_features)
         if inside is not None and training.features == 1:
             return outputs, inside
@@ -123,21 +146,21 @@ class _Teacher:
 
 
 def _job(
-    model: nn.Module,
+    student: Student,
     subject: Subject,
     context: BuildContext,
     plan: Plan,
     training: Training,
     device: torch.device,
 ) -> Job:
-    by_labels = training.objective != "float_model"
+    by_labels, model = training.objective != "float_model", student.net
     teacher: _Teacher | None = None
     if training.objective != "labels":
         net = teacher_of(subject)
         if device.type != "cpu":
             net = copy_of(net).to(device)
-        compare = attention if subject.recipe.has("teacher") else hints
-        features = compare(model, net, _on(device, subject.example)) if training.features else None
+        example = _on(device, subject.example)
+        features = _features(student, net, example, subject) if training.features else None
         if training.features and features is None:
             context.progress.note(NO_FEATURES)
         teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
@@ -151,15 +174,14 @@ def _job(
             freeze_norms(model)
         inputs, target = _on(device, batch)
         if teacher is None:
-            return labelled(_outputs(model, inputs), target)
-        outputs, total = teacher.distil(model, inputs)
+            return labelled(student.outputs(inputs), target)
+        outputs, total = teacher.distil(student, inputs)
         return beside_labels(labelled(outputs, target), total) if by_labels else total
 
     def judged(batch: Batch) -> torch.Tensor:
         """The recipe's loss; without labels, the distance from the teacher."""
-        model.eval()
         inputs, target = _on(device, batch)
-        outputs = _outputs(model, inputs)
+        outputs = student.judged(inputs)
         if by_labels:
             return labelled(outputs, target)
         assert teacher is not None
@@ -169,10 +191,10 @@ def _job(
         batches, judge = by_training(subject, context, judged)
     else:
         assert teacher is not None
-        batches, judge = _by_calibration(model, subject, plan.seed, teacher.outputs, device)
+        batches, judge = _by_calibration(student, subject, plan.seed, teacher.outputs, device)
     zeros = weights_of(model) if plan.sparsity is not None else {}
     return Job(
-        title="training the model" if plan.recover_only else "training the pruned model",
+        title="training the model" if plan.recover_only else "training the smaller model",
         weights={n: p for n, p in model.named_parameters() if p.is_floating_point()},
         buffers=dict(model.named_buffers()),
         batches=batches,
@@ -182,8 +204,14 @@ def _job(
     )
 
 
-def _outputs(model: nn.Module, inputs: Inputs) -> Outputs:
-    return list(pytree.tree_leaves(model(*inputs)))
+def _features(
+    student: Student, teacher: nn.Module, example: Inputs, subject: Subject
+) -> Features | None:
+    """The inner layers that training compares."""
+    small = student.inputs(example)
+    if subject.recipe.has("teacher"):
+        return attention(student.net, teacher, small, example)
+    return hints(student.net, teacher, small, example)
 
 
 def _on(device: torch.device, value: Any) -> Any:
@@ -193,7 +221,7 @@ def _on(device: torch.device, value: Any) -> Any:
 
 
 def _by_calibration(
-    model: nn.Module, subject: Subject, seed: int, ask: Run, device: torch.device
+    student: Student, subject: Subject, seed: int, ask: Run, device: torch.device
 ) -> tuple[Batches, Callable[[], float]]:
     """Calibration inputs, mixed pairwise, and a judge on held-out ones. If there are too few to
     hold out, all of them train and judge.
@@ -209,8 +237,7 @@ def _by_calibration(
     size = BATCH if can_batch(ask, judged) else 1
 
     def judge() -> float:
-        model.eval()
-        outputs = [run_eager(model)(inputs) for inputs in judged]
+        outputs = [student.judged(inputs) for inputs in judged]
         return compare_outputs(subject.fidelity, outputs, floats).divergence
 
     def batches(epoch: int) -> Iterator[Batch]:
