@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edgekit.budget import Figure
 from edgekit.bundle.manifest import Manifest
@@ -20,13 +21,24 @@ from edgekit.cost.latency import (
     Work,
     interval_factors,
     interval_ms,
+    latency_by_operator,
     latency_ms,
 )
 from edgekit.cost.unproven import unproven_operators, widened
 from edgekit.progress import Progress
+from edgekit.runner.client import ProfileRow
 from edgekit.target import Target
 
 DECIDE = "--device or edgekit bench measures it"
+
+
+class Prediction(NamedTuple):
+    """``rows``: the operators with their parts of the latency, as a profile has them; empty if
+    unknown.
+    """
+
+    figure: Figure
+    rows: tuple[ProfileRow, ...] = ()
 
 
 def predicted_latency(
@@ -36,7 +48,7 @@ def predicted_latency(
     macs: int | None,
     target: Target,
     progress: Progress,
-) -> Figure | str:
+) -> Prediction | str:
     """The predicted latency, or the reason why there is none.
 
     ``inputs``: raw bytes, one for each input of the program. ``macs``: the multiply-accumulates of
@@ -53,8 +65,10 @@ def predicted_latency(
         reason = f"{error.message}; {error.hint}" if error.hint else error.message
         if macs is None:
             return f"not predicted: {reason}"
-        return _estimated(macs, manifest, core, target, reason)
-    return emulated_figure(work, manifest, core, target)
+        return Prediction(_estimated(macs, manifest, core, target, reason))
+    figure = emulated_figure(work.whole, manifest, core, target)
+    rows = latency_by_operator(work, figure.value, core, target.clock_ghz, manifest.threads)
+    return Prediction(figure, rows)
 
 
 def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:

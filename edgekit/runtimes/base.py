@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 
 class Located(NamedTuple):
     """The operator and the layer of a profile's row. ``layer``: the module's name in the recipe's
-    model; '' is the model itself, None is unknown.
+    model; '' is the model itself, None is unknown. ``operator``: its number in its
+    instruction, as in Program.calls; None if the runtime inserted it.
     """
 
     name: str
     layer: str | None
+    operator: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,12 @@ class Runtime(Protocol):
 
     def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory | None:
         """The sizes of a program in the runner's memory. None if the runtime cannot tell."""
+        ...
+
+    def operator_shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...] | None:
+        """The operators that a program executes, in order: one for each of ``Program.calls``.
+        None if the runtime cannot tell.
+        """
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:

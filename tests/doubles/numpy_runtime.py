@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from edgekit.cost.shapes import OperatorShape
 from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError, RuntimeFailure
 from edgekit.plan import Plan
@@ -79,6 +80,30 @@ class NumpyRuntime:
     def memory_sizes(self, artifact, architecture) -> None:
         return None
 
+    def operator_shapes(self, artifact) -> tuple[OperatorShape, ...]:
+        with np.load(io.BytesIO(artifact.data), allow_pickle=False) as file:
+            steps = json.loads(str(file["program"]))["steps"]
+            weights = [file[step["weight"]] if "weight" in step else None for step in steps]
+        width, shapes = artifact.program.inputs[0].shape[-1], []
+        for index, (step, weight) in enumerate(zip(steps, weights, strict=True)):
+            before, width = width, width if weight is None else weight.shape[0]
+            shapes.append(
+                OperatorShape(
+                    kind=step["kind"],
+                    precision="int8" if step["quantized"] else "fp32",
+                    inputs=((1, before),),
+                    outputs=((1, width),),
+                    weight_bytes=0 if weight is None else weight.nbytes,
+                    activation_bytes=4 * (before + width),
+                    macs=0 if weight is None else weight.size,
+                    delegated=True,
+                    layer=step["layer"],
+                    instruction=index,
+                    index=0,
+                )
+            )
+        return tuple(shapes)
+
     def good_until(self) -> str:
         return "any version of NumPy"
 
@@ -99,7 +124,7 @@ def entry(folder: Path) -> Entry:
 
 def locate(program: Program, rows: Iterable[ProfileRow]) -> list[Located]:
     operators = [program.operators_of(call)[0] for call in program.calls]
-    return [Located(row.name, operators[row.instruction].layer) for row in rows]
+    return [Located(row.name, operators[row.instruction].layer, 0) for row in rows]
 
 
 def artifact_of(exported: ExportedProgram, float_layers: frozenset[str] | None) -> Artifact:

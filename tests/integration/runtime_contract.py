@@ -169,6 +169,23 @@ class RuntimeContract:
         assert len(located) == len(rows) > 0
         assert {where.layer for where in located} & {"0", "2"}
 
+    def test_each_operator_has_a_shape(self, runtime, artifact, int8) -> None:
+        for one, precision in ((artifact, "fp32"), (int8, "int8")):
+            shapes = runtime.operator_shapes(one)
+            program = one.program
+            assert [(shape.place, shape.layer) for shape in shapes] == [
+                ((call.instruction, index), operator.layer)
+                for call in program.calls
+                for index, operator in enumerate(program.operators_of(call))
+            ]
+            linear = [shape for shape in shapes if shape.kind == "linear"]
+            assert [(s.inputs, s.outputs, s.macs) for s in linear] == [
+                (((1, 16),), ((1, 32),), 16 * 32),
+                (((1, 32),), ((1, 10),), 32 * 10),
+            ]
+            assert {shape.precision for shape in linear} == {precision}
+            assert all(shape.weight_bytes >= shape.macs for shape in linear)
+
     def test_a_wrong_input_leaves_the_runner_serving(self, here, source) -> None:
         data = source.example[0].numpy().tobytes()
         with Serving(here) as serving:

@@ -151,9 +151,9 @@ static bool write_outputs(const Arguments& arguments, Failure* failure) {
 static bool run_timed(const Block& inputs, uint64_t* latency_ns, Failure* failure) {
   if (!write_inputs(inputs, failure)) return false;
   const uint64_t start = now_ns();
-  mark_start();
+  mark<Mark::kStart>();
   const bool good = engine::execute(failure);
-  mark_end();
+  mark<Mark::kEnd>();
   *latency_ns = now_ns() - start;
   return good;
 }

@@ -276,7 +276,7 @@ def decode_xnnpack(payload: bytes) -> dict[str, Any]:
 
 
 _JSON_FLOAT = {"inf": "Infinity", "nan": "NaN"}
-_SCALAR_TYPES = {
+SCALAR_TYPES = {
     "BYTE": "uint8", "CHAR": "int8", "SHORT": "int16", "INT": "int32", "LONG": "int64",
     "HALF": "float16", "FLOAT": "float32", "DOUBLE": "float64", "BOOL": "bool",
     "BFLOAT16": "bfloat16", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
@@ -297,7 +297,7 @@ def _specs(
         specs.append(
             TensorSpec(
                 name=f"{word}_{number}",
-                dtype=_SCALAR_TYPES[tensor.scalar_type.name],
+                dtype=SCALAR_TYPES[tensor.scalar_type.name],
                 shape=tuple(tensor.sizes),
                 quantization=steps[number] if number < len(steps) else None,
             )

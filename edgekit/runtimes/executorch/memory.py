@@ -166,12 +166,52 @@ class Node:
         return second.byte_count if second else 0
 
     @property
+    def input_values(self) -> list[Value]:
+        return [self._values[number] for number in self.inputs if number in self._values]
+
+    @property
+    def constants(self) -> list[Value]:
+        """The weights, the bias, and inputs that are constant."""
+        keys = [key for key in ("filter_id", "bias_id") if key in self._fields]
+        numbers = [*self.inputs, *(self._get(key) for key in keys)]
+        values = [self._values[number] for number in numbers if number in self._values]
+        return [value for value in values if value.is_constant]
+
+    @property
+    def is_convolution(self) -> bool:
+        return "kernel_height" in self._fields
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of a convolution's or pooling's window; 1 for other operators."""
+        return self._pair("kernel" if self.is_convolution else "pooling")
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        return self._pair("subsampling" if self.is_convolution else "stride")
+
+    def _pair(self, key: str) -> tuple[int, int]:
+        return max(self._get(f"{key}_height"), 1), max(self._get(f"{key}_width"), 1)
+
+    @property
+    def groups(self) -> int:
+        return max(self._get("groups"), 1)
+
+    @property
+    def group_input_channels(self) -> int:
+        return self._get("group_input_channels")
+
+    @property
+    def group_output_channels(self) -> int:
+        return self._get("group_output_channels")
+
+    @property
     def packed_bytes(self) -> int:
         filter_ = self._value("filter_id") if "filter_id" in self._fields else None
         if filter_ is None or not filter_.is_constant:
             return 0
         item = filter_.item_bytes
-        if self._is_depthwise:
+        if self.is_depthwise:
             return self._depthwise_bytes(filter_)
         outputs, inputs, taps, groups = self._filter_shape(filter_)
         depth = inputs if item > 1 else _round_up(inputs, self._tiles.int8_depth)
@@ -184,23 +224,23 @@ class Node:
             return filter_.dims[0], filter_.dims[-1], 1, 1
         outputs = self._fields.get("group_output_channels", 1)
         inputs = self._fields.get("group_input_channels", 1)
-        return outputs, inputs, self._taps, self._fields.get("groups", 1)
+        return outputs, inputs, self.taps, self._fields.get("groups", 1)
 
     def _channel_tile(self, item: float) -> int:
         return self._tiles.float_channels if item > 1 else self._tiles.int8_channels
 
     @property
-    def _taps(self) -> int:
+    def taps(self) -> int:
         return max(self._get("kernel_height") * self._get("kernel_width"), 1)
 
     @property
-    def _is_depthwise(self) -> bool:
+    def is_depthwise(self) -> bool:
         """Whether XNNPACK has a depthwise kernel for it. Others are grouped convolutions."""
         one_each = self._get("group_output_channels") == 1 == self._get("group_input_channels")
-        return one_each and self.name.endswith("Conv2d") and self._taps <= DEPTHWISE_TILES[-1]
+        return one_each and self.name.endswith("Conv2d") and self.taps <= DEPTHWISE_TILES[-1]
 
     def _depthwise_bytes(self, filter_: Value) -> int:
-        tile = next(size for size in DEPTHWISE_TILES if size >= self._taps)
+        tile = next(size for size in DEPTHWISE_TILES if size >= self.taps)
         item = filter_.item_bytes
         return _round_up(self._get("groups"), self._channel_tile(item)) * (
             int(tile * item) + BIAS_BYTES[item]
@@ -212,13 +252,13 @@ class Node:
         if output is None or len(output.dims) != 4:
             return 0
         _, height, width, _ = output.dims
-        if self._is_depthwise:
+        if self.is_depthwise:
             return self._sliding_bytes("kernel", "subsampling", height, width)
         if "Conv" in self.name and self.name != "Convert":
             stride = max(self._get("subsampling_height"), self._get("subsampling_width"))
-            if self._taps == 1 and stride <= 1 and self.name == "Conv2d":
+            if self.taps == 1 and stride <= 1 and self.name == "Conv2d":
                 return 0  # a plain product of matrices
-            return _round_up(height * width, ROW_TILE) * self._taps * POINTER
+            return _round_up(height * width, ROW_TILE) * self.taps * POINTER
         if self.name in ("MaxPooling2d", "AvgPooling2d", "ArgMaxPooling2d"):
             return self._sliding_bytes("pooling", "stride", height, width)
         if self.name == "ResizeBilinear2D":

@@ -58,9 +58,12 @@ EXPECTED, BEHIND, USUAL, RARE = 0, 1, 2, 4
 
 
 class _Item(NamedTuple):
-    """An item to find among the events: an operator, or the bounds behind one."""
+    """An item to find among the events: an operator, or the bounds behind one. ``place``: the
+    operator's, in its delegate.
+    """
 
     operator: Operator
+    place: int
     events: frozenset[str]
     cost: int
     elide: int
@@ -80,10 +83,10 @@ def _locate(program: Program, call: Call | None, names: list[str]) -> Iterator[L
     operators = program.operators_of(call) if call else []
     if call and not call.delegated:
         (kernel,) = operators
-        yield from (Located(kernel.kind.name, kernel.layer) for _ in names)
+        yield from (Located(kernel.kind.name, kernel.layer, 0) for _ in names)
         return
-    for name, layer in zip(names, layers_of_events(operators, names), strict=True):
-        yield Located(name.replace(TABLE, "Table Lookup"), layer)
+    for name, (layer, index) in zip(names, aligned(operators, names), strict=True):
+        yield Located(name.replace(TABLE, "Table Lookup"), layer, index)
 
 
 def layers_of_events(operators: Sequence[Operator], names: Sequence[str]) -> list[str | None]:
@@ -93,29 +96,44 @@ def layers_of_events(operators: Sequence[Operator], names: Sequence[str]) -> lis
     >>> layers_of_events([add], ["Transpose (ND, X32) #1", "Add (ND) #1", "Clamp (NC) #1"])
     [None, 'block', 'block']
     """
-    items = [item for operator in operators for item in _items(operator)]
+    return [layer for layer, _ in aligned(operators, names)]
+
+
+def aligned(
+    operators: Sequence[Operator], names: Sequence[str]
+) -> list[tuple[str | None, int | None]]:
+    """The layer and the index of the operator of each of a delegate's events.
+
+    Where the alignment is ambiguous, the layer is unknown unless all candidates agree; the operator
+    is the first one that leaves the order as it is.
+    """
+    items = [item for place, one in enumerate(operators) for item in _items(one, place)]
     events = [_event(name) for name in names]
 
     def match(item: int, event: int) -> int | None:
         return items[item].cost if events[event] in items[item].events else None
 
     insert = [USUAL if event in PASSING_EVENTS else RARE for event in events]
-    layers = []
+    result: list[tuple[str | None, int | None]] = []
+    last = -1
     for places in candidates([item.elide for item in items], insert, match):
         of = {None if place is None else items[place].operator.layer for place in places}
-        layers.append(of.pop() if len(of) == 1 else None)
-    return layers
+        later = [place for place in places if place is not None and place > last]
+        last = min(later, default=last)
+        index = items[last].place if later else None
+        result.append((of.pop() if len(of) == 1 else None, index))
+    return result
 
 
-def _items(operator: Operator) -> Iterator[_Item]:
+def _items(operator: Operator, place: int) -> Iterator[_Item]:
     kind = operator.kind.name
     events = {event.lower() for event in EVENTS.get(kind, (kind,))}
     if kind in TABULATED:
         events.add(TABLE.lower())
     elide = USUAL if kind in PASSING else RARE
-    yield _Item(operator, frozenset(events), EXPECTED, elide)
+    yield _Item(operator, place, frozenset(events), EXPECTED, elide)
     if kind in BOUNDED:
-        yield _Item(operator, frozenset({"clamp"}), BEHIND, 0)
+        yield _Item(operator, place, frozenset({"clamp"}), BEHIND, 0)
 
 
 def _event(name: str) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
+from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
 from edgekit.errors import MissingExtraError, RunnerError
@@ -65,6 +66,11 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.memory import memory_sizes
 
         return memory_sizes(artifact.data, artifact.program, architecture)
+
+    def operator_shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...]:
+        from edgekit.runtimes.executorch.shapes import operator_shapes
+
+        return operator_shapes(artifact.data, artifact.program)
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
         from edgekit.runtimes.executorch.native import runner_files

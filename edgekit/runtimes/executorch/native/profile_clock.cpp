@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "markers.h"
+
 namespace edgekit {
 
 ProfileClock profile_clock;
@@ -74,8 +76,10 @@ extern "C" __attribute__((visibility("default"))) int clock_gettime(clockid_t cl
                                                                     timespec* time) {
   using namespace edgekit;
   if (!profile_clock.running() || clock != CLOCK_MONOTONIC) return system_clock(clock, time);
+  mark<Mark::kReading>();
   const uint64_t now = profile_clock.read();
   profile_clock.library_reads();
+  mark<Mark::kLibrary>();
   time->tv_sec = static_cast<time_t>(now / 1000000u);
   time->tv_nsec = static_cast<long>(now % 1000000u * 1000u);
   return 0;

@@ -11,6 +11,7 @@
 
 #include <new>
 
+#include "markers.h"
 #include "profile_clock.h"
 #include "text.h"
 
@@ -27,6 +28,7 @@ class Tracer final : public et::EventTracer {
     interruptions_ = interruptions();
     profile_clock.start();
     run_start_ = profile_clock.read();
+    mark<Mark::kLeaveOut>();
   }
 
   // If the kernel preempted a run, its times include another program. Such runs count only if
@@ -34,13 +36,8 @@ class Tracer final : public et::EventTracer {
   void end_run() {
     const uint64_t taken = profile_clock.read() - run_start_;
     profile_clock.stop();
-    const bool whole = interruptions() == interruptions_;
-    if (whole && !undisturbed_) forget();
-    undisturbed_ = undisturbed_ || whole;
-    if (whole != undisturbed_) return;
-    total_ns_ += taken;
-    runs_++;
-    for (int i = 0; i < cursor_; i++) rows_[i].total_ns += rows_[i].run_ns;
+    add_run(taken);
+    mark<Mark::kLeaveOut>();
   }
 
   void reset() {
@@ -77,6 +74,7 @@ class Tracer final : public et::EventTracer {
                               et_timestamp_t end, const void*, size_t) override {
     add(name, (end - start) * profile_clock.library_microsecond_ns() / 1000, true);
     profile_clock.leave_out();
+    mark<Mark::kLeaveOut>();
   }
 
   void track_allocation(et::AllocatorID, size_t) override {}
@@ -114,6 +112,16 @@ class Tracer final : public et::EventTracer {
     return usage.ru_nivcsw;
   }
 
+  void add_run(uint64_t taken) {
+    const bool whole = interruptions() == interruptions_;
+    if (whole && !undisturbed_) forget();
+    undisturbed_ = undisturbed_ || whole;
+    if (whole != undisturbed_) return;
+    total_ns_ += taken;
+    runs_++;
+    for (int i = 0; i < cursor_; i++) rows_[i].total_ns += rows_[i].run_ns;
+  }
+
   void forget() {
     total_ns_ = 0;
     runs_ = 0;
@@ -126,17 +134,20 @@ class Tracer final : public et::EventTracer {
   };
 
   et::EventTracerEntry open(const char* name) {
+    mark<Mark::kReading>();
     et::EventTracerEntry entry = {};
     entry.event_id = open_count_ % kMaxOpen;
     open_[entry.event_id] = {name ? name : "?", cursor_};
     open_count_++;
     entry.start_time = profile_clock.read();
+    mark<Mark::kOperatorOpen>();
     return entry;
   }
 
   // The time of an event that encloses others is in their rows. A call without inner events is a
   // row itself: a kernel registered by hand, or a backend that does not profile.
   void close(const et::EventTracerEntry& entry, bool delegated) {
+    mark<Mark::kReading>();
     const uint64_t taken = profile_clock.read() - entry.start_time;
     if (open_count_) open_count_--;
     const Open& event = open_[entry.event_id];
@@ -147,6 +158,7 @@ class Tracer final : public et::EventTracer {
     } else if (strcmp(event.name, "Method::execute")) {
       add(event.name, taken, delegated);
     }
+    mark<Mark::kOperatorClose>();
   }
 
   void add(const char* name, uint64_t ns, bool delegated) {
