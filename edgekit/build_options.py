@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 from edgekit.errors import EdgekitError, SettingError, UsageError
 from edgekit.progress import Progress
 from edgekit.values import (
+    Count,
     Effort,
     ImageSize,
     NotNegative,
@@ -88,6 +89,7 @@ class BuildOptions:
         ImageSize | None,
         Option("Resize images before the model: pixels of a square, or HxW.", metavar="<N|HxW>"),
     ] = None
+    drop_blocks: Annotated[Count | None, Option("Remove so many residual blocks.")] = None
     prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
     sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
     distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
@@ -150,7 +152,7 @@ def _option(annotation: Any) -> Option | None:
 
 OPTIONS = {field.name: option for field in fields(BuildOptions) if (option := _option(field.type))}
 _DEFAULTS = {field.name: field.default for field in fields(BuildOptions)}
-_REMOVALS = ("input_size", "prune", "sparsity")
+_REMOVALS = ("input_size", "drop_blocks", "prune", "sparsity")
 _CHANGES = (*_REMOVALS, "distill", "qat")
 _FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
 

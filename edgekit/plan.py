@@ -23,7 +23,7 @@ Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activ
 
 
 # The fields of a plan that remove something from the float model or its inputs, in order.
-REMOVALS = ("resize", "prune", "sparsity")
+REMOVALS = ("resize", "drop_blocks", "prune", "sparsity")
 
 
 class Training(Frozen):
@@ -67,6 +67,25 @@ class Resize(Frozen):
 
     size: tuple[Pixels, Pixels]
     estimate_norms: bool | None = None
+
+
+class DropBlocks(Frozen):
+    """The removal of residual blocks, each of which computes input + f(input).
+
+    count       how many: those that are most recoverable for their multiply-accumulates
+    blocks      the names of the modules, in place of count
+    compensate  refit the layers behind the gaps by least squares
+    """
+
+    count: int | None = Field(default=None, ge=1)
+    blocks: tuple[str, ...] | None = Field(default=None, min_length=1)
+    compensate: bool = True
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if (self.count is None) == (self.blocks is None):
+            raise ValueError("drop_blocks needs either count or blocks")
+        return self
 
 
 class Prune(Frozen):
@@ -133,6 +152,7 @@ class Plan(Frozen):
     quantization is unknown.
 
     resize         smaller images as inputs; no such key: none
+    drop_blocks    residual blocks to remove after that; no such key: none
     prune          channels to remove after that; null: none
     sparsity       weights to set to zero after that; they stay zero; null: none
     recover        training of the float model, after these; null: none
@@ -153,6 +173,7 @@ class Plan(Frozen):
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     resize: Resize | None = Field(default=None, exclude_if=is_none)
+    drop_blocks: DropBlocks | None = Field(default=None, exclude_if=is_none)
     prune: Prune | None = None
     sparsity: Sparsity | None = None
     recover: Training | None = None

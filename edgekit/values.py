@@ -45,6 +45,7 @@ ImageSize = Annotated[
     Predicate(_is_image_size),
     Words("a number of pixels, such as 176, or height x width, such as 160x224"),
 ]
+Count = Annotated[int, Ge(1), Words("a whole number of 1 or more")]
 Channels = Annotated[int, Ge(1), Words("a whole number of channels")]
 Pixels = Annotated[int, Ge(1), Words("a whole number of pixels")]
 # NumPy and torch take no larger one.

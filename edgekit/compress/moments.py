@@ -64,9 +64,9 @@ def _as_batch(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
     return value.unsqueeze(0) if unbatched else value
 
 
-def spread_places(places: torch.Tensor) -> torch.Tensor:
-    """At most ROWS_PER_INPUT of the places, evenly spread."""
-    return places[:: max(1, len(places) // ROWS_PER_INPUT)]
+def spread_places(places: torch.Tensor, about: int = ROWS_PER_INPUT) -> torch.Tensor:
+    """About so many of the places, evenly spread."""
+    return places[:: max(1, len(places) // about)]
 
 
 def moments(

@@ -92,7 +92,7 @@ class CompressionStep(Extensible):
     ``widths``: layer -> channels after and before, for layers that lost channels. ``training``:
     its ``stop`` is the chosen step (0: none was better). ``refused``: layers that did not change.
     ``input_size``: height and width of the images from this step on, if it changed them;
-    otherwise JSON has no such key.
+    ``dropped``: the blocks that it removed. JSON has these two keys only where there is something.
     """
 
     name: str
@@ -117,6 +117,7 @@ class CompressionStep(Extensible):
     agreement: float | None = None
     sqnr_db: float | None = None
     input_size: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
+    dropped: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
 
 
 class Relaxation(Extensible):

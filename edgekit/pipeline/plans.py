@@ -22,6 +22,7 @@ from edgekit.pipeline.training.int8 import (
 )
 from edgekit.pipeline.training.teacher import teacher_of
 from edgekit.plan import (
+    DropBlocks,
     Objective,
     Plan,
     Precision,
@@ -61,6 +62,7 @@ def check_plan(plan: Plan, subject: Subject) -> Plan:
             "give typical inputs with --calibration FILE.npz",
         )
     _check_worth(subject, plan.prune)
+    _check_blocks(subject, plan.drop_blocks)
     if plan.prunes_by_labels or any(one.objective != "float_model" for one in plan.trainings):
         check_training(subject)
     elif plan.trainings and not (subject.calibration or subject.recipe.has("training")):
@@ -110,15 +112,20 @@ def base_plan(
     if not options.removes and not student:
         return plan
     resize = _resize(recipe, options.input_size)
+    blocks = DropBlocks(count=options.drop_blocks) if options.drop_blocks is not None else None
     cut = Prune(ratio=options.prune) if options.prune is not None else None
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
+    _check_blocks(subject, blocks)
     training = _recovery(subject, options, progress)
     # training with labels ends better without compensation (docs/benchmarks.md)
     if training is not None and training.objective != "float_model":
         bare = {"compensate": False}
         cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
-    return plan.replaced(resize=resize, prune=cut, sparsity=zeros, recover=training)
+        blocks = blocks and blocks.replaced(**bare)
+    return plan.replaced(
+        resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros, recover=training
+    )
 
 
 def _resize(recipe: Recipe, wanted: int | tuple[int, int] | str | None) -> Resize | None:
@@ -153,9 +160,9 @@ def check_stateless(subject: Subject, changes: bool) -> None:
     if subject.states and changes:
         names = ", ".join(state.name for state in subject.states)
         raise SettingError(
-            f"{subject.recipe.path}: a model with state ({names}) cannot be pruned, sparsified or "
+            f"{subject.recipe.path}: a model with state ({names}) cannot be made smaller or "
             "trained",
-            "remove --input-size, --prune, --sparsity, --distill and --qat",
+            "remove --input-size, --drop-blocks, --prune, --sparsity, --distill and --qat",
         )
 
 
@@ -165,6 +172,25 @@ def _check_worth(subject: Subject, prune: Prune | None) -> None:
             f"{subject.recipe.path} has no calibration(), which pruning needs to rank channels",
             'add calibration(), give --calibration FILE.npz, or set "importance": "l2" in a plan',
         )
+
+
+def _check_blocks(subject: Subject, wanted: DropBlocks | None) -> None:
+    """Raise RecipeError or SettingError for blocks that cannot be chosen or do not exist."""
+    if wanted is None:
+        return
+    if wanted.count is not None and not subject.calibration:
+        raise RecipeError(
+            f"{subject.recipe.path} has no calibration(), which the choice of blocks needs",
+            "add calibration(), give --calibration FILE.npz, or name the blocks in a plan",
+        )
+    known = [name for name, _ in subject.model.named_modules() if name]
+    for name in wanted.blocks or ():
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.0)
+            raise SettingError(
+                f"the plan removes the block '{name}', but the model has no such module",
+                f"did you mean '{near[0]}'?" if near else None,
+            )
 
 
 def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Training | None:

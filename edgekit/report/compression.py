@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from edgekit.documents.verdict import CompressionStep, TrainingReport
 from edgekit.report.terminal import INTERVAL
 
-NAMES = {"prune": "pruned", "sparsify": "zeros", "recover": "trained"}
+NAMES = {
+    "drop_blocks": "fewer blocks",
+    "prune": "pruned",
+    "sparsify": "zeros",
+    "recover": "trained",
+}
 
 # The smallest share of zeros that is reported: no model has it by chance.
 NOTICED = 0.01
@@ -59,6 +64,8 @@ def _step(step: CompressionStep, before: CompressionStep | None) -> str:
     parts += _quality(step)
     if step.macs != macs:
         parts.append(f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}")
+    if step.dropped:
+        parts.append(f"without {', '.join(step.dropped)}")
     if step.parameters != parameters:
         now, whole = (_millions(count) for count in (step.parameters, step.parameters_before))
         parts.append(f"{now} parameters of {whole}")

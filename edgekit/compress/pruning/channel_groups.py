@@ -81,7 +81,7 @@ def find_groups(model: nn.Module, example: Inputs) -> tuple[list[Group], list[Un
     except Exception as error:
         return [], [
             *refused,
-            UnprunableLayer("", f"torch-pruning cannot trace it: {_summary(error)}"),
+            UnprunableLayer("", f"torch-pruning cannot trace it: {summary(error)}"),
         ]
     for candidate in _groups(graph):
         if isinstance(candidate, Group) and not candidate.readers:
@@ -200,7 +200,7 @@ def _groups(graph: _Graph) -> Iterator[Group | UnprunableLayer]:
             group = _read(graph, name, len(layer.weight))
         except Exception as error:
             yield UnprunableLayer(
-                name, f"torch-pruning cannot trace its channels: {_summary(error)}"
+                name, f"torch-pruning cannot trace its channels: {summary(error)}"
             )
             continue
         assigned |= {place.layer for place in group.places if place.output}
@@ -220,7 +220,8 @@ def _read(graph: _Graph, layer: str, count: int) -> Group:
     return Group(layer, count, tuple(places))
 
 
-def _summary(error: Exception) -> str:
+def summary(error: Exception) -> str:
+    """The first line of its message."""
     return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
@@ -249,7 +250,7 @@ def _why_not(
         pruned = without_channels(model, example, removed)
         outputs = outputs_of(pruned, example)
     except Exception as error:
-        return f"forward depends on its width (a reshape, pad or split?): {_summary(error)}"
+        return f"forward depends on its width (a reshape, pad or split?): {summary(error)}"
     if parameters_of(pruned) >= parameters_of(model):
         return "removing its channels removes no weights: they are untraceable or shared"
     if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:

@@ -50,7 +50,7 @@ def compensate(
     """
     names = [name for name in lost if can_read(original.get_submodule(name))]
     ordered = run_counts(original, names, data[0])
-    norms = _norms(smaller, list(ordered), data[0])
+    norms = norms_behind(smaller, list(ordered), data[0])
     with torch.no_grad():
         for done, (name, runs) in enumerate(ordered.items(), 1):
             count = len(_weight(original.get_submodule(name)))
@@ -105,32 +105,55 @@ class _Pair:
 
 def _refit(pair: _Pair, norm: Norm | None, data: Sequence[Inputs], keep_zeros: bool) -> None:
     layer = pair.smaller.get_submodule(pair.name)
-    weight, bias = _weight(layer), layer.bias
-    moments = products = torch.zeros(())
-    places = 0
+    equations = Equations(layer, norm)
     for inputs in data:
         read = pair.inputs(inputs).double()
-        missing = pair.wanted(inputs).double() - read @ weight.double().flatten(1).T
-        if isinstance(bias, torch.Tensor):
-            missing -= bias
-        if isinstance(bias, torch.Tensor) or norm is not None:
+        equations.add(read, missing(layer, read, pair.wanted(inputs)))
+    equations.solve(keep_zeros)
+
+
+def missing(layer: nn.Module, read: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """What the layer's outputs for ``read`` (places, K) lack to ``wanted`` (places, O)."""
+    lack = wanted.double() - read.double() @ _weight(layer).double().flatten(1).T
+    return lack - layer.bias if isinstance(layer.bias, torch.Tensor) else lack
+
+
+class Equations:
+    """The normal equations of a layer's change. The layer's bias may change as well; if it has
+    none, the running mean of the batch norm behind it.
+    """
+
+    def __init__(self, layer: nn.Module, norm: Norm | None) -> None:
+        self.weight, self.norm = _weight(layer), norm
+        self.bias = layer.bias if isinstance(layer.bias, torch.Tensor) else None
+        self.moments = self.products = torch.zeros(())
+        self.places = 0
+
+    def add(self, read: torch.Tensor, missing: torch.Tensor) -> None:
+        """``read``: inputs (places, K); ``missing``: what the outputs lack (places, O)."""
+        read = read.double()
+        if self.bias is not None or self.norm is not None:
             read = nn.functional.pad(read, (0, 1), value=1.0)
-        moments = moments + read.T @ read
-        products = products + read.T @ missing
-        places += len(read)
-    free = weight.flatten(1) != 0 if keep_zeros else torch.ones_like(weight.flatten(1)).bool()
-    if not has_enough_places(places, int(free.sum(1).max())):
-        return
-    if keep_zeros:
-        change = _row_by_row(with_damping(moments), products, free)
-    else:
-        change = torch.linalg.solve(with_damping(moments), products)
-    if isinstance(bias, torch.Tensor):
-        bias += change[-1]
-    elif norm is not None:
-        assert norm.running_mean is not None
-        norm.running_mean -= change[-1]
-    weight += change[: weight[0].numel()].T.reshape(weight.shape)
+        self.moments = self.moments + read.T @ read
+        self.products = self.products + read.T @ missing
+        self.places += len(read)
+
+    def solve(self, keep_zeros: bool = False) -> None:
+        """Change the layer, unless there are too few places."""
+        weight = self.weight
+        free = weight.flatten(1) != 0 if keep_zeros else torch.ones_like(weight.flatten(1)).bool()
+        if not has_enough_places(self.places, int(free.sum(1).max())):
+            return
+        if keep_zeros:
+            change = _row_by_row(with_damping(self.moments), self.products, free)
+        else:
+            change = torch.linalg.solve(with_damping(self.moments), self.products)
+        if self.bias is not None:
+            self.bias += change[-1]
+        elif self.norm is not None:
+            assert self.norm.running_mean is not None
+            self.norm.running_mean -= change[-1]
+        weight += change[: weight[0].numel()].T.reshape(weight.shape)
 
 
 def _row_by_row(moments: torch.Tensor, products: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
@@ -151,7 +174,7 @@ def _weight(layer: nn.Module) -> torch.Tensor:
     return weight
 
 
-def _norms(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
+def norms_behind(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Norm]:
     """The batch norms directly behind these layers, if both run once and the layer has no bias.
     Their running mean can absorb a bias.
     """

@@ -20,7 +20,6 @@ from edgekit.compress.divergence import compare_outputs, profile_outputs
 from edgekit.compress.moments import can_read, moments, with_damping
 from edgekit.compress.pruning.channel_groups import Group, inputs_of, outputs_of
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
-from edgekit.compress.quantization.simulate import Outputs
 from edgekit.fidelity.comparison import NO_HINTS, OutputHints
 from edgekit.recipe.tensors import Inputs
 
@@ -86,6 +85,29 @@ def _marginal_losses(
     return scores
 
 
+class OutputLoss:
+    """How far the outputs of other versions of a model move from its own on ``data``."""
+
+    def __init__(self, model: nn.Module, data: Sequence[Inputs], hints: OutputHints) -> None:
+        run = partial(outputs_of, model)
+        self.data = in_batches(run, data, BATCH)
+        self.floats = [run(inputs) for inputs in self.data]
+        self.fidelity = profile_outputs(self.floats, batch_rows(run, self.data), hints=hints)
+
+    def of(self, model: nn.Module) -> float:
+        """0 for equal outputs. The divergence itself is bounded: without the exponential,
+        destroying the model would look cheap.
+        """
+        outputs = [outputs_of(model, inputs) for inputs in self.data]
+        divergence = compare_outputs(self.fidelity, outputs, self.floats).divergence
+        return math.expm1(min(MOST, divergence))
+
+
+def fitted_and_judged(data: Sequence[Inputs]) -> tuple[Sequence[Inputs], Sequence[Inputs]]:
+    """Two halves of the data: what was fitted on some inputs is judged on others."""
+    return (data[::2], data[1::2]) if len(data) > 1 else (data, data)
+
+
 class _Trials:
     def __init__(
         self,
@@ -95,16 +117,13 @@ class _Trials:
         hints: OutputHints,
     ) -> None:
         self.model = model
-        # fit on some inputs, judge on others
-        fitted, judged = (data[::2], data[1::2]) if len(data) > 1 else (data, data)
-        self.data = in_batches(partial(outputs_of, model), judged, BATCH)
+        fitted, judged = fitted_and_judged(data)
+        self.outputs = OutputLoss(model, judged, hints)
         names = {place.layer for group in groups for place in group.readers}
         readable = [name for name in sorted(names) if can_read(model.get_submodule(name))]
-        fitted = in_batches(partial(outputs_of, model), fitted, BATCH)
-        self.moments = moments(model, readable, fitted)
-        self.floats = self._all_outputs()
-        rows = batch_rows(partial(outputs_of, model), self.data)
-        self.fidelity = profile_outputs(self.floats, rows, hints=hints)
+        self.moments = moments(
+            model, readable, in_batches(partial(outputs_of, model), fitted, BATCH)
+        )
 
     def loss(self, group: Group, removed: Sequence[int]) -> float:
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
@@ -116,17 +135,12 @@ class _Trials:
                     inputs_of(layer).index_fill_(0, torch.tensor(dead), 0)
                 else:
                     _silence(weights[place.layer], _columns(dead, weights[place.layer]), moment)
-            # a divergence is bounded: without exp, destroying one layer would look cheap
-            divergence = compare_outputs(self.fidelity, self._all_outputs(), self.floats).divergence
-            return math.expm1(min(MOST, divergence))
+            return self.outputs.of(self.model)
 
     def _weight(self, name: str) -> torch.Tensor:
         weight = self.model.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)
         return weight.detach()
-
-    def _all_outputs(self) -> list[Outputs]:
-        return [outputs_of(self.model, inputs) for inputs in self.data]
 
 
 def _columns(channels: Sequence[int], weight: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgekit.compress.copying import copy_of
+from edgekit.compress.depth.blocks import without_blocks
 from edgekit.compress.pruning.channel_groups import without_channels
 from edgekit.documents.verdict import CompressionStep
 from edgekit.frozen import Frozen
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.shrink.step_report import Ledger, measuring_device
-from edgekit.plan import Prune, Resize, Sparsity, Training
+from edgekit.plan import DropBlocks, Prune, Resize, Sparsity, Training
 
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
@@ -47,6 +47,7 @@ class CompressionRecord(Frozen):
 
     gone: list[dict[str, list[int]]]
     resize: Resize | None = None
+    drop_blocks: DropBlocks | None = None
     prune: Prune | None
     sparsity: Sparsity | None
     recover: Training | None
@@ -58,7 +59,8 @@ class CompressionRecord(Frozen):
 
 def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, CompressionRecord]:
     record = CompressionRecord.model_validate_json((folder / FOUND).read_bytes())
-    model = copy_of(subject.model)
+    dropped = record.drop_blocks.blocks if record.drop_blocks is not None else None
+    model = without_blocks(subject.model, subject.example, dropped or ())
     for removed in record.gone:
         model = without_channels(model, subject.example, dict(removed))
     _load(model, load_file(folder / WEIGHTS))

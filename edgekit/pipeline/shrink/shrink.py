@@ -6,7 +6,7 @@ compared with the recipe's own model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -15,6 +15,8 @@ from torch import nn
 
 from edgekit.compress.batches import in_batches
 from edgekit.compress.copying import copy_of
+from edgekit.compress.depth.blocks import without_blocks
+from edgekit.compress.depth.choice import drop_blocks, refuse_unknown_blocks
 from edgekit.compress.pruning.channel_choice import macs_of, prune
 from edgekit.compress.pruning.channel_groups import with_own_weights
 from edgekit.compress.pruning.compensate import compensate
@@ -26,7 +28,7 @@ from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject, some_inputs
-from edgekit.pipeline.shrink.channel_importance import BATCH, importance_of
+from edgekit.pipeline.shrink.channel_importance import BATCH, WEIGHED, importance_of
 from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_norms
 from edgekit.pipeline.shrink.model_cache import (
     KIND,
@@ -37,7 +39,7 @@ from edgekit.pipeline.shrink.model_cache import (
 )
 from edgekit.pipeline.shrink.step_report import WORTH_PACKING, Ledger, measuring_device
 from edgekit.pipeline.training.recovery import recover
-from edgekit.plan import REMOVALS, Plan, Precision, Prune, Resize, Sparsity, Training
+from edgekit.plan import REMOVALS, DropBlocks, Plan, Precision, Prune, Resize, Sparsity, Training
 from edgekit.recipe.tensors import Inputs
 
 CHANGES = (*REMOVALS, "recover")
@@ -134,6 +136,8 @@ class _Work:
         self.model: nn.Module = copy_of(self.subject.model)
         if self.plan.resize is not None:
             self._resize(self.plan.resize)
+        if self.plan.drop_blocks is not None:
+            self._drop_blocks(self.plan.drop_blocks)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
         if self.plan.sparsity is not None:
@@ -155,6 +159,34 @@ class _Work:
             self.model, done = with_norms(self.original, self.subject, wanted)
         self.plan = self.plan.replaced(resize=done)
         self.steps.append(self.ledger.step("resize", self.model, input_size=done.size))
+
+    def _drop_blocks(self, wanted: DropBlocks) -> None:
+        before, example, progress = self.model, self.subject.example, self.context.progress
+        dropped = wanted.blocks or ()
+        refuse_unknown_blocks(before, example, dropped)
+        if wanted.count is not None:
+            inputs = some_inputs(self.subject, self.subject.fitted, *WEIGHED)
+            hints = self.subject.fidelity.hints
+            with progress.stage("choosing blocks") as stage:
+                found = drop_blocks(
+                    before, example, wanted.count, inputs, advance=stage.advance, hints=hints
+                )
+            dropped = found.dropped
+        self.model = without_blocks(before, example, dropped)
+        if wanted.compensate and self.subject.calibration:
+            self._compensate(before, {}, "the removed blocks")
+        done = wanted.replaced(count=None, blocks=tuple(sorted(dropped)))
+        self.plan = self.plan.replaced(drop_blocks=done)
+        self.steps.append(self.ledger.step("drop_blocks", self.model, dropped=done.blocks))
+
+    def _compensate(
+        self, before: nn.Module, lost: Mapping[str, list[int]], what: str, keep_zeros: bool = False
+    ) -> None:
+        """Refit the layers of the model. ``lost``: their removed outputs, by layer."""
+        remaining = set(with_own_weights(self.model)).intersection(with_own_weights(before))
+        outputs = {name: lost.get(name, []) for name in sorted(remaining)}
+        with self.context.progress.stage(f"compensating for {what}") as stage:
+            compensate(before, self.model, outputs, self._batches(), stage.advance, keep_zeros)
 
     def _prune(self, wanted: Prune) -> None:
         """Prune in rounds; each removes the same share of the remaining MACs."""
@@ -188,11 +220,9 @@ class _Work:
             pruned = prune(before, self.subject.example, wanted, importance)
         for one in pruned.refused if not self.removed else ():
             progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
-        if wanted.compensate and self.subject.calibration:
-            with progress.stage("compensating for the removed channels") as stage:
-                data = self._batches()
-                compensate(before, pruned.model, pruned.removed_outputs, data, stage.advance)
         self.model = pruned.model
+        if wanted.compensate and self.subject.calibration:
+            self._compensate(before, pruned.removed_outputs, "the removed channels")
         self.removed.append(pruned.removed)
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
         if wanted.ratio is not None:
@@ -238,14 +268,11 @@ class _Work:
         self.steps[earlier:] = [self.ledger.step("sparsify", self.model, (refused,))]
 
     def _zero(self, wanted: Sparsity) -> None:
-        progress, dense = self.context.progress, copy_of(self.model)
+        dense = copy_of(self.model)
         weights = weights_of(self.model)
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
-            with progress.stage("compensating for the zeros") as stage:
-                lost: dict[str, list[int]] = {name: [] for name in with_own_weights(dense)}
-                data = self._batches()
-                compensate(dense, self.model, lost, data, stage.advance, keep_zeros=True)
+            self._compensate(dense, {}, "the zeros", keep_zeros=True)
         self.steps.append(self.ledger.step("sparsify", self.model))
 
     def _recover(self, training: Training) -> None:

@@ -35,7 +35,13 @@ from edgekit.recipe.tensors import Inputs
 WORTH_PACKING = 0.98
 # The number of calibration inputs for comparing a step with the original (subject.some_inputs).
 COMPARED, BATCH = (64, 256, 100e9), 32
-JUDGED = {"resize": "resized", "prune": "pruned", "sparsify": "sparse", "recover": "trained"}
+JUDGED = {
+    "resize": "resized",
+    "drop_blocks": "shallower",
+    "prune": "pruned",
+    "sparsify": "sparse",
+    "recover": "trained",
+}
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Depth: remove whole residual blocks."""
