@@ -32,8 +32,8 @@ from edgekit.recipe.tensors import Inputs
 PASSED = {
     f"{name}Backward0"
     for name in (
-        "Add", "Alias", "Clone", "View", "UnsafeView", "ReshapeAlias", "Relu", "LeakyRelu", "Hardtanh",
-        "Hardswish", "Silu", "Gelu", "Elu", "NativeLayerNorm", "NativeBatchNorm",
+        "Add", "Alias", "Clone", "View", "UnsafeView", "ReshapeAlias", "Relu", "LeakyRelu",
+        "Hardtanh", "Hardswish", "Silu", "Gelu", "Elu", "NativeLayerNorm", "NativeBatchNorm",
     )
 }  # fmt: skip
 ADDITION = "AddBackward0"
