@@ -134,7 +134,7 @@ class _Trials:
         self.model, self.example, self.fitted = model, example, fitted[:MOST_FITTED]
         self.outputs = OutputLoss(model, judged, hints)
         batches = can_batch(partial(outputs_of, model), self.fitted)
-        self.refit = Refit(model, concatenate(self.fitted)) if batches else None
+        self.refit = Refit(model, example, concatenate(self.fitted)) if batches else None
 
     def loss(self, dropped: Sequence[str]) -> float:
         smaller = without_blocks(self.model, self.example, dropped)

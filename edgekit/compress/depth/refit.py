@@ -34,12 +34,12 @@ class Refit:
     that run once, have weights of their own, and that ``moments.can_read`` accepts.
     """
 
-    def __init__(self, original: nn.Module, batch: Inputs) -> None:
+    def __init__(self, original: nn.Module, example: Inputs, batch: Inputs) -> None:
         layers = {name: original.get_submodule(name) for name in with_own_weights(original)}
         readable = [name for name, layer in layers.items() if can_read(layer)]
-        runs = run_counts(original, readable, batch)
+        runs = run_counts(original, readable, example)
         names = {part: name for name, part in original.named_modules()}
-        norms = norms_behind(original, list(runs), batch)
+        norms = norms_behind(original, list(runs), example)
         self.norms = {layer: names[norm] for layer, norm in norms.items()}
         self.batch = batch
         self.wanted: dict[str, torch.Tensor] = {}

@@ -192,7 +192,7 @@ def test_refitting_recovers_what_a_linear_gap_loses() -> None:
     model = nn.Sequential(Linear(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     batch = (torch.randn(400, 16),)
     smaller = without_blocks(model, batch, ["0"])
-    refit = Refit(model, batch)
+    refit = Refit(model, batch, batch)
     refit.apply(smaller)
     with torch.no_grad():
         noise = (smaller(*batch) - model(*batch)).square().mean() / model(*batch).var()
