@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgekit.cost.cores import LINE_BYTES
@@ -48,6 +48,18 @@ class Segment(NamedTuple):
         return (last.misses + last.write_backs) * LINE_BYTES
 
 
+def joined(parts: Sequence[Segment]) -> Segment:
+    """Several segments as one."""
+    levels = zip(*(part.caches for part in parts), strict=True)
+    return Segment(
+        mark=parts[-1].mark,
+        loads=sum(part.loads for part in parts),
+        stores=sum(part.stores for part in parts),
+        caches=tuple(CacheCount(*map(sum, zip(*level, strict=True))) for level in levels),
+        uses=tuple(use for part in parts for use in part.uses),
+    )
+
+
 class Counts(NamedTuple):
     """``runs``: how many inferences were marked; ``segments`` are those of the last one.
     ``codes``: address and words of each block.
@@ -61,7 +73,8 @@ class Counts(NamedTuple):
         """All blocks, with the executions in these segments."""
         times: Counter[int] = Counter()
         for segment in segments:
-            times.update(dict(segment.uses))
+            for number, count in segment.uses:
+                times[number] += count
         return [
             Block(address, times[number], words)
             for number, (address, words) in enumerate(self.codes)

@@ -20,7 +20,7 @@ from edgekit.cache import content_key, load_stage, store_stage
 from edgekit.cost.cores import CORE_MODELS, CoreModel
 from edgekit.cost.emulation import cycles, plugin
 from edgekit.cost.emulation.counts import Counts, Segment, parse_counts
-from edgekit.cost.emulation.segments import parts_of
+from edgekit.cost.emulation.segments import by_row, parts_of
 from edgekit.cost.emulation.tools import (
     Llvm,
     find_compiler,
@@ -167,8 +167,8 @@ def _work(counts: Counts, rows: Sequence[ProfileRow], core: CoreModel, llvm: Llv
             dram_bytes=sum(segment.dram_bytes for segment in segments),
         )
 
-    found = [work([operator]) for operator in operators] if len(operators) == len(rows) else []
+    found = by_row(operators, [row.readings for row in rows])
     pairs = zip(rows, found, strict=True) if found else ()
     return InferenceWork(
-        work((*operators, *others)), tuple(OperatorWork(row, one) for row, one in pairs)
+        work((*operators, *others)), tuple(OperatorWork(row, work([one])) for row, one in pairs)
     )

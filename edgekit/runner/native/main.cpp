@@ -91,9 +91,10 @@ static void add_profile(Text* text) {
   for (int i = 0; i < count; i++) {
     text->add("%s{\"name\":", i ? "," : "");
     text->add_quoted(rows[i].name);
-    text->add(",\"instruction\":%d,\"index\":%d,\"delegated\":%s,\"mean_ns\":%" PRIu64 "}",
+    text->add(",\"instruction\":%d,\"index\":%d,\"delegated\":%s,\"readings\":%d,",
               rows[i].instruction, rows[i].index, rows[i].delegated ? "true" : "false",
-              rows[i].total_ns / runs);
+              rows[i].readings);
+    text->add("\"mean_ns\":%" PRIu64 "}", rows[i].total_ns / runs);
   }
   text->add("]");
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.cost.emulation.counts import CacheCount, Segment
-from edgekit.cost.emulation.segments import parts_of
+from edgekit.cost.emulation.segments import by_row, parts_of
 
 END = 12
 READING, OPEN, CLOSE, LIBRARY, LEAVE_OUT = 9, 10, 13, 14, 15
@@ -45,3 +45,13 @@ def test_a_delegate_that_does_not_profile_is_one_operator() -> None:
 @pytest.mark.parametrize("end", [(), (END,)])
 def test_a_run_that_stops_early_has_no_half_operator(end: tuple[int, ...]) -> None:
     assert places(READING, OPEN, *end)[0] == []
+
+
+def test_an_operator_of_several_parts_is_one_segment() -> None:
+    """XNNPACK reads the clock after each part of a concatenation."""
+    parts = [Segment(READING, 1, 2, (CacheCount(3, 4),), ((0, 5),)) for _ in range(4)]
+    first, second, third = by_row(parts, [1, 2, 0])
+    assert first == third == parts[0]
+    assert second == Segment(READING, 2, 4, (CacheCount(6, 8),), ((0, 5), (0, 5)))
+    assert by_row(parts, [1, 2]) == ()
+    assert by_row([], []) == ()

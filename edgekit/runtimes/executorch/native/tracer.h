@@ -72,7 +72,8 @@ class Tracer final : public et::EventTracer {
   // XNNPACK logs all its operators at the end of its run, with ticks converted from microseconds.
   void log_profiling_delegate(const char* name, et::DelegateDebugIntId, et_timestamp_t start,
                               et_timestamp_t end, const void*, size_t) override {
-    add(name, (end - start) * profile_clock.library_microsecond_ns() / 1000, true);
+    const uint64_t taken = (end - start) * profile_clock.library_microsecond_ns() / 1000;
+    add(name, taken, true, profile_clock.readings_of(taken));
     profile_clock.leave_out();
     mark<Mark::kLeaveOut>();
   }
@@ -138,6 +139,7 @@ class Tracer final : public et::EventTracer {
     et::EventTracerEntry entry = {};
     entry.event_id = open_count_ % kMaxOpen;
     open_[entry.event_id] = {name ? name : "?", cursor_};
+    if (!strcmp(open_[entry.event_id].name, "DELEGATE_CALL")) profile_clock.start_delegate();
     open_count_++;
     entry.start_time = profile_clock.read();
     mark<Mark::kOperatorOpen>();
@@ -161,9 +163,10 @@ class Tracer final : public et::EventTracer {
     mark<Mark::kOperatorClose>();
   }
 
-  void add(const char* name, uint64_t ns, bool delegated) {
+  void add(const char* name, uint64_t ns, bool delegated, int readings = 0) {
     if (!profile_clock.running()) return;  // events of loading
     if (cursor_ == count_) new_row(name, delegated);
+    rows_[cursor_].readings = readings;
     rows_[cursor_++].run_ns = ns;
   }
 
