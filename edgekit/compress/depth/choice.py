@@ -25,8 +25,8 @@ from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.fidelity.comparison import NO_HINTS, OutputHints
 from edgekit.recipe.tensors import Inputs
 
-# More inputs in the batch that is fitted take memory, and hardly change the order of the blocks.
-MOST_FITTED = 64
+# The batch that is fitted has at most so many inputs and values, because of its memory.
+MOST_FITTED, MOST_VALUES = 256, 10_000_000
 TINY = 1e-12
 Advance = Callable[[int, int], None]
 
@@ -131,7 +131,9 @@ class _Trials:
         self, model: nn.Module, example: Inputs, inputs: Sequence[Inputs], hints: OutputHints
     ) -> None:
         fitted, judged = fitted_and_judged(inputs)
-        self.model, self.example, self.fitted = model, example, fitted[:MOST_FITTED]
+        values = sum(tensor.numel() for tensor in fitted[0])
+        fitted = fitted[: max(1, min(MOST_FITTED, MOST_VALUES // max(1, values)))]
+        self.model, self.example, self.fitted = model, example, fitted
         self.outputs = OutputLoss(model, judged, hints)
         batches = can_batch(partial(outputs_of, model), self.fitted)
         self.refit = Refit(model, example, concatenate(self.fitted)) if batches else None

@@ -99,7 +99,8 @@ def factorize(
             why = f"no rank in steps of {step} saves multiply-accumulates"
             refused.append(UnprunableLayer(name, why))
     if not candidates:
-        raise RuntimeFailure(f"no layer can be factorized:\n{refusal_lines(refused)}")
+        why = refusal_lines(refused) or "  it has no linear layers or convolutions"
+        raise RuntimeFailure(f"no layer can be factorized:\n{why}")
     chosen = _choose(candidates, ratio)
     factors = {one.layer: one.factors for one in chosen}
     return LowRankResult(with_factors(model, factors, known), tuple(chosen), tuple(refused))
