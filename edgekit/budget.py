@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -77,6 +78,18 @@ class BudgetLine(Extensible):
     status: Status
     asked_by: str | None = None
     note: str | None = None
+
+
+def round_up(value: float, digits: int = 3) -> float:
+    """The least number of so many digits that is not below ``value``.
+
+    >>> round_up(7.651), round_up(0.0047501), round_up(12345)
+    (7.66, 0.00476, 12400.0)
+    """
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}")
 
 
 def merge_limits(layers: Iterable[tuple[str, BudgetLimits]]) -> Limits:

@@ -208,6 +208,13 @@ class Plan(Frozen):
         return all(getattr(self, name) is None for name in REMOVALS)
 
     @property
+    def without_compensation(self) -> Plan:
+        """The plan for a training with labels, which ends better from the plainly cut model."""
+        removals = {name: getattr(self, name) for name in ("drop_blocks", "prune", "sparsity")}
+        bare = {n: one.replaced(compensate=False) for n, one in removals.items() if one is not None}
+        return self.replaced(**bare)
+
+    @property
     def prunes_by_labels(self) -> bool:
         return self.prune is not None and self.prune.importance == "taylor"
 

@@ -13,7 +13,16 @@ from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Parity
 from edgekit.documents.memory import MemoryLedger
-from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
+from edgekit.documents.search import SearchReport
+from edgekit.documents.verdict import (
+    Accuracy,
+    Blame,
+    CompressionStep,
+    Judge,
+    Relaxation,
+    Rung,
+    VerdictDocument,
+)
 from edgekit.errors import BundleError
 from edgekit.frozen import Frozen, is_none
 
@@ -26,7 +35,8 @@ class Record(Frozen):
     ``manifest``: the digest of the bundle's manifest. ``limits``: the budgets at build time, each
     with its source. ``missing``: why a figure is unknown. ``inferences``: how many ``evaluate``
     of the recipe runs. ``memory``: the ledger; None in bundles of older versions. ``latency``: by
-    operator; None if it was not predicted.
+    operator; None if it was not predicted. ``search``: None if the build did not search;
+    ``relaxations``: if nothing fits after that.
     """
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
@@ -47,6 +57,8 @@ class Record(Frozen):
     environment: MeasuredEnvironment | None = None
     memory: MemoryLedger | None = Field(default=None, exclude_if=is_none)
     latency: LatencyParts | None = Field(default=None, exclude_if=is_none)
+    search: SearchReport | None = Field(default=None, exclude_if=is_none)
+    relaxations: tuple[Relaxation, ...] | None = Field(default=None, exclude_if=is_none)
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")
@@ -106,6 +118,8 @@ def verdict_document(
         program=manifest.program.summary(),
         memory=record.memory,
         latency=record.latency,
+        search=record.search,
+        relaxations=record.relaxations or (),
         seconds=record.seconds,
     )
 

@@ -11,6 +11,7 @@ from edgekit.documents.base import EXIT_OF_VERDICT, Document
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
+from edgekit.documents.search import SearchReport
 from edgekit.frozen import Extensible, is_none
 from edgekit.plan import Plan, Training
 from edgekit.program import ProgramSummary
@@ -163,6 +164,7 @@ class VerdictDocument(Document):
     program: ProgramSummary
     memory: MemoryLedger | None = None
     latency: LatencyParts | None = None
+    search: SearchReport | None = None
     relaxations: tuple[Relaxation, ...] = ()
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgekit.budget import Origin
 from edgekit.cost.shapes import OperatorShape, OperatorTimes, times_by_operator
@@ -56,6 +57,21 @@ def operator_times(
     between = _mean(wholes) - sum(row.mean_us for row in times)
     times.append(OperatorTime(name=REMAINDER, layer=None, mean_us=between, delegated=False))
     return tuple(times), _mean(wholes) / 1000
+
+
+def mean_rows(reports: Sequence[RunReport]) -> tuple[list[ProfileRow], float]:
+    """The rows of several profiled runs with their mean times, and the mean of the whole in ms.
+
+    Raises RunnerError if the runs have different operators.
+    """
+    _check_rounds(reports)
+    rows = [
+        replace(row, mean_us=_mean([report.profile[index].mean_us for report in reports]))
+        for index, row in enumerate(reports[0].profile)
+    ]
+    wholes = [report.profiled_us for report in reports if report.profiled_us is not None]
+    total_us = _mean(wholes) if wholes else sum(row.mean_us for row in rows)
+    return rows, total_us / 1000
 
 
 def timed_shapes(

@@ -13,12 +13,14 @@ from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.scratch import scratch
+from edgekit.documents.measure import LatencySummary
 from edgekit.errors import RunnerError, StoreError
 from edgekit.measure.intervals import ratio_interval
+from edgekit.measure.latency import summarize
 from edgekit.measure.operators import operator_times
 from edgekit.program import Artifact
 from edgekit.progress import Progress
-from edgekit.runner.client import Installed, measure
+from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.target import RuntimeName
 
@@ -68,6 +70,24 @@ class MeasuringDevice:
                 return self._alternate(first, second)
         except (RunnerError, StoreError) as error:
             return PairedLatency(why_not=error.message)
+
+    def profile(self, timed: Timed) -> tuple[LatencySummary, list[RunReport]]:
+        """The latency of an artifact, and profiled runs, in alternating rounds.
+
+        Raises RunnerError, StoreError, DeviceError.
+        """
+        with scratch(self.transport) as place:
+            at = self._put(timed.artifact, place / "only")
+            rounds = [
+                [
+                    measure(
+                        at, timed.inputs, runs=RUNS, warmup=WARMUP, threads=self.threads, profile=on
+                    )
+                    for on in (False, True)
+                ]
+                for _ in range(PROFILED_ROUNDS)
+            ]
+        return summarize([plain.latencies_ms for plain, _ in rounds]), [two for _, two in rounds]
 
     def layer_costs_ms(
         self, quantized: Artifact, floating: Artifact, inputs: list[bytes], progress: Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits
 from edgekit.build_options import BuildOptions
-from edgekit.bundle.manifest import VERDICT, Manifest
+from edgekit.bundle.manifest import VERDICT, Manifest, read_manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
@@ -38,6 +39,8 @@ from edgekit.values import Effort, PrecisionChoice
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.pipeline.model.context import BuildContext
+    from edgekit.pipeline.model.subject import Subject
     from edgekit.pipeline.result import BuildResult
     from edgekit.plan import Training
     from edgekit.recipe.recipe import Recipe
@@ -82,16 +85,16 @@ class BundleBuild:
         name: str,
         folder: Path,
     ) -> VerdictDocument:
-        """Build a bundle from a recipe, by the ladder or by a given plan."""
+        """Build a bundle from a recipe, by the ladder or by a given plan. If a budget is not met, a
+        search for a smaller model follows.
+        """
+        from edgekit.pipeline.fit.fit import may_fit
+        from edgekit.pipeline.fit.goals import open_budgets
         from edgekit.pipeline.model.cache_key import Fingerprint
         from edgekit.pipeline.model.context import BuildContext
         from edgekit.pipeline.model.subject import read_subject
         from edgekit.pipeline.plans import base_plan, check_plan, check_runtime, int8_training
-        from edgekit.pipeline.precision.actions import BuildActions
         from edgekit.pipeline.precision.float_accuracy import judged
-        from edgekit.pipeline.precision.ladder import Request, build_planned, run_ladder
-        from edgekit.pipeline.result import build_result
-        from edgekit.pipeline.shrink.shrink import compress, points_lost
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
@@ -102,32 +105,76 @@ class BundleBuild:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
-            limit_s = _limit_of_each(options, base, training)
             fingerprint, device = Fingerprint(subject), self._measuring_device()
             context = BuildContext(
                 self.engine, host, options.seed, self.progress, fingerprint, device
             )
             subject = judged(subject, context)
         with self.clock.timed("artifact"):
-            steps: tuple[CompressionStep, ...] = ()
-            lost = 0.0
-            if base.changes_the_model:
-                as_it_stands = wanted != "auto"
-                compressed = compress(subject, context, base, limit_s, as_it_stands)
-                lost = points_lost(subject, compressed.steps)
-                subject, context = compressed.subject, compressed.context
-                base, steps = compressed.plan, compressed.steps
-            actions = BuildActions(subject, context, base, options.effort)
-            if isinstance(wanted, Plan):
-                ladder = build_planned(actions, base, "requested (--plan)")
-            else:
-                drop = self.limits.get("accuracy_drop")
-                max_drop = drop.value if drop else None
-                request = Request(wanted, max_drop, options.effort, training, limit_s, lost)
-                ladder = run_ladder(actions, request)
-        document = self._bundle(build_result(subject, ladder, steps), host, name, folder)
-        document = document.replaced(notes=subject.notes)
-        return self._advised(document, subject.model)
+            result = self._build(subject, context, base, wanted, training)
+        document = self._bundle(result, host, name, folder)
+        if may_fit(options) and open_budgets(document):
+            with self.clock.timed("search"):
+                document = self._fitted(subject, context, document, result, training)
+        return self._advised(document.replaced(notes=subject.notes), subject.model)
+
+    def _build(
+        self,
+        subject: Subject,
+        context: BuildContext,
+        base: Plan,
+        wanted: Plan | PrecisionChoice,
+        training: Training | None,
+    ) -> BuildResult:
+        """The smaller model of a plan, if it changes the model, in the precision of the ladder."""
+        from edgekit.pipeline.precision.actions import BuildActions
+        from edgekit.pipeline.precision.ladder import Request, build_planned, run_ladder
+        from edgekit.pipeline.result import build_result
+        from edgekit.pipeline.shrink.shrink import compress, points_lost
+
+        limit_s = _limit_of_each(self.options, base, training)
+        steps: tuple[CompressionStep, ...] = ()
+        lost = 0.0
+        if base.changes_the_model:
+            compressed = compress(subject, context, base, limit_s, wanted != "auto")
+            lost = points_lost(subject, compressed.steps)
+            subject, context = compressed.subject, compressed.context
+            base, steps = compressed.plan, compressed.steps
+        actions = BuildActions(subject, context, base, self.options.effort)
+        if isinstance(wanted, Plan):
+            ladder = build_planned(actions, base, "requested (--plan)")
+        else:
+            drop = self.limits.get("accuracy_drop")
+            max_drop = drop.value if drop else None
+            request = Request(wanted, max_drop, self.options.effort, training, limit_s, lost)
+            ladder = run_ladder(actions, request)
+        return build_result(subject, ladder, steps)
+
+    def _fitted(
+        self,
+        subject: Subject,
+        context: BuildContext,
+        document: VerdictDocument,
+        result: BuildResult,
+        training: Training | None,
+    ) -> VerdictDocument:
+        """Search for a smaller model, and build it. The better bundle stays in the folder."""
+        from edgekit.pipeline.fit.fit import fit
+        from edgekit.pipeline.fit.meter import Meter
+        from edgekit.pipeline.fit.outcome import outcome, with_search
+
+        meter = Meter(self.target, context, context.device)
+        found = fit(subject, context, self.options, document, result.artifact, meter)
+        folder = Path(document.bundle)
+        if found.plan is None:
+            self.progress.note(f"the search ends: {found.report.end}")
+            return with_search(folder, document, found.report, found.relaxations)
+        name = read_manifest(folder).name
+        smaller = self._build(subject, context, found.plan, "auto", training)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgekit-fit-") as place:
+            draft = Path(place) / folder.name
+            rival = self._bundle(smaller, context.host_files, name, draft)
+            return outcome(folder, document, draft, rival, found.report)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
         """Whether calibration data is needed: for int8, or for changes to the model before."""

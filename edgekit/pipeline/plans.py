@@ -117,15 +117,12 @@ def base_plan(
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
     _check_blocks(subject, blocks)
-    training = _recovery(subject, options, progress)
-    # training with labels ends better without compensation (docs/benchmarks.md)
-    if training is not None and training.objective != "float_model":
-        bare = {"compensate": False}
-        cut, zeros = cut and cut.replaced(**bare), zeros and zeros.replaced(**bare)
-        blocks = blocks and blocks.replaced(**bare)
-    return plan.replaced(
+    training = recovery(subject, options, progress, options.removes)
+    plan = plan.replaced(
         resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros, recover=training
     )
+    by_labels = training is not None and training.objective != "float_model"
+    return plan.without_compensation if by_labels else plan
 
 
 def _resize(recipe: Recipe, wanted: int | tuple[int, int] | str | None) -> Resize | None:
@@ -193,7 +190,12 @@ def _check_blocks(subject: Subject, wanted: DropBlocks | None) -> None:
             )
 
 
-def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Training | None:
+def recovery(
+    subject: Subject, options: BuildOptions, progress: Progress, is_cut: bool = True
+) -> Training | None:
+    """The training that the recipe allows. ``is_cut``: after something was removed; otherwise the
+    model is the student of the recipe's teacher. Raises RecipeError.
+    """
     recipe = subject.recipe
     objective: Objective = "float_model"
     if recipe.has("training"):
@@ -204,7 +206,6 @@ def _recovery(subject: Subject, options: BuildOptions, progress: Progress) -> Tr
         return None
     if objective != "labels":
         teacher_of(subject)
-    is_cut = options.removes
     rate, features = RECOVERY_RATE if is_cut else STUDENT_RATE, 0.0
     if is_cut and objective == "float_model" and not recipe.has("teacher"):
         rate, features = UNLABELLED_RATE, 1.0

@@ -65,6 +65,20 @@ def build_result(
     )
 
 
+def unjudged(subject: Subject, artifact: Artifact, plan: Plan) -> BuildResult:
+    """An artifact of the subject's model to package for its costs only."""
+    return BuildResult(
+        source=subject.recipe.path,
+        source_sha256=subject.recipe.digest,
+        plan=plan,
+        artifact=_named(artifact, subject),
+        example=subject.example,
+        ladder=(),
+        why_no_drop="not evaluated",
+        macs=macs_of(subject.model, subject.example),
+    )
+
+
 def _named(artifact: Artifact, subject: Subject) -> Artifact:
     """The artifact with the recipe's names for the program's inputs and outputs."""
     program = artifact.program

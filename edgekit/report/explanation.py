@@ -9,6 +9,7 @@ from rich.table import Table
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
 from edgekit.report.compression import step_rows, unpruned_rows, width_rows
 from edgekit.report.latency import latency_table
+from edgekit.report.search import search_rows, search_table
 from edgekit.report.terminal import grid, render
 
 FIXES = {
@@ -31,6 +32,7 @@ def render_explanation(document: VerdictDocument) -> str:
         *step_rows(document.compression),
         *width_rows(document.compression),
         *unpruned_rows(document.compression),
+        *search_rows(document.search, document.relaxations),
         ("precision", plan.precision),
         ("accuracy", _accuracy(document)),
         ("candidates", _ladder(document.ladder)),
@@ -42,8 +44,9 @@ def render_explanation(document: VerdictDocument) -> str:
         text = grid([*rows, ("sensitivity", NOTHING_LOST if little else NOT_MEASURED)])
     else:
         text = grid(rows) + "\n" + _blame(document.blame)
-    slowest = latency_table(document.latency)
-    return text + (slowest and "\n" + slowest)
+    for table in (search_table(document.search), latency_table(document.latency)):
+        text += table and "\n" + table
+    return text
 
 
 def _accuracy(document: VerdictDocument) -> str:

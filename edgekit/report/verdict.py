@@ -14,6 +14,7 @@ from edgekit.report.compression import step_rows
 from edgekit.report.latency import latency_table
 from edgekit.report.memory import memory_table
 from edgekit.report.operators import SLOWEST
+from edgekit.report.search import search_rows
 from edgekit.report.terminal import INTERVAL, grid, number, render, render_line
 
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
@@ -26,6 +27,7 @@ def render_verdict(document: VerdictDocument) -> str:
         ("target", f"{document.target} through {document.runtime}"),
         *[("note", note) for note in document.notes],
         *step_rows(document.compression),
+        *search_rows(document.search, document.relaxations),
         ("precision", _precision(document)),
         *[("against fp32", rung.payoff) for rung in document.ladder[-1:] if rung.payoff],
         ("accuracy", _accuracy(document)),

@@ -7,7 +7,7 @@ the solver chose, and corrects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
-from edgekit.search.space import Choice, Part, Space, combinations
+from edgekit.search.space import LOSS, Bound, Choice, Part, Space, combinations
 
-LOSS = "loss"
 # Work of the solver, not seconds: the same input gives the same answer on any machine.
 MOST_NODES = 20_000
 GAP = 1e-4
@@ -25,17 +24,17 @@ GAP = 1e-4
 
 def solve(
     space: Space,
-    limits: Mapping[str, float],
+    bounds: Sequence[Bound],
     minimize: str = LOSS,
-    other_than: tuple[Choice, ...] = (),
+    other_than: Sequence[Choice] = (),
 ) -> Choice | None:
     """The choice with the least loss, or the least of another resource; None if nothing fits.
 
-    ``limits``: of resources and of ``LOSS``. ``other_than``: choices that are excluded.
+    ``other_than``: choices that are excluded.
     """
     program = _Program(space)
-    for resource, limit in limits.items():
-        program.limit(resource, limit)
+    for bound in bounds:
+        program.limit(bound)
     for choice in other_than:
         program.exclude(choice)
     return program.solve(minimize)
@@ -113,9 +112,15 @@ class _Program:
         }
         return terms | {self.column[block.name]: block.loss for block in self.space.blocks}
 
-    def limit(self, resource: str, limit: float) -> None:
-        terms, constant = self._terms(resource)
-        self.rows.append((terms, -np.inf, limit - constant))
+    def limit(self, bound: Bound) -> None:
+        row: dict[int, float] = {}
+        limit = bound.limit
+        for resource, factor in bound.terms.items():
+            terms, constant = self._terms(resource)
+            limit -= factor * constant
+            for column, value in terms.items():
+                row[column] = row.get(column, 0.0) + factor * value
+        self.rows.append((row, -np.inf, limit))
 
     def exclude(self, choice: Choice) -> None:
         chosen = {

@@ -72,6 +72,10 @@ class Space:
                 total += float(part.costs[resource][place])
         return total
 
+    def value(self, name: str, choice: Choice) -> float:
+        """The loss of a choice, or its cost."""
+        return self.loss_of(choice) if name == LOSS else self.cost(name, choice)
+
     def loss_of(self, choice: Choice) -> float:
         widths = sum(group.losses[choice.index(self, group.group)] for group in self.groups)
         blocks = sum(block.loss for block in self.blocks if block.name in choice.dropped)
@@ -81,6 +85,26 @@ class Space:
     def whole(self) -> Choice:
         """The choice that removes nothing."""
         return Choice({one.group: max(one.widths) for one in self.groups}, frozenset())
+
+
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A sum of resources, each times a factor, must not exceed ``limit``. ``LOSS`` is one too."""
+
+    terms: Mapping[str, float]
+    limit: float
+
+    def holds(self, space: Space, choice: Choice) -> bool:
+        total = sum(factor * space.value(name, choice) for name, factor in self.terms.items())
+        return total <= self.limit * (1 + 1e-9) + 1e-9
+
+
+def at_most(**limits: float) -> tuple[Bound, ...]:
+    """A bound for each resource."""
+    return tuple(Bound({name: 1.0}, limit) for name, limit in limits.items())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ ROOMS = {
         "version", "portable",
     ],
     "pipeline": [
-        "bundle_build", "finished_file", "package", "result", "shrink", "plans", "precision",
+        "bundle_build", "finished_file", "fit", "package", "result", "shrink", "plans", "precision",
         "training", "model", "state", "normal_form",
     ],
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],

@@ -20,7 +20,8 @@ from edgekit.compress.divergence import compare_outputs, profile_outputs
 from edgekit.compress.moments import can_read, moments, with_damping
 from edgekit.compress.pruning.channel_groups import Group, inputs_of, outputs_of
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
-from edgekit.fidelity.comparison import NO_HINTS, OutputHints
+from edgekit.compress.quantization.simulate import Outputs
+from edgekit.fidelity.comparison import NO_HINTS, Fidelity, OutputHints
 from edgekit.recipe.tensors import Inputs
 
 BATCH = 32
@@ -95,12 +96,18 @@ class OutputLoss:
         self.fidelity = profile_outputs(self.floats, batch_rows(run, self.data), hints=hints)
 
     def of(self, model: nn.Module) -> float:
-        """0 for equal outputs. The divergence itself is bounded: without the exponential,
-        destroying the model would look cheap.
-        """
+        """See ``loss_of_outputs``."""
         outputs = [outputs_of(model, inputs) for inputs in self.data]
-        divergence = compare_outputs(self.fidelity, outputs, self.floats).divergence
-        return math.expm1(min(MOST, divergence))
+        return loss_of_outputs(self.fidelity, outputs, self.floats)
+
+
+def loss_of_outputs(
+    fidelity: Fidelity, outputs: Sequence[Outputs], floats: Sequence[Outputs]
+) -> float:
+    """0 for equal outputs. The divergence itself is bounded: without the exponential, destroying
+    the model would look cheap.
+    """
+    return math.expm1(min(MOST, compare_outputs(fidelity, outputs, floats).divergence))
 
 
 def fitted_and_judged(data: Sequence[Inputs]) -> tuple[Sequence[Inputs], Sequence[Inputs]]:

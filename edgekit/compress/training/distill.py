@@ -20,7 +20,6 @@ from edgekit.compress.moments import watching
 from edgekit.compress.pruning.channel_groups import LAYERS
 from edgekit.compress.quantization.simulate import Outputs
 from edgekit.compress.training.loop import Batch
-from edgekit.recipe.image_size import resized_image
 from edgekit.recipe.tensors import Inputs
 
 BATCH = 16
@@ -112,31 +111,51 @@ class Features:
         return torch.stack([self.distance(a, b) for a, b in both]).mean() if both else None
 
 
-def hints(
-    model: nn.Module, original: nn.Module, example: Inputs, original_example: Inputs
-) -> Features | None:
+def hints(model: nn.Module, original: nn.Module, example: Inputs) -> Features | None:
     """Features for a model and the original that it was pruned from, compared value by value (hints
     without a regressor: A. Romero et al., 2015, arXiv:1412.6550): the blocks whose outputs have the
     same shape, else such layers, and the last of these to run. None if there are none.
-
-    ``example``: of the model. Its images may be smaller than ``original_example``, the original's.
     """
-    own, theirs = _outputs(model, example), _outputs(original, original_example)
-    least = DEAD * max((signal for _, signal in theirs.values()), default=0.0)
+    own, theirs = _outputs(model, example), _outputs(original, example)
+    least = _least_signal(theirs)
     parts = {name: model.get_submodule(name) for name in own}
-    is_resized = [a.shape for a in example] != [b.shape for b in original_example]
     same = [
         name
         for name, (shape, _) in own.items()
-        if name in theirs
-        and _can_be_compared(shape, theirs[name][0], is_resized)
-        and theirs[name][1] > least
+        if name in theirs and shape == theirs[name][0] and theirs[name][1] > least
     ]
     blocks = [name for name in same if list(parts[name].children())]
     layers = [name for name in same if isinstance(parts[name], LAYERS)]
     last = [name for name in same if name in (*blocks, *layers)][-1:]
     compared = tuple(dict.fromkeys((*(blocks or layers), *last)))
     return Features(compared, compared, lambda output: output, relative_noise) if compared else None
+
+
+def pooled_hints(
+    model: nn.Module, original: nn.Module, example: Inputs, original_example: Inputs
+) -> Features | None:
+    """Features for a model with smaller images (``example``) than the original's: the last output
+    (N, C, H, W) that both have, as means over its places. None if there is none.
+
+    Comparing more layers, places, or the model's outputs was worse (docs/benchmarks.md).
+    """
+    own, theirs = _outputs(model, example), _outputs(original, original_example)
+    least = _least_signal(theirs)
+    maps = [
+        name
+        for name, (shape, _) in own.items()
+        if len(shape) == 4
+        and name in theirs
+        and shape[:2] == theirs[name][0][:2]
+        and theirs[name][1] > least
+    ]
+    if not maps:
+        return None
+    return Features((maps[-1],), (maps[-1],), lambda maps: maps.mean((2, 3)), relative_noise)
+
+
+def _least_signal(outputs: Mapping[str, tuple[torch.Size, float]]) -> float:
+    return DEAD * max((signal for _, signal in outputs.values()), default=0.0)
 
 
 def _outputs(model: nn.Module, example: Inputs) -> dict[str, tuple[torch.Size, float]]:
@@ -158,15 +177,7 @@ def _outputs(model: nn.Module, example: Inputs) -> dict[str, tuple[torch.Size, f
     return {name: (output.shape, signals[name]) for name, output in outputs.items()}
 
 
-def _can_be_compared(own: torch.Size, theirs: torch.Size, is_resized: bool) -> bool:
-    """Whether the shapes are equal, but for the size of resized images (N, C, H, W)."""
-    return own == theirs or (is_resized and len(own) == 4 and own[:2] == theirs[:2])
-
-
 def relative_noise(own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """The noise-to-signal ratio. Images of another size are resized to that of ``own``."""
-    if own.shape != theirs.shape:
-        theirs = resized_image(theirs, (own.shape[2], own.shape[3]))
     return (own - theirs).square().mean() / theirs.square().mean().clamp(min=TINY)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -100,7 +100,7 @@ def compress(
         model, record = measured_here(cached, ledger)
     else:
         work = _Work(subject, small, context, partial_plan, ledger, limit_s, as_it_stands)
-        model, record = work.run()
+        model, record = work.run(ledger)
     parts = {name: getattr(record, name) for name in CHANGES}
     done = plan.replaced(**parts)
     if cached is None:
@@ -115,24 +115,46 @@ def compress(
     )
 
 
+def smaller(subject: Subject, context: BuildContext, plan: Plan) -> Subject:
+    """The subject with the model of a plan, without its training and without reports.
+
+    Raises SettingError, RuntimeFailure.
+    """
+    small = resized(subject, plan.resize.size) if plan.resize is not None else subject
+    model = _Work(subject, small, context, plan.replaced(recover=None), None).shrink()
+    return replace(small, model=model, example_outputs=run_eager(model)(small.example))
+
+
 @dataclass
 class _Work:
     """One run of all steps. ``original``: at the recipe's input size; ``subject``: at the plan's.
-    ``removed``: the removed channels of each round.
+    ``ledger``: None: steps are not reported. ``removed``: the removed channels of each round.
     """
 
     original: Subject
     subject: Subject
     context: BuildContext
     plan: Plan
-    ledger: Ledger
-    limit_s: float | None
-    as_it_stands: bool
+    ledger: Ledger | None
+    limit_s: float | None = None
+    as_it_stands: bool = True
     removed: list[dict[str, list[int]]] = field(default_factory=list)
     steps: list[CompressionStep] = field(default_factory=list)
     interrupted: bool = False
 
-    def run(self) -> tuple[nn.Module, CompressionRecord]:
+    def run(self, ledger: Ledger) -> tuple[nn.Module, CompressionRecord]:
+        model = self.shrink()
+        record = CompressionRecord(
+            gone=self.removed,
+            **{name: getattr(self.plan, name) for name in CHANGES},
+            steps=tuple(self.steps),
+            device=measuring_device(self.context).transport.name,
+            precision=ledger.requested_precision,
+            interrupted=self.interrupted,
+        )
+        return model, record
+
+    def shrink(self) -> nn.Module:
         self.model: nn.Module = copy_of(self.subject.model)
         if self.plan.resize is not None:
             self._resize(self.plan.resize)
@@ -144,21 +166,17 @@ class _Work:
             self._sparsify(self.plan.sparsity)
         if self.plan.recover is not None:
             self._recover(self.plan.recover)
-        record = CompressionRecord(
-            gone=self.removed,
-            **{name: getattr(self.plan, name) for name in CHANGES},
-            steps=tuple(self.steps),
-            device=measuring_device(self.context).transport.name,
-            precision=self.ledger.requested_precision,
-            interrupted=self.interrupted,
-        )
-        return self.model, record
+        return self.model
+
+    def _report(self, name: str, refused: tuple[RefusedLayer, ...] = (), **details: Any) -> None:
+        if self.ledger is not None:
+            self.steps.append(self.ledger.step(name, self.model, refused, **details))
 
     def _resize(self, wanted: Resize) -> None:
         with self.context.progress.stage("estimating batch norms at the new size"):
             self.model, done = with_norms(self.original, self.subject, wanted)
         self.plan = self.plan.replaced(resize=done)
-        self.steps.append(self.ledger.step("resize", self.model, input_size=done.size))
+        self._report("resize", input_size=done.size)
 
     def _drop_blocks(self, wanted: DropBlocks) -> None:
         before, example, progress = self.model, self.subject.example, self.context.progress
@@ -177,7 +195,7 @@ class _Work:
             self._compensate(before, {}, "the removed blocks")
         done = wanted.replaced(count=None, blocks=tuple(sorted(dropped)))
         self.plan = self.plan.replaced(drop_blocks=done)
-        self.steps.append(self.ledger.step("drop_blocks", self.model, dropped=done.blocks))
+        self._report("drop_blocks", dropped=done.blocks)
 
     def _compensate(
         self, before: nn.Module, lost: Mapping[str, list[int]], what: str, keep_zeros: bool = False
@@ -227,7 +245,7 @@ class _Work:
         refused = tuple(RefusedLayer(layer=one.layer, why=one.why) for one in pruned.refused)
         if wanted.ratio is not None:
             self._report_share()
-        self.steps.append(self.ledger.step("prune", self.model, refused, widths=pruned.widths))
+        self._report("prune", refused, widths=pruned.widths)
 
     def _report_share(self) -> None:
         wanted = self.plan.prune
@@ -265,7 +283,8 @@ class _Work:
             dropped["recover"] = None
         self.plan = self.plan.replaced(**dropped)
         refused = RefusedLayer(layer="", why=NO_USE)
-        self.steps[earlier:] = [self.ledger.step("sparsify", self.model, (refused,))]
+        del self.steps[earlier:]
+        self._report("sparsify", (refused,))
 
     def _zero(self, wanted: Sparsity) -> None:
         dense = copy_of(self.model)
@@ -273,7 +292,7 @@ class _Work:
         sparsify(weights, wanted.ratio, wanted.threshold)
         if wanted.compensate and self.subject.calibration:
             self._compensate(dense, {}, "the zeros", keep_zeros=True)
-        self.steps.append(self.ledger.step("sparsify", self.model))
+        self._report("sparsify")
 
     def _recover(self, training: Training) -> None:
         same = has_same_outputs(self.original, self.subject)
@@ -311,7 +330,7 @@ class _Work:
             same = {"name": "recover", "training": report, "refused": (), "widths": {}}
             self.steps.append(self.steps[-1].replaced(**same))
         else:
-            self.steps.append(self.ledger.step("recover", self.model, training=report))
+            self._report("recover", training=report)
         return training
 
     def _batches(self) -> list[Inputs]:

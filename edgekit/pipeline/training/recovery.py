@@ -22,6 +22,7 @@ from edgekit.compress.training.distill import (
     distance,
     distillation_batches,
     hints,
+    pooled_hints,
 )
 from edgekit.compress.training.loop import Batch, Job, freeze_norms, train
 from edgekit.pipeline.model.context import BuildContext
@@ -211,7 +212,9 @@ def _features(
     small = student.inputs(example)
     if subject.recipe.has("teacher"):
         return attention(student.net, teacher, small, example)
-    return hints(student.net, teacher, small, example)
+    if student.resizing is not None:
+        return pooled_hints(student.net, teacher, small, example)
+    return hints(student.net, teacher, example)
 
 
 def _on(device: torch.device, value: Any) -> Any:

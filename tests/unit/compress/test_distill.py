@@ -91,7 +91,7 @@ def test_a_model_that_adds_in_place_can_be_taught() -> None:
 
 def test_blocks_that_kept_their_shape_are_compared_value_by_value() -> None:
     narrow, whole = Blocks(8), Blocks(16)
-    features = hints(narrow, whole, IMAGE, IMAGE)
+    features = hints(narrow, whole, IMAGE)
     assert features is not None
     assert features.own == ("first", "second")
     with torch.no_grad():
@@ -108,9 +108,9 @@ def test_without_blocks_layers_are_compared_and_without_those_nothing() -> None:
     whole, narrow = net(12), net(12)
     narrow[0] = nn.Conv2d(3, 8, 3, padding=1)
     narrow[2] = nn.Conv2d(8, 24, 3, 2, padding=1)
-    features = hints(narrow, whole, IMAGE, IMAGE)
+    features = hints(narrow, whole, IMAGE)
     assert features is not None and features.own == ("2", "6")
-    assert hints(nn.ReLU(), nn.ReLU(), IMAGE, IMAGE) is None
+    assert hints(nn.ReLU(), nn.ReLU(), IMAGE) is None
 
 
 def test_what_an_activation_changes_in_place_or_dropout_gives_on_is_still_compared() -> None:
@@ -118,13 +118,13 @@ def test_what_an_activation_changes_in_place_or_dropout_gives_on_is_still_compar
         parts = nn.Linear(16, 12), nn.ReLU(inplace=True), nn.Linear(12, width)
         return nn.Sequential(*parts, nn.ReLU(), nn.Linear(width, 12), nn.Dropout()).eval()
 
-    features = hints(flat(4), flat(8), IMAGE, IMAGE)
+    features = hints(flat(4), flat(8), IMAGE)
     assert features is not None and features.own == ("0", "4")
 
 
 def test_a_block_that_a_training_leaves_out_is_not_compared_then() -> None:
     whole = Blocks(16)
-    features = hints(Blocks(8), whole, IMAGE, IMAGE)
+    features = hints(Blocks(8), whole, IMAGE)
     assert features is not None
     wanted = seen(features, whole, features.theirs)
     assert features.between({"second": wanted["second"]}, wanted) == 0
@@ -136,5 +136,5 @@ def test_a_layer_without_a_signal_is_not_compared() -> None:
     with torch.no_grad():
         whole.second[2].weight.zero_()
         whole.second[2].bias.zero_()
-    features = hints(Blocks(8), whole, IMAGE, IMAGE)
+    features = hints(Blocks(8), whole, IMAGE)
     assert features is not None and features.own == ("first",)

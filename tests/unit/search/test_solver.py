@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
 import pytest
 
-from edgekit.search.solver import LOSS, solve
-from edgekit.search.space import Block, Choice, Part, Space, Widths
+from edgekit.search.solver import solve
+from edgekit.search.space import LOSS, Block, Bound, Choice, Part, Space, Widths, at_most
 
 
 def random_space(seed: int, groups: int = 4, options: int = 3, blocks: int = 2) -> Space:
@@ -40,11 +40,8 @@ def choices(space: Space) -> Iterator[Choice]:
             yield Choice(dict(zip(names, widths, strict=True)), frozenset(dropped))
 
 
-def fits(space: Space, choice: Choice, limits: dict[str, float]) -> bool:
-    return all(
-        (space.loss_of(choice) if name == LOSS else space.cost(name, choice)) <= limit + 1e-9
-        for name, limit in limits.items()
-    )
+def fits(space: Space, choice: Choice, bounds: Sequence[Bound]) -> bool:
+    return all(bound.holds(space, choice) for bound in bounds)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -52,8 +49,9 @@ def fits(space: Space, choice: Choice, limits: dict[str, float]) -> bool:
 def test_no_other_choice_within_the_limits_loses_less(seed: int, blocks: int) -> None:
     space = random_space(seed, blocks=blocks)
     whole = space.cost("latency_ms", space.whole)
-    limits = {"latency_ms": 0.6 * whole, "size_mb": 0.8 * space.cost("size_mb", space.whole)}
-    limits |= {"live_1": 0.7}
+    size_mb = space.cost("size_mb", space.whole)
+    both = Bound({"size_mb": 1.0, "live_1": 0.5}, 0.8 * size_mb + 0.35)
+    limits = (*at_most(latency_ms=0.6 * whole, size_mb=0.85 * size_mb, live_1=0.7), both)
     found = solve(space, limits)
     assert found is not None and fits(space, found, limits)
     best = min(space.loss_of(choice) for choice in choices(space) if fits(space, choice, limits))
@@ -62,7 +60,7 @@ def test_no_other_choice_within_the_limits_loses_less(seed: int, blocks: int) ->
 
 def test_the_least_of_a_resource_under_a_limit_of_the_loss() -> None:
     space = random_space(1)
-    found = solve(space, {LOSS: 1.5}, minimize="latency_ms")
+    found = solve(space, at_most(loss=1.5), minimize="latency_ms")
     assert found is not None and space.loss_of(found) <= 1.5 + 1e-9
     best = min(
         space.cost("latency_ms", choice) for choice in choices(space)
@@ -73,14 +71,14 @@ def test_the_least_of_a_resource_under_a_limit_of_the_loss() -> None:
 
 def test_without_need_nothing_is_removed_and_the_impossible_is_none() -> None:
     space = random_space(2)
-    assert solve(space, {"latency_ms": 1e3}) == space.whole
-    assert solve(space, {"latency_ms": 0.2}) is None
-    assert solve(space, {LOSS: 0.1}) is None, "the input size alone loses more"
+    assert solve(space, at_most(latency_ms=1e3)) == space.whole
+    assert solve(space, at_most(latency_ms=0.2)) is None
+    assert solve(space, [Bound({LOSS: 1.0}, 0.1)]) is None, "the input size alone loses more"
 
 
 def test_excluded_choices_are_not_found_again() -> None:
     space = random_space(3)
-    limits = {"latency_ms": 0.7 * space.cost("latency_ms", space.whole)}
+    limits = at_most(latency_ms=0.7 * space.cost("latency_ms", space.whole))
     first = solve(space, limits)
     assert first is not None
     second = solve(space, limits, other_than=(first,))

@@ -1,0 +1,36 @@
+"""The record of a search under budgets, in the documents of build and explain."""
+
+from __future__ import annotations
+
+from edgekit.budget import Origin
+from edgekit.frozen import Extensible
+
+
+class SearchPoint(Extensible):
+    """A smaller model that was tried.
+
+    ``input_size``: height and width; None: the recipe's. ``macs``: its share of the original's
+    multiply-accumulates. ``loss``: how far its outputs are from the original's before training, in
+    the unit in which the search adds losses up. ``latency_ms``, ``peak_memory_mb``, ``size_mb``:
+    None if it was not built for that. ``kept``: it went on to training. ``why``: why or why not.
+    """
+
+    input_size: tuple[int, int] | None
+    dropped: tuple[str, ...]
+    macs: float
+    loss: float
+    latency_ms: float | None = None
+    peak_memory_mb: float | None = None
+    size_mb: float | None = None
+    source: Origin | None = None
+    accuracy_drop: float | None = None
+    kept: bool = False
+    why: str = ""
+
+
+class SearchReport(Extensible):
+    """``reason``: why the search started. ``end``: how it ended."""
+
+    reason: str
+    end: str
+    points: tuple[SearchPoint, ...] = ()

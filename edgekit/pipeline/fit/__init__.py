@@ -1,0 +1,1 @@
+"""Budgets drive the compression: a search over input sizes, blocks and channels."""

@@ -1,0 +1,91 @@
+"""The values that the budgets leave for latency, memory and size, so that whole intervals fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edgekit.budget import BudgetLine, BudgetName
+from edgekit.documents.verdict import VerdictDocument
+from edgekit.pipeline.fit.meter import Cost
+
+SEARCHED: tuple[BudgetName, ...] = ("latency_ms", "peak_memory_mb", "size_mb")
+
+
+@dataclass(frozen=True)
+class Goals:
+    """``latency_ms``, ``peak_memory_mb``, ``size_mb``: what values may be; None: no budget.
+    ``base``: the costs of the model that nothing was removed from; ``base_memory_mb`` and
+    ``base_size_mb``: of its bundle.
+    """
+
+    latency_ms: float | None
+    peak_memory_mb: float | None
+    size_mb: float | None
+    base: Cost
+    base_memory_mb: float
+    base_size_mb: float
+
+    def with_values(self, values: Mapping[str, float]) -> Goals:
+        """These goals with others for some budgets."""
+        return Goals(**{**vars(self), **values})
+
+    def memory_mb(self, cost: Cost) -> float | None:
+        """The peak of an artifact: the base's, and the difference of the ledgers."""
+        if cost.memory is None or self.base.memory is None:
+            return None
+        return self.base_memory_mb + cost.memory.peak_mb - self.base.memory.peak_mb
+
+    def bundle_mb(self, cost: Cost) -> float:
+        return self.base_size_mb + cost.model_mb - self.base.model_mb
+
+    def misses(self, cost: Cost) -> list[str]:
+        """The names of the budgets that an artifact exceeds."""
+        return list(self._misses(cost))
+
+    def _misses(self, cost: Cost) -> Iterator[str]:
+        latency_ms = cost.latency.value if cost.latency is not None else None
+        for name, goal, value in (
+            ("latency_ms", self.latency_ms, latency_ms),
+            ("peak_memory_mb", self.peak_memory_mb, self.memory_mb(cost)),
+            ("size_mb", self.size_mb, self.bundle_mb(cost)),
+        ):
+            if goal is not None and (value is None or value > goal):
+                yield name
+
+
+def open_budgets(document: VerdictDocument) -> list[BudgetLine]:
+    """The budgets that were asked for, that a smaller model may meet, and that are not met."""
+    return [
+        line
+        for line in document.budgets
+        if line.name in SEARCHED and line.status in ("missed", "unknown")
+    ]
+
+
+def goals_of(document: VerdictDocument, base: Cost, model_mb: float) -> Goals:
+    """``base``: the costs of the model in the precision of the search. ``model_mb``: the file of
+    the document's bundle, which may have another precision.
+    """
+    lines = {line.name: line for line in document.budgets}
+    latency = lines["latency_ms"].limit
+    if latency is not None and base.latency is not None and base.latency.interval is not None:
+        latency *= base.latency.value / base.latency.interval[1]
+    memory_mb = lines["peak_memory_mb"].value or 0.0
+    if document.memory is not None and base.memory is not None:
+        memory_mb += base.memory.peak_mb - document.memory.peak_mb
+    return Goals(
+        latency_ms=latency,
+        peak_memory_mb=_value_within(lines["peak_memory_mb"]),
+        size_mb=lines["size_mb"].limit,
+        base=base,
+        base_memory_mb=memory_mb,
+        base_size_mb=(lines["size_mb"].value or 0.0) + base.model_mb - model_mb,
+    )
+
+
+def _value_within(line: BudgetLine) -> float | None:
+    """The value whose interval ends at the limit, if intervals are relative."""
+    if line.limit is None or line.value is None or line.interval is None:
+        return line.limit
+    return line.limit * line.value / line.interval[1]

@@ -1,0 +1,115 @@
+"""The costs of one artifact on the target: measured on the device, else predicted.
+
+Memory is the ledger's, not measured here: a search that ran twice must find the same plan.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.budget import Figure
+from edgekit.cost.ledger import ledger
+from edgekit.cost.prediction import predicted_latency
+from edgekit.cost.shapes import OperatorShape, OperatorTimes
+from edgekit.cost.table import CostSource
+from edgekit.documents.memory import MemoryLedger
+from edgekit.measure.golden import golden_inputs
+from edgekit.measure.operators import mean_rows, timed_shapes
+from edgekit.measure.paired_latency import MeasuringDevice, Timed
+from edgekit.pipeline.model.context import BuildContext
+from edgekit.pipeline.model.predict import run_serving, to_bytes
+from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.package import package
+from edgekit.pipeline.result import unjudged
+from edgekit.plan import Plan
+from edgekit.program import Artifact
+from edgekit.runner.client import Serving
+from edgekit.runner.staging import staged
+from edgekit.target import Target
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``latency``: None if unknown, for the reason in ``why_not``. ``times``: by operator, None if
+    unknown. ``memory``: None if the runtime cannot tell sizes.
+    """
+
+    latency: Figure | None
+    times: OperatorTimes | None
+    memory: MemoryLedger | None
+    model_mb: float
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Costs on one target. ``device``: measures there, if given."""
+
+    target: Target
+    context: BuildContext
+    device: MeasuringDevice | None
+
+    @property
+    def source(self) -> CostSource:
+        return "measured" if self.device is not None else "emulated"
+
+    def shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...]:
+        return self.context.runtime.operator_shapes(artifact) or ()
+
+    def cost(self, subject: Subject, artifact: Artifact, plan: Plan) -> Cost:
+        """Raises RunnerError, DeviceError."""
+        sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
+        memory = ledger(sizes, self.target.architecture) if sizes is not None else None
+        model_mb = len(artifact.data) / 1e6
+        if self.device is not None:
+            return self._measured(self.device, subject, artifact, memory)
+        found = self._predicted(subject, artifact, plan)
+        if isinstance(found, str):
+            return Cost(None, None, memory, model_mb, found)
+        figure, times = found
+        return Cost(figure, times, memory, model_mb)
+
+    def _measured(
+        self,
+        device: MeasuringDevice,
+        subject: Subject,
+        artifact: Artifact,
+        memory: MemoryLedger | None,
+    ) -> Cost:
+        progress, name = self.context.progress, self.context.runtime.name
+        with progress.stage(f"timing on {device.transport.name}"):
+            inputs = [to_bytes(tensor) for tensor in subject.example]
+            latency, profiled = device.profile(Timed(artifact, inputs))
+        rows, total_ms = mean_rows(profiled)
+        times = timed_shapes(name, artifact.program, self.shapes(artifact), rows, total_ms)
+        figure = Figure(value=latency.median, source="measured", interval=latency.interval)
+        return Cost(figure, times, memory, len(artifact.data) / 1e6)
+
+    def _predicted(
+        self, subject: Subject, artifact: Artifact, plan: Plan
+    ) -> tuple[Figure, OperatorTimes | None] | str:
+        context = self.context
+        files = context.runtime.runner_files(self.target.architecture, context.progress)
+        result = unjudged(subject, artifact, plan)
+        with (
+            tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,
+            staged(artifact, context.host_files) as here,
+            Serving(here) as serving,
+        ):
+            draft = Path(folder)
+            manifest = package(
+                draft, "fit", result, self.target, context.runtime, files, run_serving(serving)
+            )
+            inputs = golden_inputs(draft, manifest)
+            found = predicted_latency(
+                draft, manifest, inputs, result.macs, self.target, context.progress
+            )
+        if isinstance(found, str):
+            return found
+        if not found.rows:
+            return found.figure, None
+        shapes, value = self.shapes(artifact), found.figure.value
+        name = context.runtime.name
+        return found.figure, timed_shapes(name, artifact.program, shapes, found.rows, value)

@@ -1,0 +1,108 @@
+"""Budgets drive the compression: a search starts where a budget is missed, and says what it did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import DIGITS
+
+import edgekit
+from edgekit.bundle.verdict import read_record
+from edgekit.report.explanation import render_explanation
+from edgekit.report.verdict import render_verdict
+
+pytestmark = pytest.mark.runtime
+
+
+def lines_of(document) -> dict:
+    return {line.name: line for line in document.budgets}
+
+
+def build(output: Path, **options):
+    return edgekit.build(DIGITS, target="x86", output=output, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The digits without budgets, measured on this host."""
+    return build(tmp_path_factory.mktemp("whole") / "digits", device="local", effort="quick")
+
+
+@pytest.fixture(scope="module")
+def fitted(whole, tmp_path_factory):
+    """Three quarters of the latency, as a budget."""
+    limit_ms = 0.75 * lines_of(whole)["latency_ms"].value
+    output = tmp_path_factory.mktemp("fitted") / "digits"
+    return build(output, device="local", latency_ms=limit_ms)
+
+
+def test_a_missed_latency_is_met_by_a_smaller_model(whole, fitted) -> None:
+    assert fitted.verdict == "fits"
+    assert lines_of(fitted)["latency_ms"].value < 0.75 * lines_of(whole)["latency_ms"].value
+    assert fitted.plan.drop_blocks is not None or fitted.plan.prune is not None
+    assert fitted.accuracy.artifact > 96, "the recipe's labels recover it"
+    assert fitted.search is not None and "latency_ms" in fitted.search.reason
+    (kept,) = [point for point in fitted.search.points if point.kept]
+    assert kept.latency_ms is not None and kept.source == "measured"
+    assert kept.loss == min(point.loss for point in fitted.search.points if point.latency_ms)
+    assert not fitted.relaxations
+
+
+def test_the_record_is_in_the_bundle_and_explained(fitted) -> None:
+    manifest = json.loads(Path(fitted.bundle, "manifest.json").read_bytes())
+    assert manifest["name"] == "digits"
+    assert read_record(Path(fitted.bundle), manifest["digest"]).search == fitted.search
+    explained = render_explanation(edgekit.explain(fitted.bundle))
+    assert "latency_ms is missed" in explained and "chosen" in explained
+    assert [path.name for path in Path(fitted.bundle).parent.iterdir()] == ["digits"]
+
+
+def test_the_plan_that_was_found_gives_the_same_bytes(fitted, tmp_path: Path) -> None:
+    again = build(tmp_path / "digits", plan=fitted.plan)
+    first, second = (Path(one.bundle, "manifest.json").read_bytes() for one in (fitted, again))
+    assert first == second
+    assert again.search is None
+
+
+def test_a_plan_may_be_edited(fitted, tmp_path: Path) -> None:
+    edited = fitted.plan.replaced(
+        prune={"widths": {"stem.0": 16}, "importance": "l1"}, drop_blocks=None, recover=None
+    )
+    document = build(tmp_path / "edited", plan=edited, effort="quick")
+    assert document.plan.prune.widths == {"stem.0": 16}
+    assert document.compression[0].widths == {"stem.0": (16, 24)}
+
+
+def test_what_cannot_be_met_says_what_would(whole, tmp_path: Path) -> None:
+    limit_ms = 0.05 * lines_of(whole)["latency_ms"].value
+    document = build(tmp_path / "digits", device="local", latency_ms=limit_ms)
+    assert document.verdict == "missed" and document.exit_code == 3
+    assert document.accuracy.artifact > 98, "the best bundle is there all the same"
+    verified = {one.verified: one.budgets["latency_ms"] for one in document.relaxations}
+    assert limit_ms < verified[False] < verified[True]
+    assert verified[True] >= lines_of(document)["latency_ms"].value
+    assert "would fit" in render_verdict(document)
+
+
+def test_memory_and_size_need_no_device(whole, tmp_path: Path) -> None:
+    size_mb = lines_of(whole)["size_mb"].value - 0.004
+    document = build(tmp_path / "digits", size_mb=size_mb)
+    assert document.verdict == "fits" and document.search is not None
+    assert lines_of(document)["size_mb"].value <= size_mb
+    assert document.accuracy.artifact > 96
+
+
+def test_without_a_latency_the_search_says_what_it_needs(tmp_path: Path) -> None:
+    document = build(tmp_path / "digits", latency_ms=0.001)
+    assert document.verdict == "unknown" and document.search is not None
+    assert "--device" in document.search.end and not document.search.points
+
+
+@pytest.mark.parametrize("options", [{"effort": "quick"}, {"precision": "int8"}, {"prune": 0.3}])
+def test_no_search_where_the_user_decided(options, tmp_path: Path) -> None:
+    options = {"effort": "quick", **options}
+    document = build(tmp_path / "digits", size_mb=0.5, **options)
+    assert document.verdict == "missed" and document.search is None
+    assert document.relaxations == ()
