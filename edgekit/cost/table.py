@@ -30,7 +30,7 @@ from edgekit.cost.shapes import (
     OperatorTimes,
     TimedOperator,
 )
-from edgekit.target import Architecture
+from edgekit.target import Target
 
 # How the latencies were found, in order of rising trust.
 CostSource = Literal["emulated", "calibrated", "measured"]
@@ -41,13 +41,14 @@ class ChannelSteps(NamedTuple):
 
     floating: int
     integer: int
+    depthwise: int
 
 
-# docs/benchmarks.md, "A table of costs". XNNPACK's float kernels for Arm compute 8 at once.
-STEPS: dict[Architecture, ChannelSteps] = {
-    "x86_64": ChannelSteps(16, 16),
-    "aarch64": ChannelSteps(8, 16),
-}
+# Of XNNPACK's kernels: docs/benchmarks.md, "Costs from a table".
+X86 = ChannelSteps(16, 16, 16)
+ARM = ChannelSteps(8, 8, 8)
+ARM_DOT_PRODUCTS = ChannelSteps(8, 16, 8)
+DOT_PRODUCTS = "asimddp"
 STEPPED = (CONVOLUTION, DEPTHWISE, LINEAR, MATMUL)
 NEIGHBORS = 4
 NEAR = 0.01  # closer ones have no more weight
@@ -86,11 +87,11 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class CostTable:
-    """``programs``: what is known, from one source, of processors of this architecture."""
+    """``programs``: what is known, from one source. ``steps``: of the processor's kernels."""
 
     programs: tuple[OperatorTimes, ...]
     source: CostSource
-    architecture: Architecture
+    steps: ChannelSteps
 
     def __post_init__(self) -> None:
         if not self.programs:
@@ -157,7 +158,7 @@ class CostTable:
     @cached_property
     def _estimate(self) -> Estimate:
         known = [one for program in self.programs for one in program.operators]
-        return Estimate(known, STEPS[self.architecture])
+        return Estimate(known, self.steps)
 
     def _operator_error(self, shape: OperatorShape) -> float:
         errors = self._operator_errors.get(kind_of(shape)) or [
@@ -180,6 +181,12 @@ class CostTable:
         return errors
 
 
+def channel_steps(target: Target) -> ChannelSteps:
+    if target.architecture == "x86_64":
+        return X86
+    return ARM_DOT_PRODUCTS if DOT_PRODUCTS in target.features else ARM
+
+
 Kind = tuple[str, str]
 
 
@@ -195,6 +202,7 @@ def stepped_macs(shape: OperatorShape, steps: ChannelSteps) -> float:
     if not channels:
         return shape.macs
     step = steps.integer if "int" in shape.precision else steps.floating
+    step = steps.depthwise if shape.kind == DEPTHWISE else step
     return shape.macs * step * math.ceil(channels / step) / channels
 
 

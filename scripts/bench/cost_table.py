@@ -5,7 +5,7 @@ python scripts/bench/cost_table.py resnet20:fp32          one row
 python scripts/bench/cost_table.py --keep FOLDER ...      lowered programs stay there
 
 The table of costs knows four programs: all groups of channels at 100, 75, 50 and 25 %. It predicts
-six whose groups have random widths. Profiles and latencies are measured on this host with one
+six whose groups have random widths. Profiles and latencies are measured on this x86 host with one
 thread, in rounds that alternate; as root, at real-time priority. Weights are random.
 """
 
@@ -26,7 +26,7 @@ import torch
 
 from edgekit.compress.pruning.channel_groups import Group, find_groups, without_channels
 from edgekit.cost.shapes import OperatorShape, OperatorTimes
-from edgekit.cost.table import CostTable
+from edgekit.cost.table import X86, CostTable
 from edgekit.measure.operators import timed_shapes
 from edgekit.plan import Plan
 from edgekit.program import Artifact, Program
@@ -196,7 +196,7 @@ def of_rounds(
 
 
 def judged(title: str, measured: Sequence[Measured], known: int) -> str:
-    table = CostTable(tuple(one.times for one in measured[:known]), "measured", host_architecture())
+    table = CostTable(tuple(one.times for one in measured[:known]), "measured", X86)
     held_out = measured[known:]
     costs = [table.program(one.shapes) for one in held_out]
     latencies = [one.latency_ms for one in held_out]

@@ -15,7 +15,7 @@ from runtime_contract import lowered
 
 from edgekit.compress.pruning.channel_groups import find_groups, without_channels
 from edgekit.cost.shapes import OperatorTimes
-from edgekit.cost.table import CostTable
+from edgekit.cost.table import CostTable, channel_steps
 from edgekit.measure.operators import timed_shapes
 from edgekit.program import Artifact
 from edgekit.progress import Silent
@@ -23,7 +23,7 @@ from edgekit.runner.client import measure
 from edgekit.runner.staging import staged
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.registry import RUNTIMES
-from edgekit.target import host_architecture
+from edgekit.target import host_architecture, load_target
 
 pytestmark = pytest.mark.runtime
 
@@ -82,7 +82,8 @@ def times_of(artifacts: list[Artifact]) -> list[OperatorTimes]:
 
 def test_programs_that_are_not_in_the_table() -> None:
     times = times_of(programs())
-    table = CostTable(tuple(times[: len(KNOWN)]), "measured", host_architecture())
+    steps = channel_steps(load_target("x86" if host_architecture() == "x86_64" else "rpi5"))
+    table = CostTable(tuple(times[: len(KNOWN)]), "measured", steps)
     for held_out in times[len(KNOWN) :]:
         cost = table.program([operator.shape for operator in held_out.operators])
         assert cost.unknown == ()

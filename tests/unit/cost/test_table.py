@@ -8,9 +8,17 @@ from dataclasses import replace
 import pytest
 
 from edgekit.cost.shapes import OperatorShape, OperatorTimes, TimedOperator
-from edgekit.cost.table import STEPS, CostTable, fitted_rates, stepped_macs
+from edgekit.cost.table import (
+    ARM,
+    ARM_DOT_PRODUCTS,
+    X86,
+    CostTable,
+    channel_steps,
+    fitted_rates,
+    stepped_macs,
+)
+from edgekit.target import load_target
 
-X86 = STEPS["x86_64"]
 NS_OF_MAC, NS_OF_BYTE, FIXED_NS = 0.02, 0.05, 300.0
 SIZES = ((32, 1), (16, 2), (8, 4))  # of a map, and how many times the channels
 REST_OF_OPERATOR_MS = 0.0001
@@ -60,7 +68,7 @@ KNOWN = [network(width, width, width) for width in (64, 48, 32, 16)]
 
 @pytest.fixture
 def table() -> CostTable:
-    return CostTable(tuple(map(measured, KNOWN)), "measured", "x86_64")
+    return CostTable(tuple(map(measured, KNOWN)), "measured", X86)
 
 
 def test_a_known_program_costs_what_it_did(table) -> None:
@@ -87,15 +95,23 @@ def test_costs_of_operators_and_the_rest_add_up(table) -> None:
 def test_eight_channels_take_as_long_as_sixteen() -> None:
     eight, sixteen = (convolution("a", 8, 16, width) for width in (8, 16))
     assert stepped_macs(eight, X86) == stepped_macs(sixteen, X86) == sixteen.macs
-    arm = STEPS["aarch64"]
     floating = eight.replaced(precision="fp32")
-    assert stepped_macs(floating, arm) == floating.macs
-    assert stepped_macs(eight, arm) == sixteen.macs
+    assert stepped_macs(floating, ARM_DOT_PRODUCTS) == floating.macs
+    assert stepped_macs(eight, ARM_DOT_PRODUCTS) == sixteen.macs
+    assert stepped_macs(eight, ARM) == eight.macs
+
+
+@pytest.mark.parametrize(
+    ("target", "steps"), [("x86", X86), ("rpi4", ARM), ("rpi5", ARM_DOT_PRODUCTS)]
+)
+def test_steps_are_those_of_the_processor(target, steps) -> None:
+    assert channel_steps(load_target(target)) == steps
 
 
 def test_steps_of_depthwise_and_grouped_convolutions() -> None:
     depthwise = convolution("a", 8, 1, 24, kind="depthwise", groups=24)
     assert stepped_macs(depthwise, X86) == depthwise.macs * 32 / 24
+    assert stepped_macs(depthwise, ARM_DOT_PRODUCTS) == depthwise.macs
     grouped = convolution("a", 8, 4, 32, groups=4)
     assert stepped_macs(grouped, X86) == grouped.macs * 2
     adding = convolution("a", 8, 4, 8, kind="add")
@@ -118,7 +134,7 @@ def test_an_operator_that_is_fused_costs_nothing() -> None:
     fused = [
         one._replace(operators=(*one.operators, TimedOperator(clamp, 0.0))) for one in programs
     ]
-    assert CostTable(tuple(fused), "measured", "x86_64").operator(clamp).latency_ms == 0
+    assert CostTable(tuple(fused), "measured", X86).operator(clamp).latency_ms == 0
 
 
 def test_an_unknown_kind_is_named_and_widens_the_interval(table) -> None:
