@@ -109,20 +109,23 @@ def _document(device: str, calibration: Calibration, path: Path) -> CalibrateDoc
 
 def _quality(calibration: Calibration, threads: int) -> CalibrationQuality:
     predictor = Predictor(tuple(calibration.of_threads(threads)))
-    errors = [abs(program.left_out_error) for program in predictor.programs]
+    programs = tuple(
+        LeftOutProgram(
+            network=program.network,
+            precision=program.precision,
+            measured_ms=program.latency_ms,
+            predicted_ms=program.left_out_ms,
+            interval_ms=predictor.left_out_interval(program),
+            error=program.left_out_error,
+        )
+        for program in predictor.programs
+    )
+    errors = [abs(program.error) for program in programs]
+    inside = [one.interval_ms[0] <= one.measured_ms <= one.interval_ms[1] for one in programs]
     return CalibrationQuality(
         threads=threads,
         mean_error=sum(errors) / len(errors),
         worst_error=max(errors),
-        interval=predictor.factors,
-        programs=tuple(
-            LeftOutProgram(
-                network=program.network,
-                precision=program.precision,
-                measured_ms=program.latency_ms,
-                predicted_ms=program.left_out_ms,
-                error=program.left_out_error,
-            )
-            for program in predictor.programs
-        ),
+        covered=sum(inside) / len(inside),
+        programs=programs,
     )

@@ -7,25 +7,29 @@ from edgekit.frozen import Extensible
 
 
 class LeftOutProgram(Extensible):
-    """A program of the calibration, predicted by a fit to the others. ``error``: relative."""
+    """A program of the calibration, predicted by a fit to the other networks.
+
+    ``error``: relative; 0.1 means that the prediction is 10 % too long.
+    """
 
     network: str
     precision: str
     measured_ms: float
     predicted_ms: float
+    interval_ms: tuple[float, float]
     error: float
 
 
 class CalibrationQuality(Extensible):
     """How well programs that were not fitted are predicted with a number of threads.
 
-    ``interval``: what a prediction is multiplied with for the ends of its interval.
+    ``covered``: the share of them whose latency is inside the interval of its prediction.
     """
 
     threads: int
     mean_error: float
     worst_error: float
-    interval: tuple[float, float]
+    covered: float
     programs: tuple[LeftOutProgram, ...]
 
 

@@ -22,19 +22,18 @@ def render_calibration(document: CalibrateDocument) -> str:
 
 
 def _quality(quality: CalibrationQuality) -> str:
-    low, high = quality.interval
     threads = f"{quality.threads} thread{'s' if quality.threads > 1 else ''}"
     summary = grid(
         [
             (
                 threads,
                 f"programs not fitted: mean error {quality.mean_error:.1%}, worst "
-                f"{quality.worst_error:.1%}; predictions have the range {low:.2f}x to {high:.2f}x",
+                f"{quality.worst_error:.1%}; {quality.covered:.0%} inside their range",
             )
         ]
     )
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("worst predicted", "precision", "measured", "predicted", "error"):
+    for title in ("worst predicted", "precision", "measured", "predicted", "range", "error"):
         table.add_column(title)
     for one in sorted(quality.programs, key=lambda program: -abs(program.error))[:WORST]:
         table.add_row(
@@ -42,6 +41,7 @@ def _quality(quality: CalibrationQuality) -> str:
             one.precision,
             ms(one.measured_ms),
             ms(one.predicted_ms),
+            f"{ms(one.interval_ms[0])} to {ms(one.interval_ms[1])}",
             f"{one.error:+.1%}",
         )
     return summary + render(table)

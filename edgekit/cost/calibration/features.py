@@ -20,24 +20,33 @@ PRODUCT, ROW, CHANNELS, ELEMENTS = "product", "row", "channels", "elements"
 # The kind of a group that stands for all operators that a calibration does not have.
 ANY_INSIDE, ANY_OUTSIDE = "any in a delegate", "any outside delegates"
 ANY = (ANY_INSIDE, ANY_OUTSIDE)
-# Weights of a larger program are read from beyond a cache of this size. Which of them a device has
-# is left to the fit.
+CONVERT = "convert"
+# Weights of a program that touches more bytes are read from beyond a cache of this size. Which
+# caches a device has is left to the fit.
 CACHES_BYTES = (500_000, 2_000_000, 8_000_000)
 
 
 class Group(NamedTuple):
-    """Operators with one formula. ``form``: how their kernels compute."""
+    """Operators with one formula. ``form``: how their kernels compute. ``beside``: see Placed."""
 
     kind: str
     precision: str
     form: str
+    beside: str = ""
 
 
 class Placed(NamedTuple):
-    """An operator in a program whose weights have ``program_bytes`` together."""
+    """An operator in its program.
+
+    ``program_bytes``: what all operators read and write. So many bytes pass through the caches
+    between two uses of the operator's weights. ``beside``: of a conversion, the kind of the float
+    operator that it serves; of an operator between two conversions, ``CONVERT``; else ''.
+    Runtimes fuse some of them into one.
+    """
 
     shape: OperatorShape
     program_bytes: int
+    beside: str = ""
 
 
 class Tile(NamedTuple):
@@ -71,8 +80,22 @@ class Product(NamedTuple):
 
 def placed(shapes: Sequence[OperatorShape]) -> list[Placed]:
     """The operators of a whole program."""
-    program_bytes = sum(shape.weight_bytes for shape in shapes)
-    return [Placed(shape, program_bytes) for shape in shapes]
+    program_bytes = sum(shape.byte_count for shape in shapes)
+    around = [None, *shapes, None]
+    return [
+        Placed(shape, program_bytes, _beside(shape, before, after))
+        for before, shape, after in zip(around, shapes, around[2:], strict=False)
+    ]
+
+
+def _beside(shape: OperatorShape, before: OperatorShape | None, after: OperatorShape | None) -> str:
+    kinds = [
+        one.kind if one is not None and one.instruction == shape.instruction else ""
+        for one in (before, after)
+    ]
+    if shape.kind == CONVERT:
+        return kinds[shape.precision == "fp32"]
+    return CONVERT if kinds == [CONVERT, CONVERT] else ""
 
 
 def is_product(shape: OperatorShape) -> bool:
@@ -90,6 +113,13 @@ def group_of(shape: OperatorShape) -> Group:
         kernel = f"{shape.kernel[0]}x{shape.kernel[1]}"
         return Group(f"{DEPTHWISE} {kernel}", shape.precision, CHANNELS)
     return Group(shape.kind, shape.precision, ELEMENTS)
+
+
+def groups_of(operator: Placed) -> list[Group]:
+    """The groups of an operator, the most special one first."""
+    group = group_of(operator.shape)
+    special = [group._replace(beside=operator.beside)] if operator.beside else []
+    return [*special, group, any_group(operator.shape)]
 
 
 def any_group(shape: OperatorShape) -> Group:
@@ -117,11 +147,13 @@ def amounts(operator: Placed, group: Group, tile: Tile) -> list[float]:
     return _of_elements(shape)
 
 
-def coordinates(shape: OperatorShape, group: Group) -> list[float]:
+def coordinates(operator: Placed, group: Group) -> list[float]:
     """The place of an operator among others of its group: logarithms of its dimensions."""
+    shape = operator.shape
     if group.form in (PRODUCT, ROW):
         product = product_of(shape)
         values = [product.batch, product.rows, product.columns, product.depth, product.taps]
+        values += [operator.program_bytes] if group.form == ROW else []
     else:
         result = shape.outputs[0] if shape.outputs else ()
         first = shape.inputs[0] if shape.inputs else ()

@@ -25,9 +25,9 @@ from edgekit.cost.calibration.features import (
     Placed,
     Tile,
     amounts,
-    any_group,
     coordinates,
     group_of,
+    groups_of,
 )
 
 Array = np.ndarray[Any, Any]
@@ -50,8 +50,8 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupFit:
-    """``coefficients``: milliseconds for each amount; none if all operators were fused into others.
-    ``places``, ``weights``: of the process.
+    """``coefficients``: milliseconds for each amount. ``places``, ``weights``: of the process.
+    ``share``: of the operators that the runtime executes; it fuses the others into these.
     """
 
     group: Group
@@ -59,26 +59,26 @@ class GroupFit:
     coefficients: Array
     places: Array
     weights: Array
+    share: float
 
     def latency_ms(self, operator: Placed) -> float:
-        if not len(self.coefficients):
+        if self.share == 0:
             return 0.0
         base = float(np.dot(amounts(operator, self.group, self.tile), self.coefficients))
         if not len(self.weights):
-            return base
-        place = np.array([coordinates(operator.shape, self.group)])
-        return base * math.exp(float(_covariance(place, self.places)[0] @ self.weights))
+            return base * self.share
+        place = np.array([coordinates(operator, self.group)])
+        missed = float(_covariance(place, self.places)[0] @ self.weights)
+        return base * self.share * math.exp(missed)
 
 
 def fit_groups(operators: Iterable[Timed]) -> dict[Group, GroupFit]:
     """A fit for each group, and for those that stand for all others."""
     groups: dict[Group, list[Timed]] = {}
     for one in _distinct(operators):
-        shape = one.operator.shape
-        group = group_of(shape)
-        groups.setdefault(group, []).append(one)
-        if group.form == ELEMENTS:
-            groups.setdefault(any_group(shape), []).append(one)
+        for group in groups_of(one.operator):
+            if group.kind not in ANY or group_of(one.operator.shape).form == ELEMENTS:
+                groups.setdefault(group, []).append(one)
     return {group: fit_group(group, some) for group, some in groups.items()}
 
 
@@ -93,21 +93,22 @@ def _distinct(operators: Iterable[Timed]) -> list[Timed]:
 
 
 def fit_group(group: Group, operators: Sequence[Timed]) -> GroupFit:
-    """Operators that the runtime fused into others, with a time of 0, do not count."""
-    operators = [one for one in operators if one.latency_ms > 0]
+    """Fit the operators of a group. Those that the runtime fused into others have a time of 0."""
+    executed = [one for one in operators if one.latency_ms > 0]
+    share, operators = len(executed) / len(operators), executed
     if not operators:
-        return GroupFit(group, NO_TILE, np.zeros(0), np.zeros((0, 0)), np.zeros(0))
+        return GroupFit(group, NO_TILE, np.zeros(0), np.zeros((0, 0)), np.zeros(0), 0.0)
     times = np.array([max(one.latency_ms, LEAST_MS) for one in operators])
     fits = [(*_formula(_table(group, operators, tile), times), tile) for tile in _tiles(group.form)]
     _, found, tile = min(fits, key=lambda fit: fit[0])
-    places = np.array([coordinates(one.operator.shape, group) for one in operators])
+    places = np.array([coordinates(one.operator, group) for one in operators])
     if group.kind in ANY:  # of many kinds: right in total, not for most of them
         found = found * times.sum() / (_table(group, operators, tile) @ found).sum()
     if len(operators) < LEAST_FITTED or group.kind in ANY:
-        return GroupFit(group, tile, found, places[:0], np.zeros(0))
+        return GroupFit(group, tile, found, places[:0], np.zeros(0), share)
     missed = np.log(times / (_table(group, operators, tile) @ found))
     covariance = _covariance(places, places) + NOISE**2 * np.eye(len(places))
-    return GroupFit(group, tile, found, places, np.linalg.solve(covariance, missed))
+    return GroupFit(group, tile, found, places, np.linalg.solve(covariance, missed), share)
 
 
 def nonnegative(table: Array, values: Array) -> Array:

@@ -1,7 +1,15 @@
-"""The latency of a program by a calibration, and how well it predicts what was not fitted."""
+"""The latency of a program by a calibration, and how well it predicts what was not fitted.
+
+The interval is conformal (Lei et al., Distribution-Free Predictive Inference for Regression, 2018,
+section 5.2): each network is predicted by a fit to the others, its error is divided by the error
+that its operators lead to expect, and the interval of a new program spans as many times its own
+expected error as covers COVERED of these networks.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,33 +17,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgekit.cost.calibration.features import Group, any_group, group_of, placed
+from edgekit.cost.calibration.features import ANY, Group, group_of, groups_of, placed
 from edgekit.cost.calibration.fit import GroupFit, Timed, fit_groups, nonnegative
 from edgekit.cost.calibration.record import Calibration, FittedProgram, ProgramTimes
 from edgekit.cost.latency import Factors
 from edgekit.cost.shapes import OperatorShape
 
-# The interval of operators of a kind that was not measured, relative to their time by a fit to all
-# other kinds. A judgement.
+# What belongs to no operator.
+REST = Group("rest", "any", "rest")
+COVERED = 0.9
+# Even if all networks were predicted better: another day's differences.
+LEAST = 0.05
+# The relative error to expect of a group's time: at least, and if one network alone has the group.
+LEAST_SPREAD, ALONE = 0.02, 0.3
+# The interval of operators of an unknown kind, relative to their time by a fit to all other kinds.
+# A judgement.
 UNKNOWN = Factors(0.0, 4.0)
-# Even if all programs of a calibration were predicted better: another day's differences.
-LEAST = Factors(0.95, 1.05)
-
-
-class PredictedLatency(NamedTuple):
-    """``interval_ms``: never narrower than the errors for programs that were not fitted.
-
-    ``unknown``: the kinds of operators that the calibration does not have, each once.
-    """
-
-    latency_ms: float
-    interval_ms: tuple[float, float]
-    unknown: tuple[str, ...]
 
 
 class Estimate(NamedTuple):
+    """``operator_ms``: of each operator. ``unknown``: the places of those whose kind the fit does
+    not have; their time is by a fit to all other kinds.
+    """
+
+    operator_ms: tuple[float, ...]
+    rest_ms: float
+    unknown: frozenset[int]
+
+    @property
+    def latency_ms(self) -> float:
+        return sum(self.operator_ms) + self.rest_ms
+
+    @property
+    def unknown_ms(self) -> float:
+        return sum(self.operator_ms[index] for index in self.unknown)
+
+
+class PredictedLatency(NamedTuple):
+    """``unknown``: the kinds of operators that the calibration does not have, each once."""
+
     latency_ms: float
-    unknown_ms: float
+    interval_ms: tuple[float, float]
     unknown: tuple[str, ...]
 
 
@@ -47,18 +69,14 @@ class Fit:
     rest: np.ndarray[Any, Any]
 
     def estimate(self, shapes: Sequence[OperatorShape]) -> Estimate:
-        known_ms = float(np.dot(_rest_amounts(shapes), self.rest))
-        unknown_ms, unknown = 0.0, dict[str, None]()
-        for operator in placed(shapes):
-            shape = operator.shape
-            group = self.groups.get(group_of(shape))
-            if group is not None:
-                known_ms += group.latency_ms(operator)
-                continue
-            unknown[f"{shape.kind} ({shape.precision})"] = None
-            if (others := self.groups.get(any_group(shape))) is not None:
-                unknown_ms += others.latency_ms(operator)
-        return Estimate(known_ms + unknown_ms, unknown_ms, tuple(unknown))
+        times, unknown = [], set()
+        for index, operator in enumerate(placed(shapes)):
+            found = next((group for group in groups_of(operator) if group in self.groups), None)
+            times.append(self.groups[found].latency_ms(operator) if found is not None else 0.0)
+            if found is None or found.kind in ANY:
+                unknown.add(index)
+        rest_ms = float(np.dot(_rest_amounts(shapes), self.rest))
+        return Estimate(tuple(times), rest_ms, frozenset(unknown))
 
 
 def fit_programs(programs: Sequence[ProgramTimes]) -> Fit:
@@ -88,13 +106,18 @@ def with_left_out(programs: Sequence[ProgramTimes]) -> tuple[FittedProgram, ...]
         )
         for network, threads in dict.fromkeys((one.network, one.threads) for one in programs)
     }
-    return tuple(
-        FittedProgram(
-            **dict(program),
-            left_out_ms=fits[program.network, program.threads].estimate(program.shapes).latency_ms,
+    found = []
+    for program in programs:
+        estimate = fits[program.network, program.threads].estimate(program.shapes)
+        found.append(
+            FittedProgram(
+                **dict(program),
+                left_out_ms=estimate.latency_ms,
+                left_out_operator_ms=estimate.operator_ms,
+                left_out_unknown=tuple(sorted(estimate.unknown)),
+            )
         )
-        for program in programs
-    )
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -107,18 +130,90 @@ class Predictor:
     def fit(self) -> Fit:
         return fit_programs(self.programs)
 
-    @property
-    def factors(self) -> Factors:
-        """Measured over predicted latency of what was left out: the smallest and the largest."""
-        ratios = [program.latency_ms / program.left_out_ms for program in self.programs]
-        return Factors(min(LEAST.low, *ratios), max(LEAST.high, *ratios))
+    @cached_property
+    def spread(self) -> dict[Group, float]:
+        """The relative error of each group's time in the networks that were left out.
+
+        A root mean square, weighted by the group's share of the network's latency.
+        """
+        errors: dict[Group, list[tuple[float, float]]] = defaultdict(list)
+        for program in self.programs:
+            times = program.times
+            measured_ms = _by_group(program, [one.latency_ms for one in times.operators])
+            predicted_ms = _by_group(program, program.left_out_operator_ms)
+            measured_ms[REST] = max(0.0, times.rest_ms)
+            predicted_ms[REST] = _left_out(program).rest_ms
+            for group, own_ms in measured_ms.items():
+                if own_ms > 0:
+                    error = predicted_ms[group] / own_ms - 1
+                    errors[group].append((own_ms / program.latency_ms, error))
+        return {group: _weighted(some) for group, some in errors.items()}
+
+    @cached_property
+    def scale(self) -> float:
+        """How many times the expected error the interval spans to either side.
+
+        Networks with kinds of operators that no other has do not count: their interval is wider
+        for another reason.
+        """
+        known = [one for one in self.programs if not one.left_out_unknown] or self.programs
+        ratios = sorted(
+            abs(math.log(one.latency_ms / one.left_out_ms))
+            / self._expected(one.shapes, _left_out(one))
+            for one in known
+        )
+        rank = math.ceil((len(ratios) + 1) * COVERED)
+        return ratios[min(rank, len(ratios)) - 1]
 
     def predict(self, shapes: Sequence[OperatorShape]) -> PredictedLatency:
         found = self.fit.estimate(shapes)
+        kinds = [shapes[index] for index in sorted(found.unknown)]
+        unknown = dict.fromkeys(f"{shape.kind} ({shape.precision})" for shape in kinds)
+        return PredictedLatency(found.latency_ms, self._interval(shapes, found), tuple(unknown))
+
+    def left_out_interval(self, program: FittedProgram) -> tuple[float, float]:
+        return self._interval(program.shapes, _left_out(program))
+
+    def _interval(self, shapes: Sequence[OperatorShape], found: Estimate) -> tuple[float, float]:
+        factor = max(1 + LEAST, math.exp(self.scale * self._expected(shapes, found)))
         known_ms = found.latency_ms - found.unknown_ms
-        low_ms = known_ms * self.factors.low + found.unknown_ms * UNKNOWN.low
-        high_ms = known_ms * self.factors.high + found.unknown_ms * UNKNOWN.high
-        return PredictedLatency(found.latency_ms, (low_ms, high_ms), found.unknown)
+        return (
+            known_ms / factor + UNKNOWN.low * found.unknown_ms,
+            known_ms * factor + UNKNOWN.high * found.unknown_ms,
+        )
+
+    def _expected(self, shapes: Sequence[OperatorShape], found: Estimate) -> float:
+        """The relative error to expect: groups err independently, all of a group alike."""
+        parts: dict[Group, float] = defaultdict(float, {REST: found.rest_ms})
+        for index, (shape, one_ms) in enumerate(zip(shapes, found.operator_ms, strict=True)):
+            if index not in found.unknown:
+                parts[group_of(shape)] += one_ms
+        errors_ms = [
+            part_ms * max(self.spread.get(group, ALONE), LEAST_SPREAD)
+            for group, part_ms in parts.items()
+        ]
+        known_ms = found.latency_ms - found.unknown_ms
+        return max(LEAST_SPREAD, math.hypot(*errors_ms) / known_ms if known_ms > 0 else 0.0)
+
+
+def _left_out(one: FittedProgram) -> Estimate:
+    rest_ms = one.left_out_ms - sum(one.left_out_operator_ms)
+    return Estimate(one.left_out_operator_ms, rest_ms, frozenset(one.left_out_unknown))
+
+
+def _by_group(program: FittedProgram, operator_ms: Sequence[float]) -> dict[Group, float]:
+    """The time of each group that was known when the program was left out."""
+    totals: dict[Group, float] = defaultdict(float)
+    for index, (shape, one_ms) in enumerate(zip(program.shapes, operator_ms, strict=True)):
+        if index not in program.left_out_unknown:
+            totals[group_of(shape)] += one_ms
+    return totals
+
+
+def _weighted(errors: Sequence[tuple[float, float]]) -> float:
+    """The root mean square of (weight, error)."""
+    total = sum(weight for weight, _ in errors)
+    return math.sqrt(sum(weight * error**2 for weight, error in errors) / total)
 
 
 def predictor(calibration: Calibration, threads: int) -> Predictor | None:

@@ -87,9 +87,15 @@ class ProgramTimes(Frozen):
 
 
 class FittedProgram(ProgramTimes):
-    """``left_out_ms``: its latency by a fit to the other networks."""
+    """A program, and its prediction by a fit to the other networks.
 
-    left_out_ms: float
+    ``left_out_ms``: of the whole. ``left_out_operator_ms``: of each operator.
+    ``left_out_unknown``: the places of operators whose kind no other network has.
+    """
+
+    left_out_ms: float = Field(gt=0)
+    left_out_operator_ms: tuple[float, ...]
+    left_out_unknown: tuple[int, ...] = ()
 
     @property
     def left_out_error(self) -> float:

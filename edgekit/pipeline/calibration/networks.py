@@ -70,12 +70,16 @@ class Gate(nn.Module):
 
 
 class Classifier(nn.Module):
-    def __init__(self, channels: int, classes: int) -> None:
+    """A linear layer on the means of all pixels. ``pooled``: by a pooling layer."""
+
+    def __init__(self, channels: int, classes: int, pooled: bool = False) -> None:
         super().__init__()
-        self.head = nn.Linear(channels, classes)
+        self.head, self.pool = nn.Linear(channels, classes), nn.AdaptiveAvgPool2d(1)
+        self.pooled = pooled
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(x.mean((2, 3)))
+        means = self.pool(x).flatten(1) if self.pooled else x.mean((2, 3))
+        result: torch.Tensor = self.head(means)
         return result
 
 
@@ -133,7 +137,10 @@ def separable(random: Random, first: int, kinds: Kinds = FUSED) -> nn.Module:
 
 
 def residual(random: Random, first: int, padded: bool = False) -> nn.Module:
-    """Dense 3x3 convolutions in pairs, with additions (ResNet). ``padded``: its shortcuts."""
+    """Dense 3x3 convolutions in pairs, with additions (ResNet).
+
+    ``padded``: with the shortcuts and the pooling of ResNets for CIFAR.
+    """
     channels = width(random, first, 2 * first)
     layers: list[nn.Module] = [conv(random, 3, channels, 3)]
     for stage in range(3):
@@ -151,7 +158,7 @@ def residual(random: Random, first: int, padded: bool = False) -> nn.Module:
                 conv(random, channels, hidden, 3), nn.Conv2d(hidden, channels, 3, padding=1)
             )
             layers.append(Residual(body, nn.ReLU()))
-    return nn.Sequential(*layers, Classifier(channels, 10))
+    return nn.Sequential(*layers, Classifier(channels, 10, padded))
 
 
 def mixed(random: Random, first: int) -> nn.Module:
@@ -182,18 +189,18 @@ def mixed(random: Random, first: int) -> nn.Module:
             nn.ConvTranspose2d(size, size, 2, 2)
             if stage
             else nn.UpsamplingBilinear2d(scale_factor=2),
-            nn.AvgPool2d(3, 2, 1),
+            nn.AvgPool2d(3, 2),
             nn.AvgPool2d(2),
         ]
         channels = size
     return nn.Sequential(*layers, Classifier(channels, 100))
 
 
-def dense(random: Random, inputs: int, count: int = 12, narrowest: int = 24) -> nn.Module:
-    """Linear layers of one row."""
+def dense(random: Random, inputs: int, count: int, widths: tuple[int, int]) -> nn.Module:
+    """Linear layers of one row. ``widths``: the narrowest and the widest."""
     layers: list[nn.Module] = []
     for _ in range(count):
-        outputs = width(random, narrowest, 1600)
+        outputs = width(random, *widths)
         kind = random.choice((nn.ReLU, nn.ReLU, nn.Sigmoid, nn.Tanh))
         layers += [nn.Linear(inputs, outputs), kind()]
         inputs = outputs
