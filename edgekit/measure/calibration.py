@@ -120,11 +120,26 @@ class _Session:
         for index in range(ROUNDS):
             began = time.monotonic()
             stage.show(f"round {index + 1} of {ROUNDS}")
+            warnings |= dict.fromkeys(self._accepted(index))
             warnings |= dict.fromkeys(self._round(index, place, stage))
             now = time.monotonic()
             if index + 1 >= LEAST_ROUNDS and now - start + (now - began) > LIMIT_S:
                 break
         return tuple(warnings)
+
+    def _accepted(self, index: int) -> tuple[str, ...]:
+        """What disturbed this round in an earlier session that was lenient.
+
+        A session that is not makes the round again.
+        """
+        kept = self._draft.read(_warnings(index))
+        if not isinstance(kept, list) or not kept:
+            return ()
+        if self._lenient:
+            return tuple(str(warning) for warning in kept)
+        for name in (_warnings(index), *(_name(index, case) for case in self._cases)):
+            self._draft.drop(name)
+        return ()
 
     def _round(self, index: int, place: PurePosixPath, stage: Stage) -> tuple[str, ...]:
         """One round, as far as it is not in the draft. Returns what disturbed it."""
@@ -145,6 +160,8 @@ class _Session:
             for case in missing:
                 self._draft.drop(_name(index, case))
             raise _disturbed(transport, found.warnings, index)
+        if found.warnings:
+            self._draft.write(_warnings(index), list(found.warnings))
         return found.warnings
 
     def _known(self, index: int, case: tuple[CalibrationProgram, int]) -> bool:
@@ -249,6 +266,10 @@ def _runs(latency_ms: float) -> int:
 def _name(index: int, case: tuple[CalibrationProgram, int]) -> str:
     program, threads = case
     return f"{index}-{program.name}-{threads}"
+
+
+def _warnings(index: int) -> str:
+    return f"{index}-warnings"
 
 
 def _refuse_emulated(transport: Transport, lenient: bool) -> None:

@@ -150,6 +150,20 @@ def test_lenient_accepts_and_records_what_disturbed(device, draft, tmp_path) -> 
     assert "under-voltage" in warnings[0]
 
 
+def test_what_a_lenient_session_accepted_is_measured_again_by_another(
+    device, draft, tmp_path
+) -> None:
+    device.environments = [CALM, CALM, WEAK, CALM]
+    run(tmp_path, draft, lenient=True)
+    before = len(device.processes)
+    _, warnings = run(tmp_path, draft, lenient=True)
+    assert "under-voltage" in warnings[0]
+    assert len(device.processes) == before
+    _, warnings = run(tmp_path, draft)
+    assert not warnings
+    assert len(device.processes) - before == 2 * len(FACTOR) * len(THREADS)
+
+
 def test_an_emulated_device_is_refused_at_once(device, draft, tmp_path) -> None:
     device.environments = [CALM.replaced(emulated=True)]
     with pytest.raises(CalibrationError):
