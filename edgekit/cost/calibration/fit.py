@@ -113,7 +113,7 @@ def fit_group(group: Group, operators: Sequence[Timed]) -> GroupFit:
 
 def nonnegative(table: Array, values: Array) -> Array:
     """The least-squares solution without values below zero. Columns may differ in scale."""
-    from scipy.optimize import nnls  # late: it takes a moment
+    from scipy.optimize import nnls  # late: only builds and calibrating need it, and its package
 
     scale = table.max(0)
     scale[scale == 0] = 1
