@@ -40,6 +40,10 @@ PROCESS_MS, LEAST_RUNS, MOST_RUNS = 40.0, 4, 400
 FIRST_RUNS, WARMUP = 5, 2
 
 
+# The source of noise, and what disturbed.
+Warnings = dict[str, str]
+
+
 @dataclass(frozen=True)
 class CalibrationProgram:
     """A lowered network. ``shapes``: its operators."""
@@ -115,37 +119,36 @@ class _Session:
         self._installed: dict[str, Installed] = {}
 
     def run(self, place: PurePosixPath, stage: Stage) -> tuple[str, ...]:
-        warnings: dict[str, None] = {}
+        warnings: Warnings = {}
         start = time.monotonic()
         for index in range(ROUNDS):
             began = time.monotonic()
             stage.show(f"round {index + 1} of {ROUNDS}")
-            warnings |= dict.fromkeys(self._accepted(index))
-            warnings |= dict.fromkeys(self._round(index, place, stage))
+            warnings = self._accepted(index) | self._round(index, place, stage) | warnings
             now = time.monotonic()
             if index + 1 >= LEAST_ROUNDS and now - start + (now - began) > LIMIT_S:
                 break
-        return tuple(warnings)
+        return tuple(warnings.values())
 
-    def _accepted(self, index: int) -> tuple[str, ...]:
+    def _accepted(self, index: int) -> Warnings:
         """What disturbed this round in an earlier session that was lenient.
 
         A session that is not makes the round again.
         """
         kept = self._draft.read(_warnings(index))
-        if not isinstance(kept, list) or not kept:
-            return ()
+        if not isinstance(kept, dict) or not kept:
+            return {}
         if self._lenient:
-            return tuple(str(warning) for warning in kept)
+            return {str(source): str(text) for source, text in kept.items()}
         for name in (_warnings(index), *(_name(index, case) for case in self._cases)):
             self._draft.drop(name)
-        return ()
+        return {}
 
-    def _round(self, index: int, place: PurePosixPath, stage: Stage) -> tuple[str, ...]:
+    def _round(self, index: int, place: PurePosixPath, stage: Stage) -> Warnings:
         """One round, as far as it is not in the draft. Returns what disturbed it."""
         missing = [case for case in self._cases if not self._known(index, case)]
         if not missing:
-            return ()
+            return {}
         transport = self._device.transport
         before, speed = environment_of(transport), sing(transport)
         with watch(transport) as watching:
@@ -160,9 +163,11 @@ class _Session:
             for case in missing:
                 self._draft.drop(_name(index, case))
             raise _disturbed(transport, found.warnings, index)
-        if found.warnings:
-            self._draft.write(_warnings(index), list(found.warnings))
-        return found.warnings
+        disturbing = [one.source for one in found.noise if one.disturbs]
+        warnings = dict(zip(disturbing, found.warnings, strict=True))
+        if warnings:
+            self._draft.write(_warnings(index), warnings)
+        return warnings
 
     def _known(self, index: int, case: tuple[CalibrationProgram, int]) -> bool:
         name = _name(index, case)

@@ -1,6 +1,7 @@
 """How well a calibration of this host predicts known networks that it was not fitted to; a table.
 
-python scripts/bench/calibration.py FOLDER      builds, calibrates and measures: an hour or more
+python scripts/bench/calibration.py FOLDER             builds, calibrates, measures: an hour or more
+python scripts/bench/calibration.py FOLDER --measure   builds nothing: measures what is there
 
 FOLDER keeps the bundles: what is there is not built again. Predictions are of the stored
 calibration of this host; without one, `edgekit targets calibrate local --lenient` runs first. Then
@@ -104,12 +105,12 @@ def file_name(title: str) -> str:
     return title.replace(", ", "-").replace(" ", "-")
 
 
-def build_all(folder: Path) -> list[Case]:
-    """Build what is missing in the folder. A build that fails is reported and left out."""
+def build_all(folder: Path, only_measure: bool) -> list[Case]:
+    """Build what is missing in the folder. What is not built is reported and left out."""
     cases = []
     for title, recipe, flags in builds(folder):
         bundle = folder / file_name(title)
-        if not (bundle / "verdict.json").exists():
+        if not (bundle / "verdict.json").exists() and not only_measure:
             command = [*EDGEKIT, "build", str(recipe), "--target", "x86", "--effort", "quick"]
             command += [*flags, "--output", str(bundle), "--quiet"]
             subprocess.run([str(part) for part in command], check=False)
@@ -191,9 +192,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--measure", action="store_true", help="build nothing")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    cases = build_all(options.folder)
+    cases = build_all(options.folder, options.measure)
     if os.geteuid() == 0:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     if not read_all()[0]:

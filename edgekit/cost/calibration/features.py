@@ -21,9 +21,12 @@ PRODUCT, ROW, CHANNELS, ELEMENTS = "product", "row", "channels", "elements"
 ANY_INSIDE, ANY_OUTSIDE = "any in a delegate", "any outside delegates"
 ANY = (ANY_INSIDE, ANY_OUTSIDE)
 CONVERT = "convert"
-# Weights of a program that touches more bytes are read from beyond a cache of this size. Which
-# caches a device has is left to the fit.
-CACHES_BYTES = (500_000, 2_000_000, 8_000_000)
+# The distance of operators that another kernel computes, in factors of e.
+APART = 2.0
+# Weights of a program that touches more bytes are read from beyond a cache of this size; how
+# abruptly, as a power. Which caches a device has is left to the fit.
+CACHES_BYTES = tuple(2**power for power in range(18, 26))
+SHARPNESS = 4
 
 
 class Group(NamedTuple):
@@ -63,6 +66,10 @@ class Tile(NamedTuple):
         """The columns that are computed where ``needed`` are wanted."""
         step = self.narrow if needed <= self.narrow else self.columns
         return math.ceil(needed / step) * step
+
+    def is_wide(self, needed: int) -> bool:
+        """Whether the wide kernel computes no more columns than the narrow one."""
+        return math.ceil(needed / self.narrow) * self.narrow % self.columns == 0
 
 
 class Product(NamedTuple):
@@ -140,20 +147,24 @@ def product_of(shape: OperatorShape) -> Product:
 def amounts(operator: Placed, group: Group, tile: Tile) -> list[float]:
     """The amounts of one operator; those of a group have the same length."""
     shape = operator.shape
-    if group.form in (PRODUCT, ROW):
+    if group.form == PRODUCT:
         return [*_of_product(product_of(shape), tile), *_far_bytes(operator)]
+    if group.form == ROW:
+        return [*_of_row(product_of(shape), tile), *_far_bytes(operator)]
     if group.form == CHANNELS:
         return _of_depthwise(shape, tile)
     return _of_elements(shape)
 
 
-def coordinates(operator: Placed, group: Group) -> list[float]:
+def coordinates(operator: Placed, group: Group, tile: Tile) -> list[float]:
     """The place of an operator among others of its group: logarithms of its dimensions."""
-    shape = operator.shape
+    shape, kernel = operator.shape, 0.0
     if group.form in (PRODUCT, ROW):
         product = product_of(shape)
         values = [product.batch, product.rows, product.columns, product.depth, product.taps]
-        values += [operator.program_bytes] if group.form == ROW else []
+        if group.form == ROW:
+            values += [operator.program_bytes]
+            kernel = APART if tile.is_wide(product.columns) else 0.0
     else:
         result = shape.outputs[0] if shape.outputs else ()
         first = shape.inputs[0] if shape.inputs else ()
@@ -162,12 +173,12 @@ def coordinates(operator: Placed, group: Group) -> list[float]:
             prod(result),
             *(d[-1] if d else 1 for d in (first, result)),
         ]
-    return [math.log(max(1.0, value)) for value in values]
+    return [*(math.log(max(1.0, value)) for value in values), kernel]
 
 
 def _far_bytes(operator: Placed) -> list[float]:
     """The weights that are read from beyond each cache: the more, the larger the program."""
-    ratios = [(operator.program_bytes / cache) ** 2 for cache in CACHES_BYTES]
+    ratios = [(operator.program_bytes / cache) ** SHARPNESS for cache in CACHES_BYTES]
     return [operator.shape.weight_bytes * ratio / (1 + ratio) for ratio in ratios]
 
 
@@ -183,6 +194,21 @@ def _of_product(product: Product, tile: Tile) -> list[float]:
         batch * rows * depth,
         batch * columns * depth,
         float(batch * rows * columns),
+    ]
+
+
+def _of_row(product: Product, tile: Tile) -> list[float]:
+    """The whole product is computed by the narrow kernel if it computes fewer columns."""
+    _, _, columns, depth, _ = product
+    computed, wide = math.ceil(columns / tile.narrow) * tile.narrow, tile.is_wide(columns)
+    work = computed * depth
+    return [
+        1.0,
+        work if wide else 0.0,
+        0.0 if wide else work,
+        float(computed),
+        depth,
+        computed / tile.narrow,
     ]
 
 

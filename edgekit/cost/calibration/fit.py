@@ -21,6 +21,7 @@ from edgekit.cost.calibration.features import (
     CHANNELS,
     ELEMENTS,
     PRODUCT,
+    ROW,
     Group,
     Placed,
     Tile,
@@ -67,7 +68,7 @@ class GroupFit:
         base = float(np.dot(amounts(operator, self.group, self.tile), self.coefficients))
         if not len(self.weights):
             return base * self.share
-        place = np.array([coordinates(operator, self.group)])
+        place = np.array([coordinates(operator, self.group, self.tile)])
         missed = float(_covariance(place, self.places)[0] @ self.weights)
         return base * self.share * math.exp(missed)
 
@@ -101,7 +102,7 @@ def fit_group(group: Group, operators: Sequence[Timed]) -> GroupFit:
     times = np.array([max(one.latency_ms, LEAST_MS) for one in operators])
     fits = [(*_formula(_table(group, operators, tile), times), tile) for tile in _tiles(group.form)]
     _, found, tile = min(fits, key=lambda fit: fit[0])
-    places = np.array([coordinates(one.operator, group) for one in operators])
+    places = np.array([coordinates(one.operator, group, tile) for one in operators])
     if group.kind in ANY:  # of many kinds: right in total, not for most of them
         found = found * times.sum() / (_table(group, operators, tile) @ found).sum()
     if len(operators) < LEAST_FITTED or group.kind in ANY:
@@ -123,6 +124,8 @@ def nonnegative(table: Array, values: Array) -> Array:
 
 def _tiles(form: str) -> list[Tile]:
     """The tiles that kernels of this form may have."""
+    if form == ROW:
+        return [Tile(1, columns, columns // 2) for columns in COLUMNS[2:]]
     if form not in (PRODUCT, CHANNELS):
         return [NO_TILE]
     rows = ROWS if form == PRODUCT else ROWS[:1]

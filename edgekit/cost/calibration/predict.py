@@ -28,8 +28,9 @@ REST = Group("rest", "any", "rest")
 COVERED = 0.9
 # Even if all networks were predicted better: another day's differences.
 LEAST = 0.05
-# The relative error to expect of a group's time: at least, and if one network alone has the group.
-LEAST_SPREAD, ALONE = 0.02, 0.3
+# The relative error to expect of a group's time: at least, if one network alone has the group, and
+# at most.
+LEAST_SPREAD, ALONE, MOST_SPREAD = 0.02, 0.3, 1.0
 # The interval of operators of an unknown kind, relative to their time by a fit to all other kinds.
 # A judgement.
 UNKNOWN = Factors(0.0, 4.0)
@@ -111,7 +112,7 @@ def with_left_out(programs: Sequence[ProgramTimes]) -> tuple[FittedProgram, ...]
         estimate = fits[program.network, program.threads].estimate(program.shapes)
         found.append(
             FittedProgram(
-                **dict(program),
+                **{name: getattr(program, name) for name in ProgramTimes.model_fields},
                 left_out_ms=estimate.latency_ms,
                 left_out_operator_ms=estimate.operator_ms,
                 left_out_unknown=tuple(sorted(estimate.unknown)),
@@ -147,7 +148,7 @@ class Predictor:
                 if own_ms > 0:
                     error = predicted_ms[group] / own_ms - 1
                     errors[group].append((own_ms / program.latency_ms, error))
-        return {group: _weighted(some) for group, some in errors.items()}
+        return {group: min(_weighted(some), MOST_SPREAD) for group, some in errors.items()}
 
     @cached_property
     def scale(self) -> float:

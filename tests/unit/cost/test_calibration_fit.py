@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from calibrations import (
     COLUMNS,
@@ -117,6 +119,25 @@ def test_a_pointwise_convolution_is_a_product_like_a_linear_layer() -> None:
     assert group_of(plain) == Group(LINEAR, "fp32", "product")
     assert group_of(plain.replaced(stride=(2, 2))).kind == "convolution"
     assert group_of(plain.replaced(precision="int8")) != group_of(plain)
+
+
+def test_layers_of_one_row_have_two_kernels() -> None:
+    """The narrow kernel is slower, and is chosen where it computes fewer columns."""
+
+    def rule(shape) -> float:
+        columns = shape.outputs[0][-1]
+        computed = math.ceil(columns / 16) * 16
+        return computed * shape.inputs[0][-1] * (1e-6 if computed % 32 == 0 else 1.5e-6) + 1e-5
+
+    def row(depth: int, columns: int) -> OperatorShape:
+        dims = {"inputs": ((1, depth),), "outputs": ((1, columns),), "kernel": (1, 1)}
+        return convolution(1, depth, columns, kind=LINEAR, macs=depth * columns, **dims)
+
+    shapes = [row(depth, columns) for depth in (30, 90, 200) for columns in range(20, 300, 13)]
+    fit = fit_group(group_of(shapes[0]), timed(shapes, rule))
+    for columns in (128, 138, 170):
+        unseen = placed([row(150, columns)])[0]
+        assert fit.latency_ms(unseen) == pytest.approx(rule(unseen.shape), rel=0.05)
 
 
 def test_columns_of_a_narrow_kernel() -> None:
