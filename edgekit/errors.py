@@ -7,6 +7,7 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 │   └── ExportError                  torch.export refused the model
 ├── TrainingError                    a loss that is not finite, too few batches
 ├── TargetError                      a target's name or its TOML file
+├── CalibrationError                 a stored calibration, or a device too unsteady for one
 ├── MissingExtraError                an optional part of edgekit is not installed
 ├── RuntimeFailure                   a runtime's quantizer, lowering or native compiler
 │   ├── RunnerError                  the native runner ended with an error
@@ -64,6 +65,10 @@ class TrainingError(EdgekitError):
 
 
 class TargetError(EdgekitError):
+    pass
+
+
+class CalibrationError(EdgekitError):
     pass
 
 

@@ -81,6 +81,14 @@ def empty_cache(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_data(tmp_path_factory):
+    """No calibration of whoever runs the tests predicts a latency in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory):
     """Where ``local`` keeps what it is given: not in the home of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-targets_app = typer.Typer(no_args_is_help=True, help="List and show targets, and probe devices.")
+targets_app = typer.Typer(
+    no_args_is_help=True, help="List and show targets, probe and calibrate devices."
+)
 app.add_typer(targets_app, name="targets")
 cache_app = typer.Typer(no_args_is_help=True, help="Show and clear the cache on this host.")
 app.add_typer(cache_app, name="cache")

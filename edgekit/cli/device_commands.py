@@ -222,3 +222,28 @@ def targets_probe(
         progress=make_progress(output.quiet),
     )
     output.emit(document.to_json() if output.json else render_probe(document))
+
+
+@targets_app.command("calibrate")
+def targets_calibrate(
+    device: Device,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Accept a device that is not steady; record why.")
+    ] = False,
+    accept_new_host_key: AcceptNew = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time small programs on a device. Builds for it then predict latency by them."""
+    from edgekit.cli.progress import make_progress
+    from edgekit.commands.calibrate import calibrate_device
+    from edgekit.report.calibration import render_calibration
+
+    document = calibrate_device(
+        device,
+        lenient=lenient,
+        accept_new_host_key=accept_new_host_key,
+        progress=make_progress(output.quiet),
+    )
+    output.emit(document.to_json() if output.json else render_calibration(document))

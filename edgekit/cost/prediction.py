@@ -1,7 +1,8 @@
 """The latency of a bundle on a target that is not at hand, as a figure with its interval.
 
-By emulation where its tools are installed (emulation/predict.py), else by arithmetic (analytic.py).
-Both are called predicted; the note says how, and what measures it.
+By a calibration of the target's device if there is one (calibration/), else by emulation where its
+tools are installed (emulation/predict.py), else by arithmetic (analytic.py). All are called
+predicted; the note says how, and what measures it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from edgekit.budget import Figure
 from edgekit.bundle.manifest import Manifest
 from edgekit.cost import analytic
+from edgekit.cost.calibration.latency import CALIBRATE, Shapes, calibrated_latency
 from edgekit.cost.cores import CORE_MODELS, CoreModel
 from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
 from edgekit.cost.latency import (
@@ -24,39 +26,50 @@ from edgekit.cost.latency import (
     latency_by_operator,
     latency_ms,
 )
+from edgekit.cost.shapes import OperatorTimes
 from edgekit.cost.unproven import unproven_operators, widened
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
-from edgekit.target import Target
+from edgekit.target import Target, host_architecture
 
 DECIDE = "--device or edgekit bench measures it"
 
 
 class Prediction(NamedTuple):
-    """``rows``: the operators with their parts of the latency, as a profile has them; empty if
-    unknown.
+    """``rows``: the operators with their parts of the latency, as the profile of an emulated run
+    has them; ``times``: by a calibration, which knows their shapes. Without both, they are unknown.
     """
 
     figure: Figure
     rows: tuple[ProfileRow, ...] = ()
+    times: OperatorTimes | None = None
 
 
 def predicted_latency(
     folder: Path,
     manifest: Manifest,
     inputs: Sequence[bytes],
+    shapes: Shapes,
     macs: int | None,
     target: Target,
     progress: Progress,
 ) -> Prediction | str:
     """The predicted latency, or the reason why there is none.
 
-    ``inputs``: raw bytes, one for each input of the program. ``macs``: the multiply-accumulates of
-    one inference, for the estimate without emulation; None if unknown.
+    ``inputs``: raw bytes, one for each input of the program. ``shapes``: gives its operators, or
+    None if the runtime cannot tell. ``macs``: the multiply-accumulates of one inference, for the
+    estimate without emulation; None if unknown.
     """
+    calibrated = calibrated_latency(shapes, target, manifest.runtime)
+    for problem in calibrated.problems:
+        progress.note(f"not used: {problem}")
+    if calibrated.figure is not None:
+        return Prediction(calibrated.figure, times=calibrated.times)
     core = CORE_MODELS.get(target.cpu)
+    if target.architecture == host_architecture():
+        return f"not predicted: no calibration ({CALIBRATE})"
     if core is None or target.architecture != "aarch64":
-        return f"not predicted: there is no model of the core {target.cpu}"
+        return f"not predicted: no calibration ({CALIBRATE}), no model of the core {target.cpu}"
     if target.clock_ghz is None:
         return f"not predicted: the target {target.name} has no clock_ghz"
     try:

@@ -241,10 +241,16 @@ class BundleBuild:
         peaks = self._peaks_here(here, inputs)
         figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target, result.artifact)}
         known = target and target.replaced(measured_here_mb=max(peaks))
-        if self.target.architecture == host_architecture() or self._is_latency_unwanted:
+        if self._is_latency_unwanted:
             return _Measured(figures, None, known)
         latency = predicted_latency(
-            draft, manifest, inputs, result.macs, self.target, self.progress
+            draft,
+            manifest,
+            inputs,
+            lambda: self.engine.operator_shapes(result.artifact),
+            result.macs,
+            self.target,
+            self.progress,
         )
         if isinstance(latency, str):
             return _Measured(figures, None, known, f"{NO_DEVICE}; {latency}")

@@ -101,9 +101,11 @@ def measure(
     ``inputs``: raw bytes in C order, one per model input; empty for zeros. Raises RunnerError for
     the runner's own errors and if it takes longer than ``timeout_s``.
     """
+    options = ["--runs", str(runs), "--warmup", str(warmup), "--threads", str(threads)]
+    options += ["--profile"] if profile else []
+    if not inputs:
+        return _report(_run(at, options, timeout_s))
     with scratch(at.transport) as folder:
-        options = ["--runs", str(runs), "--warmup", str(warmup), "--threads", str(threads)]
-        options += ["--profile"] if profile else []
         for index, data in enumerate(inputs):
             options += ["--input", _put_bytes(at.transport, data, folder / f"input_{index}")]
         return _report(_run(at, options, timeout_s))

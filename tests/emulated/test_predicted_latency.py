@@ -25,6 +25,10 @@ pytestmark = [
 ]
 
 
+def no_shapes() -> None:
+    """A runtime that cannot tell what a program executes."""
+
+
 def work(bundle: Path, target: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     manifest = read_manifest(bundle)
@@ -105,12 +109,16 @@ def test_without_tools_an_estimate_says_so(digits_arm_bundle, tmp_path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     manifest, target = read_manifest(digits_arm_bundle), load_target("rpi4")
     inputs = golden_inputs(digits_arm_bundle, manifest)
-    found = predicted_latency(digits_arm_bundle, manifest, inputs, 1_000_000, target, Silent())
+    found = predicted_latency(
+        digits_arm_bundle, manifest, inputs, no_shapes, 1_000_000, target, Silent()
+    )
     assert not isinstance(found, str)
     assert found.rows == ()
     figure = found.figure
     assert "llvm-mca" in figure.note and "doctor" in figure.note
     low, high = figure.interval
     assert high / low > 5
-    reason = predicted_latency(digits_arm_bundle, manifest, inputs, None, target, Silent())
+    reason = predicted_latency(
+        digits_arm_bundle, manifest, inputs, no_shapes, None, target, Silent()
+    )
     assert isinstance(reason, str) and "llvm-mca" in reason

@@ -23,7 +23,7 @@ ROOMS = {
     ],
     "pipeline": [
         "bundle_build", "finished_file", "fit", "package", "result", "shrink", "plans", "precision",
-        "training", "model", "state", "normal_form",
+        "training", "calibration", "model", "state", "normal_form",
     ],
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [

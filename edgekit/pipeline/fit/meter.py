@@ -41,6 +41,7 @@ class Cost:
     memory: MemoryLedger | None
     model_mb: float
     why_not: str = ""
+    source: CostSource = "emulated"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,6 @@ class Meter:
     context: BuildContext
     device: MeasuringDevice | None
 
-    @property
-    def source(self) -> CostSource:
-        return "measured" if self.device is not None else "emulated"
-
     def shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...]:
         return self.context.runtime.operator_shapes(artifact) or ()
 
@@ -62,14 +59,9 @@ class Meter:
         """Raises RunnerError, DeviceError."""
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
         memory = ledger(sizes, self.target.architecture) if sizes is not None else None
-        model_mb = len(artifact.data) / 1e6
         if self.device is not None:
             return self._measured(self.device, subject, artifact, memory)
-        found = self._predicted(subject, artifact, plan)
-        if isinstance(found, str):
-            return Cost(None, None, memory, model_mb, found)
-        figure, times = found
-        return Cost(figure, times, memory, model_mb)
+        return self._predicted(subject, artifact, plan, memory)
 
     def _measured(
         self,
@@ -85,12 +77,12 @@ class Meter:
         rows, total_ms = mean_rows(profiled)
         times = timed_shapes(name, artifact.program, self.shapes(artifact), rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
-        return Cost(figure, times, memory, len(artifact.data) / 1e6)
+        return Cost(figure, times, memory, len(artifact.data) / 1e6, source="measured")
 
     def _predicted(
-        self, subject: Subject, artifact: Artifact, plan: Plan
-    ) -> tuple[Figure, OperatorTimes | None] | str:
-        context = self.context
+        self, subject: Subject, artifact: Artifact, plan: Plan, memory: MemoryLedger | None
+    ) -> Cost:
+        context, model_mb = self.context, len(artifact.data) / 1e6
         files = context.runtime.runner_files(self.target.architecture, context.progress)
         result = unjudged(subject, artifact, plan)
         with (
@@ -103,13 +95,22 @@ class Meter:
                 draft, "fit", result, self.target, context.runtime, files, run_serving(serving)
             )
             inputs = golden_inputs(draft, manifest)
+            shapes = self.shapes(artifact)
             found = predicted_latency(
-                draft, manifest, inputs, result.macs, self.target, context.progress
+                draft,
+                manifest,
+                inputs,
+                lambda: shapes,
+                result.macs,
+                self.target,
+                context.progress,
             )
         if isinstance(found, str):
-            return found
+            return Cost(None, None, memory, model_mb, found)
+        if found.times is not None:
+            return Cost(found.figure, found.times, memory, model_mb, source="calibrated")
         if not found.rows:
-            return found.figure, None
-        shapes, value = self.shapes(artifact), found.figure.value
-        name = context.runtime.name
-        return found.figure, timed_shapes(name, artifact.program, shapes, found.rows, value)
+            return Cost(found.figure, None, memory, model_mb)
+        name, value = context.runtime.name, found.figure.value
+        times = timed_shapes(name, artifact.program, shapes, found.rows, value)
+        return Cost(found.figure, times, memory, model_mb)

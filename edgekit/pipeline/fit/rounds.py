@@ -255,7 +255,7 @@ class Search:
             times = self._times_at(share)
             if times is not None:
                 programs.append(times)
-        table = CostTable(tuple(programs), self.meter.source, self.meter.target.architecture)
+        table = CostTable(tuple(programs), self.goals.base.source, self.meter.target.architecture)
         return Basis(operators, table, self.goals.base.memory, max(0.0, whole.rest_ms))
 
     def _times_at(self, share: float) -> OperatorTimes | None:

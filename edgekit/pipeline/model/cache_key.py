@@ -73,7 +73,7 @@ def _parts(subject: Subject) -> Iterator[bytes]:
     for path in sorted({subject.recipe.path, *_sources(subject.model)}):
         yield str(path).encode()
         yield file_digest(path).encode()
-    yield from (part.encode() for part in _versions())
+    yield from (part.encode() for part in versions())
 
 
 def _of_inputs(inputs: Inputs) -> Iterator[bytes]:
@@ -133,12 +133,16 @@ def _local_modules() -> Iterator[ModuleType]:
 
 
 @cache
-def _versions() -> tuple[str, ...]:
-    """Versions of everything that decides the bytes; for edgekit, digests of its source files."""
-    versions = [platform.python_version()]
+def versions(folders: tuple[str, ...] = (".",)) -> tuple[str, ...]:
+    """Versions of everything that decides the bytes of an artifact.
+
+    For edgekit, the digests of the source files in ``folders`` of the package.
+    """
+    found = [platform.python_version()]
     for name in PACKAGES:
         try:
-            versions.append(f"{name} {version(name)}")
+            found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            versions.append(f"{name} -")
-    return (*versions, *(file_digest(path) for path in sorted(PACKAGE.rglob("*.py"))))
+            found.append(f"{name} -")
+    paths = {path for folder in folders for path in (PACKAGE / folder).rglob("*.py")}
+    return (*found, *(file_digest(path) for path in sorted(paths)))

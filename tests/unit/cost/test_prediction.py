@@ -49,9 +49,11 @@ def test_kernels_on_one_thread_may_take_all_of_the_time() -> None:
 
 
 @pytest.mark.parametrize("change", [{"cpu": "cortex-a710"}, {"clock_ghz": None}])
-def test_what_the_target_does_not_say_is_the_reason(tmp_path, change) -> None:
+def test_what_the_target_does_not_say_is_the_reason(tmp_path, monkeypatch, change) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     target = load_target("rpi4").replaced(**change)
-    manifest = SimpleNamespace(threads=4, program=program("Conv2d"))
-    reason = predicted_latency(tmp_path, manifest, [], None, target, Silent())
+    runtime = SimpleNamespace(name="executorch", version="1.5.1")
+    manifest = SimpleNamespace(threads=4, program=program("Conv2d"), runtime=runtime)
+    reason = predicted_latency(tmp_path, manifest, [], lambda: None, None, target, Silent())
     assert isinstance(reason, str)
     assert next(iter(change)) in reason or "cortex-a710" in reason

@@ -1,0 +1,1 @@
+"""The programs of a calibration: small models that cover operators, shapes and precisions."""

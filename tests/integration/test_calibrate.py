@@ -1,0 +1,111 @@
+"""targets calibrate on this host, with few small networks, and a build that is predicted by it."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+from edgekit.commands import calibrate as command
+from edgekit.commands.build import build
+from edgekit.commands.calibrate import calibrate_device
+from edgekit.cost.calibration.store import calibration_folder, read_all
+from edgekit.errors import CalibrationError
+from edgekit.measure import calibration as measuring
+from edgekit.pipeline.calibration import programs
+from edgekit.pipeline.calibration.programs import Network
+
+pytestmark = pytest.mark.runtime
+
+RECIPE = """
+import torch
+from torch import nn
+
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 24, 3), nn.Sigmoid()).eval()
+
+def example_inputs():
+    return (torch.zeros(1, 3, 20, 20),)
+"""
+
+
+def convolutions(random: Random) -> nn.Module:
+    channels, layers = 3, []
+    for _ in range(6):
+        outputs = random.randint(8, 40)
+        layers += [nn.Conv2d(channels, outputs, 3), nn.ReLU()]
+        channels = outputs
+    return nn.Sequential(*layers)
+
+
+def image(generator: torch.Generator):
+    return (torch.randn(1, 3, 24, 24, generator=generator),)
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Three networks, one precision, two rounds, in a data folder of its own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    networks = tuple(Network(f"few{number}", convolutions, image) for number in range(3))
+    monkeypatch.setattr(programs, "NETWORKS", networks)
+    monkeypatch.setattr(programs, "PRECISIONS", ("fp32",))
+    monkeypatch.setattr(measuring, "ROUNDS", 2)
+
+
+def test_a_build_is_predicted_by_the_calibration_of_this_host(few, tmp_path, monkeypatch) -> None:
+    document = calibrate_device("local", lenient=True)
+    (found,), errors = read_all()
+    assert not errors
+    assert document.runtime_version == found.runtime_version
+    assert {one.network for one in found.programs} == {"few0", "few1", "few2"}
+    assert {quality.threads for quality in document.quality} == set(found.threads)
+    assert all(one.latency_ms > 0 and sum(one.operator_ms) > 0 for one in found.programs)
+    names = [entry.name for entry in calibration_folder().iterdir()]
+    assert names == [document.file.rpartition("/")[2]]  # no draft is left
+
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(RECIPE)
+    built = build(
+        recipe, target="x86", precision="fp32", effort="quick", latency_ms=1000,
+        output=tmp_path / "bundle",
+    )  # fmt: skip
+    (line,) = [one for one in built.budgets if one.name == "latency_ms"]
+    assert (line.source, line.status) == ("predicted", "ok")
+    assert found.device.title in line.note
+    assert "sigmoid" in line.note  # a kind that no network of the calibration has
+
+
+def test_a_damaged_calibration_is_not_replaced(few) -> None:
+    document = calibrate_device("local", lenient=True)
+    path = calibration_folder() / document.file.rpartition("/")[2]
+    path.write_text(json.dumps({"schema": "edgekit.calibration/1"}))
+    with pytest.raises(CalibrationError):
+        calibrate_device("local", lenient=True)
+    assert path.read_text() == json.dumps({"schema": "edgekit.calibration/1"})
+
+
+def test_an_interrupted_calibration_goes_on(few, monkeypatch) -> None:
+    taken = []
+    real = measuring.measure
+
+    def until_stopped(*arguments, **keywords):
+        if len(taken) == 9:
+            raise KeyboardInterrupt
+        taken.append(keywords["threads"])
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(measuring, "measure", until_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_device("local", lenient=True)
+    assert not read_all()[0]
+    notes: list[str] = []
+    monkeypatch.setattr(command.Silent, "note", lambda self, text: notes.append(text))
+    monkeypatch.setattr(measuring, "measure", lambda *a, **k: taken.append(0) or real(*a, **k))
+    document = calibrate_device("local", lenient=True)
+    assert any("continued" in note for note in notes)
+    threads = len(document.quality)
+    assert len(taken) == 9 + 2 * 2 * 3 * threads - 8  # the ninth was half a measurement
