@@ -21,7 +21,7 @@ from edgekit.cost.calibration.features import ANY, Group, group_of, groups_of, p
 from edgekit.cost.calibration.fit import GroupFit, Timed, fit_groups, nonnegative
 from edgekit.cost.calibration.record import Calibration, FittedProgram, ProgramTimes
 from edgekit.cost.latency import Factors
-from edgekit.cost.shapes import OperatorShape
+from edgekit.cost.shapes import OperatorShape, OperatorTimes, TimedOperator
 
 # What belongs to no operator.
 REST = Group("rest", "any", "rest")

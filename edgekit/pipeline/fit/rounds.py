@@ -14,7 +14,7 @@ from edgekit.budget import BudgetName
 from edgekit.compress.pruning.channel_choice import macs_of, prune
 from edgekit.compress.pruning.importance import by_size
 from edgekit.cost.shapes import OperatorTimes
-from edgekit.cost.table import CostTable
+from edgekit.cost.table import CostTable, channel_steps
 from edgekit.documents.search import SearchPoint
 from edgekit.documents.verdict import Relaxation
 from edgekit.errors import RuntimeFailure, SettingError
@@ -255,7 +255,7 @@ class Search:
             times = self._times_at(share)
             if times is not None:
                 programs.append(times)
-        table = CostTable(tuple(programs), self.goals.base.source, self.meter.target.architecture)
+        table = CostTable(tuple(programs), self.goals.base.source, channel_steps(self.meter.target))
         return Basis(operators, table, self.goals.base.memory, max(0.0, whole.rest_ms))
 
     def _times_at(self, share: float) -> OperatorTimes | None:

@@ -133,6 +133,8 @@ EVERY = {
     "size_mb": 3.5,
     "max_drop": 0.0,
     "effort": "thorough",
+    "input_size": "160x224",
+    "drop_blocks": 2,
     "prune": 0.25,
     "sparsity": 0.75,
     "distill": True,
@@ -185,6 +187,8 @@ WRONG: dict[str, list[Any]] = {
     "memory_mb": [0],
     "size_mb": [-2.5],
     "max_drop": [-0.5, float("nan")],
+    "input_size": [0, -8, "large", "1x2x3", "0x4"],
+    "drop_blocks": [0, -1, 1.5],
     "prune": [0, 1, 1.5, "half"],
     "sparsity": [-0.1, 1],
     "time_limit_s": [0, float("inf")],
@@ -204,6 +208,8 @@ def test_a_wrong_value_is_the_same_error_on_all_sides(sides, name, value) -> Non
 
 CONTRADICTIONS = [
     {"plan": "plan.json", "precision": "int8"},
+    {"plan": "plan.json", "input_size": 176},
+    {"plan": "plan.json", "drop_blocks": 1},
     {"plan": "plan.json", "prune": 0.5},
     {"plan": "plan.json", "sparsity": 0.5},
     {"plan": "plan.json", "distill": True},
@@ -224,6 +230,8 @@ def test_a_contradiction_is_the_same_error_on_all_sides(sides, given) -> None:
     [
         {"precision": "int8"},
         {"plan": "plan.json"},
+        {"input_size": 176},
+        {"drop_blocks": 1},
         {"prune": 0.5},
         {"sparsity": 0.5},
         {"distill": True},
