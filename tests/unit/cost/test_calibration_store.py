@@ -190,9 +190,9 @@ def test_a_computer_of_no_named_core_is_this_host_or_has_the_same_features(
     )
     write_calibration(measured.replaced(device=host))
     monkeypatch.setattr(latency_module, "this_host", lambda: host)
-    assert predict(load_target("x86")).figure is not None
+    assert predict(load_target("x86"))[0] is not None
     monkeypatch.setattr(latency_module, "this_host", lambda: host.replaced(cores=64))
-    assert predict(load_target("x86")).figure is None
+    assert predict(load_target("x86"))[0] is None
     probed = load_target("x86").replaced(features=("avx2", "fma"))
     assert predict(probed).figure is not None
     assert predict(probed.replaced(features=("avx2",))).figure is None
