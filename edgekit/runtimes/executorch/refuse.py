@@ -87,7 +87,8 @@ def refuse(exported: torch.export.ExportedProgram) -> None:
     """Raise RuntimeFailure, with the place, if no kernel supports a tensor of the program."""
     import torch
 
-    for node in exported.graph.nodes:
+    # operators before stored tensors: they are the cause
+    for node in sorted(exported.graph.nodes, key=lambda node: node.op != "call_function"):
         values = node.meta.get("val")
         for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, torch.Tensor) and (problem := _problem(node, value)):
