@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,8 @@ NAMED = (
 # Pattern for the name of a constant of the graph.
 CONSTANT = re.compile(r"model attribute: (\w+)")
 FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
-LIBRARIES = re.compile(r"/(torch|executorch|torchao)/")
+# Generated code, such as <eval_with_key>.5, is no line of the user's either.
+LIBRARIES = re.compile(r"^<|/(torch|executorch|torchao)/")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,13 @@ def name_of(node: torch.fx.Node) -> str:
 
 def line_of(node: torch.fx.Node) -> str | None:
     return _last_line(str(node.meta.get("stack_trace")))
+
+
+def first_line(model: torch.nn.Module, is_meant: Callable[[torch.fx.Node], bool]) -> str | None:
+    """The user's line of the first such node of a traced model; None for any other model."""
+    graph = getattr(model, "graph", None)
+    nodes = graph.nodes if isinstance(graph, torch.fx.Graph) else ()
+    return next((line_of(node) for node in nodes if is_meant(node)), None)
 
 
 def _last_line(trace: str) -> str | None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 ONE_GRAPH = (
-    "replace the branch by torch.where (or torch.cond), and .item() by tensor operations: a device "
-    "runs one fixed graph"
+    "replace the branch by torch.where, and .item() by tensor operations: a device runs one fixed "
+    "graph"
 )
 FIXED_SHAPES = (
     "multiply by a mask or use torch.where instead of x[x > 0], nonzero or unique, and topk with a "

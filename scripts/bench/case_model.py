@@ -200,13 +200,28 @@ def decibels(signal: torch.Tensor, noise: torch.Tensor) -> float:
 def fresh_inputs(module: ModuleType | None, example: Any) -> list[Any]:
     """Inputs as calibration() gives them, of other random numbers; else like the example's."""
     with other_random_numbers():
-        if module is not None and hasattr(module, "calibration"):
-            found = [copied(item) for item in islice(module.calibration(), COUNT)]
-            if found:
-                return found
+        found = calibrations(module) if hasattr(module, "calibration") else []
+        if found:
+            return found
         if module is not None:
             return [copied(module.example_inputs()) for _ in range(COUNT)]
         return [pytree.tree_map(like, example) for _ in range(COUNT)]
+
+
+def calibrations(module: Any) -> list[Any]:
+    """COUNT items of calibration(), which is called again and again, as long as it gives others."""
+    found: list[Any] = []
+    while len(found) < COUNT:
+        more = [copied(item) for item in islice(module.calibration(), COUNT - len(found))]
+        if not more or (found and same(more[0], found[0])):
+            break
+        found += more
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def like(value: Any) -> Any:

@@ -60,6 +60,7 @@ def body(rows: list[Row], names: list[str]) -> str:
     parts = [
         ("Exported by packages", packages(built)),
         ("Not built", not_built(rows, names)),
+        ("Not timed", not_timed(built)),
         ("Parity", parity(built)),
         ("int8 against fp32", slower(timed)),
         ("int8 against eager torch", eager(timed)),
@@ -139,6 +140,12 @@ def not_built(rows: list[Row], names: list[str]) -> str:
     missing = sorted(set(names) - {row["name"] for row in rows})
     lines += [f"- not tried in this run: {', '.join(missing)}"] if missing else []
     return "\n".join(lines) or "Nothing."
+
+
+def not_timed(built: list[Row]) -> str:
+    """Latencies need a quiet machine; rows were built on any."""
+    names = [row["name"] for row in built if not row.get("latency_ms")]
+    return f"Built, but without latencies: {', '.join(names) or 'none'}."
 
 
 def parity(built: list[Row]) -> str:

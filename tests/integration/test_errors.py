@@ -145,6 +145,51 @@ def test_control_flow_is_refused_with_its_line(write_recipe, tmp_path, source, l
     assert "torch.where" in caught.value.hint
 
 
+OWN = {
+    "cond": ("torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x + 1, (x,))", "torch.where"),
+    "while_loop": (
+        "torch.while_loop(lambda x: x.sum() < 10, lambda x: (x + 1,), (x,))[0]",
+        "fixed number of steps",
+    ),
+    "scan": ("ops.scan(lambda c, y: (c + y, c * 2), torch.zeros(4), x.repeat(4, 1))[1]", "unbind"),
+    "map": ("ops.map(lambda y: y * 2, x.repeat(4, 1))", "unbind"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [*((name, "recipe") for name in OWN), ("cond", "program")]
+)
+def test_control_flow_of_torch_itself_is_refused(write_recipe, tmp_path, name, form) -> None:
+    """Before anything is evaluated: such operators cannot be lowered with layers inside them."""
+    line, instead = OWN[name]
+    body = f"import torch._higher_order_ops as ops\n\n{BRANCH}".replace(
+        "if x.sum() > 0:", "if True:"
+    )
+    path = write_recipe(body.replace("return x * 2", f"return {line}") + INPUTS)
+    if form == "program":
+        path = exported(path)
+    with pytest.raises(ExportError) as caught:
+        edgekit.build(path, target="x86", output=tmp_path / "out")
+    assert f"in {'torch.' if name in ('cond', 'while_loop') else ''}{name}" in caught.value.message
+    assert f"return {line}" in caught.value.message
+    assert instead in caught.value.hint
+
+
+def exported(path):
+    """The recipe's model as a program beside it."""
+    import torch
+
+    from edgekit.runtimes.quiet import quiet
+
+    names: dict[str, object] = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    torch._dynamo.reset()  # it skips functions that ran beside an operator mode
+    with quiet():
+        made = torch.export.export(names["model"]().eval(), names["example_inputs"]())
+    torch.export.save(made, path.with_suffix(".pt2"))
+    return path.with_suffix(".pt2")
+
+
 def test_no_recipe(edgekit_command) -> None:
     done = edgekit_command("build", "--target", "x86")
     assert done.returncode == 1

@@ -59,18 +59,51 @@ def test_operators_on_an_axis_of_a_convolutions_result() -> None:
         assert torch.allclose(found, wanted, atol=1e-5), name
 
 
+# Values that a delegate returns and also reads itself; slopes and kernels that forward creates.
+READ_TWICE = {
+    "mish": lambda x, f: f.mish(x),
+    "softplus and softmax": lambda x, f: f.softplus(x) + x.softmax(-1),
+    "where": lambda x, f: x.where(x > 0, x * 0.2),
+    "computed slope": lambda x, f: f.prelu(x, x.mean((0, 2, 3))),
+}
+CREATED = {
+    "slope": lambda x, f: f.prelu(x, x.new_full((6,), 0.2)),
+    "kernel": lambda x, f: f.conv2d(x, x.new_ones(6, 1, 3, 3) / 9, groups=6),
+    "factors": lambda x, f: x * x.new_ones(12, 12).tril() + 0.5,
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", [*READ_TWICE, *CREATED])
+def test_what_stands_between_convolutions(name, precision) -> None:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    between = (READ_TWICE | CREATED)[name]
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3)
+
+        def forward(self, x):
+            return self.last(between(self.first(x), functional))
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(1, 3, 12, 12)
+    expected, found, artifact = lowered(net, x, precision)
+    limit = 1e-5 if precision == "fp32" else 0.05
+    torch.testing.assert_close(found, expected, atol=limit * float(expected.abs().max()), rtol=0)
+    if name in CREATED:
+        assert artifact.program.summary().outside == ()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_convolutions_of_one_image_without_a_batch(dimensions, precision) -> None:
     import torch
     from torch import nn
-
-    from edgekit.plan import Plan
-    from edgekit.progress import Silent
-    from edgekit.runtimes.executorch.lower import lower
-    from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare
-    from edgekit.runtimes.export import export
-    from edgekit.runtimes.quiet import quiet
 
     first, second = [(nn.Conv1d, nn.ConvTranspose1d), (nn.Conv2d, nn.ConvTranspose2d)][
         dimensions - 1
@@ -86,6 +119,23 @@ def test_convolutions_of_one_image_without_a_batch(dimensions, precision) -> Non
 
     torch.manual_seed(0)
     net, x = Net().eval(), torch.randn(1, 3, *[8] * dimensions)
+    expected, found, artifact = lowered(net, x, precision)
+    limit = 1e-5 if precision == "fp32" else 0.05 * float(expected.abs().max())
+    assert torch.allclose(found, expected, atol=limit)
+    assert {o.operator for o in artifact.program.summary().outside} == {"aten::select_copy.int_out"}
+
+
+def lowered(net, x, precision):
+    """The float model's output, the artifact's, and the artifact."""
+    import torch
+
+    from edgekit.plan import Plan
+    from edgekit.progress import Silent
+    from edgekit.runtimes.executorch.lower import lower
+    from edgekit.runtimes.executorch.quantize import calibrate, convert, prepare
+    from edgekit.runtimes.export import export
+    from edgekit.runtimes.quiet import quiet
+
     with torch.no_grad():
         expected = net(x)
     with quiet():
@@ -99,6 +149,4 @@ def test_convolutions_of_one_image_without_a_batch(dimensions, precision) -> Non
         artifact = lower(exported)
         method = Runtime.get().load_program(artifact.data).load_method("forward")
         (found,) = method.execute([x])
-    limit = 1e-5 if precision == "fp32" else 0.05 * float(expected.abs().max())
-    assert torch.allclose(found, expected, atol=limit)
-    assert {o.operator for o in artifact.program.summary().outside} == {"aten::select_copy.int_out"}
+    return expected, found, artifact

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import FrameSummary
 from types import FrameType
@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekit.pipeline.normal_form.control_flow import refuse_control_flow
 from edgekit.pipeline.normal_form.operator_mode import OperatorMode
 from edgekit.recipe.user_code import line_of_user
-from edgekit.runtimes.cause import line_of
+from edgekit.runtimes.cause import first_line
 
 
 class Draws(OperatorMode):
     """Records the first operator that draws random numbers, and where. Every draw of bits
     (dropout, drop path) gives ``bit`` throughout, so that two runs differ even where a draw
-    rarely changes anything.
+    rarely changes anything. Raises ExportError for control flow of torch's own.
     """
 
-    # torch.cond and others; draws inside them are not recorded
+    # draws inside them are not recorded
     supports_higher_order_operators = True
 
     def __init__(self, model: torch.nn.Module, bit: int) -> None:
@@ -47,12 +48,19 @@ class Draws(OperatorMode):
         if draws(func, args, kwargs or {}):
             name = func.name().removeprefix("aten::").partition(".")[0].rstrip("_")
             if self.name is None:
-                frames = traceback.extract_stack()[self._depth :]
                 self.name = name
-                self.line = line_of_user(frames) or _line_in_graph(self._model)
+                self.line = self.running(lambda node: draws(node.target, node.args, node.kwargs))
             if name == "bernoulli":
                 result.fill_(self._bit)
         return result
+
+    def running(self, is_meant: Callable[[torch.fx.Node], bool]) -> str | None:
+        """The user's line that is running; in a traced graph, that of the first such node."""
+        frames = traceback.extract_stack()[self._depth :]
+        return line_of_user(frames) or first_line(self._model, is_meant)
+
+
+refuse_control_flow(Draws)
 
 
 class Lines:
@@ -117,12 +125,3 @@ def draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return bool(arguments.get("dropout_p", 0.0))
     always = func.name().startswith("aten::bernoulli") and arguments.get("p") in (0, 1)
     return arguments.get("train") is not False and not always
-
-
-def _line_in_graph(model: torch.nn.Module) -> str | None:
-    """The user's line of the first random operator in a traced graph."""
-    graph = getattr(model, "graph", None)
-    for node in graph.nodes if isinstance(graph, torch.fx.Graph) else ():
-        if draws(node.target, node.args, node.kwargs):
-            return line_of(node)
-    return None

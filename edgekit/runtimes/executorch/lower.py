@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Artifact, Quantization
 from edgekit.runtimes.executorch.passes.fold import fold_constants
-from edgekit.runtimes.executorch.passes.layout import softmax_along_rows
+from edgekit.runtimes.executorch.passes.layout import corrected_layouts
 from edgekit.runtimes.executorch.passes.products import hide_modules, products_as_linear
 from edgekit.runtimes.executorch.passes.rewrite import rewrite
 from edgekit.runtimes.executorch.refuse import OTHER_FORM, refuse, refuse_missing, runtime_failures
@@ -38,7 +38,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         steps = boundary_quantization(exported)
         passes = [WithoutCopies()] if has_copies(exported) else None
         with runtime_failures("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
-            with softmax_along_rows():
+            with corrected_layouts():
                 edge = to_edge_transform_and_lower(exported, passes, [XnnpackPartitioner()])
             emitted = edge.to_executorch()
             refuse_missing(emitted.exported_program().graph)

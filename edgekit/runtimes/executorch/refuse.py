@@ -62,8 +62,6 @@ TEMPORARY = re.compile(r"\S*/edgekit-\w+/model\.\w+: ")
 RUN_HINTS = {
     "xnn_status_unsupported_parameter": "XNNPACK does not support a shape or a scale: build with "
     "--precision fp32 to find out whether int8 scales are the reason",
-    "resize a static tensor": "a delegate returns a tensor with another order of dimensions: use "
-    "nn.SiLU or nn.Hardswish instead of softplus or mish between convolutions",
     "Unhandled dtype": "convert to float32 or int32 instead",
     "signal": "a kernel crashed: build with --precision fp32, and report the model",
 }
@@ -89,7 +87,8 @@ def refuse(exported: torch.export.ExportedProgram) -> None:
     """Raise RuntimeFailure, with the place, if no kernel supports a tensor of the program."""
     import torch
 
-    for node in exported.graph.nodes:
+    # operators before stored tensors: they are the cause
+    for node in sorted(exported.graph.nodes, key=lambda node: node.op != "call_function"):
         values = node.meta.get("val")
         for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, torch.Tensor) and (problem := _problem(node, value)):

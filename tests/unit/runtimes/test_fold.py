@@ -1,4 +1,4 @@
-"""What is computed of weights alone becomes a stored weight; all else stays as it was."""
+"""What is computed of no input becomes a stored constant; all else stays as it was."""
 
 from __future__ import annotations
 
@@ -63,8 +63,25 @@ def of_large(x: Tensor, own: nn.Linear) -> Tensor:
     return (x[:, 0] * own.weight.repeat(200, 200).sum(0)[:2]).reshape(-1)
 
 
+def of_expanded(x: Tensor, own: nn.Linear) -> Tensor:
+    return x.sum() + own.bias.expand(2, 8)
+
+
+def of_unset(x: Tensor, own: nn.Linear) -> Tensor:
+    return torch.cat([x, torch.empty(2, 6)], 1)[:, :6]
+
+
+def of_full(x: Tensor, own: nn.Linear) -> Tensor:
+    return functional.linear(x, torch.full((8, 6), 0.5), torch.ones(8) / 8)
+
+
 def of_range(x: Tensor, own: nn.Linear) -> Tensor:
-    return x.sum() + torch.arange(8) + own.bias.expand(2, 8)
+    return functional.linear(x, torch.arange(48.0).view(8, 6) + torch.scalar_tensor(2.0))
+
+
+def of_likes(x: Tensor, own: nn.Linear) -> Tensor:
+    rows = torch.full_like(x, 2.0) + torch.ones_like(x).cumsum(1) + x.new_zeros(6)
+    return functional.linear(x, rows)
 
 
 def of_given_out(x: Tensor, own: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -124,6 +141,19 @@ def test_what_is_computed_of_weights_is_stored_as_a_weight(compute, left) -> Non
     torch.testing.assert_close(folded.run_decompositions().module()(X), expected)
 
 
+@pytest.mark.parametrize("compute", [of_full, of_range, of_likes])
+def test_what_is_computed_of_no_input_is_stored_as_a_constant(compute) -> None:
+    exported = exported_of(compute)
+    expected = exported.module()(X)
+    folded = fold_constants(exported)
+    assert calls(folded) == ["linear"]
+    constants = folded.graph_signature.inputs_to_lifted_tensor_constants
+    (linear,) = [node for node in folded.graph.nodes if node.op == "call_function"]
+    assert {str(node) for node in linear.args[1:]} <= set(constants)
+    torch.testing.assert_close(folded.module()(X), expected)
+    torch.testing.assert_close(folded.run_decompositions().module()(X), expected)
+
+
 def test_what_equals_another_is_stored_once_and_what_nothing_takes_is_left_out() -> None:
     folded = fold_constants(exported_of(of_steps))
     shapes = [tuple(tensor.shape) for tensor in folded.state_dict.values()]
@@ -133,7 +163,8 @@ def test_what_equals_another_is_stored_once_and_what_nothing_takes_is_left_out()
 @pytest.mark.parametrize(
     "compute",
     [
-        of_changed_copy, of_the_layer_itself, of_random, of_large, of_range, of_given_out,
+        of_changed_copy, of_the_layer_itself, of_random, of_large, of_expanded, of_unset,
+        of_given_out,
     ],
 )  # fmt: skip
 def test_all_else_stays_as_it_was(compute) -> None:

@@ -1,8 +1,8 @@
-"""Constant folding: what a program computes from its own weights is computed once and stored.
+"""Constant folding: what a program computes from no input is computed once and stored.
 
-A standardized, scaled or transposed weight is the same in every inference. Unfolded, a device
-computes it each time, no quantizer recognizes it as a weight, and XNNPACK computes wrong results
-for a weight that is used both plain and transposed.
+A standardized, scaled or transposed weight is the same in every inference, and so is a tensor of
+ones. Unfolded, a device computes it each time, no quantizer or partitioner recognizes it as a
+weight, and XNNPACK computes wrong results for a weight that is used both plain and transposed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ GROWTH = 4
 FREE = {"expand", "detach", "alias", "lift_fresh_copy"}
 # Declared as mutating or impure, but do not change values.
 HARMLESS = {"detach", "_assert_tensor_metadata"}
+# Take shape and type of their first tensor, but not its values.
+LIKE = {"full_like", "ones_like", "zeros_like", "new_full", "new_ones", "new_zeros"}
+# Return memory as it was found.
+UNSET = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
 
 
 @dataclass(frozen=True)
 class _Constant:
-    """A value that no input changes, and the weights and buffers that it is computed from."""
+    """A value that no input changes. ``sources``: weights and buffers that it is computed from."""
 
     value: Any
     sources: tuple[Node, ...]
@@ -58,7 +62,7 @@ def fold_constants(exported: torch.export.ExportedProgram) -> torch.export.Expor
 
 
 def _constants(exported: torch.export.ExportedProgram) -> dict[Node, _Constant]:
-    """The weights and constants, and the value of every operator that depends only on them."""
+    """The weights and constants, and the value of every operator that depends on no input."""
     import torch
     from executorch.exir.passes.constant_prop_pass import get_constant_placeholder_dict
 
@@ -68,19 +72,27 @@ def _constants(exported: torch.export.ExportedProgram) -> dict[Node, _Constant]:
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and not is_changed(node)
     }
     for node in exported.graph.nodes:
-        if not is_pure(node) or any(source not in constants for source in node.all_input_nodes):
+        read = [] if operator_name(node) in LIKE else node.all_input_nodes
+        if not is_pure(node) or any(source not in constants for source in read):
             continue
-        sources = tuple(
-            dict.fromkeys(s for n in node.all_input_nodes for s in constants[n].sources)
-        )
+        sources = tuple(dict.fromkeys(s for n in read for s in constants[n].sources))
         if _bytes(node.meta.get("val")) > _most_bytes(sources):
             continue
         args, kwargs = torch.fx.node.map_arg(
-            (node.args, node.kwargs), lambda source: constants[source].value
+            (node.args, node.kwargs),
+            lambda source: constants[source].value if source in constants else _like(source),
         )
         with torch.no_grad():
             constants[node] = _Constant(node.target(*args, **kwargs), sources)
     return constants
+
+
+def _like(node: Node) -> torch.Tensor:
+    """Any tensor of a node's shape and type."""
+    import torch
+
+    value = node.meta["val"]
+    return torch.empty(value.shape, dtype=value.dtype)
 
 
 def is_pure(node: Node) -> bool:
@@ -94,6 +106,8 @@ def is_pure(node: Node) -> bool:
     if node.target is operator.getitem:
         return True
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
+        return False
+    if operator_name(node) in UNSET:
         return False
     return operator_name(node) in HARMLESS or not node.is_impure()
 
@@ -123,11 +137,11 @@ def _leaves(node: Node, constants: dict[Node, _Constant]) -> bool:
 
 
 def _is_stored(node: Node, constants: dict[Node, _Constant]) -> bool:
-    """Whether it may become a constant: not if it is an output, or depends on no weight."""
+    """Whether it may become a constant: not if it is an output."""
     import torch
 
     users = [operator_name(user) for user in node.users if user not in constants]
-    if not isinstance(constants[node].value, torch.Tensor) or not constants[node].sources:
+    if not isinstance(constants[node].value, torch.Tensor):
         return False
     return operator_name(node) not in FREE and "" not in users
 
@@ -156,13 +170,18 @@ def _is_equal(one: _Constant, other: _Constant) -> bool:
 def _create_placeholder(
     exported: torch.export.ExportedProgram, node: Node, constant: _Constant
 ) -> Node:
-    """A parameter, buffer or constant, like its first source, so that training finds weights."""
+    """A parameter, buffer or constant, like its first source, so that training finds weights; a
+    constant without any.
+    """
     import torch
     from executorch.backends.transforms.utils import create_constant_placeholder
+    from torch.export.graph_signature import InputKind
 
-    first = min(constant.sources, key=list(exported.graph.nodes).index)
-    specs = exported.graph_signature.input_specs
-    kind = next(spec.kind for spec in specs if getattr(spec.arg, "name", None) == first.name)
+    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+    places = [node for node in exported.graph.nodes if node.name in specs]
+    inputs = (node for node in places if specs[node.name].kind is InputKind.USER_INPUT)
+    first = min(constant.sources, key=places.index) if constant.sources else next(inputs)
+    kind = specs[first.name].kind if constant.sources else InputKind.CONSTANT_TENSOR
     tensor = constant.value.clone(memory_format=torch.contiguous_format)
     with exported.graph.inserting_before(first):
         place: Node = create_constant_placeholder(

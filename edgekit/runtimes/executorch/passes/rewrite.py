@@ -27,7 +27,7 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
     """Rewrite the program in place.
 
     - PReLU on anything but images becomes two ReLUs: XNNPACK's kernel needs four dimensions, but
-      its partitioner accepts any, and the lowering then fails.
+      its partitioner accepts any, and the lowering then fails. So does PReLU with a computed slope.
     - A general convolution becomes conv1d, conv2d or conv3d, which the quantizer recognizes.
     - A convolution of one image without a batch gets a batch of one: XNNPACK takes no other.
     - A float one-dimensional convolution or a pad is separated from adjacent quantized values:
@@ -39,10 +39,11 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
     - A negative pad becomes a slice. col2im (F.fold), which is lowered to one, folds into a larger
       image first.
     """
+    inputs = exported.graph_signature.user_inputs
     for node in list(exported.graph.nodes):
         if node.op != "call_function":
             continue
-        if str(node.target) == "aten.prelu.default" and node.args[0].meta["val"].dim() != 4:
+        if str(node.target) == "aten.prelu.default" and not _has_prelu_kernel(node, inputs):
             _replace_prelu(node)
         elif str(node.target) == "aten.convolution.default":
             _replace_convolution(node)
@@ -61,6 +62,14 @@ def rewrite(exported: torch.export.ExportedProgram) -> torch.export.ExportedProg
         elif operator_name(node) in SHAPERS:
             _change_steps_first(node)
     return exported
+
+
+def _has_prelu_kernel(node: torch.fx.Node, inputs: tuple[Any, ...]) -> bool:
+    """Whether XNNPACK's kernel takes it: an image, and a stored slope."""
+    arguments: tuple[Any, ...] = node.args
+    x, slope = arguments
+    stored = slope.op == "placeholder" and slope.name not in inputs
+    return stored and bool(x.meta["val"].dim() == 4)
 
 
 def _replace_prelu(node: torch.fx.Node) -> None:
