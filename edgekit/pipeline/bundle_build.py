@@ -23,6 +23,7 @@ from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
+from edgekit.errors import EdgekitError
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.operators import latency_parts
 from edgekit.measure.paired_latency import MeasuringDevice
@@ -170,10 +171,15 @@ class BundleBuild:
             self.progress.note(f"the search ends: {found.report.end}")
             return with_search(folder, document, found.report, found.relaxations)
         name = read_manifest(folder).name
-        smaller = self._build(subject, context, found.plan, "auto", training)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgekit-fit-") as place:
             draft = Path(place) / folder.name
-            rival = self._bundle(smaller, context.host_files, name, draft)
+            try:
+                smaller = self._build(subject, context, found.plan, "auto", training)
+                rival = self._bundle(smaller, context.host_files, name, draft)
+            except EdgekitError as error:  # the first bundle is there all the same
+                self.progress.note(f"the smaller model failed: {error.message}")
+                report = found.report.replaced(end=f"the smaller model failed: {error.message}")
+                return with_search(folder, document, report, ())
             return outcome(folder, document, draft, rival, found.report)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:

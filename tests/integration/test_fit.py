@@ -106,3 +106,27 @@ def test_no_search_where_the_user_decided(options, tmp_path: Path) -> None:
     document = build(tmp_path / "digits", size_mb=0.5, **options)
     assert document.verdict == "missed" and document.search is None
     assert document.relaxations == ()
+
+
+NOT_FINITE = """
+calls = []
+
+def loss(output, target):
+    calls.append(1)
+    finite = torch.nn.functional.cross_entropy(output, target)
+    return finite if len(calls) < 20 else finite * float("nan")
+"""
+
+
+def test_a_recovery_that_fails_leaves_the_first_bundle(whole, tmp_path: Path) -> None:
+    (tmp_path / "digits.pt").write_bytes(DIGITS.with_name("digits.pt").read_bytes())
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(DIGITS.read_text() + NOT_FINITE)
+    size_mb = lines_of(whole)["size_mb"].value - 0.004
+    document = edgekit.build(
+        recipe, target="x86", size_mb=size_mb, name="digits", output=tmp_path / "b"
+    )
+    assert document.verdict == "missed" and document.search is not None
+    assert "failed" in document.search.end
+    assert document.accuracy.artifact > 98
+    assert edgekit.check(document.bundle).verdict == "missed"

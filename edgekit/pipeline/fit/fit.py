@@ -63,6 +63,7 @@ def fit(
     why_not = _why_not(subject)
     if why_not is not None:
         return FitResult(None, SearchReport(reason=reason, end=why_not))
+    training = recovery(subject, options, context.progress)  # a wrong one ends the build here
     quantized = _precision_of(document.plan)
     try:
         result = _search(subject, context, options, document, shipped, meter, quantized)
@@ -73,8 +74,8 @@ def fit(
     report = SearchReport(reason=reason, end=result.end, points=result.points)
     if result.best is None:
         return FitResult(None, report, result.relaxations)
-    plan = result.best.plan.replaced(recover=recovery(subject, options, context.progress))
-    if plan.recover is not None and plan.recover.objective != "float_model":
+    plan = result.best.plan.replaced(recover=training)
+    if training is not None and training.objective != "float_model":
         plan = plan.without_compensation
     return FitResult(plan, report)
 
