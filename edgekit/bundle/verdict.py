@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_serializer, field_validator
 from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
 from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
 from edgekit.documents.environment import MeasuredEnvironment
+from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Parity
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung, VerdictDocument
@@ -24,7 +25,8 @@ class Record(Frozen):
 
     ``manifest``: the digest of the bundle's manifest. ``limits``: the budgets at build time, each
     with its source. ``missing``: why a figure is unknown. ``inferences``: how many ``evaluate``
-    of the recipe runs. ``memory``: the ledger; None in bundles of older versions.
+    of the recipe runs. ``memory``: the ledger; None in bundles of older versions. ``latency``: by
+    operator; None if it was not predicted.
     """
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
@@ -44,6 +46,7 @@ class Record(Frozen):
     compression: tuple[CompressionStep, ...] = ()
     environment: MeasuredEnvironment | None = None
     memory: MemoryLedger | None = Field(default=None, exclude_if=is_none)
+    latency: LatencyParts | None = Field(default=None, exclude_if=is_none)
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")
@@ -102,6 +105,7 @@ def verdict_document(
         compression=record.compression,
         program=manifest.program.summary(),
         memory=record.memory,
+        latency=record.latency,
         seconds=record.seconds,
     )
 

@@ -9,9 +9,11 @@ without a device").
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from edgekit.cost.cores import CoreModel
+from edgekit.runner.client import ProfileRow
 
 OVERLAP = 1.5
 FULL_SHARING = 4
@@ -34,6 +36,22 @@ class Work(NamedTuple):
     cycles: float
     dram_bytes: int
     serial_cycles: float = 0.0
+
+
+class OperatorWork(NamedTuple):
+    """``row``: the operator as a profile names it; its time means nothing."""
+
+    row: ProfileRow
+    work: Work
+
+
+class InferenceWork(NamedTuple):
+    """``operators``: in order of execution; what the runtime does between them is only in
+    ``whole``. Empty if unknown.
+    """
+
+    whole: Work
+    operators: tuple[OperatorWork, ...] = ()
 
 
 class Factors(NamedTuple):
@@ -59,6 +77,38 @@ def combined_ms(parallel_ms: float, serial_ms: float, memory_ms: float, threads:
     shared = parallel_ms / FULL_SHARING + serial_ms + memory_ms
     part = (1 / threads - 1 / FULL_SHARING) / (1 - 1 / FULL_SHARING)
     return shared + (alone - shared) * part
+
+
+def latency_by_operator(
+    work: InferenceWork, value_ms: float, core: CoreModel, clock_ghz: float, threads: int
+) -> tuple[ProfileRow, ...]:
+    """The operators with their parts of the predicted latency ``value_ms`` of the whole.
+
+    Each one's own latency by the same formula, and that of the rest; all of them scaled to add up
+    to the whole, because what one operator overlaps with memory is not what all of them together
+    do. Kernels outside the delegates run on one thread.
+    """
+    if not work.operators:
+        return ()
+    alone = []
+    for row, one in work.operators:
+        serial = one if row.delegated else one._replace(serial_cycles=one.cycles)
+        alone.append(latency_ms(serial, core, clock_ghz, threads))
+    rest = latency_ms(_without_operators(work), core, clock_ghz, threads)
+    scale = value_ms / (sum(alone) + rest)
+    return tuple(
+        replace(one.row, mean_us=own * scale * 1000)
+        for one, own in zip(work.operators, alone, strict=True)
+    )
+
+
+def _without_operators(work: InferenceWork) -> Work:
+    parts = [one.work for one in work.operators]
+    return Work(
+        instructions=work.whole.instructions - sum(part.instructions for part in parts),
+        cycles=max(work.whole.cycles - sum(part.cycles for part in parts), 0.0),
+        dram_bytes=work.whole.dram_bytes - sum(part.dram_bytes for part in parts),
+    )
 
 
 def interval_factors(threads: int) -> Factors:

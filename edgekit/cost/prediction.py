@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edgekit.budget import Figure
 from edgekit.bundle.manifest import Manifest
@@ -22,13 +23,24 @@ from edgekit.cost.latency import (
     Work,
     interval_factors,
     interval_ms,
+    latency_by_operator,
     latency_ms,
 )
 from edgekit.cost.unproven import unproven_operators, widened
 from edgekit.progress import Progress
+from edgekit.runner.client import ProfileRow
 from edgekit.target import Target, host_architecture
 
 DECIDE = "--device or edgekit bench measures it"
+
+
+class Prediction(NamedTuple):
+    """``rows``: the operators with their parts of the latency, as a profile has them; empty if
+    unknown.
+    """
+
+    figure: Figure
+    rows: tuple[ProfileRow, ...] = ()
 
 
 def predicted_latency(
@@ -39,7 +51,7 @@ def predicted_latency(
     macs: int | None,
     target: Target,
     progress: Progress,
-) -> Figure | str:
+) -> Prediction | str:
     """The predicted latency, or the reason why there is none.
 
     ``inputs``: raw bytes, one for each input of the program. ``shapes``: gives its operators, or
@@ -50,7 +62,7 @@ def predicted_latency(
     for problem in calibrated.problems:
         progress.note(f"not used: {problem}")
     if calibrated.figure is not None:
-        return calibrated.figure
+        return Prediction(calibrated.figure)
     core = CORE_MODELS.get(target.cpu)
     if target.architecture == host_architecture():
         return f"not predicted: no calibration ({CALIBRATE})"
@@ -64,8 +76,10 @@ def predicted_latency(
         reason = f"{error.message}; {error.hint}" if error.hint else error.message
         if macs is None:
             return f"not predicted: {reason}"
-        return _estimated(macs, manifest, core, target, reason)
-    return emulated_figure(work, manifest, core, target)
+        return Prediction(_estimated(macs, manifest, core, target, reason))
+    figure = emulated_figure(work.whole, manifest, core, target)
+    rows = latency_by_operator(work, figure.value, core, target.clock_ghz, manifest.threads)
+    return Prediction(figure, rows)
 
 
 def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:

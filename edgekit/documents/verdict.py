@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgekit.budget import BudgetLine, BudgetName, Verdict
 from edgekit.documents.base import EXIT_OF_VERDICT, Document
+from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
 from edgekit.frozen import Extensible
@@ -138,7 +139,8 @@ class Advice(Extensible):
 class VerdictDocument(Document):
     """The document of ``build``, and the base of that of ``check``.
 
-    ``memory``: None if the bundle has no ledger (edgekit 0.1).
+    ``memory``: None if the bundle has no ledger (edgekit 0.1). ``latency``: by operator; None if it
+    was not predicted so.
     Only from ``build``: ``advice``, and ``notes`` on changes to the recipe's model.
     """
 
@@ -156,6 +158,7 @@ class VerdictDocument(Document):
     compression: tuple[CompressionStep, ...] = ()
     program: ProgramSummary
     memory: MemoryLedger | None = None
+    latency: LatencyParts | None = None
     relaxations: tuple[Relaxation, ...] = ()
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()

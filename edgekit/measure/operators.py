@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.budget import Origin
+from edgekit.cost.shapes import OperatorShape, OperatorTimes, times_by_operator
+from edgekit.documents.latency import LatencyParts, OperatorLatency
 from edgekit.documents.measure import REMAINDER, OperatorTime
 from edgekit.errors import RunnerError
 from edgekit.program import Program
-from edgekit.runner.client import RunReport
+from edgekit.runner.client import ProfileRow, RunReport
+from edgekit.runtimes.base import Located
 from edgekit.runtimes.registry import locate
 from edgekit.target import RuntimeName
 
@@ -52,6 +56,60 @@ def operator_times(
     between = _mean(wholes) - sum(row.mean_us for row in times)
     times.append(OperatorTime(name=REMAINDER, layer=None, mean_us=between, delegated=False))
     return tuple(times), _mean(wholes) / 1000
+
+
+def timed_shapes(
+    runtime: RuntimeName,
+    program: Program,
+    shapes: Sequence[OperatorShape],
+    rows: Sequence[ProfileRow],
+    total_ms: float,
+) -> OperatorTimes:
+    """The time of each operator of ``shapes``, from a profile or a prediction of the program."""
+    found = _shapes_of(locate(runtime, program, rows), shapes, rows)
+    timed = [
+        (shape.place if shape else None, row.mean_us / 1000)
+        for shape, row in zip(found, rows, strict=True)
+    ]
+    return times_by_operator(shapes, timed, total_ms)
+
+
+def latency_parts(
+    runtime: RuntimeName,
+    program: Program,
+    shapes: Sequence[OperatorShape] | None,
+    rows: Sequence[ProfileRow],
+    total_ms: float,
+    source: Origin,
+) -> LatencyParts:
+    """``rows`` as parts of ``total_ms``. ``shapes``: None if the runtime cannot tell them."""
+    where = locate(runtime, program, rows)
+    found = _shapes_of(where, shapes or (), rows)
+    operators = tuple(
+        OperatorLatency(
+            layer=place.layer,
+            kind=shape.kind if shape else place.name,
+            precision=shape.precision if shape else None,
+            latency_ms=round(row.mean_us / 1000, 6),
+            share=round(row.mean_us / 1000 / total_ms, 5),
+        )
+        for row, place, shape in zip(rows, where, found, strict=True)
+    )
+    rest_ms = total_ms - sum(row.mean_us for row in rows) / 1000
+    return LatencyParts(
+        source=source, latency_ms=total_ms, operators=operators, rest_ms=round(rest_ms, 6)
+    )
+
+
+def _shapes_of(
+    located: Sequence[Located], shapes: Sequence[OperatorShape], rows: Sequence[ProfileRow]
+) -> list[OperatorShape | None]:
+    """The operator of each row; None if the runtime inserted it."""
+    at = {shape.place: shape for shape in shapes}
+    return [
+        None if where.operator is None else at.get((row.instruction, where.operator))
+        for row, where in zip(rows, located, strict=True)
+    ]
 
 
 def _check_rounds(reports: Sequence[RunReport]) -> None:

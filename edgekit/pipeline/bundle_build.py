@@ -16,12 +16,14 @@ from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
 from edgekit.cost.ledger import ledger
-from edgekit.cost.prediction import predicted_latency
+from edgekit.cost.prediction import Prediction, predicted_latency
 from edgekit.device.base import Transport
 from edgekit.documents.environment import MeasuredEnvironment
+from edgekit.documents.latency import LatencyParts
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.measure.golden import Load, golden_inputs
+from edgekit.measure.operators import latency_parts
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.plan import Plan
@@ -205,7 +207,20 @@ class BundleBuild:
         )
         if isinstance(latency, str):
             return _Measured(figures, None, known, f"{NO_DEVICE}; {latency}")
-        return _Measured({**figures, "latency_ms": latency}, None, known)
+        parts = self._parts(latency, result.artifact)
+        return _Measured({**figures, "latency_ms": latency.figure}, None, known, latency=parts)
+
+    def _parts(self, latency: Prediction, artifact: Artifact) -> LatencyParts | None:
+        if not latency.rows:
+            return None
+        return latency_parts(
+            self.engine.name,
+            artifact.program,
+            self.engine.operator_shapes(artifact),
+            latency.rows,
+            latency.figure.value,
+            latency.figure.source,
+        )
 
     @property
     def _is_latency_unwanted(self) -> bool:
@@ -261,6 +276,7 @@ class BundleBuild:
             compression=result.compression,
             environment=measured.environment,
             memory=measured.memory,
+            latency=measured.latency,
             seconds=self.clock.seconds,
         )
 
@@ -278,3 +294,4 @@ class _Measured:
     environment: MeasuredEnvironment | None
     memory: MemoryLedger | None
     why_no_latency: str = NO_DEVICE
+    latency: LatencyParts | None = None

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
 from edgekit.report.compression import step_rows, unpruned_rows, width_rows
+from edgekit.report.latency import latency_table
 from edgekit.report.terminal import grid, render
 
 FIXES = {
@@ -38,8 +39,11 @@ def render_explanation(document: VerdictDocument) -> str:
     if not document.blame:
         drops = [rung.drop for rung in document.ladder if rung.precision == "int8"]
         little = any(drop is not None and drop <= 0.5 for drop in drops)
-        return grid([*rows, ("sensitivity", NOTHING_LOST if little else NOT_MEASURED)])
-    return grid(rows) + "\n" + _blame(document.blame)
+        text = grid([*rows, ("sensitivity", NOTHING_LOST if little else NOT_MEASURED)])
+    else:
+        text = grid(rows) + "\n" + _blame(document.blame)
+    slowest = latency_table(document.latency)
+    return text + (slowest and "\n" + slowest)
 
 
 def _accuracy(document: VerdictDocument) -> str:

@@ -11,6 +11,7 @@ from edgekit.documents.measure import Agreement, Emulation, Parity
 from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
 from edgekit.program import ProgramSummary
 from edgekit.report.compression import step_rows
+from edgekit.report.latency import latency_table
 from edgekit.report.memory import memory_table
 from edgekit.report.operators import SLOWEST
 from edgekit.report.terminal import INTERVAL, grid, number, render, render_line
@@ -35,7 +36,8 @@ def render_verdict(document: VerdictDocument) -> str:
     ]
     text = grid(rows) + "\n" + budget_table(document.budgets) + undecided(document.budgets)
     if isinstance(document, CheckDocument):
-        text += "\n" + memory_table(document.memory)
+        slowest = latency_table(document.latency)
+        text += "\n" + memory_table(document.memory) + (slowest and "\n" + slowest)
     color = COLOR[document.verdict]
     return text + render_line(f"\n[{color}]{document.verdict}[/{color}]  {document.bundle}")
 

@@ -38,7 +38,8 @@ class RunnerTensor:
 @dataclass(frozen=True)
 class ProfileRow:
     """One operator's mean time. ``instruction``: its number in the program; ``index``: its number
-    inside that instruction.
+    inside that instruction. ``readings``: how often the runtime read a clock after parts of it; 0
+    if the runner reads it, or does not report this (edgekit 0.1).
     """
 
     name: str
@@ -46,6 +47,7 @@ class ProfileRow:
     delegated: bool
     instruction: int
     index: int
+    readings: int = 0
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,7 @@ def _report(document: dict[str, Any]) -> RunReport:
                 delegated=row["delegated"],
                 instruction=row["instruction"],
                 index=row["index"],
+                readings=row.get("readings", 0),
             )
             for row in document.get("profile", [])
         ),

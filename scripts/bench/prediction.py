@@ -168,7 +168,7 @@ def print_model(rows: Sequence[Row], recipe: Path, precision: str, bundle: Path)
     inputs = golden_inputs(bundle, manifest)
     for row in rows:
         target = load_target(row.board).replaced(clock_ghz=row.clock_ghz)
-        work = emulated_work(bundle, manifest, inputs, target, Silent())
+        work = emulated_work(bundle, manifest, inputs, target, Silent()).whole
         value = latency_ms(work, CORE_MODELS[target.cpu], row.clock_ghz, row.threads)
         low, high = (value * factor for factor in interval_factors(row.threads))
         covered = "yes" if low <= row.published_ms <= high else "NO"

@@ -15,6 +15,7 @@ from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
 from edgekit.cost.prediction import predicted_latency
 from edgekit.measure.golden import golden_inputs
 from edgekit.progress import Silent
+from edgekit.runner.client import measure
 from edgekit.target import load_target
 
 pytestmark = [
@@ -40,8 +41,8 @@ def test_two_boards_get_the_kernels_of_their_cores(
     digits_arm_bundle, tmp_path, monkeypatch
 ) -> None:
     """The A76 multiplies int8 by dot products: fewer instructions, and fewer cycles."""
-    rpi4 = work(digits_arm_bundle, "rpi4", tmp_path, monkeypatch)
-    rpi5 = work(digits_arm_bundle, "rpi5", tmp_path, monkeypatch)
+    rpi4 = work(digits_arm_bundle, "rpi4", tmp_path, monkeypatch).whole
+    rpi5 = work(digits_arm_bundle, "rpi5", tmp_path, monkeypatch).whole
     assert 10_000 < rpi5.instructions < rpi4.instructions < 10_000_000
     assert rpi5.cycles < rpi4.cycles < 3 * rpi4.instructions
     assert rpi4.dram_bytes < 1_000_000  # all of it fits the caches
@@ -50,9 +51,36 @@ def test_two_boards_get_the_kernels_of_their_cores(
 def test_counts_are_repeatable_and_cached(digits_arm_bundle, tmp_path, monkeypatch) -> None:
     first = work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch)
     again = work(digits_arm_bundle, "rpi4", tmp_path / "two", monkeypatch)
-    assert again.cycles == pytest.approx(first.cycles, rel=0.02)
+    assert again.whole.cycles == pytest.approx(first.whole.cycles, rel=0.02)
     monkeypatch.setattr("edgekit.cost.emulation.predict._count", None)  # not called
     assert work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch) == first
+
+
+def test_profiling_is_no_part_of_the_work(digits_arm_bundle, tmp_path, monkeypatch) -> None:
+    """The marks of the profile's clock cut it out: without profiling, the work is the same."""
+    profiled = work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch)
+    monkeypatch.setattr(
+        "edgekit.cost.emulation.predict.measure",
+        lambda *args, profile, **options: measure(*args, **options),
+    )
+    plain = work(digits_arm_bundle, "rpi4", tmp_path / "two", monkeypatch)
+    assert plain.operators == ()
+    assert profiled.whole.cycles == pytest.approx(plain.whole.cycles, rel=0.03)
+    assert sum(one.work.cycles for one in profiled.operators) < profiled.whole.cycles
+
+
+def test_the_prediction_is_attributed_to_layers(digits_arm_bundle) -> None:
+    document = edgekit.check(digits_arm_bundle)
+    parts, line = document.latency, document.budgets[0]
+    assert line.name == "latency_ms" and parts.source == "predicted"
+    assert parts.latency_ms == line.value
+    total_ms = sum(one.latency_ms for one in parts.operators) + parts.rest_ms
+    assert total_ms == pytest.approx(line.value, rel=1e-3)
+    kinds = {one.layer: one.kind for one in parts.operators if one.kind != "clamp"}
+    assert kinds["stem.0"] == "convolution"
+    assert kinds["blocks.0.depthwise"] == "depthwise"
+    assert kinds["head"] in ("linear", "convert")
+    assert max(parts.operators, key=lambda one: one.latency_ms).precision == "int8"
 
 
 def test_a_build_predicts_and_check_judges_again(digits_arm_bundle) -> None:
@@ -81,10 +109,12 @@ def test_without_tools_an_estimate_says_so(digits_arm_bundle, tmp_path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     manifest, target = read_manifest(digits_arm_bundle), load_target("rpi4")
     inputs = golden_inputs(digits_arm_bundle, manifest)
-    figure = predicted_latency(
+    found = predicted_latency(
         digits_arm_bundle, manifest, inputs, no_shapes, 1_000_000, target, Silent()
     )
-    assert not isinstance(figure, str)
+    assert not isinstance(found, str)
+    assert found.rows == ()
+    figure = found.figure
     assert "llvm-mca" in figure.note and "doctor" in figure.note
     low, high = figure.interval
     assert high / low > 5

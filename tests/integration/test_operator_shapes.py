@@ -165,3 +165,32 @@ def test_shapes_follow_each_other(artifact, shapes) -> None:
         seen |= {prod(dims) for dims in shape.outputs}
     work = [shape for shape in shapes if shape.kind in WORK and shape.kind != "matmul"]
     assert all(shape.weight_bytes > 0 for shape in work)
+
+
+class Branches(nn.Module):
+    """XNNPACK runs a concatenation as a copy of each part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(4, 8, 1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([conv(x) for conv in self.convs], 1)
+
+
+def test_a_concatenation_is_one_row_of_several_readings() -> None:
+    runtime = RUNTIMES["executorch"].create()
+    torch.manual_seed(0)
+    example = (torch.randn(1, 4, 8, 8),)
+    artifact = lowered(runtime, FloatModel(Branches().eval(), example, [example], [example]))
+    with staged(artifact, runtime.runner_files(host_architecture(), Silent())) as here:
+        rows = measure(here, runs=3, warmup=1, threads=1, profile=True).profile
+    located = locate("executorch", artifact.program, rows)
+    kinds = {shape.place: shape.kind for shape in runtime.operator_shapes(artifact)}
+    readings = [
+        row.readings
+        for row, where in zip(rows, located, strict=True)
+        if kinds.get((row.instruction, where.operator)) == "concatenate"
+    ]
+    assert readings == [3]
+    assert all(row.readings == 1 for row in rows if not row.name.startswith("Copy"))

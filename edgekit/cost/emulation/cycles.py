@@ -23,17 +23,17 @@ NOTHING = "nop"
 INVALID = re.compile(rb"<stdin>:(\d+):\d+: warning: invalid instruction encoding")
 
 
-def total_cycles(blocks: Sequence[Block], llvm: Llvm, llvm_cpu: str) -> float:
-    """Cycles of all executed blocks. Raises RuntimeFailure if LLVM's programs fail."""
+def cycles_of_blocks(blocks: Sequence[Block], llvm: Llvm, llvm_cpu: str) -> list[float]:
+    """Cycles of one execution of each block. Raises RuntimeFailure if LLVM's programs fail."""
     chosen = largest(blocks, SHARE)
     if not chosen:
-        return 0.0
+        return [0.0] * len(blocks)
     text = disassemble({word for block in chosen for word in block.words}, llvm)
     listings = [[text[word] for word in block.words] for block in chosen]
-    found = block_cycles(listings, llvm, llvm_cpu)
-    cycles = sum(block.times * each for block, each in zip(chosen, found, strict=True))
-    share = sum(block.instructions for block in chosen) / sum(one.instructions for one in blocks)
-    return cycles / share
+    found = dict(zip(chosen, block_cycles(listings, llvm, llvm_cpu), strict=True))
+    cycles = sum(block.times * each for block, each in found.items())
+    mean = cycles / sum(block.instructions for block in chosen)
+    return [found.get(block, mean * len(block.words)) for block in blocks]
 
 
 def largest(blocks: Sequence[Block], share: float) -> list[Block]:

@@ -50,6 +50,7 @@ struct ProfileRow {
   int instruction;  // the instruction's number in the program
   int index;        // the event's number inside that delegate call
   bool delegated;
+  int readings;       // of the profile's clock by a library, after parts of this operator
   uint64_t run_ns;    // of the last run
   uint64_t total_ns;  // of all runs since the last reset
 };

@@ -91,9 +91,10 @@ static void add_profile(Text* text) {
   for (int i = 0; i < count; i++) {
     text->add("%s{\"name\":", i ? "," : "");
     text->add_quoted(rows[i].name);
-    text->add(",\"instruction\":%d,\"index\":%d,\"delegated\":%s,\"mean_ns\":%" PRIu64 "}",
+    text->add(",\"instruction\":%d,\"index\":%d,\"delegated\":%s,\"readings\":%d,",
               rows[i].instruction, rows[i].index, rows[i].delegated ? "true" : "false",
-              rows[i].total_ns / runs);
+              rows[i].readings);
+    text->add("\"mean_ns\":%" PRIu64 "}", rows[i].total_ns / runs);
   }
   text->add("]");
 }
@@ -151,9 +152,9 @@ static bool write_outputs(const Arguments& arguments, Failure* failure) {
 static bool run_timed(const Block& inputs, uint64_t* latency_ns, Failure* failure) {
   if (!write_inputs(inputs, failure)) return false;
   const uint64_t start = now_ns();
-  mark_start();
+  mark<Mark::kStart>();
   const bool good = engine::execute(failure);
-  mark_end();
+  mark<Mark::kEnd>();
   *latency_ns = now_ns() - start;
   return good;
 }

@@ -1,4 +1,5 @@
-// Marks one inference for a program that counts instructions under emulation (edgekit/cost/).
+// Marks for a program that counts instructions under emulation (edgekit/cost/emulation/): they
+// divide one inference into segments.
 //
 // Each mark is one instruction that changes nothing: it copies a register to itself. No compiler
 // emits these by itself. On a device they cost one cycle each.
@@ -6,15 +7,21 @@
 
 namespace edgekit {
 
-inline void mark_start() {
-#ifdef __aarch64__
-  asm volatile("mov x11, x11" ::: "memory");
-#endif
-}
+// The number of the register. edgekit/cost/emulation/segments.py has the same list.
+enum class Mark {
+  kReading = 9,         // ahead of a reading of the profile's clock
+  kOperatorOpen = 10,   // behind the reading before an operator
+  kStart = 11,          // ahead of an inference
+  kEnd = 12,            // behind it
+  kOperatorClose = 13,  // behind the reading after an operator
+  kLibrary = 14,        // behind a library's own reading: before and after each of its operators
+  kLeaveOut = 15,       // behind work that only profiling needs, since the mark before
+};
 
-inline void mark_end() {
+template <Mark kind>
+inline void mark() {
 #ifdef __aarch64__
-  asm volatile("mov x12, x12" ::: "memory");
+  asm volatile("mov x%0, x%0" : : "i"(static_cast<int>(kind)) : "memory");
 #endif
 }
 

@@ -16,8 +16,9 @@ KINDS = {
     "ArgMaxPooling2d": "argmax_pool", "AvgPooling2d": "average_pool", "MaxPooling2d": "max_pool",
     "BatchMatrixMultiply": MATMUL, "Concatenate2": "concatenate", "Concatenate3": "concatenate",
     "Concatenate4": "concatenate", "Concatenate5": "concatenate", "ConstantPad": "pad",
-    "Conv2d": CONVOLUTION, "DepthwiseConv2d": CONVOLUTION,
-    "ConvTranspose2d": "transposed_convolution", "Div": "divide",
+    "Conv2d": CONVOLUTION, "ConvTranspose2d": "transposed_convolution",
+    "DepthwiseConv2d": CONVOLUTION,  # with several outputs for each input
+    "Div": "divide",
     "FullyConnected": LINEAR, "GlobalAvgPooling2d": "mean", "LeakyReLU": "leaky_relu",
     "ResizeBilinear2D": "resize", "ScaledDotProductAttention": "attention",
     "SquareRoot": "square_root", "ReciprocalSquareRoot": "reciprocal_square_root",

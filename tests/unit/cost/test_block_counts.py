@@ -12,23 +12,38 @@ from edgekit.cost.emulation.plugin import plugin_api
 from edgekit.device.qemu import Emulator
 from edgekit.errors import RuntimeFailure
 
-OUTPUT = """edgekit-blocks 1
+OUTPUT = """edgekit-blocks 2
 runs 2
-accesses 30 10
-cache 9 4
-cache 3 2
-block 400080 5 d503201fd65f03c0
-block 400100 2 d503201f
+block 400080 d503201fd65f03c0
+segment 9 30 10
+caches 9 4 3 2
+uses 0 5
+block 400100 d503201f
+segment 12 1 2
+caches 1 0 1 0
+uses 1 2 0 1
 end
 """
 
 
-def test_counts() -> None:
+def test_counts_of_segments() -> None:
     counts = parse_counts(OUTPUT)
-    assert (counts.runs, counts.loads, counts.stores) == (2, 30, 10)
-    assert counts.blocks[0] == Block(0x400080, 5, (0xD503201F, 0xD65F03C0))
-    assert counts.instructions == 5 * 2 + 2
-    assert counts.dram_bytes == (3 + 2) * 64
+    assert counts.runs == 2
+    first, second = counts.segments
+    assert (first.mark, first.loads, first.stores) == (9, 30, 10)
+    assert [cache.misses for cache in first.caches] == [9, 3]
+    assert first.dram_bytes == (3 + 2) * 64
+    assert second.uses == ((1, 2), (0, 1))
+
+
+def test_blocks_add_up_over_segments() -> None:
+    counts = parse_counts(OUTPUT)
+    words = (0xD503201F, 0xD65F03C0)
+    assert counts.blocks(counts.segments) == [
+        Block(0x400080, 6, words),
+        Block(0x400100, 2, words[:1]),
+    ]
+    assert [block.times for block in counts.blocks(counts.segments[:1])] == [5, 0]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +51,11 @@ def test_counts() -> None:
     [
         "",
         OUTPUT.removesuffix("end\n"),
-        OUTPUT.replace("edgekit-blocks 1", "edgekit-blocks 9"),
+        OUTPUT.replace("edgekit-blocks 2", "edgekit-blocks 9"),
         OUTPUT.replace("runs 2\n", ""),
-        OUTPUT.replace("cache 9 4", "cache 9"),
+        OUTPUT.replace("caches 9 4 3 2", "caches 9 4 3"),
+        OUTPUT.replace("uses 0 5\n", ""),
+        OUTPUT.replace("uses 1 2 0 1", "uses 7 2"),
         OUTPUT.replace("d503201fd65f03c0", "wrong"),
     ],
 )

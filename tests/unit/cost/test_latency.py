@@ -11,11 +11,15 @@ from edgekit.cost.cores import CORE_MODELS
 from edgekit.cost.latency import (
     FOUR_THREADS,
     ONE_THREAD,
+    InferenceWork,
+    OperatorWork,
     Work,
     interval_factors,
     interval_ms,
+    latency_by_operator,
     latency_ms,
 )
+from edgekit.runner.client import ProfileRow
 
 A72 = CORE_MODELS["cortex-a72"]
 # 10 ms of cycles at 1.5 GHz, 10 ms of memory at 4 GB/s
@@ -80,3 +84,33 @@ def test_every_core_has_a_last_level_beyond_its_first() -> None:
         sizes = [cache.bytes for cache in core.caches]
         assert sizes == sorted(sizes) and len(sizes) >= 2
         assert all(math.log2(cache.bytes // 64 // cache.ways) % 1 == 0 for cache in core.caches)
+
+
+def row(index: int, delegated: bool = True) -> ProfileRow:
+    return ProfileRow(f"operator {index}", 0.0, delegated, 0, index)
+
+
+def test_operators_and_the_rest_add_up_to_the_whole() -> None:
+    """One is bound by its cycles, one by memory; between them 1 ms passes."""
+    busy = OperatorWork(row(0), Work(4, cycles=12e6, dram_bytes=0))
+    waiting = OperatorWork(row(1), Work(4, cycles=1.5e6, dram_bytes=40_000_000))
+    whole = Work(9, cycles=15e6, dram_bytes=40_000_000)
+    value_ms = latency_ms(whole, A72, 1.5, 1)
+    rows = latency_by_operator(InferenceWork(whole, (busy, waiting)), value_ms, A72, 1.5, 1)
+    first, second = (one.mean_us / 1000 for one in rows)
+    alone = (1 + 10**1.5) ** (2 / 3)  # 1 ms of cycles beside 10 ms of memory
+    assert second / first == pytest.approx(alone / 8)
+    assert value_ms - first - second == pytest.approx(first / 8)
+    assert [one.name for one in rows] == ["operator 0", "operator 1"]
+
+
+def test_a_kernel_outside_the_delegates_uses_one_thread() -> None:
+    parts = [OperatorWork(row(0), Work(1, 8e6, 0)), OperatorWork(row(1, False), Work(1, 8e6, 0))]
+    work = InferenceWork(Work(2, 16e6, 0), tuple(parts))
+    first, second = latency_by_operator(work, 10.0, A72, 1.5, 4)
+    assert second.mean_us == pytest.approx(4 * first.mean_us)
+    assert first.mean_us + second.mean_us == pytest.approx(10_000)
+
+
+def test_unknown_operators_stay_unknown() -> None:
+    assert latency_by_operator(InferenceWork(WORK), 10.0, A72, 1.5, 4) == ()

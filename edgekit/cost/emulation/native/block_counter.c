@@ -1,5 +1,6 @@
 // A plugin of QEMU's user mode. It counts the basic blocks that an aarch64 program executes between
-// two marks (edgekit/runner/native/markers.h), and simulates the caches of one core.
+// two marks (edgekit/runner/native/markers.h), and simulates the caches of one core. Marks between
+// the two divide a run into segments, which are counted one by one.
 //
 // Arguments: out=FILE, and for each cache level l1=BYTES:WAYS, l2=, l3= (l3 is optional).
 // The last marked run counts. The caches are simulated from the first mark on, so that an earlier
@@ -47,8 +48,7 @@ extern const void* qemu_plugin_insn_data(const struct qemu_plugin_insn*);
 EXPORT int qemu_plugin_version = QEMU_PLUGIN_API;
 
 enum { kNoFlags = 0, kReadsAndWrites = 3, kLineBits = 6, kLevels = 3 };
-static const uint32_t kMarkStart = 0xaa0b03eb;  // mov x11, x11
-static const uint32_t kMarkEnd = 0xaa0c03ec;    // mov x12, x12
+enum { kFirstMark = 9, kMarkStart = 11, kMarkEnd = 12, kLastMark = 15 };  // mov xN, xN
 
 static void* checked(void* memory) {
   if (memory) return memory;
@@ -59,28 +59,34 @@ static void* checked(void* memory) {
 // ---- blocks ----
 
 struct block {
-  uint64_t address, count;
+  uint64_t address, count;  // of the open segment
+  uint64_t number;          // in the output, from 1; 0: it has none
   uint32_t length;
   uint32_t words[];
 };
 
-static struct block** blocks;
-static size_t block_count, block_capacity;
+struct list {
+  char* items;
+  size_t count, capacity;
+};
+
+static void* append(struct list* list, size_t size) {
+  if (list->count == list->capacity) {
+    list->capacity = list->capacity ? 2 * list->capacity : 1 << 12;
+    list->items = checked(realloc(list->items, list->capacity * size));
+  }
+  return list->items + size * list->count++;
+}
+
+static struct list executed;  // struct block*: those of the open segment
 static bool counting, simulating;
 static uint64_t marked_runs, loads, stores;
 static const char* output_path = "";
 
-static void add_block(struct block* block) {
-  if (block_count == block_capacity) {
-    block_capacity = block_capacity ? 2 * block_capacity : 1 << 14;
-    blocks = checked(realloc(blocks, block_capacity * sizeof *blocks));
-  }
-  blocks[block_count++] = block;
-}
-
 static void on_block(unsigned cpu, void* data) {
   (void)cpu;
-  if (counting) ((struct block*)data)->count++;
+  struct block* block = data;
+  if (counting && !block->count++) *(struct block**)append(&executed, sizeof block) = block;
 }
 
 // ---- caches: least recently used, write-allocate ----
@@ -137,20 +143,62 @@ static void on_memory(unsigned cpu, memory_info info, uint64_t address, void* da
   }
 }
 
-// ---- marks ----
+// ---- segments ----
 
-static void on_start(unsigned cpu, void* data) {
-  (void)cpu, (void)data;
-  for (size_t i = 0; i < block_count; i++) blocks[i]->count = 0;
+struct segment {
+  int mark;  // that ends it
+  uint64_t loads, stores, misses[kLevels], write_backs[kLevels];
+  size_t first_use, uses;
+};
+
+struct use {
+  struct block* block;
+  uint64_t count;
+};
+
+static struct list segments, uses;  // of the last marked run
+
+static void begin_segment(void) {
   for (int i = 0; i < level_count; i++) caches[i].misses = caches[i].write_backs = 0;
   loads = stores = 0;
-  counting = simulating = true;
+  struct block** blocks = (struct block**)executed.items;
+  for (size_t i = 0; i < executed.count; i++) blocks[i]->count = 0;
+  executed.count = 0;
 }
 
-static void on_end(unsigned cpu, void* data) {
-  (void)cpu, (void)data;
-  marked_runs += counting;
-  counting = false;
+static void end_segment(int mark) {
+  struct segment* segment = append(&segments, sizeof *segment);
+  *segment = (struct segment){mark, loads, stores, {0}, {0}, uses.count, executed.count};
+  for (int i = 0; i < level_count; i++) {
+    segment->misses[i] = caches[i].misses;
+    segment->write_backs[i] = caches[i].write_backs;
+  }
+  struct block** blocks = (struct block**)executed.items;
+  for (size_t i = 0; i < executed.count; i++) {
+    *(struct use*)append(&uses, sizeof(struct use)) = (struct use){blocks[i], blocks[i]->count};
+  }
+  begin_segment();
+}
+
+static void on_mark(unsigned cpu, void* data) {
+  (void)cpu;
+  const int mark = (int)(intptr_t)data;
+  if (mark == kMarkStart) {
+    segments.count = uses.count = 0;
+    begin_segment();
+    counting = simulating = true;
+  } else if (counting) {
+    end_segment(mark);
+    if (mark != kMarkEnd) return;
+    marked_runs++;
+    counting = false;
+  }
+}
+
+static int mark_of(uint32_t word) {
+  const uint32_t number = word & 31;
+  const bool moves_to_itself = word == (0xaa0003e0 | number << 16 | number);
+  return moves_to_itself && number >= kFirstMark && number <= kLastMark ? (int)number : 0;
 }
 
 static uint32_t word_of(const struct qemu_plugin_insn* instruction) {
@@ -169,37 +217,50 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb* tb) {
   struct block* block = checked(calloc(1, sizeof *block + length * sizeof(uint32_t)));
   block->address = qemu_plugin_tb_vaddr(tb);
   block->length = (uint32_t)length;
-  add_block(block);
   qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, kNoFlags, block);
   for (size_t i = 0; i < length; i++) {
     struct qemu_plugin_insn* one = qemu_plugin_tb_get_insn(tb, i);
     block->words[i] = word_of(one);
-    if (block->words[i] == kMarkStart) {
-      qemu_plugin_register_vcpu_insn_exec_cb(one, on_start, kNoFlags, NULL);
-    } else if (block->words[i] == kMarkEnd) {
-      qemu_plugin_register_vcpu_insn_exec_cb(one, on_end, kNoFlags, NULL);
-    }
+    const int mark = mark_of(block->words[i]);
+    if (mark) qemu_plugin_register_vcpu_insn_exec_cb(one, on_mark, kNoFlags, (void*)(intptr_t)mark);
     qemu_plugin_register_vcpu_mem_cb(one, on_memory, kNoFlags, kReadsAndWrites, NULL);
   }
 }
 
 // ---- output ----
 
+// A block gets its number where it is first used.
+static void write_block(FILE* file, struct block* block) {
+  static uint64_t numbers = 0;
+  if (block->number) return;
+  block->number = ++numbers;
+  fprintf(file, "block %" PRIx64 " ", block->address);
+  for (uint32_t k = 0; k < block->length; k++) fprintf(file, "%08" PRIx32, block->words[k]);
+  fputc('\n', file);
+}
+
+static void write_segment(FILE* file, const struct segment* segment) {
+  const struct use* first = (struct use*)uses.items + segment->first_use;
+  for (size_t i = 0; i < segment->uses; i++) write_block(file, first[i].block);
+  fprintf(file, "segment %d %" PRIu64 " %" PRIu64 "\ncaches", segment->mark, segment->loads,
+          segment->stores);
+  for (int i = 0; i < level_count; i++) {
+    fprintf(file, " %" PRIu64 " %" PRIu64, segment->misses[i], segment->write_backs[i]);
+  }
+  fprintf(file, "\nuses");
+  for (size_t i = 0; i < segment->uses; i++) {
+    fprintf(file, " %" PRIu64 " %" PRIu64, first[i].block->number - 1, first[i].count);
+  }
+  fputc('\n', file);
+}
+
 static void write_counts(plugin_id id, void* data) {
   (void)id, (void)data;
   FILE* file = fopen(output_path, "w");
   if (!file) return;
-  fprintf(file, "edgekit-blocks 1\nruns %" PRIu64 "\naccesses %" PRIu64 " %" PRIu64 "\n",
-          marked_runs, loads, stores);
-  for (int i = 0; i < level_count; i++) {
-    fprintf(file, "cache %" PRIu64 " %" PRIu64 "\n", caches[i].misses, caches[i].write_backs);
-  }
-  for (size_t i = 0; i < block_count; i++) {
-    const struct block* block = blocks[i];
-    if (!block->count) continue;
-    fprintf(file, "block %" PRIx64 " %" PRIu64 " ", block->address, block->count);
-    for (uint32_t k = 0; k < block->length; k++) fprintf(file, "%08" PRIx32, block->words[k]);
-    fputc('\n', file);
+  fprintf(file, "edgekit-blocks 2\nruns %" PRIu64 "\n", marked_runs);
+  for (size_t i = 0; i < segments.count; i++) {
+    write_segment(file, (struct segment*)segments.items + i);
   }
   fprintf(file, "end\n");
   fclose(file);

@@ -1,10 +1,14 @@
 #include "profile_clock.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "markers.h"
+#include "text.h"
 
 namespace edgekit {
 
@@ -57,8 +61,28 @@ uint64_t ProfileClock::read() {
   last_ = system_ns();
   left_out_ += read_cost_;
   const uint64_t now = last_ - left_out_;
-  if (now > last_returned_) last_returned_ = now;
+  last_returned_ = now > last_returned_ ? now : last_returned_ + 1;
   return last_returned_;
+}
+
+void ProfileClock::library_reads(uint64_t now) {
+  library_reads_++;
+  if (delegate_reads_ == delegate_capacity_) {
+    delegate_capacity_ = delegate_capacity_ * 2 + 256;
+    delegate_times_ = static_cast<uint64_t*>(
+        realloc(delegate_times_, delegate_capacity_ * sizeof(uint64_t)));
+    if (!delegate_times_) out_of_memory();
+  }
+  delegate_times_[delegate_reads_++] = now;
+}
+
+int ProfileClock::readings_of(uint64_t taken_ns) {
+  const size_t before = counted_;
+  while (counted_ + 1 < delegate_reads_ &&
+         delegate_times_[counted_] - delegate_times_[before] < taken_ns) {
+    counted_++;
+  }
+  return static_cast<int>(counted_ - before);
 }
 
 void ProfileClock::leave_out() {
@@ -74,8 +98,10 @@ extern "C" __attribute__((visibility("default"))) int clock_gettime(clockid_t cl
                                                                     timespec* time) {
   using namespace edgekit;
   if (!profile_clock.running() || clock != CLOCK_MONOTONIC) return system_clock(clock, time);
+  mark<Mark::kReading>();
   const uint64_t now = profile_clock.read();
-  profile_clock.library_reads();
+  profile_clock.library_reads(now);
+  mark<Mark::kLibrary>();
   time->tv_sec = static_cast<time_t>(now / 1000000u);
   time->tv_nsec = static_cast<long>(now % 1000000u * 1000u);
   return 0;

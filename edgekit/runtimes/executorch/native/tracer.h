@@ -11,6 +11,7 @@
 
 #include <new>
 
+#include "markers.h"
 #include "profile_clock.h"
 #include "text.h"
 
@@ -27,6 +28,7 @@ class Tracer final : public et::EventTracer {
     interruptions_ = interruptions();
     profile_clock.start();
     run_start_ = profile_clock.read();
+    mark<Mark::kLeaveOut>();
   }
 
   // If the kernel preempted a run, its times include another program. Such runs count only if
@@ -34,13 +36,8 @@ class Tracer final : public et::EventTracer {
   void end_run() {
     const uint64_t taken = profile_clock.read() - run_start_;
     profile_clock.stop();
-    const bool whole = interruptions() == interruptions_;
-    if (whole && !undisturbed_) forget();
-    undisturbed_ = undisturbed_ || whole;
-    if (whole != undisturbed_) return;
-    total_ns_ += taken;
-    runs_++;
-    for (int i = 0; i < cursor_; i++) rows_[i].total_ns += rows_[i].run_ns;
+    add_run(taken);
+    mark<Mark::kLeaveOut>();
   }
 
   void reset() {
@@ -75,8 +72,10 @@ class Tracer final : public et::EventTracer {
   // XNNPACK logs all its operators at the end of its run, with ticks converted from microseconds.
   void log_profiling_delegate(const char* name, et::DelegateDebugIntId, et_timestamp_t start,
                               et_timestamp_t end, const void*, size_t) override {
-    add(name, (end - start) * profile_clock.library_microsecond_ns() / 1000, true);
+    const uint64_t taken = (end - start) * profile_clock.library_microsecond_ns() / 1000;
+    add(name, taken, true, profile_clock.readings_of(taken));
     profile_clock.leave_out();
+    mark<Mark::kLeaveOut>();
   }
 
   void track_allocation(et::AllocatorID, size_t) override {}
@@ -114,6 +113,16 @@ class Tracer final : public et::EventTracer {
     return usage.ru_nivcsw;
   }
 
+  void add_run(uint64_t taken) {
+    const bool whole = interruptions() == interruptions_;
+    if (whole && !undisturbed_) forget();
+    undisturbed_ = undisturbed_ || whole;
+    if (whole != undisturbed_) return;
+    total_ns_ += taken;
+    runs_++;
+    for (int i = 0; i < cursor_; i++) rows_[i].total_ns += rows_[i].run_ns;
+  }
+
   void forget() {
     total_ns_ = 0;
     runs_ = 0;
@@ -126,17 +135,21 @@ class Tracer final : public et::EventTracer {
   };
 
   et::EventTracerEntry open(const char* name) {
+    mark<Mark::kReading>();
     et::EventTracerEntry entry = {};
     entry.event_id = open_count_ % kMaxOpen;
     open_[entry.event_id] = {name ? name : "?", cursor_};
+    if (!strcmp(open_[entry.event_id].name, "DELEGATE_CALL")) profile_clock.start_delegate();
     open_count_++;
     entry.start_time = profile_clock.read();
+    mark<Mark::kOperatorOpen>();
     return entry;
   }
 
   // The time of an event that encloses others is in their rows. A call without inner events is a
   // row itself: a kernel registered by hand, or a backend that does not profile.
   void close(const et::EventTracerEntry& entry, bool delegated) {
+    mark<Mark::kReading>();
     const uint64_t taken = profile_clock.read() - entry.start_time;
     if (open_count_) open_count_--;
     const Open& event = open_[entry.event_id];
@@ -147,11 +160,13 @@ class Tracer final : public et::EventTracer {
     } else if (strcmp(event.name, "Method::execute")) {
       add(event.name, taken, delegated);
     }
+    mark<Mark::kOperatorClose>();
   }
 
-  void add(const char* name, uint64_t ns, bool delegated) {
+  void add(const char* name, uint64_t ns, bool delegated, int readings = 0) {
     if (!profile_clock.running()) return;  // events of loading
     if (cursor_ == count_) new_row(name, delegated);
+    rows_[cursor_].readings = readings;
     rows_[cursor_++].run_ns = ns;
   }
 
