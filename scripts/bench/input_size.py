@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from edgekit.compress.training.distill import relative_noise
 from edgekit.data import data_path, images
@@ -77,7 +76,7 @@ def means(own: Seen, theirs: Seen) -> torch.Tensor:
 
 
 def scores(own: Seen, theirs: Seen) -> torch.Tensor:
-    target, actual = (F.log_softmax(one["scores"], 1) for one in (theirs, own))
+    target, actual = (nn.functional.log_softmax(one["scores"], 1) for one in (theirs, own))
     return (target.exp() * (target - actual)).sum(1).mean()
 
 
