@@ -15,6 +15,7 @@ from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (
     DISTILLATION,
     RECOVERY_RATE,
+    RESIZED_RATE,
     STUDENT_RATE,
     TRAINING_STEPS,
     UNLABELLED_RATE,
@@ -118,11 +119,19 @@ def base_plan(
     _check_worth(subject, cut)
     _check_blocks(subject, blocks)
     training = recovery(subject, options, progress, options.removes)
-    plan = plan.replaced(
-        resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros, recover=training
-    )
-    by_labels = training is not None and training.objective != "float_model"
-    return plan.without_compensation if by_labels else plan
+    plan = plan.replaced(resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros)
+    return with_recovery(plan, training)
+
+
+def with_recovery(plan: Plan, training: Training | None) -> Plan:
+    """The plan with a training of ``recovery``, as suits what it removes."""
+    if training is None:
+        return plan
+    if training.objective != "float_model":
+        return plan.without_compensation.replaced(recover=training)
+    if plan.resize is not None and training.features == 1:
+        training = training.replaced(learning_rate=RESIZED_RATE)
+    return plan.replaced(recover=training)
 
 
 def _resize(recipe: Recipe, wanted: int | tuple[int, int] | str | None) -> Resize | None:

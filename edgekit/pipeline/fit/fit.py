@@ -14,7 +14,7 @@ from edgekit.pipeline.fit.rounds import Search, SearchResult
 from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.plans import recovery
+from edgekit.pipeline.plans import recovery, with_recovery
 from edgekit.pipeline.precision.lower import lower
 from edgekit.plan import Plan
 from edgekit.program import Artifact
@@ -74,9 +74,7 @@ def fit(
     report = SearchReport(reason=reason, end=result.end, points=result.points)
     if result.best is None:
         return FitResult(None, report, result.relaxations)
-    plan = result.best.plan.replaced(recover=training)
-    if training is not None and training.objective != "float_model":
-        plan = plan.without_compensation
+    plan = with_recovery(result.best.plan, training)
     return FitResult(plan, report)
 
 

@@ -166,12 +166,15 @@ def _job(
             context.progress.note(NO_FEATURES)
         teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
 
+    # mixed images have other statistics than whole ones, and means of maps do not show that
+    frozen_from = 0.0 if student.resizing is not None and not by_labels else FROZEN_FROM
+
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
 
     def loss(batch: Batch, share: float) -> torch.Tensor:
         model.train()
-        if share >= FROZEN_FROM:
+        if share >= frozen_from:
             freeze_norms(model)
         inputs, target = _on(device, batch)
         if teacher is None:
