@@ -191,7 +191,7 @@ def test_ctrl_c_ends_the_training_and_the_build_goes_on(tmp_path: Path, fresh_ca
         env=dict(os.environ),
     )
     for line in process.stderr:
-        if "training the pruned model:" in line:
+        if "training the smaller model:" in line:
             break
     assert "left, loss" in line, "how long it takes, and how it stands"
     time.sleep(0.5)
