@@ -65,13 +65,12 @@ def _part(
     blocks: Mapping[str, float],
     live: str | None,
 ) -> Part:
-    names = tuple(name for name in operator.groups if name in kept)
+    names = operator.groups
     sizes = [len(kept[name]) for name in names]
     latency, weights, values = (np.zeros(sizes) for _ in range(3))
-    fixed = dict.fromkeys(set(operator.groups) - set(names), 1.0)
     for place in np.ndindex(*sizes):
         shares = {name: kept[name][index] for name, index in zip(names, place, strict=True)}
-        shape = operator.scaled(fixed | shares, pixels)
+        shape = operator.scaled(shares, pixels)
         weights[place] = shape.weight_bytes / MB
         values[place] = shape.activation_bytes / MB
         if basis.table is not None:

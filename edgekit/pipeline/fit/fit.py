@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgekit.build_options import BuildOptions
 from edgekit.documents.search import SearchReport
@@ -11,11 +11,9 @@ from edgekit.errors import DeviceError, RunnerError, RuntimeFailure
 from edgekit.pipeline.fit.goals import goals_of, open_budgets
 from edgekit.pipeline.fit.meter import Meter
 from edgekit.pipeline.fit.rounds import Search, SearchResult
-from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.plans import recovery, with_recovery
-from edgekit.pipeline.precision.lower import lower
 from edgekit.plan import Plan
 from edgekit.program import Artifact
 
@@ -87,9 +85,7 @@ def _search(
     meter: Meter,
     quantized: Plan,
 ) -> SearchResult | str:
-    context = replace(context, fingerprint=Fingerprint(subject))
-    artifact = lower(subject, context, quantized).artifact
-    base = meter.cost(subject, artifact, quantized)
+    base = meter.cost(subject, quantized)
     goals = goals_of(document, base, len(shipped.data) / 1e6)
     if goals.latency_ms is not None and base.latency is None:
         return f"{NO_LATENCY}; {base.why_not}"

@@ -68,15 +68,15 @@ def goals_of(document: VerdictDocument, base: Cost, model_mb: float) -> Goals:
     the document's bundle, which may have another precision.
     """
     lines = {line.name: line for line in document.budgets}
-    latency = lines["latency_ms"].limit
-    if latency is not None and base.latency is not None and base.latency.interval is not None:
-        latency *= base.latency.value / base.latency.interval[1]
-    memory_mb = lines["peak_memory_mb"].value or 0.0
+    latency_ms, peak = lines["latency_ms"].limit, lines["peak_memory_mb"]
+    if base.latency is not None:
+        latency_ms = _within(latency_ms, base.latency.value, base.latency.interval)
+    memory_mb = peak.value or 0.0
     if document.memory is not None and base.memory is not None:
         memory_mb += base.memory.peak_mb - document.memory.peak_mb
     return Goals(
-        latency_ms=latency,
-        peak_memory_mb=_value_within(lines["peak_memory_mb"]),
+        latency_ms=latency_ms,
+        peak_memory_mb=_within(peak.limit, peak.value, peak.interval),
         size_mb=lines["size_mb"].limit,
         base=base,
         base_memory_mb=memory_mb,
@@ -84,8 +84,10 @@ def goals_of(document: VerdictDocument, base: Cost, model_mb: float) -> Goals:
     )
 
 
-def _value_within(line: BudgetLine) -> float | None:
+def _within(
+    limit: float | None, value: float | None, interval: tuple[float, float] | None
+) -> float | None:
     """The value whose interval ends at the limit, if intervals are relative."""
-    if line.limit is None or line.value is None or line.interval is None:
-        return line.limit
-    return line.limit * line.value / line.interval[1]
+    if limit is None or value is None or interval is None:
+        return limit
+    return limit * value / interval[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgekit.compress.depth.blocks import find_blocks
+from edgekit.compress.depth.blocks import find_blocks, outermost
 from edgekit.compress.depth.choice import block_worth
 from edgekit.compress.pruning.channel_groups import Group, find_groups
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
@@ -32,20 +32,19 @@ LEVELS = 8
 @dataclass(frozen=True)
 class Losses:
     """``sizes``: None is the recipe's size. ``widths``: of each group, by its first layer, from the
-    least. ``blocks``: of each block that can be dropped. ``importance``: of all channels.
+    least. ``blocks``: of each block that can be dropped and is not inside another one.
     """
 
     groups: tuple[Group, ...]
-    importance: Importance
     widths: Mapping[str, Mapping[int, float]]
     blocks: Mapping[str, float]
     sizes: Mapping[Size | None, float]
 
 
-def measure_losses(subject: Subject, context: BuildContext) -> Losses:
+def measure_losses(subject: Subject, context: BuildContext, true_loss: TrueLoss) -> Losses:
     """Try every width, block and input size of the model alone."""
     progress, example = context.progress, subject.example
-    sizes = _sizes(subject, context)
+    sizes = _sizes(subject, context, true_loss)
     groups, refused = find_groups(subject.model, example)
     for one in refused:
         progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
@@ -55,7 +54,9 @@ def measure_losses(subject: Subject, context: BuildContext) -> Losses:
             wanted = Prune(ratio=0.5)
             trial = importance_of(subject, wanted, context.seed, stage.advance)
             importance = trial(subject.model, groups)
-    blocks, _ = find_blocks(subject.model, example)
+    found, _ = find_blocks(subject.model, example)
+    outer = set(outermost(found))
+    blocks = [name for name in found if name in outer]
     worth: dict[str, float] = {}
     if blocks:
         inputs = some_inputs(subject, subject.fitted, *WEIGHED)
@@ -63,16 +64,7 @@ def measure_losses(subject: Subject, context: BuildContext) -> Losses:
             hints = subject.fidelity.hints
             worth = block_worth(subject.model, example, blocks, inputs, stage.advance, hints)
     widths = {group.layer: _width_losses(group, importance) for group in groups}
-    return Losses(tuple(groups), importance, widths, _outermost(worth), sizes)
-
-
-def _outermost(worth: Mapping[str, float]) -> dict[str, float]:
-    """Blocks that are not inside another one: a choice of both would count twice."""
-    return {
-        name: loss
-        for name, loss in worth.items()
-        if not any(name.startswith(f"{other}.") for other in worth)
-    }
+    return Losses(tuple(groups), widths, worth, sizes)
 
 
 def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
@@ -87,7 +79,9 @@ def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
     return losses | {group.count: 0.0}
 
 
-def _sizes(subject: Subject, context: BuildContext) -> dict[Size | None, float]:
+def _sizes(
+    subject: Subject, context: BuildContext, true_loss: TrueLoss
+) -> dict[Size | None, float]:
     """The loss at each size that the recipe declares and the model can run at."""
     losses: dict[Size | None, float] = {None: 0.0}
     for size in subject.recipe.input_sizes():
@@ -101,12 +95,17 @@ def _sizes(subject: Subject, context: BuildContext) -> dict[Size | None, float]:
             continue
         with context.progress.stage(f"trying {size_text(size)} pixels"):
             model, _ = with_norms(subject, small, Resize(size=size))
-            losses[size] = true_loss(subject, replace(small, model=model))
+            losses[size] = true_loss.of(replace(small, model=model))
     return losses
 
 
-def true_loss(subject: Subject, small: Subject) -> float:
-    """How far the outputs of ``small`` are from those of ``subject``, on inputs kept apart."""
-    floats = run_all(Batched(subject.model), subject.judged or [subject.example])
-    outputs = run_all(Batched(small.model), small.judged or [small.example])
-    return loss_of_outputs(subject.fidelity, outputs, floats)
+class TrueLoss:
+    """How far the outputs of a smaller model are from the subject's, on inputs kept apart."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._fidelity = subject.fidelity
+        self._floats = run_all(Batched(subject.model), subject.judged or [subject.example])
+
+    def of(self, small: Subject) -> float:
+        outputs = run_all(Batched(small.model), small.judged or [small.example])
+        return loss_of_outputs(self._fidelity, outputs, self._floats)

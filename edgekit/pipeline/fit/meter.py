@@ -6,7 +6,7 @@ Memory is the ledger's, not measured here: a search that ran twice must find the
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.budget import Figure
@@ -22,6 +22,7 @@ from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_serving, to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.package import package
+from edgekit.pipeline.precision.lower import lower
 from edgekit.pipeline.result import unjudged
 from edgekit.plan import Plan
 from edgekit.program import Artifact
@@ -33,13 +34,14 @@ from edgekit.target import Target
 @dataclass(frozen=True)
 class Cost:
     """``latency``: None if unknown, for the reason in ``why_not``. ``times``: by operator, None if
-    unknown. ``memory``: None if the runtime cannot tell sizes.
+    unknown. ``memory``: None if the runtime cannot tell sizes. ``shapes``: the operators.
     """
 
     latency: Figure | None
     times: OperatorTimes | None
     memory: MemoryLedger | None
     model_mb: float
+    shapes: tuple[OperatorShape, ...]
     why_not: str = ""
     source: CostSource = "emulated"
 
@@ -52,37 +54,38 @@ class Meter:
     context: BuildContext
     device: MeasuringDevice | None
 
-    def shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...]:
-        return self.context.runtime.operator_shapes(artifact) or ()
+    def cost(self, subject: Subject, plan: Plan) -> Cost:
+        """Lower the subject's model in the plan's precision, and tell what it costs.
 
-    def cost(self, subject: Subject, artifact: Artifact, plan: Plan) -> Cost:
-        """Raises RunnerError, DeviceError."""
+        Raises ExportError, RuntimeFailure, RunnerError, DeviceError.
+        """
+        artifact = lower(subject, self.context.of(subject), plan).artifact
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
         memory = ledger(sizes, self.target.architecture) if sizes is not None else None
+        shapes = self.context.runtime.operator_shapes(artifact) or ()
+        known = Cost(None, None, memory, len(artifact.data) / 1e6, shapes)
         if self.device is not None:
-            return self._measured(self.device, subject, artifact, memory)
-        return self._predicted(subject, artifact, plan, memory)
+            return self._measured(self.device, subject, artifact, known)
+        return self._predicted(subject, artifact, plan, known)
 
     def _measured(
         self,
         device: MeasuringDevice,
         subject: Subject,
         artifact: Artifact,
-        memory: MemoryLedger | None,
+        known: Cost,
     ) -> Cost:
         progress, name = self.context.progress, self.context.runtime.name
         with progress.stage(f"timing on {device.transport.name}"):
             inputs = [to_bytes(tensor) for tensor in subject.example]
             latency, profiled = device.profile(Timed(artifact, inputs))
         rows, total_ms = mean_rows(profiled)
-        times = timed_shapes(name, artifact.program, self.shapes(artifact), rows, total_ms)
+        times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
-        return Cost(figure, times, memory, len(artifact.data) / 1e6, source="measured")
+        return replace(known, latency=figure, times=times, source="measured")
 
-    def _predicted(
-        self, subject: Subject, artifact: Artifact, plan: Plan, memory: MemoryLedger | None
-    ) -> Cost:
-        context, model_mb = self.context, len(artifact.data) / 1e6
+    def _predicted(self, subject: Subject, artifact: Artifact, plan: Plan, known: Cost) -> Cost:
+        context = self.context
         files = context.runtime.runner_files(self.target.architecture, context.progress)
         result = unjudged(subject, artifact, plan)
         with (
@@ -95,22 +98,21 @@ class Meter:
                 draft, "fit", result, self.target, context.runtime, files, run_serving(serving)
             )
             inputs = golden_inputs(draft, manifest)
-            shapes = self.shapes(artifact)
             found = predicted_latency(
                 draft,
                 manifest,
                 inputs,
-                lambda: shapes,
+                lambda: known.shapes,
                 result.macs,
                 self.target,
                 context.progress,
             )
         if isinstance(found, str):
-            return Cost(None, None, memory, model_mb, found)
+            return replace(known, why_not=found)
         if found.times is not None:
-            return Cost(found.figure, found.times, memory, model_mb, source="calibrated")
+            return replace(known, latency=found.figure, times=found.times, source="calibrated")
         if not found.rows:
-            return Cost(found.figure, None, memory, model_mb)
+            return replace(known, latency=found.figure)
         name, value = context.runtime.name, found.figure.value
-        times = timed_shapes(name, artifact.program, shapes, found.rows, value)
-        return Cost(found.figure, times, memory, model_mb)
+        times = timed_shapes(name, artifact.program, known.shapes, found.rows, value)
+        return replace(known, latency=found.figure, times=times)

@@ -21,17 +21,15 @@ from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.pipeline.fit.channels import coupled
 from edgekit.pipeline.fit.costs import LATENCY, WEIGHTS, Basis, memory_bounds, space_of
 from edgekit.pipeline.fit.goals import Goals
-from edgekit.pipeline.fit.losses import Losses, measure_losses, true_loss
-from edgekit.pipeline.fit.meter import Cost, Meter
+from edgekit.pipeline.fit.losses import Losses, TrueLoss, measure_losses
+from edgekit.pipeline.fit.meter import Meter
 from edgekit.pipeline.fit.relax import relaxations
-from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.precision.lower import lower
 from edgekit.pipeline.shrink.shrink import smaller
 from edgekit.plan import DropBlocks, Plan, Prune, Resize
-from edgekit.recipe.image_size import Size
+from edgekit.recipe.image_size import Size, resizing_to
 from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
 from edgekit.values import Effort
@@ -88,7 +86,8 @@ class Search:
 
     def run(self, limits: Mapping[BudgetName, float]) -> SearchResult:
         """``limits``: those of the budgets, for relaxations."""
-        losses = measure_losses(self.subject, self.context)
+        self.true_loss = TrueLoss(self.subject)
+        losses = measure_losses(self.subject, self.context, self.true_loss)
         if not losses.groups and not losses.blocks and len(losses.sizes) == 1:
             return self._result("nothing can be removed from this model")
         self.basis = self._basis(losses)
@@ -112,13 +111,7 @@ class Search:
     def _pixels(self, size: Size | None) -> float:
         if size is None:
             return 1.0
-        height, width = self._resizing_original
-        return size[0] * size[1] / (height * width)
-
-    @property
-    def _resizing_original(self) -> Size:
-        image = next(tensor for tensor in self.subject.example if tensor.dim() == 4)
-        return image.shape[-2], image.shape[-1]
+        return resizing_to(size, self.subject.example).share
 
     def _round(self) -> bool:
         """Try the most promising choices, and build the best. False: there is nothing better."""
@@ -181,7 +174,7 @@ class Search:
         except (RuntimeFailure, SettingError) as error:
             self.context.progress.note(f"not tried: {error.message}")
             return None
-        loss = true_loss(self.subject, small)
+        loss = self.true_loss.of(small)
         expected = self.spaces[size].loss_of(choice)
         if expected > 0:
             self.loss_factors[size] = loss / expected
@@ -214,7 +207,7 @@ class Search:
 
     def _build(self, proposal: Proposal) -> None:
         """Lower the proposal for its costs, and correct the next round by them."""
-        cost = self._cost_of(proposal.subject)
+        cost = self.meter.cost(proposal.subject, self.quantized)
         expected = self.spaces[proposal.size].cost(LATENCY, proposal.choice)
         if cost.latency is not None and expected > 0:
             self.latency_factor = cost.latency.value / expected
@@ -237,16 +230,9 @@ class Search:
         if not misses and (self.best is None or proposal.loss < self.best.loss):
             self.best = proposal
 
-    def _cost_of(self, subject: Subject) -> Cost:
-        context = replace(self.context, fingerprint=Fingerprint(subject))
-        artifact = lower(subject, context, self.quantized).artifact
-        return self.meter.cost(subject, artifact, self.quantized)
-
     def _basis(self, losses: Losses) -> Basis:
         """The operators of the whole model, and a table from it and some narrower versions."""
-        context = replace(self.context, fingerprint=Fingerprint(self.subject))
-        artifact = lower(self.subject, context, self.quantized).artifact
-        operators = tuple(coupled(self.meter.shapes(artifact), losses.groups))
+        operators = tuple(coupled(self.goals.base.shapes, losses.groups))
         whole = self.goals.base.times
         if whole is None:
             return Basis(operators, None, self.goals.base.memory, 0.0)
@@ -266,4 +252,5 @@ class Search:
         except (RuntimeFailure, SettingError):
             return None
         outputs = run_eager(pruned)(self.subject.example)
-        return self._cost_of(replace(self.subject, model=pruned, example_outputs=outputs)).times
+        narrower = replace(self.subject, model=pruned, example_outputs=outputs)
+        return self.meter.cost(narrower, self.quantized).times

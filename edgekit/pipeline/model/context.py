@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.pipeline.model.cache_key import Fingerprint
+from edgekit.pipeline.model.subject import Subject
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Pt2e, Runtime
@@ -23,6 +24,10 @@ class BuildContext:
     progress: Progress
     fingerprint: Fingerprint
     device: MeasuringDevice | None = None
+
+    def of(self, subject: Subject) -> BuildContext:
+        """The context for another subject: its results have keys of their own."""
+        return replace(self, fingerprint=Fingerprint(subject))
 
     @property
     def pt2e(self) -> Pt2e:

@@ -23,7 +23,6 @@ from edgekit.compress.pruning.compensate import compensate
 from edgekit.compress.pruning.sparsity import sparsify, weights_of
 from edgekit.documents.verdict import CompressionStep, RefusedLayer, TrainingReport
 from edgekit.errors import SettingError
-from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
@@ -110,9 +109,7 @@ def compress(
             cache_stage(context, KIND, name, floats, partial(write_model, model, record))
     outputs = run_eager(model)(small.example)
     small = replace(small, model=model, example_outputs=outputs)
-    return CompressedModel(
-        small, replace(context, fingerprint=Fingerprint(small)), done, record.steps
-    )
+    return CompressedModel(small, context.of(small), done, record.steps)
 
 
 def smaller(subject: Subject, context: BuildContext, plan: Plan) -> Subject:

@@ -21,7 +21,6 @@ from edgekit.errors import ExportError, RuntimeFailure
 from edgekit.fidelity.comparison import Comparison
 from edgekit.measure.paired_latency import MeasuringDevice, Timed
 from edgekit.pipeline.model.batched import Batched
-from edgekit.pipeline.model.cache_key import Fingerprint
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_eager, to_bytes
 from edgekit.pipeline.model.subject import Subject, some_inputs
@@ -141,8 +140,7 @@ class Ledger:
             return self._pair(model)
 
     def _lower(self, subject: Subject) -> Timed:
-        context = replace(self.context, fingerprint=Fingerprint(subject))
-        artifact = lower(subject, context, self.precision).artifact
+        artifact = lower(subject, self.context.of(subject), self.precision).artifact
         return Timed(artifact, [to_bytes(tensor) for tensor in subject.example])
 
 
