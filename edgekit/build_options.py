@@ -26,6 +26,7 @@ from edgekit.values import (
     Seed,
     Share,
     Words,
+    WorkersChoice,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class BuildOptions:
     time_limit_s: Annotated[
         Positive | None, Option("Time limit of all training, in seconds.", key="time_limit")
     ] = None
+    workers: Annotated[
+        WorkersChoice,
+        Option("Processes of the search, or a Dask scheduler.", metavar="<N|tcp://HOST:PORT>"),
+    ] = 1
     plan: Annotated[
         "str | Path | Plan | None",
         Option("Build by this plan, instead of --precision.", metavar="FILE"),

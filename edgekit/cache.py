@@ -2,6 +2,7 @@
 
 stages/KIND-KEY/    the result of a build's stage (pipeline/model/stage_cache.py), with digests
 runners/KEY/        a compiled native runner
+points/             measured points of searches, in a database (search/points.py)
 zig/                the compiler's own cache
 """
 
@@ -10,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
@@ -24,12 +28,17 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("edgekit", appauthor=False))
 
 
-STAGES = "stages"
+STAGES, POINTS = "stages", "points"
 DIGESTS = "digests.json"
 # clear() removes these: builds can make them again.
-REBUILT = (STAGES, "runners", "zig")
+REBUILT = (STAGES, POINTS, "runners", "zig")
 STAGES_LIMIT_BYTES = 4_000_000_000
 DRAFT_LIMIT_S = 24 * 3600
+
+
+PACKAGE = Path(__file__).resolve().parent
+# Besides edgekit and Python, their versions decide the bytes of an artifact.
+PACKAGES = ("torch", "executorch", "torchao", "numpy", "timm", "transformers", "ultralytics")
 
 
 def content_key(parts: Iterable[bytes]) -> str:
@@ -44,6 +53,22 @@ def content_key(parts: Iterable[bytes]) -> str:
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def versions(folders: tuple[str, ...] = (".",)) -> tuple[str, ...]:
+    """Versions of everything that decides the bytes of an artifact.
+
+    For edgekit, the digests of the source files in ``folders`` of the package.
+    """
+    found = [platform.python_version()]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} -")
+    paths = {path for folder in folders for path in (PACKAGE / folder).rglob("*.py")}
+    return (*found, *(file_digest(path) for path in sorted(paths)))
 
 
 def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> Path:

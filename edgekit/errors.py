@@ -9,6 +9,7 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 ├── TargetError                      a target's name or its TOML file
 ├── CalibrationError                 a stored calibration, or a device too unsteady for one
 ├── MissingExtraError                an optional part of edgekit is not installed
+├── WorkerError                      workers of a search: not reachable, another version, ended
 ├── RuntimeFailure                   a runtime's quantizer, lowering or native compiler
 │   ├── RunnerError                  the native runner ended with an error
 │   └── ParityError                  the artifact computes something else than its reference
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -42,6 +44,10 @@ class EdgekitError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of workers travel; the arguments of __init__ differ between classes."""
+        return _restored, (type(self), self.message), vars(self)
 
 
 class UsageError(EdgekitError):
@@ -73,11 +79,15 @@ class CalibrationError(EdgekitError):
 
 
 class MissingExtraError(EdgekitError):
-    def __init__(self, what: str, extra: str) -> None:
+    def __init__(self, what: str, extra: str, hint: str | None = None) -> None:
         super().__init__(
             f"{what} needs the '{extra}' extra, which is not installed here",
-            "edgekit doctor shows the command that installs it",
+            hint or "edgekit doctor shows the command that installs it",
         )
+
+
+class WorkerError(EdgekitError):
+    pass
 
 
 class RuntimeFailure(EdgekitError):  # noqa: N818 - RuntimeError is Python's own
@@ -118,6 +128,10 @@ class DeviceError(EdgekitError):
 
 class HostKeyError(DeviceError):
     pass
+
+
+def _restored(kind: type[EdgekitError], message: str) -> EdgekitError:
+    return kind.__new__(kind, message)
 
 
 # Messages of errors that only wrap another error, which is their context.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, Predicate
@@ -44,6 +45,31 @@ ImageSize = Annotated[
     int | tuple[int, int] | str,
     Predicate(_is_image_size),
     Words("a number of pixels, such as 176, or height x width, such as 160x224"),
+]
+
+
+def worker_count(value: int | str) -> int | None:
+    """The number of processes, of 2 or "2"; None for an address. Raises ValueError for others."""
+    text = str(value).strip()
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    if re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", text):
+        return None
+    raise ValueError(f"{text} is neither a number nor an address")
+
+
+def _are_workers(value: int | str) -> bool:
+    try:
+        worker_count(value)
+    except ValueError:
+        return False
+    return True
+
+
+WorkersChoice = Annotated[
+    int | str,
+    Predicate(_are_workers),
+    Words("a number of processes, or a Dask scheduler's address, such as tcp://10.0.0.2:8786"),
 ]
 Count = Annotated[int, Ge(1), Words("a whole number of 1 or more")]
 Channels = Annotated[int, Ge(1), Words("a whole number of channels")]

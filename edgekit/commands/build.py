@@ -19,6 +19,7 @@ from edgekit.device.connect import connection
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import TargetError
+from edgekit.fleet.workers import open_workers
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
 from edgekit.process.interrupt import uninterruptible
@@ -70,8 +71,8 @@ def build(options: BuildOptions) -> VerdictDocument:
     bundle is written, and the document says ``missed``.
 
     Raises SettingError for options; RecipeError, ExportError, TrainingError, TargetError,
-    RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError; with ``device`` also
-    what bench raises. After an error no incomplete bundle remains.
+    RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError, WorkerError; with
+    ``device`` also what bench raises. After an error no incomplete bundle remains.
     """
     wait_passively()
     progress = options.progress or Silent()
@@ -83,9 +84,12 @@ def build(options: BuildOptions) -> VerdictDocument:
     check_output(folder)
     if wanted is not None:
         options = replace(options, seed=wanted.seed)
-    with _device(options, target, progress) as transport:
+    with (
+        open_workers(options.workers, progress) as workers,
+        _device(options, target, progress) as transport,
+    ):
         clock, limits = Clock(), _limits(options, target)
-        job = BundleBuild(engine, target, limits, transport, progress, clock, options)
+        job = BundleBuild(engine, target, limits, transport, progress, clock, options, workers)
         return _run(job, wanted, name, folder)
 
 

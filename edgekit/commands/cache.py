@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgekit.cache import cache_folder, clear, usage
+from edgekit.cache import POINTS, cache_folder, clear, usage
 from edgekit.documents.host import CacheDocument, CachePart
 from edgekit.errors import OutputError
+from edgekit.search import points
 
 
 def describe_cache(freed_bytes: int | None = None) -> CacheDocument:
@@ -17,7 +18,11 @@ def describe_cache(freed_bytes: int | None = None) -> CacheDocument:
         if folder.exists():  # usage() reports an unreadable folder as empty
             next(folder.iterdir(), None)
         parts = [
-            CachePart(name=name, entries=entries, size_mb=size / 1e6)
+            CachePart(
+                name=name,
+                entries=points.count(folder / name) if name == POINTS else entries,
+                size_mb=size / 1e6,
+            )
             for name, entries, size in usage()
         ]
     return CacheDocument(

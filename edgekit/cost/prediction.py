@@ -16,8 +16,10 @@ from edgekit.budget import Figure
 from edgekit.bundle.manifest import Manifest
 from edgekit.cost import analytic
 from edgekit.cost.calibration.latency import CALIBRATE, Shapes, calibrated_latency
+from edgekit.cost.calibration.store import read_all
 from edgekit.cost.cores import CORE_MODELS, CoreModel
 from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
+from edgekit.cost.emulation.tools import TOOLS
 from edgekit.cost.latency import (
     Factors,
     Work,
@@ -82,6 +84,16 @@ def predicted_latency(
     figure = emulated_figure(work.whole, manifest, core, target)
     rows = latency_by_operator(work, figure.value, core, target.clock_ghz, manifest.threads)
     return Prediction(figure, rows)
+
+
+def prediction_facts(target: Target, runtime: str) -> list[str]:
+    """What a predicted latency depends on besides the program and the target: the calibrations of
+    this user, and the tools of the emulation.
+    """
+    calibrations = [one.model_dump_json() for one in read_all()[0] if one.runtime == runtime]
+    if target.architecture == host_architecture():
+        return calibrations
+    return [*calibrations, *(f"{tool.name}: {tool.find()}" for tool in TOOLS)]
 
 
 def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from edgekit.documents.latency import LatencyParts
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.errors import EdgekitError
+from edgekit.fleet.workers import Workers
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.operators import latency_parts
 from edgekit.measure.paired_latency import MeasuringDevice
@@ -34,6 +35,7 @@ from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
+from edgekit.search.points import Points
 from edgekit.target import Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
@@ -77,6 +79,7 @@ class BundleBuild:
     progress: Progress
     clock: Clock
     options: BuildOptions
+    workers: Workers
 
     def run(
         self,
@@ -115,8 +118,8 @@ class BundleBuild:
             result = self._build(subject, context, base, wanted, training)
         document = self._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
-            with self.clock.timed("search"):
-                document = self._fitted(subject, context, document, result, training)
+            with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
+                document = self._fitted(subject, context, document, result, training, points)
         return self._advised(document.replaced(notes=subject.notes), subject.model)
 
     def _build(
@@ -158,14 +161,17 @@ class BundleBuild:
         document: VerdictDocument,
         result: BuildResult,
         training: Training | None,
+        points: Points,
     ) -> VerdictDocument:
         """Search for a smaller model, and build it. The better bundle stays in the folder."""
-        from edgekit.pipeline.fit.fit import fit
+        from edgekit.pipeline.fit.evaluator import Evaluator
+        from edgekit.pipeline.fit.fit import fit, precision_of
         from edgekit.pipeline.fit.meter import Meter
         from edgekit.pipeline.fit.outcome import outcome, with_search
 
         meter = Meter(self.target, context, context.device)
-        found = fit(subject, context, self.options, document, result.artifact, meter)
+        evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
+        found = fit(evaluator, self.options, document, result.artifact)
         folder = Path(document.bundle)
         if found.plan is None:
             self.progress.note(f"the search ends: {found.report.end}")

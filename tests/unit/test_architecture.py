@@ -16,9 +16,9 @@ PACKAGE = Path(edgekit.__file__).parent
 ROOMS = {
     "": [
         "cli", "commands", "report", "pipeline", "host", "settings", "build_options", "measure",
-        "search", "exported", "runtimes", "compress", "store", "cost", "data", "metrics", "recipe",
-        "runner", "fidelity", "bundle", "device", "target", "documents", "plan", "program",
-        "budget", "cache", "progress", "process", "frozen", "errors", "values",
+        "fleet", "search", "exported", "runtimes", "compress", "store", "cost", "data", "metrics",
+        "recipe", "runner", "fidelity", "bundle", "device", "target", "documents", "plan",
+        "program", "budget", "cache", "progress", "process", "frozen", "errors", "values",
         "version", "portable",
     ],
     "pipeline": [
@@ -32,9 +32,9 @@ ROOMS = {
     ],
 }  # fmt: skip
 NO_TORCH = [
-    "cli", "commands", "report", "host", "measure", "store", "cost", "runner", "fidelity", "bundle",
-    "device", "settings", "build_options", "target", "plan", "program", "documents", "budget",
-    "cache", "progress", "process", "frozen", "errors", "values", "version",
+    "cli", "commands", "report", "host", "measure", "fleet", "store", "cost", "runner", "fidelity",
+    "bundle", "device", "settings", "build_options", "target", "plan", "program", "documents",
+    "budget", "cache", "progress", "process", "frozen", "errors", "values", "version",
 ]  # fmt: skip
 # Commands that build or judge need torch, and import it when they are called.
 LATE_TORCH = {"commands/build.py", "commands/evaluate.py"}

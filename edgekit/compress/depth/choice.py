@@ -70,7 +70,7 @@ def drop_blocks(
     if not blocks:
         why = refusal_lines(refused) or "  it has no residual blocks"
         raise RuntimeFailure(f"no block of this model can be removed:\n{why}")
-    trials = _Trials(model, example, inputs, hints)
+    trials = BlockTrials(model, example, inputs, hints)
     search = _Search(trials, blocks, costs)
     for done in range(count):
         if not search.drop_next():
@@ -105,7 +105,7 @@ def block_worth(
     hints: OutputHints = NO_HINTS,
 ) -> dict[str, float]:
     """For each block, how far the outputs move without it after refitting (``OutputLoss``)."""
-    trials = _Trials(model, example, inputs, hints)
+    trials = BlockTrials(model, example, inputs, hints)
     worth = {}
     for done, block in enumerate(blocks, 1):
         worth[block] = trials.loss([block])
@@ -124,7 +124,7 @@ def block_macs(model: nn.Module, example: Inputs, blocks: Sequence[str]) -> dict
     }
 
 
-class _Trials:
+class BlockTrials:
     """Fits on one half of the inputs and judges on the other."""
 
     def __init__(
@@ -139,6 +139,7 @@ class _Trials:
         self.refit = Refit(model, example, concatenate(self.fitted)) if batches else None
 
     def loss(self, dropped: Sequence[str]) -> float:
+        """How far the outputs move without these blocks, after refitting."""
         smaller = without_blocks(self.model, self.example, dropped)
         if self.refit is not None:
             self.refit.apply(smaller)
@@ -153,7 +154,9 @@ class _Search:
     every removal. Only the best block is measured again, until it stays the best.
     """
 
-    def __init__(self, trials: _Trials, blocks: Sequence[str], costs: Mapping[str, float]) -> None:
+    def __init__(
+        self, trials: BlockTrials, blocks: Sequence[str], costs: Mapping[str, float]
+    ) -> None:
         self.trials, self.costs = trials, costs
         self.dropped: list[str] = []
         self.losses: list[float] = []

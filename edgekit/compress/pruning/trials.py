@@ -45,33 +45,44 @@ def by_trial(
 
     def importance(model: nn.Module, groups: Sequence[Group]) -> Importance:
         scores = order(model, groups)
-        trials = _Trials(model, groups, data, hints)
+        trials = WidthTrials(model, groups, data, hints)
         shares = {}
         for done, group in enumerate(groups, 1):
-            ordered = least_first(by_block(scores[group.layer], group.unit))
-            losses = [(0, 0.0)]
-            for count in _counts(group.count, group.step(step)):
-                losses.append((count, trials.loss(group, ordered[:count])))
-            shares[group.layer] = _marginal_losses(group, ordered, losses)
+            ordered = channels_in_order(scores, group)
+            counts = removal_counts(group, step)
+            losses = [trials.loss(group, ordered[:count]) for count in counts]
+            shares[group.layer] = marginal_losses(group, ordered, counts, losses)
             advance(done, len(groups))
         return shares
 
     return importance
 
 
-def _counts(width: int, step: int) -> list[int]:
-    """Numbers of channels to remove, so that each remaining width is a multiple of ``step``."""
+def channels_in_order(scores: Importance, group: Group) -> list[int]:
+    """The group's channels, those of least importance first."""
+    return least_first(by_block(scores[group.layer], group.unit))
+
+
+def removal_counts(group: Group, step: int) -> list[int]:
+    """Numbers of channels to remove, so that each remaining width is a multiple of the group's
+    step, which is about ``step``.
+    """
+    width, step = group.count, group.step(step)
     widths = {step * round(width * level / LEVELS / step) for level in range(1, LEVELS)}
     return sorted(width - remaining for remaining in widths if 0 < remaining < width)
 
 
-def _marginal_losses(
-    group: Group, ordered: list[int], losses: list[tuple[int, float]]
+def marginal_losses(
+    group: Group, ordered: Sequence[int], counts: Sequence[int], measured: Sequence[float]
 ) -> torch.Tensor:
     """The loss of each channel in turn, never less than the one before: the slopes of the lower
     convex hull of the measurements. Equal losses differ by a trifle, which preserves the order of
     the trials.
+
+    ``ordered``: the channels as they are removed. ``measured``: the loss without the first
+    ``counts`` of them.
     """
+    losses = [(0, 0.0), *zip(counts, measured, strict=True)]
     scores = torch.zeros(group.count, dtype=torch.double)
     at, lost = losses[0]
     rest, slope = losses[1:], 0.0
@@ -115,7 +126,11 @@ def fitted_and_judged(data: Sequence[Inputs]) -> tuple[Sequence[Inputs], Sequenc
     return (data[::2], data[1::2]) if len(data) > 1 else (data, data)
 
 
-class _Trials:
+class WidthTrials:
+    """Narrows one group at a time, and gives back the weights. Some of ``data`` are fitted, the
+    others judge.
+    """
+
     def __init__(
         self,
         model: nn.Module,
@@ -133,6 +148,7 @@ class _Trials:
         )
 
     def loss(self, group: Group, removed: Sequence[int]) -> float:
+        """How far the outputs move without these channels of the group."""
         weights = {place.layer: self._weight(place.layer) for place in group.readers}
         with _restored(weights):
             for place in group.readers:

@@ -11,11 +11,10 @@ from random import Random
 import torch
 from torch import nn
 
-from edgekit.cache import content_key, load_stage, store_stage
+from edgekit.cache import content_key, load_stage, store_stage, versions
 from edgekit.cost.shapes import OperatorShape
 from edgekit.measure.calibration import CalibrationProgram
 from edgekit.pipeline.calibration import networks
-from edgekit.pipeline.model.cache_key import versions
 from edgekit.plan import Plan
 from edgekit.program import Artifact, Program
 from edgekit.progress import Progress, Silent

@@ -8,10 +8,9 @@ from edgekit.build_options import BuildOptions
 from edgekit.documents.search import SearchReport
 from edgekit.documents.verdict import Relaxation, VerdictDocument
 from edgekit.errors import DeviceError, RunnerError, RuntimeFailure
+from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.goals import goals_of, open_budgets
-from edgekit.pipeline.fit.meter import Meter
 from edgekit.pipeline.fit.rounds import Search, SearchResult
-from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.plans import recovery, with_recovery
 from edgekit.plan import Plan
@@ -45,26 +44,21 @@ def may_fit(options: BuildOptions) -> bool:
 
 
 def fit(
-    subject: Subject,
-    context: BuildContext,
-    options: BuildOptions,
-    document: VerdictDocument,
-    shipped: Artifact,
-    meter: Meter,
+    evaluator: Evaluator, options: BuildOptions, document: VerdictDocument, shipped: Artifact
 ) -> FitResult:
     """Search for a plan that meets the budgets which the bundle of ``document`` does not meet.
 
-    ``shipped``: its artifact. Raises RecipeError, ExportError.
+    ``shipped``: its artifact. Raises RecipeError, ExportError, WorkerError.
     """
+    subject, progress = evaluator.subject, evaluator.meter.context.progress
     lines = open_budgets(document)
     reason = ", ".join(f"{line.name} is {line.status}" for line in lines)
     why_not = _why_not(subject)
     if why_not is not None:
         return FitResult(None, SearchReport(reason=reason, end=why_not))
-    training = recovery(subject, options, context.progress)  # a wrong one ends the build here
-    quantized = _precision_of(document.plan)
+    training = recovery(subject, options, progress)  # a wrong one ends the build here
     try:
-        result = _search(subject, context, options, document, shipped, meter, quantized)
+        result = _search(evaluator, options, document, shipped)
     except (RuntimeFailure, RunnerError, DeviceError) as error:
         return FitResult(None, SearchReport(reason=reason, end=error.message))
     if isinstance(result, str):
@@ -77,19 +71,13 @@ def fit(
 
 
 def _search(
-    subject: Subject,
-    context: BuildContext,
-    options: BuildOptions,
-    document: VerdictDocument,
-    shipped: Artifact,
-    meter: Meter,
-    quantized: Plan,
+    evaluator: Evaluator, options: BuildOptions, document: VerdictDocument, shipped: Artifact
 ) -> SearchResult | str:
-    base = meter.cost(subject, quantized)
+    base = evaluator.base_cost()
     goals = goals_of(document, base, len(shipped.data) / 1e6)
     if goals.latency_ms is not None and base.latency is None:
         return f"{NO_LATENCY}; {base.why_not}"
-    search = Search(subject, context, meter, goals, quantized, options.effort)
+    search = Search(evaluator, goals, options.effort)
     return search.run({line.name: line.limit for line in document.budgets if line.limit})
 
 
@@ -99,6 +87,6 @@ def _why_not(subject: Subject) -> str | None:
     return NO_CALIBRATION if not subject.calibration else None
 
 
-def _precision_of(plan: Plan) -> Plan:
+def precision_of(plan: Plan) -> Plan:
     """The plan's precision without repairs, which cost nothing."""
     return Plan(precision=plan.precision, float_layers=plan.float_layers, seed=plan.seed)

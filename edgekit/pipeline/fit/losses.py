@@ -7,21 +7,16 @@ fitted to judge.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgekit.compress.depth.blocks import find_blocks, outermost
-from edgekit.compress.depth.choice import block_worth
 from edgekit.compress.pruning.channel_groups import Group, find_groups
-from edgekit.compress.pruning.importance import Importance, by_block, least_first
-from edgekit.compress.pruning.trials import loss_of_outputs
-from edgekit.errors import SettingError
-from edgekit.pipeline.model.batched import Batched
-from edgekit.pipeline.model.context import BuildContext
-from edgekit.pipeline.model.predict import run_all
-from edgekit.pipeline.model.subject import Subject, some_inputs
-from edgekit.pipeline.shrink.channel_importance import WEIGHED, importance_of
-from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_norms
-from edgekit.plan import Prune, Resize
+from edgekit.compress.pruning.importance import Importance, by_block, by_size, least_first
+from edgekit.compress.pruning.trials import channels_in_order, marginal_losses
+from edgekit.pipeline.fit.evaluator import Evaluator
+from edgekit.pipeline.fit.laboratory import BlockTrial, SizeTrial, width_trials
+from edgekit.pipeline.model.subject import Subject
+from edgekit.progress import Progress
 from edgekit.recipe.image_size import Size, size_text
 
 # Kernels compute 16 output channels as fast as 8, but narrow groups need finer steps.
@@ -41,30 +36,37 @@ class Losses:
     sizes: Mapping[Size | None, float]
 
 
-def measure_losses(subject: Subject, context: BuildContext, true_loss: TrueLoss) -> Losses:
+def measure_losses(subject: Subject, evaluator: Evaluator, progress: Progress) -> Losses:
     """Try every width, block and input size of the model alone."""
-    progress, example = context.progress, subject.example
-    sizes = _sizes(subject, context, true_loss)
-    groups, refused = find_groups(subject.model, example)
+    sizes = _sizes(subject, evaluator, progress)
+    groups, refused = find_groups(subject.model, subject.example)
     for one in refused:
         progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
-    importance: Importance = {}
-    if groups:
-        with progress.stage("trying widths") as stage:
-            wanted = Prune(ratio=0.5)
-            trial = importance_of(subject, wanted, context.seed, stage.advance)
-            importance = trial(subject.model, groups)
-    found, _ = find_blocks(subject.model, example)
+    importance = _importance(subject, groups, evaluator)
+    found, _ = find_blocks(subject.model, subject.example)
     outer = set(outermost(found))
     blocks = [name for name in found if name in outer]
-    worth: dict[str, float] = {}
-    if blocks:
-        inputs = some_inputs(subject, subject.fitted, *WEIGHED)
-        with progress.stage("trying blocks") as stage:
-            hints = subject.fidelity.hints
-            worth = block_worth(subject.model, example, blocks, inputs, stage.advance, hints)
+    trials = [BlockTrial(block=name) for name in blocks]
+    lost = [one.loss or 0.0 for one in evaluator.losses("trying blocks", trials)]
     widths = {group.layer: _width_losses(group, importance) for group in groups}
-    return Losses(tuple(groups), widths, worth, sizes)
+    return Losses(tuple(groups), widths, dict(zip(blocks, lost, strict=True)), sizes)
+
+
+def _importance(subject: Subject, groups: list[Group], evaluator: Evaluator) -> Importance:
+    """The loss of each channel of each group, from trials of several widths."""
+    trials = {group.layer: width_trials(group) for group in groups}
+    everything = [trial for of_group in trials.values() for trial in of_group]
+    found = dict(zip(everything, evaluator.losses("trying widths", everything), strict=True))
+    order = by_size(1)(subject.model, groups)
+    return {
+        group.layer: marginal_losses(
+            group,
+            channels_in_order(order, group),
+            [trial.removed for trial in trials[group.layer]],
+            [found[trial].loss or 0.0 for trial in trials[group.layer]],
+        )
+        for group in groups
+    }
 
 
 def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
@@ -79,33 +81,14 @@ def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
     return losses | {group.count: 0.0}
 
 
-def _sizes(
-    subject: Subject, context: BuildContext, true_loss: TrueLoss
-) -> dict[Size | None, float]:
+def _sizes(subject: Subject, evaluator: Evaluator, progress: Progress) -> dict[Size | None, float]:
     """The loss at each size that the recipe declares and the model can run at."""
     losses: dict[Size | None, float] = {None: 0.0}
-    for size in subject.recipe.input_sizes():
-        try:
-            small = resized(subject, size)
-        except SettingError as error:
-            context.progress.note(f"{size_text(size)} pixels: {error.message}")
-            continue
-        if not has_same_outputs(subject, small):
-            context.progress.note(f"{size_text(size)} pixels: the outputs have other shapes there")
-            continue
-        with context.progress.stage(f"trying {size_text(size)} pixels"):
-            model, _ = with_norms(subject, small, Resize(size=size))
-            losses[size] = true_loss.of(replace(small, model=model))
+    trials = [SizeTrial(size=size) for size in subject.recipe.input_sizes()]
+    found = evaluator.losses("trying input sizes", trials)
+    for trial, one in zip(trials, found, strict=True):
+        if one.loss is None:
+            progress.note(f"{size_text(trial.size)} pixels: {one.why_not}")
+        else:
+            losses[trial.size] = one.loss
     return losses
-
-
-class TrueLoss:
-    """How far the outputs of a smaller model are from the subject's, on inputs kept apart."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._fidelity = subject.fidelity
-        self._floats = run_all(Batched(subject.model), subject.judged or [subject.example])
-
-    def of(self, small: Subject) -> float:
-        outputs = run_all(Batched(small.model), small.judged or [small.example])
-        return loss_of_outputs(self._fidelity, outputs, self._floats)

@@ -23,9 +23,8 @@ from edgekit.pipeline.model.predict import run_serving, to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.package import package
 from edgekit.pipeline.precision.lower import lower
-from edgekit.pipeline.result import unjudged
+from edgekit.pipeline.result import BuildResult, unjudged
 from edgekit.plan import Plan
-from edgekit.program import Artifact
 from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
 from edgekit.target import Target
@@ -47,6 +46,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Lowered:
+    """An artifact that is ready to be timed. ``known``: its costs without the latency."""
+
+    result: BuildResult
+    known: Cost
+
+
+@dataclass(frozen=True)
 class Meter:
     """Costs on one target. ``device``: measures there, if given."""
 
@@ -55,39 +62,41 @@ class Meter:
     device: MeasuringDevice | None
 
     def cost(self, subject: Subject, plan: Plan) -> Cost:
-        """Lower the subject's model in the plan's precision, and tell what it costs.
+        """Lower the subject's model in the plan's precision, and report what it costs.
 
         Raises ExportError, RuntimeFailure, RunnerError, DeviceError.
         """
+        return self.time(self.lowered(subject, plan))
+
+    def lowered(self, subject: Subject, plan: Plan) -> Lowered:
+        """The part that needs no device. Raises ExportError, RuntimeFailure."""
         artifact = lower(subject, self.context.of(subject), plan).artifact
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
         memory = ledger(sizes, self.target.architecture) if sizes is not None else None
         shapes = self.context.runtime.operator_shapes(artifact) or ()
         known = Cost(None, None, memory, len(artifact.data) / 1e6, shapes)
-        if self.device is not None:
-            return self._measured(self.device, subject, artifact, known)
-        return self._predicted(subject, artifact, plan, known)
+        return Lowered(unjudged(subject, artifact, plan), known)
 
-    def _measured(
-        self,
-        device: MeasuringDevice,
-        subject: Subject,
-        artifact: Artifact,
-        known: Cost,
-    ) -> Cost:
+    def time(self, lowered: Lowered) -> Cost:
+        """The costs with the latency. Raises RuntimeFailure, RunnerError, DeviceError."""
+        if self.device is not None:
+            return self._measured(self.device, lowered.result, lowered.known)
+        return self._predicted(lowered.result, lowered.known)
+
+    def _measured(self, device: MeasuringDevice, result: BuildResult, known: Cost) -> Cost:
+        artifact = result.artifact
         progress, name = self.context.progress, self.context.runtime.name
         with progress.stage(f"timing on {device.transport.name}"):
-            inputs = [to_bytes(tensor) for tensor in subject.example]
+            inputs = [to_bytes(tensor) for tensor in result.example]
             latency, profiled = device.profile(Timed(artifact, inputs))
         rows, total_ms = mean_rows(profiled)
         times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
         return replace(known, latency=figure, times=times, source="measured")
 
-    def _predicted(self, subject: Subject, artifact: Artifact, plan: Plan, known: Cost) -> Cost:
-        context = self.context
+    def _predicted(self, result: BuildResult, known: Cost) -> Cost:
+        artifact, context = result.artifact, self.context
         files = context.runtime.runner_files(self.target.architecture, context.progress)
-        result = unjudged(subject, artifact, plan)
         with (
             tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,
             staged(artifact, context.host_files) as here,

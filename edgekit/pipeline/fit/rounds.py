@@ -7,28 +7,25 @@ that each round builds correct them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgekit.budget import BudgetName
-from edgekit.compress.pruning.channel_choice import macs_of, prune
-from edgekit.compress.pruning.importance import by_size
-from edgekit.cost.shapes import OperatorTimes
 from edgekit.cost.table import CostTable, channel_steps
 from edgekit.documents.search import SearchPoint
 from edgekit.documents.verdict import Relaxation
-from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.errors import RuntimeFailure
 from edgekit.pipeline.fit.channels import coupled
 from edgekit.pipeline.fit.costs import LATENCY, WEIGHTS, Basis, memory_bounds, space_of
+from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.goals import Goals
-from edgekit.pipeline.fit.losses import Losses, TrueLoss, measure_losses
-from edgekit.pipeline.fit.meter import Meter
+from edgekit.pipeline.fit.laboratory import CostTrial, ModelTrial, NoCost
+from edgekit.pipeline.fit.losses import Losses, measure_losses
+from edgekit.pipeline.fit.meter import Cost
 from edgekit.pipeline.fit.relax import relaxations
-from edgekit.pipeline.model.context import BuildContext
-from edgekit.pipeline.model.predict import run_eager
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.shrink.shrink import smaller
 from edgekit.plan import DropBlocks, Plan, Prune, Resize
+from edgekit.progress import Progress
 from edgekit.recipe.image_size import Size, resizing_to
 from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
@@ -45,14 +42,13 @@ AIM = 0.985
 
 @dataclass(frozen=True)
 class Proposal:
-    """A choice at one input size, with the model that it gives. ``loss``: its true loss. ``place``:
-    of its point in the record.
+    """A choice at one input size, with its plan. ``loss``: its true loss. ``place``: of its point
+    in the record.
     """
 
     size: Size | None
     choice: Choice
     plan: Plan
-    subject: Subject
     loss: float
     place: int
 
@@ -69,13 +65,8 @@ class SearchResult:
 
 @dataclass
 class Search:
-    """``quantized``: the precision of the artifacts that are built for their costs."""
-
-    subject: Subject
-    context: BuildContext
-    meter: Meter
+    evaluator: Evaluator
     goals: Goals
-    quantized: Plan
     effort: Effort
     points: list[SearchPoint] = field(default_factory=list)
     tried: dict[Size | None, list[Choice]] = field(default_factory=dict)
@@ -84,10 +75,17 @@ class Search:
     memory_shift_mb: float = 0.0
     best: Proposal | None = None
 
+    @property
+    def subject(self) -> Subject:
+        return self.evaluator.subject
+
+    @property
+    def progress(self) -> Progress:
+        return self.evaluator.meter.context.progress
+
     def run(self, limits: Mapping[BudgetName, float]) -> SearchResult:
         """``limits``: those of the budgets, for relaxations."""
-        self.true_loss = TrueLoss(self.subject)
-        losses = measure_losses(self.subject, self.context, self.true_loss)
+        losses = measure_losses(self.subject, self.evaluator, self.progress)
         if not losses.groups and not losses.blocks and len(losses.sizes) == 1:
             return self._result("nothing can be removed from this model")
         self.basis = self._basis(losses)
@@ -133,8 +131,7 @@ class Search:
                 loss = space.loss_of(choice) * self.loss_factors.get(size, 1.0)
                 found.append((loss, size, choice))
         found.sort(key=lambda row: row[0])
-        tried = [self._try(size, choice) for _, size, choice in found[:TRIED]]
-        return [one for one in tried if one is not None]
+        return self._try([(size, choice) for _, size, choice in found[:TRIED]])
 
     def _is_feasible(self, goals: Goals) -> bool:
         return any(
@@ -143,7 +140,7 @@ class Search:
         )
 
     def _solve(self, size: Size | None, space: Space) -> Choice | None:
-        with self.context.progress.stage("solving"):
+        with self.progress.stage("solving"):
             return solve(
                 space, self._bounds(size, space, self.goals), other_than=self.tried.get(size, ())
             )
@@ -161,33 +158,30 @@ class Search:
             bounds += memory_bounds(self.basis, space, self._pixels(size), limit_mb, base_mb)
         return tuple(bounds)
 
-    def _try(self, size: Size | None, choice: Choice) -> Proposal | None:
-        """Build the model in torch and compare its outputs with the original's."""
-        self.tried.setdefault(size, []).append(choice)
-        plan = self._plan(size, choice)
-        try:
-            small = (
-                smaller(self.subject, self.context, plan)
-                if plan.changes_the_model
-                else self.subject
+    def _try(self, choices: Sequence[tuple[Size | None, Choice]]) -> list[Proposal]:
+        """Build the models in torch and compare their outputs with the original's."""
+        trials = [ModelTrial(plan=self._plan(size, choice)) for size, choice in choices]
+        answers = self.evaluator.losses("trying smaller models", trials)
+        proposals = []
+        for (size, choice), trial, answer in zip(choices, trials, answers, strict=True):
+            self.tried.setdefault(size, []).append(choice)
+            if answer.loss is None:
+                self.progress.note(f"not tried: {answer.why_not}")
+                continue
+            expected = self.spaces[size].loss_of(choice)
+            if expected > 0:
+                self.loss_factors[size] = answer.loss / expected
+            point = SearchPoint(
+                input_size=size,
+                dropped=tuple(sorted(choice.dropped)),
+                macs=round(answer.macs or 0.0, 4),
+                loss=round(answer.loss, 5),
+                why="another choice loses less",
             )
-        except (RuntimeFailure, SettingError) as error:
-            self.context.progress.note(f"not tried: {error.message}")
-            return None
-        loss = self.true_loss.of(small)
-        expected = self.spaces[size].loss_of(choice)
-        if expected > 0:
-            self.loss_factors[size] = loss / expected
-        whole = macs_of(self.subject.model, self.subject.example)
-        point = SearchPoint(
-            input_size=size,
-            dropped=tuple(sorted(choice.dropped)),
-            macs=round(macs_of(small.model, small.example) / whole, 4),
-            loss=round(loss, 5),
-            why="another choice loses less",
-        )
-        self.points.append(point)
-        return Proposal(size, choice, plan, small, loss, len(self.points) - 1)
+            self.points.append(point)
+            place = len(self.points) - 1
+            proposals.append(Proposal(size, choice, trial.plan, answer.loss, place))
+        return proposals
 
     def _plan(self, size: Size | None, choice: Choice) -> Plan:
         space = self.spaces[size]
@@ -198,7 +192,7 @@ class Search:
             if choice.widths[group.group] < max(group.widths)
             and not any(f"{group.group}.".startswith(f"{block}.") for block in dropped)
         }
-        return self.quantized.replaced(
+        return self.evaluator.quantized.replaced(
             resize=Resize(size=size) if size is not None else None,
             drop_blocks=DropBlocks(blocks=dropped) if dropped else None,
             prune=Prune(widths=widths, importance="l1") if widths else None,
@@ -207,7 +201,10 @@ class Search:
 
     def _build(self, proposal: Proposal) -> None:
         """Lower the proposal for its costs, and correct the next round by them."""
-        cost = self.meter.cost(proposal.subject, self.quantized)
+        trial = CostTrial(plan=proposal.plan)
+        (cost,) = self.evaluator.costs("lowering and timing the best of them", [trial])
+        if isinstance(cost, NoCost):  # its loss was measured, so that it can be built
+            raise RuntimeFailure(cost.why_not)
         expected = self.spaces[proposal.size].cost(LATENCY, proposal.choice)
         if cost.latency is not None and expected > 0:
             self.latency_factor = cost.latency.value / expected
@@ -236,21 +233,12 @@ class Search:
         whole = self.goals.base.times
         if whole is None:
             return Basis(operators, None, self.goals.base.memory, 0.0)
-        programs = [whole]
-        for share in TABLE_SHARES if losses.groups else ():
-            times = self._times_at(share)
-            if times is not None:
-                programs.append(times)
-        table = CostTable(tuple(programs), self.goals.base.source, channel_steps(self.meter.target))
+        shares = TABLE_SHARES if losses.groups else ()
+        trials = [CostTrial(plan=self.evaluator.quantized, share=share) for share in shares]
+        found = self.evaluator.costs("lowering and timing narrower models", trials)
+        known = [cost.times for cost in found if isinstance(cost, Cost)]
+        programs = [whole, *(times for times in known if times is not None)]
+        table = CostTable(
+            tuple(programs), self.goals.base.source, channel_steps(self.evaluator.meter.target)
+        )
         return Basis(operators, table, self.goals.base.memory, max(0.0, whole.rest_ms))
-
-    def _times_at(self, share: float) -> OperatorTimes | None:
-        """The operators of a uniformly narrower model, whose outputs do not matter."""
-        wanted = Prune(ratio=1 - share, spread="uniform", importance="l1", compensate=False)
-        try:
-            pruned = prune(self.subject.model, self.subject.example, wanted, by_size(1)).model
-        except (RuntimeFailure, SettingError):
-            return None
-        outputs = run_eager(pruned)(self.subject.example)
-        narrower = replace(self.subject, model=pruned, example_outputs=outputs)
-        return self.meter.cost(narrower, self.quantized).times

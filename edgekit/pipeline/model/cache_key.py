@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import platform
 import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 
-from edgekit.cache import content_key, file_digest
+from edgekit.cache import PACKAGE, content_key, file_digest, versions
 from edgekit.compress.training.held_out import digest_of
 from edgekit.pipeline.model.predict import to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.plan import Plan
 from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.base import Runtime
-
-PACKAGE = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "executorch", "torchao", "numpy", "timm", "transformers", "ultralytics")
 
 
 class Fingerprint:
@@ -38,6 +33,9 @@ class Fingerprint:
         self._parts: list[bytes] | None = None
         with suppress(Exception):  # sparse weights, a module that refers to itself, ...
             self._parts = list(_parts(subject))
+
+    def of(self, subject: Subject) -> Fingerprint:
+        return Fingerprint(subject)
 
     def key(self, runtime: Runtime, plan: Plan) -> str | None:
         """The key of a plan's result; None if the model cannot be read completely. Without a key
@@ -63,6 +61,16 @@ class Fingerprint:
     @cached_property
     def _training_data(self) -> bytes:
         return digest_of(self._subject.training(0))
+
+
+class NoFingerprint(Fingerprint):
+    """Has no keys: no stage is cached, also of smaller versions of the subject."""
+
+    def __init__(self) -> None:
+        self._parts = None
+
+    def of(self, subject: Subject) -> Fingerprint:  # noqa: ARG002
+        return self
 
 
 def _parts(subject: Subject) -> Iterator[bytes]:
@@ -110,7 +118,7 @@ def _as_text(value: Any) -> str:
 
 def _sources(model: torch.nn.Module) -> set[Path]:
     """The files of all loaded local modules, the recipe among them, and of the model's classes."""
-    paths = {Path(module.__file__ or "") for module in _local_modules()}
+    paths = {Path(module.__file__ or "") for module in local_modules()}
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         try:
             paths.add(Path(inspect.getfile(kind)))
@@ -119,7 +127,7 @@ def _sources(model: torch.nn.Module) -> set[Path]:
     return {path for path in paths if path.is_file()}
 
 
-def _local_modules() -> Iterator[ModuleType]:
+def local_modules() -> Iterator[ModuleType]:
     """The user's modules: all that are not installed, Python's own or edgekit's."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     for name, module in list(sys.modules.items()):
@@ -130,19 +138,3 @@ def _local_modules() -> Iterator[ModuleType]:
         installed = "site-packages" in path.parts or any(path.is_relative_to(p) for p in places)
         if not installed and not path.is_relative_to(PACKAGE):
             yield module
-
-
-@cache
-def versions(folders: tuple[str, ...] = (".",)) -> tuple[str, ...]:
-    """Versions of everything that decides the bytes of an artifact.
-
-    For edgekit, the digests of the source files in ``folders`` of the package.
-    """
-    found = [platform.python_version()]
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} -")
-    paths = {path for folder in folders for path in (PACKAGE / folder).rglob("*.py")}
-    return (*found, *(file_digest(path) for path in sorted(paths)))

@@ -27,7 +27,7 @@ class BuildContext:
 
     def of(self, subject: Subject) -> BuildContext:
         """The context for another subject: its results have keys of their own."""
-        return replace(self, fingerprint=Fingerprint(subject))
+        return replace(self, fingerprint=self.fingerprint.of(subject))
 
     @property
     def pt2e(self) -> Pt2e:

@@ -70,6 +70,12 @@ class OutputsOfFloat:
         """The same model on other inputs."""
         return OutputsOfFloat(self._model, example, calibration, self._names, self._hints)
 
+    def without_inputs(self) -> OutputsOfFloat:
+        """The same outputs, profiled now, without the inputs that they were profiled on."""
+        other = OutputsOfFloat(self._model, (), (), self._names, self._hints)
+        other.__dict__["fidelity"] = self.fidelity
+        return other
+
     @cached_property
     def fidelity(self) -> Fidelity:
         floats = run_all(Batched(self._model), self._inputs)

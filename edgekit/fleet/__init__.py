@@ -1,0 +1,1 @@
+"""Several computers for one task: workers that compute the pieces of a search."""
