@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 from distributed import (  # of the extra 'cluster'
@@ -88,7 +91,7 @@ class Cluster:
         )
         futures = dict(zip(asked, questions, strict=True))
         try:
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=client.loop):
                 answer = _answer(future)
                 if answer is not _LOST:
                     done(futures[future], answer)
@@ -165,16 +168,17 @@ def local_cluster(count: int) -> tuple[Client, ExitStack]:
     stack.callback(_restore, dict(os.environ))  # Dask sets its workers' variables here too
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-workers-"))
     try:
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            security=True,
-            dashboard_address=None,
-            memory_limit=None,
-            local_directory=folder,
-            silence_logs=50,  # logging.CRITICAL: a worker that ends is replaced
-        )
+        with _without_interrupts():
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                security=True,
+                dashboard_address=None,
+                memory_limit=None,
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,  # a worker that ends is replaced
+            )
         stack.callback(cluster.close)
         client = Client(cluster, set_as_default=False)
         stack.callback(client.close)
@@ -184,13 +188,24 @@ def local_cluster(count: int) -> tuple[Client, ExitStack]:
     return client, stack
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes and threads that start here never get Ctrl-C: this process ends its workers."""
+    resource_tracker.ensure_running()  # which lets interrupts through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _restore(environment: dict[str, str]) -> None:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
 
 
-def _digest(parts: Any) -> str:
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

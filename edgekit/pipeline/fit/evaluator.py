@@ -146,7 +146,7 @@ class Evaluator:
             return workers, here
         context = self.meter.context
         material = Material.of(
-            self.subject, self.quantized, self.meter.target, context.runtime.name, context.seed
+            self.subject, self.quantized, self.meter.target, context.runtime, context.seed
         )
         try:
             parts = pack(material, self.subject)

@@ -23,8 +23,9 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.plan import Plan
 from edgekit.progress import Silent
 from edgekit.recipe.tensors import Inputs
-from edgekit.runtimes.registry import choose_runtime
-from edgekit.target import RuntimeName, Target, host_architecture
+from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.quiet import quiet
+from edgekit.target import Target, host_architecture
 
 if TYPE_CHECKING:
     from edgekit.recipe.recipe import Recipe
@@ -52,12 +53,12 @@ class Material:
     subject: Subject
     quantized: Plan
     target: Target
-    runtime: RuntimeName
+    runtime: Runtime
     seed: int
 
     @staticmethod
     def of(
-        subject: Subject, quantized: Plan, target: Target, runtime: RuntimeName, seed: int
+        subject: Subject, quantized: Plan, target: Target, runtime: Runtime, seed: int
     ) -> Material:
         recipe = subject.recipe
         facts = RecipeFacts(recipe.path, recipe.digest, recipe.seed, recipe.name)
@@ -86,13 +87,19 @@ def pack(material: Material, subject: Subject) -> tuple[bytes, ...]:
 def load_answers(parts: Sequence[bytes]) -> Callable[[str], Any]:
     """In a worker: the function that answers questions (Laboratory.answer)."""
     packed, data = parts
-    material: Material = pickle.loads(packed)  # noqa: S301 - from the user's own scheduler
+    with quiet():
+        material: Material = pickle.loads(packed)  # noqa: S301 - from the user's own scheduler
     subject = replace(material.subject, calibration=_calibration(data))
-    runtime = choose_runtime(material.runtime, material.target)
+    runtime = material.runtime
     files = runtime.runner_files(host_architecture(), Silent())
     context = BuildContext(runtime, files, material.seed, Silent(), NoFingerprint())
-    meter = Meter(material.target, context, None)
-    return Laboratory(subject, meter, material.quantized).answer
+    laboratory = Laboratory(subject, Meter(material.target, context, None), material.quantized)
+
+    def answer(question: str) -> Any:
+        with quiet():
+            return laboratory.answer(question)
+
+    return answer
 
 
 def _data(calibration: Sequence[Inputs]) -> bytes:
