@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
@@ -12,12 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
+import dask
 from distributed import (  # of the extra 'cluster'
     CancelledError,
     Client,
     Future,
     KilledWorker,
     LocalCluster,
+    WorkerPlugin,
     as_completed,
 )
 
@@ -29,6 +32,11 @@ from edgekit.progress import Progress
 CONNECT_S = 20
 # How often a question is asked again because its worker ended, or the data were lost with one.
 RETRIES = 3
+# Dask's pages about a cluster; for local processes there are none.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 SAME_VERSION = "install the same edgekit[executorch,cluster] on all hosts (docs/scale.md)"
 
 
@@ -48,7 +56,7 @@ class Cluster:
             with self._progress.stage("starting workers"):
                 self._client, self._open = self._start()
                 try:
-                    check(self._client)
+                    check(self._client, identity())
                 except BaseException:
                     self.close()
                     raise
@@ -128,8 +136,8 @@ def _answer(future: Future) -> Any:
         raise WorkerError(f"a worker failed: {type(error).__name__}: {error}") from error
 
 
-def check(client: Client) -> None:
-    """Raise WorkerError if there are no workers, or one has other versions than this process."""
+def check(client: Client, wanted: str) -> None:
+    """Raise WorkerError if there are no workers, or one has another identity than ``wanted``."""
     try:
         client.wait_for_workers(1, timeout=CONNECT_S)
         found = client.run(identity, on_error="return")
@@ -141,8 +149,8 @@ def check(client: Client) -> None:
     for worker, versions in sorted(found.items()):
         if isinstance(versions, BaseException):
             raise WorkerError(f"the worker {worker} has no edgekit: {versions}", SAME_VERSION)
-        if versions != identity():
-            text = differences(f"the worker {worker}", versions, identity())
+        if versions != wanted:
+            text = differences(f"the worker {worker}", versions, wanted)
             raise WorkerError(text, SAME_VERSION)
 
 
@@ -168,24 +176,38 @@ def local_cluster(count: int) -> tuple[Client, ExitStack]:
     stack.callback(_restore, dict(os.environ))  # Dask sets its workers' variables here too
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-workers-"))
     try:
-        with _without_interrupts():
+        with dask.config.set(NO_PAGES), _without_interrupts():
             cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 host="127.0.0.1",
                 security=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=None,
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,  # a worker that ends is replaced
             )
-        stack.callback(cluster.close)
+        stack.callback(_close, cluster)
         client = Client(cluster, set_as_default=False)
         stack.callback(client.close)
+        client.register_plugin(QuickExit())
     except BaseException:
         stack.close()
         raise
     return client, stack
+
+
+class QuickExit(WorkerPlugin):  # type: ignore[misc]
+    """Python takes seconds to end a process with torch, and nothing in it is worth them."""
+
+    def setup(self, worker: object) -> None:  # noqa: ARG002
+        atexit.register(os._exit, 0)
+
+
+def _close(cluster: LocalCluster) -> None:
+    with suppress(Exception):  # processes that did not end in time end with this one
+        cluster.close()
 
 
 @contextmanager
