@@ -2,7 +2,7 @@
 """Sets up .venv with everything that `make demo` and `make test` need. Standard library only.
 
 python3 scripts/setup.py           the Python side
-python3 scripts/setup.py --system  also the system packages that some tests need (apt)
+python3 scripts/setup.py --system  also what some tests need: Dask, and system packages (apt)
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
         DONE.write_text(wanted)
     fetch_other_wheel()
     if "--system" in sys.argv[1:]:
+        install_cluster()
         install_system()
 
 
@@ -67,6 +68,14 @@ def install() -> None:
         run([sys.executable, "-m", "venv", str(VENV)], "making .venv")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar=off"]
     run([*pip, "-e", f"{ROOT}[executorch,dev]"], "installing torch, executorch and the rest")
+
+
+def install_cluster() -> None:
+    """What tests of --workers need, and the demo does not."""
+    found = subprocess.run([PYTHON, "-c", "import distributed"], capture_output=True, check=False)
+    if found.returncode != 0:
+        pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install"]
+        run([*pip, "--progress-bar=off", "-e", f"{ROOT}[cluster]"], "installing Dask")
 
 
 def fetch_other_wheel() -> None:

@@ -6,17 +6,24 @@ travels to each worker once.
 
 from __future__ import annotations
 
+import multiprocessing
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from edgekit.errors import MissingExtraError
+from packaging.requirements import Requirement
+
+from edgekit.errors import MissingExtraError, WorkerError
 from edgekit.progress import Progress
 from edgekit.values import worker_count
 
 EXTRA = "cluster"
+GUARD = "call edgekit.build only below: if __name__ == '__main__':"
 # Called with the index of a question, and its answer.
 Done = Callable[[int, Any], None]
 
@@ -49,6 +56,16 @@ class InProcess:
             done(index, work.answer(question))
 
 
+def _install_command() -> str:
+    try:
+        known = [Requirement(line) for line in requires("edgekit") or ()]
+    except PackageNotFoundError:  # edgekit is run from a folder
+        known = []
+    wanted = [one for one in known if one.marker and one.marker.evaluate({"extra": EXTRA})]
+    names = [f"{one.name}{one.specifier}" for one in wanted] or [f"edgekit[{EXTRA}]"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *names])
+
+
 @contextmanager
 def open_workers(wanted: int | str, progress: Progress) -> Iterator[Workers]:
     """The workers of ``--workers``: a number of processes, or the address of a Dask scheduler.
@@ -61,7 +78,9 @@ def open_workers(wanted: int | str, progress: Progress) -> Iterator[Workers]:
         yield InProcess()
         return
     if find_spec("distributed") is None:
-        raise MissingExtraError(f"--workers {wanted}", EXTRA, "pip install 'edgekit[cluster]'")
+        raise MissingExtraError(f"--workers {wanted}", EXTRA, _install_command())
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise WorkerError("a worker was about to run the script that started it", GUARD)
     from edgekit.fleet.cluster import Cluster, connect, local_cluster
 
     address = str(wanted)

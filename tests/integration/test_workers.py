@@ -14,7 +14,7 @@ import pytest
 import worker_double
 
 import edgekit
-from edgekit.errors import MissingExtraError, SettingError, WorkerError
+from edgekit.errors import MissingExtraError, WorkerError
 from edgekit.fleet import worker, workers
 from edgekit.fleet.workers import Work, open_workers
 from edgekit.measure.paired_latency import MeasuringDevice, PairedLatency
@@ -214,9 +214,3 @@ def test_without_the_extra_one_process_works_and_more_say_what_to_install(monkey
     with pytest.raises(MissingExtraError) as caught, open_workers(2, Silent()):
         pass
     assert "cluster" in caught.value.message and "pip install" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("wrong", [0, -1, "many", "tcp://", "tcp://host", "http://host:1", "1.5"])
-def test_workers_are_a_number_or_an_address(wrong) -> None:
-    with pytest.raises(SettingError, match="workers must be"):
-        edgekit.build("recipe.py", target="x86", workers=wrong)
