@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -124,7 +125,7 @@ def timed(
 
     with quiet():
         where.run(work, questions, done)
-    return ends[-1] - ends[0], answers, [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    return ends[-1] - ends[0], answers, [b - a for a, b in itertools.pairwise(ends)]
 
 
 def work_of(subject: Subject) -> Work:
