@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,11 +113,21 @@ class BundleBuild:
             subject = judged(subject, context)
         with self.clock.timed("artifact"):
             result = self._build(subject, context, base, wanted, training)
-        document = self._bundle(result, host, name, folder)
+        settled = self._with_threads(result, context)
+        document = settled._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"):
-                document = self._fitted(subject, context, document, result, training)
+                document = settled._fitted(subject, context, document, result, training)
         return self._advised(document.replaced(notes=subject.notes), subject.model)
+
+    def _with_threads(self, result: BuildResult, context: BuildContext) -> BundleBuild:
+        """With --threads auto: this build for the number of threads that is fastest."""
+        from edgekit.pipeline.fit.threads import fastest
+
+        if self.options.threads != "auto":
+            return self
+        with self.clock.timed("threads"):
+            return replace(self, target=fastest(self.target, result, context))
 
     def _build(
         self,
@@ -164,7 +174,7 @@ class BundleBuild:
         from edgekit.pipeline.fit.meter import Meter
         from edgekit.pipeline.fit.outcome import outcome, with_search
 
-        meter = Meter(self.target, context, context.device)
+        meter = Meter(self.target, context, self._measuring_device())
         found = fit(subject, context, self.options, document, result.artifact, meter)
         folder = Path(document.bundle)
         if found.plan is None:

@@ -23,9 +23,8 @@ from edgekit.pipeline.model.predict import run_serving, to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.package import package
 from edgekit.pipeline.precision.lower import lower
-from edgekit.pipeline.result import unjudged
+from edgekit.pipeline.result import BuildResult, unjudged
 from edgekit.plan import Plan
-from edgekit.program import Artifact
 from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
 from edgekit.target import Target
@@ -60,34 +59,32 @@ class Meter:
         Raises ExportError, RuntimeFailure, RunnerError, DeviceError.
         """
         artifact = lower(subject, self.context.of(subject), plan).artifact
+        return self.cost_of(unjudged(subject, artifact, plan))
+
+    def cost_of(self, result: BuildResult) -> Cost:
+        """The costs of an artifact that is there. Raises RunnerError, DeviceError."""
+        artifact = result.artifact
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
         memory = ledger(sizes, self.target.architecture) if sizes is not None else None
         shapes = self.context.runtime.operator_shapes(artifact) or ()
         known = Cost(None, None, memory, len(artifact.data) / 1e6, shapes)
         if self.device is not None:
-            return self._measured(self.device, subject, artifact, known)
-        return self._predicted(subject, artifact, plan, known)
+            return self._measured(self.device, result, known)
+        return self._predicted(result, known)
 
-    def _measured(
-        self,
-        device: MeasuringDevice,
-        subject: Subject,
-        artifact: Artifact,
-        known: Cost,
-    ) -> Cost:
+    def _measured(self, device: MeasuringDevice, result: BuildResult, known: Cost) -> Cost:
         progress, name = self.context.progress, self.context.runtime.name
         with progress.stage(f"timing on {device.transport.name}"):
-            inputs = [to_bytes(tensor) for tensor in subject.example]
-            latency, profiled = device.profile(Timed(artifact, inputs))
+            inputs = [to_bytes(tensor) for tensor in result.example]
+            latency, profiled = device.profile(Timed(result.artifact, inputs))
         rows, total_ms = mean_rows(profiled)
-        times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
+        times = timed_shapes(name, result.artifact.program, known.shapes, rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
         return replace(known, latency=figure, times=times, source="measured")
 
-    def _predicted(self, subject: Subject, artifact: Artifact, plan: Plan, known: Cost) -> Cost:
-        context = self.context
+    def _predicted(self, result: BuildResult, known: Cost) -> Cost:
+        context, artifact = self.context, result.artifact
         files = context.runtime.runner_files(self.target.architecture, context.progress)
-        result = unjudged(subject, artifact, plan)
         with (
             tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,
             staged(artifact, context.host_files) as here,
