@@ -25,6 +25,7 @@ from edgekit.values import (
     RuntimeChoice,
     Seed,
     Share,
+    Threads,
     Words,
     WorkersChoice,
 )
@@ -109,6 +110,10 @@ class BuildOptions:
     calibration: Annotated[
         str | Path | None,
         Option("Typical inputs, instead of calibration().", metavar="FILE.npz"),
+    ] = None
+    threads: Annotated[
+        Threads | None,
+        Option("Threads of inference; else the target's. auto: the fastest.", metavar="<N|auto>"),
     ] = None
     seed: Annotated[Seed, Option("The seed of random numbers.")] = 0
     device: Annotated[str | None, Option("Measure on this device: local, user@host, an alias.")] = (

@@ -20,6 +20,7 @@ class Words(str):
     __slots__ = ()
 
 
+MOST_THREADS = 256
 Positive = Annotated[float, Gt(0), Lt(math.inf), Words("a number above 0")]
 NotNegative = Annotated[float, Ge(0), Lt(math.inf), Words("a number of 0 or more")]
 Share = Annotated[float, Gt(0), Lt(1), Words("a share between 0 and 1, such as 0.5 for a half")]
@@ -70,6 +71,24 @@ WorkersChoice = Annotated[
     int | str,
     Predicate(_are_workers),
     Words("a number of processes, or a Dask scheduler's address, such as tcp://10.0.0.2:8786"),
+]
+
+
+def thread_count(value: int | str) -> int | None:
+    """The number of threads: of 4 or "4". None for "auto"."""
+    return None if value == "auto" else int(value)
+
+
+def _is_thread_count(value: int | str) -> bool:
+    if isinstance(value, str) and not value.isdecimal():
+        return value == "auto"
+    return 1 <= int(value) <= MOST_THREADS
+
+
+Threads = Annotated[
+    int | str,
+    Predicate(_is_thread_count),
+    Words("a whole number of 1 to 256, or auto"),
 ]
 Count = Annotated[int, Ge(1), Words("a whole number of 1 or more")]
 Channels = Annotated[int, Ge(1), Words("a whole number of channels")]

@@ -18,7 +18,7 @@ from edgekit.device.base import Transport
 from edgekit.device.connect import connection
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
-from edgekit.errors import TargetError
+from edgekit.errors import SettingError, TargetError
 from edgekit.fleet.workers import open_workers
 from edgekit.pipeline.bundle_build import BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
@@ -28,6 +28,7 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.target import Target, load_target
+from edgekit.values import thread_count
 
 Keywords = ParamSpec("Keywords")
 Options = TypeVar("Options")
@@ -76,7 +77,7 @@ def build(options: BuildOptions) -> VerdictDocument:
     """
     wait_passively()
     progress = options.progress or Silent()
-    target = _target(options.target)
+    target = _with_threads(_target(options.target), options)
     wanted = _plan(options.plan)
     engine = _runtime(options, target)
     name = check_name(options.name or default_name(Path(options.recipe)))
@@ -120,6 +121,19 @@ def default_name(recipe: Path) -> str:
 
 def _target(target: str | Target) -> Target:
     return target if isinstance(target, Target) else load_target(target)
+
+
+def _with_threads(target: Target, options: BuildOptions) -> Target:
+    """The target with --threads; as it is for ``auto``, which is decided later."""
+    count = thread_count(options.threads) if options.threads is not None else None
+    if count is None:
+        return target
+    if count > target.cores:
+        raise SettingError(
+            f"threads {count}: {target.name} has {target.cores} cores",
+            f"give at most {target.cores}, or auto",
+        )
+    return target.replaced(threads=count)
 
 
 def _plan(plan: str | Path | Plan | None) -> Plan | None:

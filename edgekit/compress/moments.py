@@ -58,6 +58,38 @@ def rows(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
     return _as_batch(layer, output).flatten(2).transpose(1, 2).flatten(0, 1)
 
 
+def spread_columns(layer: nn.Module, inputs: torch.Tensor, about: int) -> torch.Tensor:
+    """``spread_places`` of ``columns``; of a pointwise convolution, without copying the others."""
+    if not _is_pointwise(layer) or inputs.dim() != 4:
+        return spread_places(columns(layer, inputs), about)
+    assert isinstance(layer, nn.Conv2d)
+    down, right = layer.stride
+    return _spread_pixels(inputs[:, :, ::down, ::right], about)
+
+
+def spread_rows(layer: nn.Module, output: torch.Tensor, about: int) -> torch.Tensor:
+    """``spread_places`` of ``rows``, without copying the others if outputs are images."""
+    if isinstance(layer, nn.Linear) or output.dim() != 4:
+        return spread_places(rows(layer, output), about)
+    return _spread_pixels(output, about)
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.padding in ((0, 0), 0)
+    )
+
+
+def _spread_pixels(images: torch.Tensor, about: int) -> torch.Tensor:
+    """About so many pixels of (N, C, H, W), evenly spread: (places, C)."""
+    count, _, height, width = images.shape
+    places = spread_places(torch.arange(count * height * width), about)
+    pixels = places % (height * width)
+    return images[places // (height * width), :, pixels // width, pixels % width]
+
+
 def _as_batch(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
     """Add the batch axis that a convolution's input may lack."""
     unbatched = value.dim() == (2 if isinstance(layer, nn.Conv1d) else 3)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,11 +116,21 @@ class BundleBuild:
             subject = judged(subject, context)
         with self.clock.timed("artifact"):
             result = self._build(subject, context, base, wanted, training)
-        document = self._bundle(result, host, name, folder)
+        settled = self._with_threads(result, context)
+        document = settled._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
-                document = self._fitted(subject, context, document, result, training, points)
+                document = settled._fitted(subject, context, document, result, training, points)
         return self._advised(document.replaced(notes=subject.notes), subject.model)
+
+    def _with_threads(self, result: BuildResult, context: BuildContext) -> BundleBuild:
+        """With --threads auto: this build for the number of threads that is fastest."""
+        from edgekit.pipeline.fit.threads import fastest
+
+        if self.options.threads != "auto":
+            return self
+        with self.clock.timed("threads"):
+            return replace(self, target=fastest(self.target, result, context))
 
     def _build(
         self,
@@ -169,7 +179,7 @@ class BundleBuild:
         from edgekit.pipeline.fit.meter import Meter
         from edgekit.pipeline.fit.outcome import outcome, with_search
 
-        meter = Meter(self.target, context, context.device)
+        meter = Meter(self.target, context, self._measuring_device())
         evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
         found = fit(evaluator, self.options, document, result.artifact)
         folder = Path(document.bundle)

@@ -71,11 +71,15 @@ class Meter:
     def lowered(self, subject: Subject, plan: Plan) -> Lowered:
         """The part that needs no device. Raises ExportError, RuntimeFailure."""
         artifact = lower(subject, self.context.of(subject), plan).artifact
+        return self.sized(unjudged(subject, artifact, plan))
+
+    def sized(self, result: BuildResult) -> Lowered:
+        """An artifact with all its costs but the latency."""
+        artifact = result.artifact
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
         memory = ledger(sizes, self.target.architecture) if sizes is not None else None
         shapes = self.context.runtime.operator_shapes(artifact) or ()
-        known = Cost(None, None, memory, len(artifact.data) / 1e6, shapes)
-        return Lowered(unjudged(subject, artifact, plan), known)
+        return Lowered(result, Cost(None, None, memory, len(artifact.data) / 1e6, shapes))
 
     def time(self, lowered: Lowered) -> Cost:
         """The costs with the latency. Raises RuntimeFailure, RunnerError, DeviceError."""

@@ -201,7 +201,8 @@ class _Work:
         remaining = set(with_own_weights(self.model)).intersection(with_own_weights(before))
         outputs = {name: lost.get(name, []) for name in sorted(remaining)}
         with self.context.progress.stage(f"compensating for {what}") as stage:
-            compensate(before, self.model, outputs, self._batches(), stage.advance, keep_zeros)
+            data, example = self._batches(), self.subject.example
+            compensate(before, self.model, outputs, example, data, stage.advance, keep_zeros)
 
     def _prune(self, wanted: Prune) -> None:
         """Prune in rounds; each removes the same share of the remaining MACs."""

@@ -8,8 +8,8 @@ from torch import nn
 
 from edgekit.compress.depth.blocks import find_blocks, without_blocks
 from edgekit.compress.depth.choice import block_macs, block_worth, drop_blocks
-from edgekit.compress.depth.refit import Refit
 from edgekit.compress.pruning.channel_groups import parameters_of, same_function
+from edgekit.compress.refit import Refit
 from edgekit.errors import RuntimeFailure, SettingError
 
 
@@ -192,13 +192,13 @@ def test_refitting_recovers_what_a_linear_gap_loses() -> None:
     model = nn.Sequential(Linear(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     batch = (torch.randn(400, 16),)
     smaller = without_blocks(model, batch, ["0"])
-    refit = Refit(model, batch, batch)
-    refit.apply(smaller)
+    refit = Refit(model, ["1", "3"], batch, batch)
+    refit.apply(smaller, batch)
     with torch.no_grad():
         noise = (smaller(*batch) - model(*batch)).square().mean() / model(*batch).var()
     assert noise < 1e-3
     untouched = without_blocks(model, batch, [])
-    refit.apply(untouched)
+    refit.apply(untouched, batch)
     assert torch.equal(untouched(*batch), model(*batch))
 
 

@@ -202,7 +202,7 @@ def test_the_weights_that_stay_take_over_what_went(gone) -> None:
         for place in group.places:
             if place.output and group.layer in gone:
                 lost[place.layer] += place.of(gone[group.layer])
-    compensate(model, pruned, lost, images(48, 8), silent)
+    compensate(model, pruned, lost, images(1, 1)[0], images(48, 8), silent)
     assert moved(model, pruned, images(16, 7)) < 0.6 * before
 
 
@@ -237,7 +237,7 @@ def test_layers_behind_the_readers_are_solved_too_but_not_what_others_share() ->
     assert list(pruned.removed_outputs) == [f"convs.{index}" for index in range(4)]
     assert "convs.2" not in pruned.removed, "the last one reads all that it read"
     net = copy.deepcopy(pruned.model)
-    compensate(model, net, pruned.removed_outputs, images(96, 8), silent)
+    compensate(model, net, pruned.removed_outputs, images(1, 1)[0], images(96, 8), silent)
     assert not torch.equal(net.convs[3].weight, pruned.model.convs[3].weight)
     assert not torch.equal(net.norms[3].running_mean, pruned.model.norms[3].running_mean)
     assert torch.equal(net.convs[0].weight, pruned.model.convs[0].weight), "nothing changed there"
@@ -272,7 +272,7 @@ def test_a_layer_that_runs_twice_is_solved_for_both() -> None:
         smaller.head.weight[:, ::2] *= 0.5
     data = images(16, 7)
     before = moved(model, smaller, data)
-    compensate(model, smaller, {"head": []}, images(48, 8), silent)
+    compensate(model, smaller, {"head": []}, images(1, 1)[0], images(48, 8), silent)
     assert moved(model, smaller, data) < 0.1 * before
 
 
@@ -281,7 +281,7 @@ def test_a_norm_behind_an_activation_takes_no_bias() -> None:
     smaller = copy.deepcopy(model)
     with torch.no_grad():
         smaller.inner.weight[:, ::2] = 0
-    compensate(model, smaller, {"inner": []}, images(48, 8), silent)
+    compensate(model, smaller, {"inner": []}, images(1, 1)[0], images(48, 8), silent)
     assert not torch.equal(smaller.inner.weight[:, ::2], torch.zeros(12, 6, 1, 1))
     assert torch.equal(smaller.norm.running_mean, model.norm.running_mean)
 

@@ -72,7 +72,15 @@ def test_the_weights_that_stay_make_good_what_went_and_zeros_stay() -> None:
     zeros = {name: weight == 0 for name, weight in weights_of(sparse).items()}
     before, fresh = copy.deepcopy(sparse), images(16, 3)
     readers: dict[str, list[int]] = {name: [] for name in zeros}
-    compensate(net, sparse, readers, images(96, 3), lambda done, total: None, keep_zeros=True)
+    compensate(
+        net,
+        sparse,
+        readers,
+        images(1, 1)[0],
+        images(96, 3),
+        lambda done, total: None,
+        keep_zeros=True,
+    )
 
     def moved(other: nn.Module) -> float:
         with torch.no_grad():
