@@ -11,7 +11,8 @@ class SearchPoint(Extensible):
 
     ``input_size``: height and width; None: the recipe's. ``macs``: its share of the original's
     multiply-accumulates. ``loss``: how far its outputs are from the original's before training, in
-    the unit in which the search adds losses up. ``latency_ms``, ``peak_memory_mb``, ``size_mb``:
+    the unit in which the search adds losses up. ``recovered_loss``: of finalists, after a short
+    training, in the unit of that training. ``latency_ms``, ``peak_memory_mb``, ``size_mb``:
     None if it was not built for that. ``kept``: it went on to training. ``why``: why or why not.
     """
 
@@ -19,6 +20,7 @@ class SearchPoint(Extensible):
     dropped: tuple[str, ...]
     macs: float
     loss: float
+    recovered_loss: float | None = None
     latency_ms: float | None = None
     peak_memory_mb: float | None = None
     size_mb: float | None = None

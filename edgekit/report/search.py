@@ -29,7 +29,7 @@ def search_table(report: SearchReport | None) -> str:
     if report is None or not report.points:
         return ""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("tried", "MACs", "loss", "", "latency", "memory", "size", ""):
+    for title in ("tried", "MACs", "loss", "", "trained", "latency", "memory", "size", ""):
         table.add_column(title, overflow="fold")
     most = max(point.loss for point in report.points) or 1.0
     for point in sorted(report.points, key=lambda one: one.loss):
@@ -38,6 +38,7 @@ def search_table(report: SearchReport | None) -> str:
             f"{point.macs:.0%}",
             f"{point.loss:.3g}",
             "█" * max(1, round(BAR * min(1.0, point.loss / most))),
+            "-" if point.recovered_loss is None else f"{point.recovered_loss:.3g}",
             _figure(point.latency_ms, "ms"),
             _figure(point.peak_memory_mb, "MB"),
             _figure(point.size_mb, "MB"),

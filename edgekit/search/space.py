@@ -81,6 +81,13 @@ class Space:
         blocks = sum(block.loss for block in self.blocks if block.name in choice.dropped)
         return self.loss + widths + blocks
 
+    def has(self, choice: Choice) -> bool:
+        """Whether a choice of another space is one of this one."""
+        names = {block.name for block in self.blocks}
+        return choice.dropped <= names and all(
+            choice.widths[group.group] in group.widths for group in self.groups
+        )
+
     @property
     def whole(self) -> Choice:
         """The choice that removes nothing."""

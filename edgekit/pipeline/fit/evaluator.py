@@ -105,6 +105,19 @@ class Evaluator:
         asked = [trial.replaced(timed=self._predicts) for trial in trials]
         return self._answers(title, asked, COST, self._keys.costs, finish, self._keys.search)
 
+    def recovered(self, plan: Plan) -> float | None:
+        """The stored loss after the plan's recovery."""
+        stored = self._stored(
+            self._key(self._keys.losses, "recovered", plan.model_dump_json()), LOSS
+        )
+        return stored.loss if stored is not None else None
+
+    def keep_recovered(self, plan: Plan, loss: float) -> None:
+        self._store(self._recovery_key(plan), "recovered", LOSS, Loss(loss=loss), None)
+
+    def _recovery_key(self, plan: Plan) -> str | None:
+        return self._key(self._keys.losses, "recovered", plan.model_dump_json())
+
     def forget_measured(self) -> None:
         """Forget what was measured on a device: the search is finished."""
         if self._keys.search is not None:

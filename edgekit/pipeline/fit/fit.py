@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from edgekit.build_options import BuildOptions
 from edgekit.documents.search import SearchReport
 from edgekit.documents.verdict import Relaxation, VerdictDocument
-from edgekit.errors import DeviceError, RunnerError, RuntimeFailure
+from edgekit.errors import DeviceError, RunnerError, RuntimeFailure, TrainingError
 from edgekit.pipeline.fit.evaluator import Evaluator
+from edgekit.pipeline.fit.finalists import choose
 from edgekit.pipeline.fit.goals import goals_of, open_budgets
 from edgekit.pipeline.fit.rounds import Search, SearchResult
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.plans import recovery, with_recovery
+from edgekit.pipeline.plans import recovery
 from edgekit.plan import Plan
 from edgekit.program import Artifact
 
@@ -64,10 +65,13 @@ def fit(
     if isinstance(result, str):
         return FitResult(None, SearchReport(reason=reason, end=result))
     report = SearchReport(reason=reason, end=result.end, points=result.points)
-    if result.best is None:
+    if not result.finalists:
         return FitResult(None, report, result.relaxations)
-    plan = with_recovery(result.best.plan, training)
-    return FitResult(plan, report)
+    try:
+        chosen = choose(result.finalists, result.points, evaluator, training, options.time_limit_s)
+    except TrainingError as error:
+        return FitResult(None, report.replaced(end=f"the training failed: {error.message}"))
+    return FitResult(chosen.plan, report.replaced(points=chosen.points))
 
 
 def _search(

@@ -1,14 +1,18 @@
-"""The search: solve, build the best, measure its true loss and cost, correct, solve again.
+"""The search: solve, build the best, measure their true losses and costs, correct, solve again.
 
 Nothing is lowered inside the solver's loop. Losses of single choices are added up; the true loss of
-a combination corrects those of its input size. Costs come from a table; those of the one artifact
-that each round builds correct them.
+a combination corrects those of its input size. Costs come from a table; those of the artifacts
+that each round builds correct them, for each input size. Losses before training rank different
+means wrongly (a block against channels, or against a smaller image), so the best of each kind are
+finalists, which a short training compares (finalists.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Literal, NamedTuple
 
 from edgekit.budget import BudgetName
 from edgekit.cost.table import CostTable, channel_steps
@@ -31,13 +35,21 @@ from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
 from edgekit.values import Effort
 
-# How many artifacts a search builds at most, and how many models it tries in torch for each.
-ROUNDS: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 8}
-TRIED = 3
+# How many rounds a search has, and how many models each of them tries and lowers.
+ROUNDS: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 6}
+TRIED: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 5}
+FINALISTS: dict[Effort, int] = {"quick": 0, "normal": 4, "thorough": 6}
 # Shares of the multiply-accumulates that are left in the programs that fill the table of costs.
 TABLE_SHARES = (0.75, 0.5, 0.25)
 # Aim a little below a limit: the last digits of a prediction are no reason for another round.
 AIM = 0.985
+
+
+class Kind(NamedTuple):
+    """An input size, and the means that are used at it."""
+
+    size: Size | None
+    means: Literal["all", "channels", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Proposal:
     in the record.
     """
 
-    size: Size | None
+    kind: Kind
     choice: Choice
     plan: Plan
     loss: float
@@ -55,9 +67,11 @@ class Proposal:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``best``: None if nothing fits the goals as far as the costs are known."""
+    """``finalists``: proposals that fit the goals, with the least loss of their kind; none if
+    nothing fits, as far as the costs are known.
+    """
 
-    best: Proposal | None
+    finalists: tuple[Proposal, ...]
     points: tuple[SearchPoint, ...]
     end: str
     relaxations: tuple[Relaxation, ...] = ()
@@ -71,9 +85,9 @@ class Search:
     points: list[SearchPoint] = field(default_factory=list)
     tried: dict[Size | None, list[Choice]] = field(default_factory=dict)
     loss_factors: dict[Size | None, float] = field(default_factory=dict)
-    latency_factor: float = 1.0
+    latency_factors: dict[Size | None, float] = field(default_factory=dict)
     memory_shift_mb: float = 0.0
-    best: Proposal | None = None
+    feasible: list[Proposal] = field(default_factory=list)
 
     @property
     def subject(self) -> Subject:
@@ -90,21 +104,21 @@ class Search:
             return self._result("nothing can be removed from this model")
         self.basis = self._basis(losses)
         self.spaces = {
-            size: space_of(self.basis, losses, size, self._pixels(size)) for size in losses.sizes
+            kind: space_of(self.basis, part, kind.size, self._pixels(kind.size))
+            for kind, part in kinds(losses).items()
         }
         for _ in range(ROUNDS[self.effort]):
             if not self._round():
                 break
-        if self.best is None:
+        if not self.feasible:
             result = self._result("nothing that was tried meets all budgets")
             return replace(result, relaxations=relaxations(self.goals, limits, self._is_feasible))
         return self._result("the budgets are met before training")
 
     def _result(self, end: str) -> SearchResult:
-        if self.best is not None:
-            place = self.best.place
-            self.points[place] = self.points[place].replaced(kept=True)
-        return SearchResult(self.best, tuple(self.points), end)
+        return SearchResult(
+            finalists(self.feasible, FINALISTS[self.effort]), tuple(self.points), end
+        )
 
     def _pixels(self, size: Size | None) -> float:
         if size is None:
@@ -112,43 +126,48 @@ class Search:
         return resizing_to(size, self.subject.example).share
 
     def _round(self) -> bool:
-        """Try the most promising choices, and build the best. False: there is nothing better."""
-        proposals = self._proposals()
-        if not proposals:
-            return False
-        best = min(proposals, key=lambda one: one.loss)
-        if self.best is not None and best.loss >= self.best.loss:
-            return False
-        self._build(best)
-        return True
+        """Try the most promising choices, and lower them. False: there are none."""
+        proposals = self._try(self._choices())
+        if proposals:
+            self._build(proposals)
+        return bool(proposals)
 
-    def _proposals(self) -> list[Proposal]:
-        """The best choice at each input size by the corrected sums, then their true losses."""
+    def _choices(self) -> list[tuple[Kind, Choice]]:
+        """The best choices of their kinds by the corrected sums. Kinds that have no finalist yet
+        come first.
+        """
         found = []
-        for size, space in self.spaces.items():
-            choice = self._solve(size, space)
-            if choice is not None:
-                loss = space.loss_of(choice) * self.loss_factors.get(size, 1.0)
-                found.append((loss, size, choice))
+        for kind, space in self.spaces.items():
+            choice = self._solve(kind, space)
+            if choice is None:
+                continue
+            loss = space.loss_of(choice) * self.loss_factors.get(kind.size, 1.0)
+            known = [one.loss for one in self.feasible if one.kind == kind]
+            if not known or loss < min(known):
+                found.append((loss, kind, choice))
         found.sort(key=lambda row: row[0])
-        return self._try([(size, choice) for _, size, choice in found[:TRIED]])
+        different = {id_of(kind.size, choice): (kind, choice) for _, kind, choice in found[::-1]}
+        return list(different.values())[::-1][: TRIED[self.effort]]
 
     def _is_feasible(self, goals: Goals) -> bool:
         return any(
-            solve(space, self._bounds(size, space, goals)) is not None
-            for size, space in self.spaces.items()
+            solve(space, self._bounds(kind.size, space, goals)) is not None
+            for kind, space in self.spaces.items()
+            if kind.means == "all"
         )
 
-    def _solve(self, size: Size | None, space: Space) -> Choice | None:
+    def _solve(self, kind: Kind, space: Space) -> Choice | None:
+        bounds = self._bounds(kind.size, space, self.goals)
+        tried = [one for one in self.tried.get(kind.size, ()) if space.has(one)]
         with self.progress.stage("solving"):
-            return solve(
-                space, self._bounds(size, space, self.goals), other_than=self.tried.get(size, ())
-            )
+            return solve(space, bounds, other_than=tried)
 
     def _bounds(self, size: Size | None, space: Space, goals: Goals) -> tuple[Bound, ...]:
         bounds = list[Bound]()
         if goals.latency_ms is not None and self.basis.table is not None:
-            bounds += at_most(**{LATENCY: AIM * goals.latency_ms / self.latency_factor})
+            known = self.latency_factors
+            factor = known.get(size, median(known.values()) if known else 1.0)
+            bounds += at_most(**{LATENCY: AIM * goals.latency_ms / factor})
         if goals.size_mb is not None:
             too_much_mb = goals.base_size_mb - goals.size_mb
             bounds += at_most(**{WEIGHTS: self.basis.weights_mb - too_much_mb})
@@ -158,21 +177,21 @@ class Search:
             bounds += memory_bounds(self.basis, space, self._pixels(size), limit_mb, base_mb)
         return tuple(bounds)
 
-    def _try(self, choices: Sequence[tuple[Size | None, Choice]]) -> list[Proposal]:
+    def _try(self, choices: Sequence[tuple[Kind, Choice]]) -> list[Proposal]:
         """Build the models in torch and compare their outputs with the original's."""
-        trials = [ModelTrial(plan=self._plan(size, choice)) for size, choice in choices]
+        trials = [ModelTrial(plan=self._plan(kind, choice)) for kind, choice in choices]
         answers = self.evaluator.losses("trying smaller models", trials)
         proposals = []
-        for (size, choice), trial, answer in zip(choices, trials, answers, strict=True):
-            self.tried.setdefault(size, []).append(choice)
+        for (kind, choice), trial, answer in zip(choices, trials, answers, strict=True):
+            self.tried.setdefault(kind.size, []).append(choice)
             if answer.loss is None:
                 self.progress.note(f"not tried: {answer.why_not}")
                 continue
-            expected = self.spaces[size].loss_of(choice)
+            expected = self.spaces[kind].loss_of(choice)
             if expected > 0:
-                self.loss_factors[size] = answer.loss / expected
+                self.loss_factors[kind.size] = answer.loss / expected
             point = SearchPoint(
-                input_size=size,
+                input_size=kind.size,
                 dropped=tuple(sorted(choice.dropped)),
                 macs=round(answer.macs or 0.0, 4),
                 loss=round(answer.loss, 5),
@@ -180,11 +199,11 @@ class Search:
             )
             self.points.append(point)
             place = len(self.points) - 1
-            proposals.append(Proposal(size, choice, trial.plan, answer.loss, place))
+            proposals.append(Proposal(kind, choice, trial.plan, answer.loss, place))
         return proposals
 
-    def _plan(self, size: Size | None, choice: Choice) -> Plan:
-        space = self.spaces[size]
+    def _plan(self, kind: Kind, choice: Choice) -> Plan:
+        space, size = self.spaces[kind], kind.size
         dropped = tuple(sorted(choice.dropped))
         widths = {
             group.group: choice.widths[group.group]
@@ -199,33 +218,32 @@ class Search:
             structure=self.subject.structure_digest,
         )
 
-    def _build(self, proposal: Proposal) -> None:
-        """Lower the proposal for its costs, and correct the next round by them."""
-        trial = CostTrial(plan=proposal.plan)
-        (cost,) = self.evaluator.costs("lowering and timing the best of them", [trial])
-        if isinstance(cost, NoCost):  # its loss was measured, so that it can be built
-            raise RuntimeFailure(cost.why_not)
-        expected = self.spaces[proposal.size].cost(LATENCY, proposal.choice)
+    def _build(self, proposals: Sequence[Proposal]) -> None:
+        """Lower proposals for their costs, and correct the next round by them."""
+        trials = [CostTrial(plan=proposal.plan) for proposal in proposals]
+        costs = self.evaluator.costs("lowering and timing the best of them", trials)
+        for proposal, cost in zip(proposals, costs, strict=True):
+            if isinstance(cost, NoCost):  # its loss was measured, so that it can be built
+                raise RuntimeFailure(cost.why_not)
+            self._judge(proposal, cost)
+
+    def _judge(self, proposal: Proposal, cost: Cost) -> None:
+        expected = self.spaces[proposal.kind].cost(LATENCY, proposal.choice)
         if cost.latency is not None and expected > 0:
-            self.latency_factor = cost.latency.value / expected
+            self.latency_factors[proposal.kind.size] = cost.latency.value / expected
         memory_mb = self.goals.memory_mb(cost)
         misses = self.goals.misses(cost)
         if "peak_memory_mb" in misses and memory_mb is not None and self.goals.peak_memory_mb:
             self.memory_shift_mb += memory_mb - self.goals.peak_memory_mb
-        why = (
-            f"more than {', '.join(misses)} allow"
-            if misses
-            else "the least loss within all budgets"
-        )
         self.points[proposal.place] = self.points[proposal.place].replaced(
             latency_ms=cost.latency.value if cost.latency else None,
             source=cost.latency.source if cost.latency else None,
             peak_memory_mb=memory_mb,
             size_mb=round(self.goals.bundle_mb(cost), 3),
-            why=why,
+            why=f"more than {', '.join(misses)} allow" if misses else "another choice loses less",
         )
-        if not misses and (self.best is None or proposal.loss < self.best.loss):
-            self.best = proposal
+        if not misses:
+            self.feasible.append(proposal)
 
     def _basis(self, losses: Losses) -> Basis:
         """The operators of the whole model, and a table from it and some narrower versions."""
@@ -242,3 +260,27 @@ class Search:
             tuple(programs), self.goals.base.source, channel_steps(self.evaluator.meter.target)
         )
         return Basis(operators, table, self.goals.base.memory, max(0.0, whole.rest_ms))
+
+
+def kinds(losses: Losses) -> dict[Kind, Losses]:
+    """The losses of the choices of each kind: all means at each input size, and at the recipe's
+    size also channels alone and blocks alone.
+    """
+    found = {Kind(size, "all"): losses for size in losses.sizes}
+    if losses.widths and losses.blocks:
+        whole = {group: {max(options): 0.0} for group, options in losses.widths.items()}
+        found[Kind(None, "channels")] = replace(losses, blocks={})
+        found[Kind(None, "blocks")] = replace(losses, widths=whole)
+    return found
+
+
+def id_of(size: Size | None, choice: Choice) -> tuple[object, ...]:
+    return size, tuple(sorted(choice.widths.items())), choice.dropped
+
+
+def finalists(feasible: Sequence[Proposal], most: int) -> tuple[Proposal, ...]:
+    """The best of each kind, from the least loss."""
+    best: dict[Kind, Proposal] = {}
+    for proposal in sorted(feasible, key=lambda one: one.loss):
+        best.setdefault(proposal.kind, proposal)
+    return tuple(list(best.values())[:most])

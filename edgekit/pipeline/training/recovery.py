@@ -47,10 +47,13 @@ NO_FEATURES = (
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """The result of a recovery. ``training`` reproduces the weights."""
+    """The result of a recovery. ``training`` reproduces the weights. ``loss``: of the weights on
+    held-out data; None if there are none.
+    """
 
     training: Training
     interrupted: bool
+    loss: float | None
 
 
 def recover(
@@ -87,7 +90,7 @@ def recover(
     if not result.interrupted:
         checkpoint.remove()
     done = training.replaced(steps=result.steps, stop=result.stop)
-    return RecoveryResult(done, result.interrupted)
+    return RecoveryResult(done, result.interrupted, dict(result.scores).get(result.stop))
 
 
 def _arrange(model: nn.Module, memory_format: torch.memory_format) -> None:
