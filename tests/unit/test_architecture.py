@@ -28,7 +28,7 @@ ROOMS = {
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [
         "training", "depth", "low_rank", "pruning", "last_steps", "divergence", "quantization",
-        "reference", "masks", "graph", "batches", "moments", "norms", "copying",
+        "reference", "half_precision", "masks", "graph", "batches", "moments", "norms", "copying",
     ],
 }  # fmt: skip
 NO_TORCH = [
