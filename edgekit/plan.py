@@ -250,6 +250,11 @@ class Plan(Frozen):
         return self.precision in ("int8", "mixed")
 
     @property
+    def uses_half(self) -> bool:
+        """Whether anything computes in half precision."""
+        return "fp16" in (self.precision, self.float_as)
+
+    @property
     def is_plain(self) -> bool:
         """Whether the runtime's quantizer is used without repairs. Training may follow."""
         repairs = self.equalize is not None or self.correct or self.round
