@@ -69,7 +69,7 @@ class BuildOptions:
     ] = "auto"
     precision: Annotated[
         PrecisionChoice,
-        Option("auto: the first of int8, repaired, mixed, fp32 within --max-drop."),
+        Option("auto: the first of int8, repaired, mixed, fp16, fp32 within --max-drop."),
     ] = "auto"
     latency_ms: Annotated[
         Positive | None, Option("Budget: median milliseconds of one inference.")
@@ -246,8 +246,8 @@ def clashes(values: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
             "{plan} sets what is removed and trained: omit "
             + ", ".join(f"{{{name}}}" for name in _CHANGES),
         )
-    if "qat" in given and values.get("precision") == "fp32":
-        yield {"qat", "precision"}, "{qat} trains int8: omit {precision} fp32"
+    if "qat" in given and values.get("precision") in ("fp32", "fp16"):
+        yield {"qat", "precision"}, f"{{qat}} trains int8: omit {{precision}} {values['precision']}"
 
 
 def chosen(values: Mapping[str, Any]) -> set[str]:

@@ -14,8 +14,9 @@ from edgekit.values import Channels, Pixels, Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
 
-Precision = Literal["fp32", "int8", "mixed", "as_is"]
+Precision = Literal["fp32", "fp16", "int8", "mixed", "as_is"]
 Objective = Literal["labels", "float_model", "both"]
+FloatType = Literal["fp32", "fp16"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
 Threshold = Literal["lamp", "global", "per_layer"]
@@ -144,11 +145,16 @@ class Sparsity(Frozen):
     between: tuple[Training, ...] = ()
 
 
+def _is_fp32(value: object) -> bool:
+    return value == "fp32"
+
+
 class Plan(Frozen):
     """All choices of a build. ``edgekit build --plan`` repeats it to the same bytes.
 
     A user may edit it. ``precision``: ``fp32`` keeps the floating-point types of the recipe's
-    model; ``mixed`` is int8 except for ``float_layers``; ``as_is`` is a finished file whose
+    model; ``fp16`` computes in half precision, except for ``float_layers`` and operators that need
+    float32; ``mixed`` is int8 except for ``float_layers``; ``as_is`` is a finished file whose
     quantization is unknown.
 
     resize         smaller images as inputs; no such key: none
@@ -166,8 +172,10 @@ class Plan(Frozen):
     correct        gain and bias correction
     round          rounding of the weights, learned layer by layer
     train          training of int8 with simulated rounding, after all of these; null: none
-    float_layers   modules of the recipe's model that stay float, with their submodules, and single
-                   operators in a module's forward: ``head:cat``, or ``:cat`` in the model's own
+    float_layers   modules of the recipe's model that stay float32, with their submodules, and
+                   single operators in a module's forward: ``head:cat``, or ``:cat`` in the model's
+                   own
+    float_as       the type that the float layers of ``mixed`` compute in; no such key: fp32
     structure      digest of the model's layers and shapes: a plan is for one architecture
     """
 
@@ -186,6 +194,7 @@ class Plan(Frozen):
     round: bool = False
     train: Training | None = None
     float_layers: tuple[str, ...] = ()
+    float_as: FloatType = Field(default="fp32", exclude_if=_is_fp32)
     structure: str | None = None
     seed: Seed = 0
 
@@ -239,6 +248,11 @@ class Plan(Frozen):
     @property
     def is_quantized(self) -> bool:
         return self.precision in ("int8", "mixed")
+
+    @property
+    def uses_half(self) -> bool:
+        """Whether anything computes in half precision."""
+        return "fp16" in (self.precision, self.float_as)
 
     @property
     def is_plain(self) -> bool:

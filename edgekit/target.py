@@ -17,6 +17,8 @@ from edgekit.frozen import Frozen
 
 Architecture = Literal["x86_64", "aarch64"]
 RuntimeName = Literal["executorch", "litert", "tflite"]
+# Features of cores that compute in half precision, as Linux names them.
+HALF_PRECISION = ("asimdhp", "avx512_fp16")
 
 
 class Target(Frozen):
@@ -47,6 +49,11 @@ class Target(Frozen):
         if self.threads > self.cores:
             raise ValueError(f"threads ({self.threads}) must not exceed cores ({self.cores})")
         return self
+
+    @property
+    def computes_half(self) -> bool:
+        """Whether the cores compute in half precision. Others convert every value to float32."""
+        return not set(HALF_PRECISION).isdisjoint(self.features)
 
 
 def built_in_folder() -> Path:

@@ -99,6 +99,8 @@ def prediction_facts(target: Target, runtime: str) -> list[str]:
 def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:
     threads, clock = manifest.threads, target.clock_ghz or 1.0
     unproven = unproven_operators(manifest.program)
+    if manifest.plan.uses_half:
+        unproven = ["half precision", *unproven]
     factors = widened(interval_factors(threads), unproven)
     value = latency_ms(work, core, clock, threads)
     if manifest.program.outside_operators and threads > 1:

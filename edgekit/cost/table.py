@@ -37,16 +37,21 @@ CostSource = Literal["emulated", "calibrated", "measured"]
 
 
 class ChannelSteps(NamedTuple):
-    """Output channels that kernels compute at once: with steps of 16, 8 take as long as 16."""
+    """Output channels that kernels compute at once: with steps of 16, 8 take as long as 16.
+
+    ``half``: in half precision, depthwise convolutions included. Cores without half precision
+    compute in float32 instead.
+    """
 
     floating: int
     integer: int
     depthwise: int
+    half: int = 16
 
 
 # Of XNNPACK's kernels: docs/benchmarks.md, "Costs from a table".
 X86 = ChannelSteps(16, 16, 16)
-ARM = ChannelSteps(8, 8, 8)
+ARM = ChannelSteps(8, 8, 8, 8)
 ARM_DOT_PRODUCTS = ChannelSteps(8, 16, 8)
 DOT_PRODUCTS = "asimddp"
 STEPPED = (CONVOLUTION, DEPTHWISE, LINEAR, MATMUL)
@@ -201,9 +206,16 @@ def stepped_macs(shape: OperatorShape, steps: ChannelSteps) -> float:
     channels = shape.outputs[0][-1] / (1 if shape.kind == DEPTHWISE else shape.groups)
     if not channels:
         return shape.macs
-    step = steps.integer if "int" in shape.precision else steps.floating
-    step = steps.depthwise if shape.kind == DEPTHWISE else step
+    step = _step(shape, steps)
     return shape.macs * step * math.ceil(channels / step) / channels
+
+
+def _step(shape: OperatorShape, steps: ChannelSteps) -> int:
+    if shape.precision == "fp16":
+        return steps.half
+    if shape.kind == DEPTHWISE:
+        return steps.depthwise
+    return steps.integer if "int" in shape.precision else steps.floating
 
 
 class Estimate:

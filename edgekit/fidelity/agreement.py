@@ -21,6 +21,8 @@ MIN_SQNR_DB, MIN_GROUP_SQNR_DB = 20.0, 15.0
 # constant, swapped or negated group has 0 dB or less).
 NEARLY_DB, GROUP_SCATTER_DB, NEARLY_GROUP_DB, MIN_KEPT_DB = 1.0, 30.0, 3.0, 3.0
 DEVICE_FLOAT_TOLERANCE = 1e-4
+# Of half precision. Its noise depends on the order of additions, which differs between kernels.
+MIN_HALF_SQNR_DB = 25.0
 DEVICE_STEPS = 2
 MIN_GROUP_ELEMENTS = 32
 # These replace infinity, which JSON lacks.
@@ -190,6 +192,26 @@ def _ratio(level_db: float) -> float:
 def float_passes(agreement: OutputsAgreement) -> bool:
     """Whether a float artifact agrees with the eager model: max|a-b| / max|b| <= 1e-3."""
     return agreement.worst_relative_diff <= FLOAT_TOLERANCE
+
+
+def half_passes(agreement: OutputsAgreement, reference: OutputsAgreement | None = None) -> bool:
+    """Whether each output of a half-precision artifact is near enough: SQNR >= 25 dB.
+
+    ``reference``: the model in half precision in torch, compared with the same outputs. An output
+    that is as near to them as that, to one decibel, passes too.
+    """
+    own = [_level_db(output) for output in agreement.outputs]
+    if reference is None:
+        return all(level >= MIN_HALF_SQNR_DB for level in own)
+    others = [_level_db(output) for output in reference.outputs]
+    return all(
+        level >= min(MIN_HALF_SQNR_DB, other - NEARLY_DB)
+        for level, other in zip(own, others, strict=True)
+    )
+
+
+def _level_db(output: OutputAgreement) -> float:
+    return math.inf if output.sqnr_db is None else output.sqnr_db
 
 
 def device_passes(

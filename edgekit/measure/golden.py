@@ -8,7 +8,13 @@ from pathlib import Path
 from edgekit.bundle.manifest import Manifest
 from edgekit.documents.measure import Parity
 from edgekit.errors import ParityError
-from edgekit.fidelity.agreement import OutputsAgreement, device_passes, group_steps, last_steps
+from edgekit.fidelity.agreement import (
+    OutputsAgreement,
+    device_passes,
+    group_steps,
+    half_passes,
+    last_steps,
+)
 from edgekit.fidelity.groups import Array, Floats
 from edgekit.program import TensorSpec
 from edgekit.runner.client import Installed, Serving
@@ -16,6 +22,8 @@ from edgekit.runner.tensors import decode, expand, take_every
 
 DEFAULT_RUNS = 60
 DEFAULT_WARMUP = 5
+STEPS_RULE, FLOAT_RULE = "within 2 steps of the output's scale", "max|a-b| / max|b| <= 1e-4"
+HALF_RULE = "SQNR >= 25 dB for each output"
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ def require_golden(
     ]
     agreement = OutputsAgreement(len(specs))
     agreement.add(actual, expected)
+    half = manifest.plan.precision == "fp16"
     finished = manifest.plan.precision == "as_is"
     int8 = manifest.plan.is_quantized or (finished and manifest.program.quantized_operators)
     steps = [
@@ -66,9 +75,9 @@ def require_golden(
     ]
     parity = Parity(
         **agreement.worst().model_dump(),
-        passed=device_passes(actual, expected, steps),
+        passed=half_passes(agreement) if half else device_passes(actual, expected, steps),
         reference="the bundle's golden outputs",
-        rule="within 2 steps of the output's scale" if int8 else "max|a-b| / max|b| <= 1e-4",
+        rule=HALF_RULE if half else STEPS_RULE if int8 else FLOAT_RULE,
         compared=1,
     )
     if not parity.passed:

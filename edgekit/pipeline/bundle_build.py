@@ -36,7 +36,7 @@ from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
 from edgekit.search.points import Points
-from edgekit.target import Architecture, Target, host_architecture
+from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class BundleBuild:
                 base = base_plan(subject, options, wanted, self.progress)
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
+            self._note_slow_half(wanted)
             fingerprint, device = Fingerprint(subject), self._measuring_device()
             context = BuildContext(
                 self.engine, host, options.seed, self.progress, fingerprint, device
@@ -160,7 +161,8 @@ class BundleBuild:
         else:
             drop = self.limits.get("accuracy_drop")
             max_drop = drop.value if drop else None
-            request = Request(wanted, max_drop, self.options.effort, training, limit_s, lost)
+            half = self.target.computes_half and self.engine.half is not None
+            request = Request(wanted, max_drop, self.options.effort, training, limit_s, lost, half)
             ladder = run_ladder(actions, request)
         return build_result(subject, ladder, steps)
 
@@ -199,10 +201,21 @@ class BundleBuild:
             return outcome(folder, document, draft, rival, found.report)
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
-        """Whether calibration data is needed: for int8, or for changes to the model before."""
+        """Whether calibration data is needed: for int8, to judge fp16, or for changes to the model
+        before.
+        """
         if isinstance(wanted, Plan):
-            return wanted.is_quantized or wanted.changes_the_model
+            return wanted.precision != "fp32" or wanted.changes_the_model
         return wanted != "fp32" or self.options.changes_the_model
+
+    def _note_slow_half(self, wanted: Plan | PrecisionChoice) -> None:
+        precision = wanted.precision if isinstance(wanted, Plan) else wanted
+        if precision == "fp16" and not self.target.computes_half:
+            self.progress.note(
+                f"the target {self.target.name} names no feature for half precision "
+                f"({' or '.join(HALF_PRECISION)}): fp16 halves the file, but may be slower than "
+                "fp32 there"
+            )
 
     def _measuring_device(self) -> MeasuringDevice | None:
         if self.transport is None:

@@ -56,6 +56,11 @@ def check_plan(plan: Plan, subject: Subject) -> Plan:
             'build without --plan, or remove "structure" from the plan to use it anyway',
         )
     _check_names(plan, subject)
+    if plan.float_as != "fp32" and plan.precision != "mixed":
+        raise SettingError(
+            f'"float_as" in the plan is for the precision mixed, not {plan.precision}',
+            'remove "float_as" from the plan',
+        )
     if plan.is_quantized and not subject.calibration:
         raise SettingError(
             f"the plan's precision {plan.precision} needs calibration data, but "
@@ -107,7 +112,8 @@ def base_plan(
     """
     check_stateless(subject, options.qat or options.changes_the_model or options.distill)
     recipe = subject.recipe
-    precision: Precision = "int8" if choice != "fp32" and subject.calibration else "fp32"
+    floating = choice in ("fp32", "fp16") or not subject.calibration
+    precision: Precision = "fp32" if floating else "int8"
     plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
     student = options.distill and recipe.has("teacher")
     if not options.removes and not student:

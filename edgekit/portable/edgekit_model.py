@@ -515,10 +515,10 @@ def _product(sizes: tuple[int, ...]) -> int:
 
 def _check(runner: _Runner) -> list[str]:
     """Compare with the golden outputs by the rule of `edgekit bench`: within two steps of a
-    quantized output, or within 1e-4 of a float output's largest number.
+    quantized output, or within 1e-4 of a float output's largest number; in half precision 25 dB.
     """
     manifest, inputs, problems = runner.manifest, [], []
-    golden, quantized = manifest["golden"], manifest["plan"]["precision"] != "fp32"
+    golden, precision = manifest["golden"], manifest["plan"]["precision"]
     for index, tensor in enumerate(runner.all_inputs):
         data = (runner.folder / golden["inputs"][index]).read_bytes()  # the beginning of a pattern
         repeats = -(-tensor.byte_count // len(data)) if data else 0
@@ -531,13 +531,24 @@ def _check(runner: _Runner) -> list[str]:
         expected = _decode(tensor._replace(shape=(len(actual),)), memoryview(data)).tolist()
         finite = [number for number in expected if math.isfinite(number)] or [0.0]
         spec = manifest["program"]["outputs"][index]
+        if precision == "fp16":
+            problems += _half_problems(tensor, actual, expected)
+            continue
         known, moved = spec["quantization"], (spec.get("moved") or {}).get("whole", 0.0)
         step = known["scale"] if known else max((max(finite) - min(finite)) / 255, moved)
-        allowed = 2 * (1 + 1e-6) * step if quantized else 1e-4 * max(map(abs, finite))
+        allowed = 2 * (1 + 1e-6) * step if precision != "fp32" else 1e-4 * max(map(abs, finite))
         gap = max(map(_gap, actual, expected), default=0.0)
         if gap > allowed:
             problems.append(f"{tensor} differs by up to {gap:.3g}; allowed is {allowed:.3g}")
     return problems
+
+
+def _half_problems(tensor: Tensor, actual: list[Any], expected: list[Any]) -> list[str]:
+    gaps = list(map(_gap, actual, expected))
+    noise = sum(gap * gap for gap in gaps)
+    signal = sum(number * number for number in expected if math.isfinite(number))
+    enough = noise <= signal * 10**-2.5
+    return [] if enough else [f"{tensor} differs by up to {max(gaps):.3g}; less than 25 dB"]
 
 
 def _gap(a: float, b: float) -> float:

@@ -100,9 +100,32 @@ class Pt2e(Protocol):
         ...
 
 
+class Half(Protocol):
+    """The capability of a runtime that computes in half precision (float16)."""
+
+    def program(self, source: FloatModel, plan: Plan) -> torch.export.ExportedProgram:
+        """The program in half precision. Its inputs and outputs stay float32, and it computes in
+        torch what the artifact will.
+
+        Raises ExportError (the model's own code), RuntimeFailure (nothing is computed in half
+        precision).
+        """
+        ...
+
+    def with_half_floats(
+        self, quantized: torch.export.ExportedProgram, source: FloatModel
+    ) -> torch.export.ExportedProgram:
+        """A quantized program whose float layers compute in half precision.
+
+        Unchanged if it has none. Raises RuntimeFailure.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """``name`` and ``version`` are the runtime's own. ``pt2e``: None if the runtime quantizes after
-    conversion; a plan then has neither repairs nor training in int8.
+    conversion; a plan then has neither repairs nor training in int8. ``half``: None if the runtime
+    does not compute in half precision.
     """
 
     name: RuntimeName
@@ -110,6 +133,9 @@ class Runtime(Protocol):
 
     @property
     def pt2e(self) -> Pt2e | None: ...
+
+    @property
+    def half(self) -> Half | None: ...
 
     def quantize(
         self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress

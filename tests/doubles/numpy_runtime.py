@@ -40,6 +40,7 @@ class NumpyRuntime:
     name: RuntimeName = "litert"
     version = np.__version__
     pt2e = None
+    half = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

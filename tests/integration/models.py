@@ -209,3 +209,44 @@ class Net(nn.Module):
         return nn.functional.hardtanh(nn.functional.max_pool2d(y, 1), 0, 6) + y
 """
 )
+
+SMALL_CNN = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32))
+        self.act = nn.ReLU6(inplace=True)
+        self.wide = nn.Conv2d(32, 32, 3, padding=1)
+        self.deep = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.act(self.stem(x))
+        x = x + nn.functional.silu(self.deep(self.wide(x)))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+def model():
+    return Net()
+
+def example_inputs():
+    return (torch.rand(1, 3, 32, 32),)
+"""
+
+NORMALIZED = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.norm = nn.Embedding(50, 256), nn.LayerNorm(256)
+        self.qkv, self.head = nn.Linear(256, 96), nn.Linear(32, 4)
+
+    def forward(self, tokens):
+        q, k, v = self.qkv(self.norm(self.words(tokens))).chunk(3, -1)
+        mask = (tokens == 0)[:, None, :] * torch.finfo(torch.float32).min
+        return self.head((q @ k.transpose(1, 2) / 5.7 + mask).softmax(-1) @ v)
+
+def model():
+    return Net()
+
+def example_inputs():
+    return (torch.tensor([[3, 7, 1, 9, 0, 0]]),)
+"""

@@ -127,6 +127,30 @@ class RuntimeContract:
         mixed = quantized(runtime, source, plan)
         assert 0 < mixed.program.quantized_operators < int8.program.quantized_operators
 
+    def test_half_precision_is_near_the_model_and_smaller(self, runtime, source, artifact) -> None:
+        if runtime.half is None:
+            return
+        plan = Plan(precision="fp16")
+        half, again = (runtime.lower(runtime.half.program(source, plan)) for _ in range(2))
+        assert half.data == again.data
+        assert len(half.data) < len(artifact.data)
+        assert {spec.dtype for spec in (*half.program.inputs, *half.program.outputs)} == {"float32"}
+        assert sqnr_db(self.outputs(runtime, half, source), self.wanted(source)) >= 40
+        kinds = [(shape.precision, shape.macs > 0) for shape in runtime.operator_shapes(half)]
+        assert ("fp16", True) in kinds
+        assert ("fp32", True) not in kinds
+
+    def test_float_layers_of_mixed_may_be_in_half_precision(self, runtime, source) -> None:
+        if runtime.half is None:
+            return
+        plan = Plan(precision="mixed", float_layers=("2",))
+        with quiet():
+            program = runtime.quantize(source, plan, None, Silent())
+        mixed = runtime.lower(runtime.half.with_half_floats(program, source))
+        assert sqnr_db(self.outputs(runtime, mixed, source), self.wanted(source)) >= 20
+        precisions = [shape.precision for shape in runtime.operator_shapes(mixed) if shape.macs]
+        assert sorted(precisions) == ["fp16", "int8"]
+
     def test_equal_inputs_give_equal_bytes(self, runtime, source, artifact, int8) -> None:
         assert lowered(runtime, source).data == artifact.data
         assert quantized(runtime, source).data == int8.data

@@ -27,9 +27,8 @@ ROOMS = {
     ],
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [
-        "training", "depth", "low_rank", "pruning", "refit", "least_squares", "last_steps",
-        "divergence", "quantization", "reference", "masks", "graph", "batches", "moments", "norms",
-        "copying",
+        "training", "depth", "low_rank", "pruning", "last_steps", "divergence", "quantization",
+        "reference", "half_precision", "masks", "graph", "batches", "moments", "norms", "copying",
     ],
 }  # fmt: skip
 NO_TORCH = [

@@ -3,7 +3,7 @@
 As in PRACTISE (G.-H. Wang and J. Wu, 2022, arXiv:2202.07861), a block's worth is what its removal
 costs after a brief recovery without labels, because the loss before any recovery ranks blocks
 wrongly. Theirs trains 1x1 adaptors that fold into the layers around the gap. Here it is in closed
-form: all layers behind the gap are refitted (compress/refit.py). That includes what such adaptors
+form: all layers behind the gap are refitted (pruning/refit.py). That includes what such adaptors
 can do.
 """
 
@@ -20,8 +20,8 @@ from edgekit.compress.depth.blocks import find_blocks, outermost, without_blocks
 from edgekit.compress.pruning.channel_choice import macs_by_layer, refusal_lines
 from edgekit.compress.pruning.channel_groups import UnprunableLayer, outputs_of, with_own_weights
 from edgekit.compress.pruning.compensate import compensate
+from edgekit.compress.pruning.refit import Refit
 from edgekit.compress.pruning.trials import OutputLoss, fitted_and_judged
-from edgekit.compress.refit import Refit
 from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.fidelity.comparison import NO_HINTS, OutputHints
 from edgekit.recipe.tensors import Inputs

@@ -17,16 +17,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as Norm
 
 from edgekit.compress.batches import can_batch, concatenate
-from edgekit.compress.least_squares import (
+from edgekit.compress.moments import can_read, columns, rows, run_counts, spread_places, watching
+from edgekit.compress.pruning.channel_groups import outputs_of
+from edgekit.compress.pruning.least_squares import (
     SAME_TOLERANCE,
     Equations,
     missing,
     norms_behind,
     weight_of,
 )
-from edgekit.compress.moments import can_read, columns, rows, run_counts, spread_places, watching
-from edgekit.compress.pruning.channel_groups import outputs_of
-from edgekit.compress.refit import Refit
+from edgekit.compress.pruning.refit import Refit
 from edgekit.recipe.tensors import Inputs
 
 Look = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -43,11 +43,14 @@ def calibrated_latency(shapes: Shapes, target: Target, runtime: RuntimeInfo) -> 
     problems += [] if found else [_other_facts(one, target) for one in _of_core(stored, target)]
     for calibration in sorted(fitting, key=lambda one: one.measured, reverse=True):
         chosen, known = predictor(calibration, target.threads), shapes()
-        if chosen is not None and known is not None:
+        if known is not None and _is_half(known):
+            problems.append(_no_half(calibration))
+        elif chosen is not None and known is not None:
             latency = chosen.predict(known)
             figure = _figure(chosen, calibration, latency)
             return Calibrated(figure, tuple(problems), latency.times)
-        problems.append(_other_threads(calibration, target.threads))
+        else:
+            problems.append(_other_threads(calibration, target.threads))
     return Calibrated(None, tuple(problems))
 
 
@@ -84,6 +87,14 @@ def _figure(chosen: Predictor, calibration: Calibration, found: PredictedLatency
     if calibration.warnings:
         note += f"; the device was not steady: {calibration.warnings[0]}"
     return Figure(value=found.latency_ms, source="predicted", interval=found.interval_ms, note=note)
+
+
+def _is_half(shapes: Sequence[OperatorShape]) -> bool:
+    return any(shape.precision == "fp16" and shape.macs for shape in shapes)
+
+
+def _no_half(calibration: Calibration) -> str:
+    return f"the calibration of {calibration.device.title} has no operators in half precision"
 
 
 def _other_version(calibration: Calibration, version: str) -> str:

@@ -93,4 +93,5 @@ def _why_not(subject: Subject) -> str | None:
 
 def precision_of(plan: Plan) -> Plan:
     """The plan's precision without repairs, which cost nothing."""
-    return Plan(precision=plan.precision, float_layers=plan.float_layers, seed=plan.seed)
+    kept = ("precision", "float_layers", "float_as", "seed")
+    return Plan(**{name: getattr(plan, name) for name in kept})

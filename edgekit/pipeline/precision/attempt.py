@@ -49,7 +49,8 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
     points that compression lost before.
     """
     plan = candidate.plan
-    floats = [f"float: {', '.join(plan.float_layers)}"] if plan.float_layers else []
+    kind = "float" if plan.float_as == "fp32" else "float (fp16)"
+    floats = [f"{kind}: {', '.join(plan.float_layers)}"] if plan.float_layers else []
     how = ", ".join([*plan.repairs, *floats])
     allowed = f"limit {limit:.3g}" if candidate.drop is not None else ""
     if allowed and lost:

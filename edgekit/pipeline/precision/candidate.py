@@ -54,6 +54,8 @@ class Candidate:
 
     @property
     def text(self) -> str:
+        if self.drop is None:
+            return "its loss is not known: neither evaluate() nor calibration data"
         lost = f"{self.loss:.2f} points lost"
         if self.judged_by == EVALUATE:
             return f"{lost} on evaluate()"
@@ -90,10 +92,10 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
             found = Candidate(
                 plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count
             )
-            if drop is not None or not plan.is_quantized:
+            if drop is not None or plan.precision == "fp32" or not subject.calibration:
                 return found
             judged = judge_without_labels(subject, run, plan)
-    if judged.loss == 0:
+    if judged.loss == 0 and plan.is_quantized:
         judged = cross_checked(subject, context, plan, judged)
     return replace(
         found,

@@ -6,6 +6,7 @@ int8 repaired    int8 with repairs that need no labels (search/repairs.py)
 int8 distilled   the best of these, trained towards the float model (--effort thorough)
 int8 trained     the best of these, trained by the recipe's training() (--qat)
 mixed            repairs, and as few float layers as needed (search/float_layers.py)
+fp16             half precision, if the target's cores compute in it
 fp32             the model as it is
 
 This module only chooses. actions.py builds, searches and measures; attempt.py describes results.
@@ -41,7 +42,8 @@ NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repa
 @dataclass(frozen=True)
 class Request:
     """The requested precision and its limits. ``training``: also train int8, for at most
-    ``limit_s`` seconds. ``lost``: the points that compression lost before.
+    ``limit_s`` seconds. ``lost``: the points that compression lost before. ``half``: the target and
+    the runtime compute in half precision.
     """
 
     choice: PrecisionChoice
@@ -50,6 +52,7 @@ class Request:
     training: Training | None = None
     limit_s: float | None = None
     lost: float = 0.0
+    half: bool = False
 
     @property
     def limit(self) -> float:
@@ -99,6 +102,8 @@ class _Ladder:
         choice = self.request.choice
         if choice == "fp32":
             return self._choose_float("requested (--precision fp32)")
+        if choice == "fp16":
+            return self._choose(self._attempt(self._plan("fp16"), "fp16"))
         if not self.actions.has_calibration:
             return self._without_calibration()
         self._try_int8()
@@ -236,20 +241,31 @@ class _Ladder:
         return 0.0 if self.actions.by_points else NEARLY_PASSING * WHOLE_LIMIT
 
     def _try(self, plan: Plan, name: str) -> Attempt | None:
-        """Build and judge one rung. A failure is reported, and the first one is stored."""
+        """Build and judge one rung. A failure is reported, and the first one is stored.
+
+        Where the target computes in half precision, so do the float layers of mixed.
+        """
+        if plan.precision == "mixed" and self.request.half and plan.float_as == "fp32":
+            found = self._try(plan.replaced(float_as="fp16"), name)
+            if found is not None:
+                return found
         try:
-            candidate = self.actions.make(plan)
+            attempt = self._attempt(plan, name)
         except ExportError:
             raise  # the float model would fail the same way
         except RuntimeFailure as failure:
             self.failure = self.failure or failure
             self._fail(name, failure.message)
             return None
+        if not self._is_good(attempt):
+            self.actions.note(f"{name}: {attempt.reason}")
+        return attempt
+
+    def _attempt(self, plan: Plan, name: str) -> Attempt:
+        candidate = self.actions.make(plan)
         reason = reason_of(candidate, self.request.limit, self.request.lost)
         attempt = Attempt(name, candidate, reason)
         self.tried.append(attempt)
-        if not self._is_good(attempt):
-            self.actions.note(f"{name}: {reason}")
         return attempt
 
     def _fail(self, name: str, reason: str) -> None:
@@ -257,16 +273,26 @@ class _Ladder:
         self.actions.note(f"{name} not chosen: {reason}")
 
     def _choose_what_pays(self, best: Attempt | None) -> LadderResult:
-        """Choose ``best`` if it pays, else fp32: the rungs between would pay even less."""
-        if best is None or not self._is_good(best):
-            return self._choose_float(LAST)
-        payoff = self.actions.payoff(best.built_candidate)
-        best.payoff = payoff.text
-        if payoff.pays:
+        """Choose ``best`` if it pays, else fp16 if that does, else fp32. The int8 rungs between
+        would pay even less than ``best``.
+        """
+        if best is not None and self._pays(best):
             return self._choose(best)
-        best.reason = f"it does not pay: {payoff.text}"
-        self.actions.note(f"{best.name} not chosen: {best.reason}")
+        half = self._try(self._plan("fp16"), "fp16") if self.request.half else None
+        if half is not None and self._pays(half):
+            return self._choose(half)
         return self._choose_float(LAST)
+
+    def _pays(self, attempt: Attempt) -> bool:
+        """Whether an attempt is good, and no larger or slower than fp32."""
+        if not self._is_good(attempt):
+            return False
+        payoff = self.actions.payoff(attempt.built_candidate)
+        attempt.payoff = payoff.text
+        if not payoff.pays:
+            attempt.reason = f"it does not pay: {payoff.text}"
+            self.actions.note(f"{attempt.name} not chosen: {attempt.reason}")
+        return payoff.pays
 
     def _without_calibration(self) -> LadderResult:
         if self.request.choice in ("int8", "mixed") or self.request.training is not None:

@@ -13,6 +13,7 @@ import torch
 
 from edgekit.compress.last_steps import moved_by_steps
 from edgekit.compress.reference import fast_reference
+from edgekit.errors import RuntimeFailure
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import CountedRun, Outputs, Run, run_eager
 from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
@@ -20,6 +21,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.precision.quantize import quantized
 from edgekit.plan import Plan
 from edgekit.program import Artifact, Program
+from edgekit.runtimes.base import Half
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
@@ -30,8 +32,8 @@ REFERENCE = "reference.pt"
 @dataclass(frozen=True)
 class LoweredModel:
     """A lowered plan. ``floats``: the float model's outputs in torch for each parity input.
-    ``quantized``: those of the quantized model in torch; None for a float artifact, or if the
-    runtime quantizes after conversion.
+    ``quantized``: those of the quantized model, or of the model in half precision, in torch; None
+    for fp32, or if the runtime quantizes after conversion.
     """
 
     artifact: Artifact
@@ -68,9 +70,10 @@ def _lower(
         return LoweredModel(program, None, floats)
     with context.progress.stage(f"lowering {plan.precision}"):
         artifact = context.runtime.lower(program)
-        if not plan.is_quantized:
+        if plan.precision == "fp32":
             return LoweredModel(artifact, None, floats)
-        artifact = _with_last_steps(artifact, program, subject)
+        if plan.is_quantized:
+            artifact = _with_last_steps(artifact, program, subject)
     with quiet():
         run = run_eager(fast_reference(program))
     title = f"running {plan.precision} in torch"
@@ -107,6 +110,8 @@ def _program(
     if plan.precision == "fp32":
         with quiet(), context.progress.stage("exporting"):
             return export(subject.model, subject.example)
+    if plan.precision == "fp16":
+        return _half_program(subject, context, plan)
     cached = load_cached_stage("program", key, floats, _load_program)
     if cached is not None:
         context.progress.note("the quantized model is loaded from the cache")
@@ -114,6 +119,8 @@ def _program(
     program = quantized(subject, context, plan)
     if isinstance(program, Artifact):
         return program
+    if plan.float_as == "fp16":
+        program = _half(context).with_half_floats(program, subject.float_model)
 
     def write(draft: Path) -> None:
         with quiet():
@@ -121,6 +128,24 @@ def _program(
 
     cache_stage(context, "program", key, floats, write)
     return program
+
+
+def _half_program(
+    subject: Subject, context: BuildContext, plan: Plan
+) -> torch.export.ExportedProgram:
+    half = _half(context)
+    with context.progress.stage("converting to half precision"):
+        return half.program(subject.float_model, plan)
+
+
+def _half(context: BuildContext) -> Half:
+    half = context.runtime.half
+    if half is None:
+        raise RuntimeFailure(
+            f"{context.runtime.name} does not compute in half precision",
+            'build with --precision fp32 or int8, or remove "float_as" from the plan',
+        )
+    return half
 
 
 def _load_program(folder: Path) -> torch.export.ExportedProgram:

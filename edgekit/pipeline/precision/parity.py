@@ -13,6 +13,7 @@ from edgekit.fidelity.agreement import (
     OutputsAgreement,
     QuantizedAgreement,
     float_passes,
+    half_passes,
 )
 from edgekit.fidelity.comparison import MIN_GROUP_DB, MIN_WHOLE_DB
 from edgekit.pipeline.model.batched import Batched
@@ -27,6 +28,7 @@ from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT, spread_over
 MAX_JUDGED = 200
 INT8_RULE = "SQNR >= 20 dB, or as near to the float model"
 FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
+HALF_RULE = "SQNR >= 25 dB, or as near to the float model as half precision in torch"
 QUANTIZED, EAGER = "the quantized model in torch", "the eager model in torch"
 
 
@@ -34,19 +36,25 @@ def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precis
     """Compare the artifact with its reference on the example and on calibration inputs."""
     batched = [output.batched for output in subject.fidelity.outputs]
     quantized = QuantizedAgreement(batched)
-    to_reference, to_float = OutputsAgreement(len(batched)), OutputsAgreement(len(batched))
+    to_reference, to_float, half = (OutputsAgreement(len(batched)) for _ in range(3))
     rows = zip(subject.parity_inputs, lowered.reference, lowered.floats, strict=True)
     for inputs, reference, floats in rows:
         three = [arrays(outputs) for outputs in (run(inputs), reference, floats)]
         quantized.add(*three)
         to_reference.add(three[0], three[1])
         to_float.add(three[0], three[2])
-    int8 = precision in ("int8", "mixed")
+        half.add(three[1], three[2])
+    if precision == "fp16":
+        passed, rule, compared = half_passes(to_float, half), HALF_RULE, to_float
+    elif precision in ("int8", "mixed"):
+        passed, rule, compared = quantized.passes, INT8_RULE, to_reference
+    else:
+        passed, rule, compared = float_passes(to_reference), FLOAT_RULE, to_reference
     return Parity(
-        **to_reference.worst().model_dump(),
-        passed=quantized.passes if int8 else float_passes(to_reference),
-        reference=EAGER if lowered.quantized is None else QUANTIZED,
-        rule=INT8_RULE if int8 else FLOAT_RULE,
+        **compared.worst().model_dump(),
+        passed=passed,
+        reference=EAGER if lowered.quantized is None or compared is to_float else QUANTIZED,
+        rule=rule,
         compared=to_reference.compared,
         float_model=to_float.worst(),
     )
@@ -75,7 +83,8 @@ def require(parity: Parity, subject: Subject, precision: Precision) -> Parity:
     if parity.passed:
         return parity
     sqnr = "bit-equal" if parity.sqnr_db is None else f"SQNR {parity.sqnr_db:.1f} dB"
-    if parity.sqnr_db is not None and parity.sqnr_db >= MIN_SQNR_DB and precision != "fp32":
+    int8 = precision in ("int8", "mixed")
+    if parity.sqnr_db is not None and parity.sqnr_db >= MIN_SQNR_DB and int8:
         sqnr += ", but less in one of its groups"
     raise ParityError(
         f"the artifact does not compute what the model does: on {parity.compared} inputs (the "

@@ -31,6 +31,11 @@ def why_unequal(model: nn.Module, example: Inputs, precision: Precision) -> str:
             f"the runtime's layer_norm is wrong in half precision from {WRONG_NORM_SIZE} channels "
             f"on ({wrong}): convert the model to float32 (model.float())"
         )
+    if precision == "fp16":
+        return (
+            "half precision holds too little for a value of this model: --precision fp32 computes "
+            "in float32, and float_layers in a plan names layers that do so in fp16"
+        )
     if precision != "fp32":
         return (
             "a kernel rounds differently from its reference: --precision mixed keeps sensitive "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
@@ -29,6 +30,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         from executorch.exir import to_edge_transform_and_lower
 
         from edgekit.runtimes.executorch.describe import describe, layers_of_program
+        from edgekit.runtimes.executorch.half_precision.delegate import half_precision, has_half
         from edgekit.runtimes.executorch.passes.copies import WithoutCopies, has_copies
 
         exported = fold_constants(products_as_linear(exported))
@@ -38,7 +40,7 @@ def lower(exported: torch.export.ExportedProgram) -> Artifact:
         steps = boundary_quantization(exported)
         passes = [WithoutCopies()] if has_copies(exported) else None
         with runtime_failures("ExecuTorch could not lower the model", OTHER_FORM, exported.graph):
-            with corrected_layouts():
+            with corrected_layouts(), half_precision() if has_half(exported) else nullcontext():
                 edge = to_edge_transform_and_lower(exported, passes, [XnnpackPartitioner()])
             emitted = edge.to_executorch()
             refuse_missing(emitted.exported_program().graph)

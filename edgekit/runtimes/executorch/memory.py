@@ -26,16 +26,20 @@ EXTENDED_HEADER = b"eh00"
 
 
 class Tiles(NamedTuple):
-    """Output channels that a kernel computes at once, for float and int8, and the multiple that
-    it pads input channels to in int8.
+    """Output channels that a kernel computes at once, for float32, float16 and int8, and the
+    multiple that it pads input channels to in int8.
     """
 
     float_channels: int
+    half_channels: int
     int8_channels: int
     int8_depth: int
 
 
-TILES: dict[Architecture, Tiles] = {"x86_64": Tiles(16, 16, 8), "aarch64": Tiles(8, 16, 8)}
+TILES: dict[Architecture, Tiles] = {
+    "x86_64": Tiles(16, 16, 16, 8),
+    "aarch64": Tiles(8, 16, 16, 8),
+}
 ROW_TILE = 4  # output pixels that a convolution computes at once
 # For each output channel, beside its weights: a bias, and for int8 weights a scale.
 BIAS_BYTES = {4: 4, 2: 2, 1: 8, 0.5: 12}
@@ -210,13 +214,21 @@ class Node:
         filter_ = self._value("filter_id") if "filter_id" in self._fields else None
         if filter_ is None or not filter_.is_constant:
             return 0
-        item = filter_.item_bytes
+        item = self._packed_item(filter_)
         if self.is_depthwise:
-            return self._depthwise_bytes(filter_)
+            return self._depthwise_bytes(item)
         outputs, inputs, taps, groups = self._filter_shape(filter_)
         depth = inputs if item > 1 else _round_up(inputs, self._tiles.int8_depth)
         row = int(taps * depth * item) + BIAS_BYTES[item]
         return groups * _round_up(outputs, self._channel_tile(item)) * row
+
+    def _packed_item(self, filter_: Value) -> float:
+        """The bytes of a packed weight: two if the layer computes in half precision, even if the
+        weight is stored in four.
+        """
+        output = self._values.get(self.outputs[0])
+        half = output is not None and output.type == "fp16"
+        return min(filter_.item_bytes, 2 if half else 4)
 
     def _filter_shape(self, filter_: Value) -> tuple[int, int, int, int]:
         """Output and input channels of a group, kernel taps, groups."""
@@ -227,6 +239,8 @@ class Node:
         return outputs, inputs, self.taps, self._fields.get("groups", 1)
 
     def _channel_tile(self, item: float) -> int:
+        if item == 2:
+            return self._tiles.half_channels
         return self._tiles.float_channels if item > 1 else self._tiles.int8_channels
 
     @property
@@ -239,9 +253,8 @@ class Node:
         one_each = self._get("group_output_channels") == 1 == self._get("group_input_channels")
         return one_each and self.name.endswith("Conv2d") and self.taps <= DEPTHWISE_TILES[-1]
 
-    def _depthwise_bytes(self, filter_: Value) -> int:
+    def _depthwise_bytes(self, item: float) -> int:
         tile = next(size for size in DEPTHWISE_TILES if size >= self.taps)
-        item = filter_.item_bytes
         return _round_up(self._get("groups"), self._channel_tile(item)) * (
             int(tile * item) + BIAS_BYTES[item]
         )

@@ -15,7 +15,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, Pt2e
+from edgekit.runtimes.base import FloatModel, Half, Pt2e
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
 from edgekit.target import Architecture, RuntimeName
@@ -44,6 +44,12 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.quantize import XnnpackPt2e
 
         return XnnpackPt2e()
+
+    @property
+    def half(self) -> Half:
+        from edgekit.runtimes.executorch.half_precision.program import XnnpackHalf
+
+        return XnnpackHalf()
 
     def quantize(
         self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress

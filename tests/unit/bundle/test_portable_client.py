@@ -684,6 +684,9 @@ def floats(*values: float) -> bytes:
         (floats(2, 5.1, 6), {"precision": "int8", "scale": 0.5}, False),
         (floats(2, 4.03, 6), {"precision": "int8"}, True),
         (floats(2, 4.04, 6), {"precision": "int8"}, False),
+        (floats(2, 4.4, 6), {"precision": "fp16"}, True),
+        (floats(2, 4.5, 6), {"precision": "fp16"}, False),
+        (floats(2, 4, math.nan), {"precision": "fp16"}, False),
     ],
 )
 def test_the_golden_case(tmp_path, outputs, options, agrees) -> None:

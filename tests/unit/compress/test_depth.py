@@ -9,7 +9,7 @@ from torch import nn
 from edgekit.compress.depth.blocks import find_blocks, without_blocks
 from edgekit.compress.depth.choice import block_macs, block_worth, drop_blocks
 from edgekit.compress.pruning.channel_groups import parameters_of, same_function
-from edgekit.compress.refit import Refit
+from edgekit.compress.pruning.refit import Refit
 from edgekit.errors import RuntimeFailure, SettingError
 
 

@@ -202,3 +202,12 @@ def test_what_disturbed_a_calibration_stands_in_the_note(measured) -> None:
     write_calibration(measured.replaced(warnings=("it throttled at 85 C; cool it",)))
     figure, _ = predict(load_target("rpi4").replaced(clock_ghz=1.8))
     assert "throttled" in figure.note
+
+
+def test_a_calibration_does_not_predict_half_precision(measured) -> None:
+    write_calibration(measured)
+    target = load_target("rpi4").replaced(clock_ghz=1.8)
+    half = [shape.replaced(precision="fp16") for shape in SHAPES]
+    found = calibrated_latency(lambda: half, target, RUNTIME)
+    assert found.figure is None
+    assert "half precision" in found.problems[0]

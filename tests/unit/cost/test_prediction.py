@@ -10,6 +10,7 @@ from programs import program
 from edgekit.cost.cores import CORE_MODELS
 from edgekit.cost.latency import Work
 from edgekit.cost.prediction import emulated_figure, predicted_latency
+from edgekit.plan import Plan
 from edgekit.progress import Silent
 from edgekit.target import load_target
 
@@ -17,8 +18,9 @@ WORK = Work(instructions=20_000_000, cycles=15e6, dram_bytes=4_000_000)
 CORE = CORE_MODELS["cortex-a72"]
 
 
-def figure(*names: str, threads: int = 4, outside: str | None = None):
-    manifest = SimpleNamespace(threads=threads, program=program(*names, outside=outside))
+def figure(*names: str, threads: int = 4, outside: str | None = None, precision="fp32"):
+    content = program(*names, outside=outside)
+    manifest = SimpleNamespace(threads=threads, program=content, plan=Plan(precision=precision))
     return emulated_figure(WORK, manifest, CORE, load_target("rpi4"))
 
 
@@ -36,6 +38,12 @@ def test_operators_without_published_latency_widen_it_and_are_named() -> None:
     assert unknown.value == known.value
     assert unknown.interval[0] < known.interval[0]
     assert unknown.interval[1] > known.interval[1]
+
+
+def test_half_precision_widens_it() -> None:
+    known, half = figure("Conv2d"), figure("Conv2d", precision="fp16")
+    assert half.interval[1] > known.interval[1]
+    assert "half precision" in half.note
 
 
 def test_kernels_on_one_thread_may_take_all_of_the_time() -> None:

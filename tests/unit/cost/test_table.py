@@ -99,6 +99,8 @@ def test_eight_channels_take_as_long_as_sixteen() -> None:
     assert stepped_macs(floating, ARM_DOT_PRODUCTS) == floating.macs
     assert stepped_macs(eight, ARM_DOT_PRODUCTS) == sixteen.macs
     assert stepped_macs(eight, ARM) == eight.macs
+    half, wide = (one.replaced(precision="fp16") for one in (eight, sixteen))
+    assert stepped_macs(half, ARM_DOT_PRODUCTS) == stepped_macs(wide, ARM_DOT_PRODUCTS)
 
 
 @pytest.mark.parametrize(

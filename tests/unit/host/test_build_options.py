@@ -219,6 +219,7 @@ CONTRADICTIONS = [
     {"plan": "plan.json", "distill": True},
     {"plan": "plan.json", "qat": True},
     {"qat": True, "precision": "fp32"},
+    {"qat": True, "precision": "fp16"},
     {"qat": True, "precision": "fp32", "plan": "plan.json"},
 ]
 

@@ -62,7 +62,7 @@ def test_variables_of_other_uses_are_left_alone(monkeypatch) -> None:
     [
         ("latency = 3\n", "latency_ms"),
         ("latency_ms = 'fast'\n", "latency_ms"),
-        ("precision = 'int4'\n", "fp32, int8 or mixed"),
+        ("precision = 'int4'\n", "fp32, fp16, int8 or mixed"),
         ("latency_ms = nan\n", "latency_ms"),
         ("target = \n", "edgekit.toml"),
     ],

@@ -71,3 +71,8 @@ def test_local_then_user_then_built_in(tmp_path, monkeypatch) -> None:
 def test_a_missing_file() -> None:
     with pytest.raises(TargetError, match="does not exist"):
         load_target("nowhere/board.toml")
+
+
+@pytest.mark.parametrize(("name", "computes"), [("rpi5", True), ("rpi4", False), ("x86", False)])
+def test_which_cores_compute_in_half_precision(name, computes) -> None:
+    assert load_target(name).computes_half == computes

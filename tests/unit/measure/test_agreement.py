@@ -14,6 +14,7 @@ from edgekit.fidelity.agreement import (
     device_passes,
     float_passes,
     group_steps,
+    half_passes,
 )
 from edgekit.measure.latency import summarize
 
@@ -241,3 +242,25 @@ def test_an_index_that_rounding_moves_is_no_wrong_kernel():
     artifact[0, 3] = 9
     assert int8_passes([artifact], [reference])
     assert not int8_passes([np.zeros_like(reference)], [reference])
+
+
+def with_noise(level_db: float) -> OutputsAgreement:
+    return compare([1.0 + 10 ** (-level_db / 20)], [1.0])
+
+
+@pytest.mark.parametrize(("level_db", "passes"), [(60.0, True), (25.5, True), (24.5, False)])
+def test_half_precision_needs_25_decibels(level_db, passes) -> None:
+    assert half_passes(with_noise(level_db)) == passes
+
+
+def test_half_precision_may_be_as_noisy_as_it_is_in_torch() -> None:
+    assert half_passes(with_noise(20.0), with_noise(20.5))
+    assert not half_passes(with_noise(20.0), with_noise(22.0))
+    assert half_passes(with_noise(30.0), compare([1.0], [1.0]))
+    assert not half_passes(compare([math.nan], [1.0]), with_noise(60.0))
+
+
+def test_each_output_in_half_precision_counts() -> None:
+    agreement = OutputsAgreement(2)
+    agreement.add([np.ones(4), np.zeros(4)], [np.ones(4), np.ones(4)])
+    assert not half_passes(agreement)

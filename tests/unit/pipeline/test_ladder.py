@@ -269,6 +269,66 @@ def test_without_calibration() -> None:
             climbed(Double(has_calibration=False), **asked)
 
 
+@pytest.mark.parametrize(
+    ("half", "loss", "expected"), [(True, 0.1, "fp16"), (True, 3.0, "fp32"), (False, 0.1, "fp32")]
+)
+def test_half_precision_comes_before_fp32_where_the_target_computes_in_it(
+    half, loss, expected
+) -> None:
+    double = Double({"fp16": loss}, repair=False)
+    found = climbed(double, half=half)
+    assert taken(found) == expected
+    assert ("fp16" in double.built) == half
+    assert [rung.precision for rung in found.ladder][-1] == expected
+
+
+def test_good_int8_comes_before_half_precision() -> None:
+    double = Double({"int8": 0.2, "fp16": 0.0})
+    assert taken(climbed(double, half=True)) == "int8"
+    assert double.built == ["int8"]
+
+
+def test_half_precision_that_fails_or_does_not_pay_means_fp32() -> None:
+    failing = Double({"fp16": ParityError("overflow")}, repair=False)
+    found = climbed(failing, half=True)
+    assert taken(found) == "fp32"
+    assert ("fp16", "overflow") in [(rung.precision, rung.reason) for rung in found.ladder]
+    slower = Double({"fp16": 0.0}, repair=False, pays=Payoff(larger=True))
+    assert taken(climbed(slower, half=True)) == "fp32"
+
+
+def test_half_precision_that_was_asked_for_is_built_for_any_target() -> None:
+    double = Double({"fp16": 5.0}, has_calibration=False)
+    assert taken(climbed(double, "fp16")) == "fp16"
+    assert double.built == ["fp16"]
+    with pytest.raises(ParityError):
+        climbed(Double({"fp16": ParityError("overflow")}), "fp16")
+
+
+def test_without_calibration_half_precision_is_not_tried() -> None:
+    assert taken(climbed(Double(has_calibration=False), half=True)) == "fp32"
+
+
+def test_float_layers_are_in_half_precision_where_the_target_computes_in_it() -> None:
+    losses: dict[str, float | Exception] = {"mixed repaired head": 0.1}
+    double = Double(losses, layers=(("head",),))
+    assert climbed(double).candidate.plan.float_as == "fp32"
+    assert climbed(double, half=True).candidate.plan.float_as == "fp16"
+
+
+def test_float_layers_that_fail_in_half_precision_are_in_fp32() -> None:
+    @dataclass
+    class Failing(Double):
+        def make(self, plan: Plan) -> Candidate:
+            if plan.float_as == "fp16":
+                raise ParityError("overflow")
+            return super().make(plan)
+
+    double = Failing({"mixed repaired head": 0.1}, layers=(("head",),))
+    plan = climbed(double, half=True).candidate.plan
+    assert (plan.precision, plan.float_as) == ("mixed", "fp32")
+
+
 def test_training_that_was_asked_for_is_taken_where_better() -> None:
     double = Double({"int8": 0.9, "int8 repaired": 0.8, "int8 trained": 0.1})
     assert taken(climbed(double, training=LABELS)) == "int8 trained"

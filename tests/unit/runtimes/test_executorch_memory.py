@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.runtimes.executorch.memory import TILES, Node, Value, flatbuffer_bytes
 
-FLOAT, INT8 = "xnn_datatype_fp32", "xnn_datatype_qcint8"
+FLOAT, HALF, INT8 = "xnn_datatype_fp32", "xnn_datatype_fp16", "xnn_datatype_qcint8"
 
 
 def value(number: int, dims: list[int], kind: str = FLOAT, constant: int = 0) -> Value:
@@ -20,10 +20,12 @@ def node(name: str, values: list[Value], **fields: int) -> Node:
     return Node(entry, {one.number: one for one in values}, TILES["x86_64"])
 
 
-def conv(side: int, groups: int, inputs: int, outputs: int, kind: str, name: str) -> Node:
+def conv(
+    side: int, groups: int, inputs: int, outputs: int, kind: str, name: str, result: str = FLOAT
+) -> Node:
     filters = value(2, [outputs * groups, side, side, inputs], kind, constant=1)
     return node(
-        name, [value(1, [1, 8, 8, 4]), filters, value(4, [1, 8, 8, 20])],
+        name, [value(1, [1, 8, 8, 4]), filters, value(4, [1, 8, 8, 20], result)],
         input1_id=1, filter_id=2, bias_id=3, output_id=4, kernel_height=side, kernel_width=side,
         subsampling_height=1, subsampling_width=1, groups=groups, group_input_channels=inputs,
         group_output_channels=outputs,
@@ -35,6 +37,12 @@ def test_channels_are_padded_to_the_kernel_s_tile() -> None:
     assert conv(3, 1, 4, 20, FLOAT, "Conv2d").packed_bytes == 32 * (9 * 4 * 4 + 4)
     # in int8, 4 input channels are padded to 8; bias and scale take 8 bytes
     assert conv(3, 1, 4, 20, INT8, "Conv2d").packed_bytes == 32 * (9 * 8 + 8)
+
+
+def test_weights_of_half_precision_are_packed_in_two_bytes() -> None:
+    for stored in (HALF, FLOAT):  # XNNPACK converts the latter
+        packed = conv(3, 1, 4, 20, stored, "Conv2d", HALF).packed_bytes
+        assert packed == 32 * (9 * 4 * 2 + 2)
 
 
 def test_a_convolution_has_a_pointer_for_each_output_pixel_and_tap() -> None:

@@ -1,7 +1,7 @@
 """Compensation after something was removed, in one run: fast enough to try many candidates.
 
 Layers are refitted by least squares in the order in which they run: their outputs should be those
-of the original model (pruning/compensate.py names the source). Each is refitted just before it
+of the original model (compensate.py names the source). Each is refitted just before it
 computes, so one run of one batch is enough for all of them.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.compress.least_squares import SAME_TOLERANCE, Equations, missing, norms_behind
 from edgekit.compress.moments import (
     PLACES_PER_COLUMN,
     can_read,
@@ -23,6 +22,7 @@ from edgekit.compress.moments import (
     spread_rows,
     watching,
 )
+from edgekit.compress.pruning.least_squares import SAME_TOLERANCE, Equations, missing, norms_behind
 from edgekit.recipe.tensors import Inputs
 
 # At most about so many places of a layer are fitted.
