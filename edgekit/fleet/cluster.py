@@ -32,12 +32,14 @@ from edgekit.progress import Progress
 CONNECT_S = 20
 # How often a question is asked again because its worker ended, or the data were lost with one.
 RETRIES = 3
-# Of local processes: no pages about them by HTTP, and nothing that slows torch down. Dask's profiler
-# walks the stack a hundred times a second, and its setting of malloc returns memory at once. With
-# both, a trial of a width of ResNet-20 took 0.4 s of CPU time in place of 0.15 s.
+# Of local processes: no pages about them by HTTP, and nothing that slows torch down. Dask's
+# profiler walks the stack a hundred times a second, and its setting of malloc returns memory at
+# once. With both, a trial of a width of ResNet-20 took 0.4 s of CPU time in place of 0.15 s.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LOCAL: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
+    # pieces differ by a factor of a hundred: none waits behind another while a worker is free
+    "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
     "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, 1),

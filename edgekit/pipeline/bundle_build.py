@@ -42,6 +42,7 @@ from edgekit.values import Effort, PrecisionChoice
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.pipeline.fit.fit import FitResult
     from edgekit.pipeline.model.context import BuildContext
     from edgekit.pipeline.model.subject import Subject
     from edgekit.pipeline.result import BuildResult
@@ -175,15 +176,29 @@ class BundleBuild:
         training: Training | None,
         points: Points,
     ) -> VerdictDocument:
-        """Search for a smaller model, and build it. The better bundle stays in the folder."""
+        """Search for a smaller model, and build it."""
         from edgekit.pipeline.fit.evaluator import Evaluator
         from edgekit.pipeline.fit.fit import fit, precision_of
         from edgekit.pipeline.fit.meter import Meter
-        from edgekit.pipeline.fit.outcome import outcome, with_search
 
         meter = Meter(self.target, context, self._measuring_device())
         evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
         found = fit(evaluator, self.options, document, result.artifact)
+        fitted = self._best_of(subject, context, document, found, training)
+        evaluator.forget_measured()  # only now: an interrupted training goes on with the same plan
+        return fitted
+
+    def _best_of(
+        self,
+        subject: Subject,
+        context: BuildContext,
+        document: VerdictDocument,
+        found: FitResult,
+        training: Training | None,
+    ) -> VerdictDocument:
+        """The better one of the bundle in the folder, and that of the plan that was found."""
+        from edgekit.pipeline.fit.outcome import outcome, with_search
+
         folder = Path(document.bundle)
         if found.plan is None:
             self.progress.note(f"the search ends: {found.report.end}")

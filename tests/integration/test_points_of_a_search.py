@@ -43,7 +43,7 @@ class Bench:
         monkeypatch.setattr(evaluator, "environment_of", lambda _: self.environment)
         monkeypatch.setattr(Meter, "time", lambda _, lowered: lowered.known)
 
-    def computed(self) -> list[str]:
+    def computed(self, is_finished: bool = False) -> list[str]:
         runtime = numpy_runtime.NumpyRuntime(self.folder)
         runtime.version = self.version
         where, points = Counting(), Points(print, self.folder)
@@ -56,6 +56,8 @@ class Bench:
             found = Evaluator(subject, meter, self.plan, where, points)
             (loss,) = found.losses("trying", [WidthTrial(group="first", removed=8)])
             (cost,) = found.costs("timing", [CostTrial(plan=self.plan, share=0.5)])
+            if is_finished:
+                found.forget_measured()
         points.close()
         assert loss.loss is not None and not isinstance(cost, Lowered) and cost.model_mb > 0
         return ["width" if '"width"' in one else "cost" for one in where.asked]
@@ -109,6 +111,14 @@ def test_another_model_device_or_version_finds_none(bench, changed) -> None:
     change, computed = CHANGES[changed]
     change(bench)
     assert bench.computed() == computed
+
+
+def test_what_a_device_measured_is_forgotten_when_the_build_is_complete(bench) -> None:
+    assert bench.computed(is_finished=True) == BOTH
+    assert bench.computed() == ["cost"]
+    bench.device = None
+    assert bench.computed(is_finished=True) == ["cost"]
+    assert bench.computed() == [], "a prediction stays"
 
 
 def test_budgets_are_not_part_of_the_keys(bench) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
@@ -54,22 +55,15 @@ class PointKeys:
 
 
 class Evaluator:
-    """``subject``: with the outputs of one thread, so that every process has the same.
-
-    ``meter``: of the build, whose stages are cached. Its device measures here, one artifact at a
-    time, also if workers lower them.
+    """``subject``: the build's. ``meter``: of the build, whose stages are cached. Its device
+    measures here, one artifact at a time, also if workers lower them.
     """
 
     def __init__(
         self, subject: Subject, meter: Meter, quantized: Plan, workers: Workers, points: Points
     ) -> None:
-        self.subject, self.meter, self.quantized = _in_one_thread(subject), meter, quantized
-        self._points, self._progress = points, meter.context.progress
-        self._keys = _keys(self.subject, meter, quantized)
-        here = replace(meter.context, fingerprint=NoFingerprint(), device=None)
-        inner = Meter(meter.target, here, None)
-        self._laboratory = Laboratory(self.subject, inner, quantized)
-        self._workers, self._work = self._where(workers)
+        self.subject, self.meter, self.quantized = subject, meter, quantized
+        self._points, self._given, self._progress = points, workers, meter.context.progress
         self._predicts = meter.device is None
 
     def base_cost(self) -> Cost:
@@ -120,8 +114,20 @@ class Evaluator:
 
     def forget_measured(self) -> None:
         """Forget what was measured on a device: the search is finished."""
-        if self._keys.search is not None:
+        if self.meter.device is not None and self._keys.search is not None:
             self._points.forget(self._keys.search)
+
+    @cached_property
+    def _profiled(self) -> Subject:
+        """The subject with the profile of its outputs by one thread, which any process has."""
+        outputs = self.subject.outputs_of_float.on(self.subject.example, self.subject.calibration)
+        with one_thread():
+            _ = outputs.fidelity
+        return replace(self.subject, outputs_of_float=outputs)
+
+    @cached_property
+    def _keys(self) -> PointKeys:
+        return _keys(self.subject, self.meter, self.quantized)
 
     def _answers(
         self,
@@ -149,24 +155,26 @@ class Evaluator:
                 ready += 1
                 stage.advance(ready, len(values))
 
-            self._workers.run(self._work, [texts[index] for index in missing], done)
+            workers, work = self._where
+            workers.run(work, [texts[index] for index in missing], done)
         return cast("list[Value]", values)
 
-    def _where(self, workers: Workers) -> tuple[Workers, Work]:
+    @cached_property
+    def _where(self) -> tuple[Workers, Work]:
         """The workers, if the model can be sent to them; else this process."""
-        here = Work(self._laboratory.answer, (), LOAD)
-        if isinstance(workers, InProcess):
-            return workers, here
-        context = self.meter.context
-        material = Material.of(
-            self.subject, self.quantized, self.meter.target, context.runtime, context.seed
-        )
+        target, context, subject = self.meter.target, self.meter.context, self._profiled
+        inner = replace(context, fingerprint=NoFingerprint(), device=None)
+        laboratory = Laboratory(subject, Meter(target, inner, None), self.quantized)
+        here = Work(laboratory.answer, (), LOAD)
+        if isinstance(self._given, InProcess):
+            return self._given, here
+        material = Material.of(subject, self.quantized, target, context.runtime, context.seed)
         try:
-            parts = pack(material, self.subject)
+            parts = pack(material, subject)
         except Exception as error:  # of the user's classes: anything
             self._progress.note(f"this process does all work: the model cannot be sent: {error}")
             return InProcess(), here
-        return workers, replace(here, parts=parts)
+        return self._given, replace(here, parts=parts)
 
     def _key(self, of: str | None, *parts: str) -> str | None:
         return None if of is None else content_key(part.encode() for part in (of, *parts))
@@ -183,14 +191,6 @@ class Evaluator:
     ) -> None:
         if key is not None:
             self._points.put(key, name, kind.dump_json(value).decode(), search)
-
-
-def _in_one_thread(subject: Subject) -> Subject:
-    """The subject with the profile of its outputs as one thread computes them."""
-    outputs = subject.outputs_of_float.on(subject.example, subject.calibration)
-    with one_thread():
-        _ = outputs.fidelity
-    return replace(subject, outputs_of_float=outputs)
 
 
 def _keys(subject: Subject, meter: Meter, quantized: Plan) -> PointKeys:

@@ -64,8 +64,8 @@ def choose(
 def _losses(
     finalists: Sequence[Proposal], evaluator: Evaluator, short: Training, limit_s: float | None
 ) -> dict[int, float]:
-    """The held-out losses after a short training, by place; without those that cannot be trained or judged.
-    If the user ends a training, the rest is not trained.
+    """The held-out losses after a short training, by place; without those of finalists that cannot
+    be trained or judged. If the user ends a training, the rest is not trained.
     """
     losses: dict[int, float] = {}
     failure: TrainingError | None = None

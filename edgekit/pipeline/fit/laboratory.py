@@ -136,6 +136,7 @@ class Laboratory:
     def answer(self, question: str) -> Answer:
         """``question``: a trial as JSON. Raises EdgekitError."""
         trial = TRIALS.validate_json(question)
+        self._release(trial)
         with one_thread():
             if isinstance(trial, WidthTrial):
                 group = self._groups[trial.group]
@@ -148,6 +149,12 @@ class Laboratory:
             if isinstance(trial, ModelTrial):
                 return self._model(trial.plan)
             return self._cost(trial)
+
+    def _release(self, trial: Trial) -> None:
+        """Free what only other kinds of trials need: moments of all layers, batches of data."""
+        for name, kind in (("_widths", WidthTrial), ("_blocks", BlockTrial)):
+            if not isinstance(trial, kind):
+                vars(self).pop(name, None)
 
     @property
     def context(self) -> BuildContext:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from safetensors.torch import load, save
 
 from edgekit.pipeline.fit.laboratory import Laboratory
@@ -106,7 +107,7 @@ def _data(calibration: Sequence[Inputs]) -> bytes:
     """Equal inputs give equal bytes, in every build."""
     return save(
         {
-            f"{number}.{place}": tensor.contiguous()
+            f"{number}.{place}": tensor.clone(memory_format=torch.contiguous_format)
             for number, inputs in enumerate(calibration)
             for place, tensor in enumerate(inputs)
         }
