@@ -91,6 +91,9 @@ class BuildOptions:
     ] = None
     drop_blocks: Annotated[Count | None, Option("Remove so many residual blocks.")] = None
     prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
+    low_rank: Annotated[
+        Share | None, Option("Factorize layers: this share of their MACs, where it is faster.")
+    ] = None
     sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
     distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
     qat: Annotated[bool, Option("Train int8 with training(); chosen only if better.")] = False
@@ -152,7 +155,7 @@ def _option(annotation: Any) -> Option | None:
 
 OPTIONS = {field.name: option for field in fields(BuildOptions) if (option := _option(field.type))}
 _DEFAULTS = {field.name: field.default for field in fields(BuildOptions)}
-_REMOVALS = ("input_size", "drop_blocks", "prune", "sparsity")
+_REMOVALS = ("input_size", "drop_blocks", "prune", "low_rank", "sparsity")
 _CHANGES = (*_REMOVALS, "distill", "qat")
 _FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
 

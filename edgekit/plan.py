@@ -19,11 +19,12 @@ Objective = Literal["labels", "float_model", "both"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
 Threshold = Literal["lamp", "global", "per_layer"]
+FactorForm = Literal["matrix", "spatial", "tucker"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
 # The fields of a plan that remove something from the float model or its inputs, in order.
-REMOVALS = ("resize", "drop_blocks", "prune", "sparsity")
+REMOVALS = ("resize", "drop_blocks", "prune", "low_rank", "sparsity")
 
 
 class Training(Frozen):
@@ -127,8 +128,47 @@ class Prune(Frozen):
         return self.importance in ("trial", "fisher")
 
 
+class Factors(Frozen):
+    """The smaller layers that replace one (compress/low_rank/factors.py).
+
+    form   matrix: the layer with fewer outputs, and a 1x1 layer (SVD); spatial: columns, then rows
+           of the kernel; tucker: a 1x1 layer, a smaller layer, a 1x1 layer (Tucker-2)
+    ranks  the channels between them: one number, for tucker two
+    """
+
+    form: FactorForm
+    ranks: tuple[Channels, ...]
+
+    @model_validator(mode="after")
+    def _has_its_ranks(self) -> Self:
+        count = 2 if self.form == "tucker" else 1
+        if len(self.ranks) != count:
+            raise ValueError(f"{self.form} has {count} in ranks, not {len(self.ranks)}")
+        return self
+
+
+class LowRank(Frozen):
+    """Layers replaced by products of smaller ones, after channels were removed.
+
+    ratio    the share of the MACs of the layers that can be factorized; layers whose factors are
+             not faster stay whole
+    factors  by layer, in place of ratio; they are applied in any case
+    step     ranks become multiples of it, which suits kernels
+    """
+
+    ratio: Share | None = None
+    factors: dict[str, Factors] | None = Field(default=None, min_length=1)
+    step: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if (self.ratio is None) == (self.factors is None):
+            raise ValueError("low_rank needs either ratio or factors")
+        return self
+
+
 class Sparsity(Frozen):
-    """Weights that are set to zero, after channels were removed.
+    """Weights that are set to zero, after channels were removed and layers factorized.
 
     ratio       the share of the weights of convolutions and linear layers
     threshold   which weights. lamp: by magnitude relative to the larger ones of the layer, one
@@ -154,6 +194,7 @@ class Plan(Frozen):
     resize         smaller images as inputs; no such key: none
     drop_blocks    residual blocks to remove after that; no such key: none
     prune          channels to remove after that; null: none
+    low_rank       layers to factorize after that; no such key: none
     sparsity       weights to set to zero after that; they stay zero; null: none
     recover        training of the float model, after these; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
@@ -175,6 +216,7 @@ class Plan(Frozen):
     resize: Resize | None = Field(default=None, exclude_if=is_none)
     drop_blocks: DropBlocks | None = Field(default=None, exclude_if=is_none)
     prune: Prune | None = None
+    low_rank: LowRank | None = Field(default=None, exclude_if=is_none)
     sparsity: Sparsity | None = None
     recover: Training | None = None
     precision: Precision

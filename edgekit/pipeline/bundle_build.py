@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.model.context import BuildContext
     from edgekit.pipeline.model.subject import Subject
     from edgekit.pipeline.result import BuildResult
+    from edgekit.pipeline.shrink.low_rank import Times
     from edgekit.plan import Training
     from edgekit.recipe.recipe import Recipe
 
@@ -137,7 +138,8 @@ class BundleBuild:
         steps: tuple[CompressionStep, ...] = ()
         lost = 0.0
         if base.changes_the_model:
-            compressed = compress(subject, context, base, limit_s, wanted != "auto")
+            times = self._times(context) if base.low_rank is not None else None
+            compressed = compress(subject, context, base, limit_s, wanted != "auto", times)
             lost = points_lost(subject, compressed.steps)
             subject, context = compressed.subject, compressed.context
             base, steps = compressed.plan, compressed.steps
@@ -150,6 +152,13 @@ class BundleBuild:
             request = Request(wanted, max_drop, self.options.effort, training, limit_s, lost)
             ladder = run_ladder(actions, request)
         return build_result(subject, ladder, steps)
+
+    def _times(self, context: BuildContext) -> Times:
+        """The times of a model's operators on the target: measured, else predicted."""
+        from edgekit.pipeline.fit.meter import Meter
+
+        meter = Meter(self.target, context, context.device)
+        return lambda subject, plan: meter.cost(subject, plan).times
 
     def _fitted(
         self,

@@ -24,6 +24,7 @@ from edgekit.pipeline.training.int8 import (
 from edgekit.pipeline.training.teacher import teacher_of
 from edgekit.plan import (
     DropBlocks,
+    LowRank,
     Objective,
     Plan,
     Precision,
@@ -39,6 +40,9 @@ from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.values import PrecisionChoice, image_size
+
+# A layer has at most so many factors (tucker).
+MOST_FACTORS = 3
 
 
 def check_plan(plan: Plan, subject: Subject) -> Plan:
@@ -78,6 +82,10 @@ def check_plan(plan: Plan, subject: Subject) -> Plan:
 def _check_names(plan: Plan, subject: Subject) -> None:
     """Raise SettingError if the plan names a layer or operator that the model lacks."""
     names = layer_names(subject.model)
+    if plan.low_rank is not None:  # a factor, which the plan itself makes, may stay float
+        names += [
+            f"{layer}.{n}" for layer in plan.low_rank.factors or () for n in range(MOST_FACTORS)
+        ]
     if any(":" in name for name in plan.float_layers):
         names += _operator_names(subject)
     for layer in plan.float_layers:
@@ -115,12 +123,13 @@ def base_plan(
     resize = _resize(recipe, options.input_size)
     blocks = DropBlocks(count=options.drop_blocks) if options.drop_blocks is not None else None
     cut = Prune(ratio=options.prune) if options.prune is not None else None
+    factors = LowRank(ratio=options.low_rank) if options.low_rank is not None else None
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
     _check_blocks(subject, blocks)
     training = recovery(subject, options, progress, options.removes)
-    plan = plan.replaced(resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros)
-    return with_recovery(plan, training)
+    removals = {"resize": resize, "drop_blocks": blocks, "prune": cut, "low_rank": factors}
+    return with_recovery(plan.replaced(**removals, sparsity=zeros), training)
 
 
 def with_recovery(plan: Plan, training: Training | None) -> Plan:
@@ -168,7 +177,8 @@ def check_stateless(subject: Subject, changes: bool) -> None:
         raise SettingError(
             f"{subject.recipe.path}: a model with state ({names}) cannot be made smaller or "
             "trained",
-            "remove --input-size, --drop-blocks, --prune, --sparsity, --distill and --qat",
+            "remove --input-size, --drop-blocks, --prune, --low-rank, --sparsity, --distill and "
+            "--qat",
         )
 
 
