@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from edgekit.budget import Limits
     from edgekit.plan import Plan
+    from edgekit.search.constraints import Constraints
     from edgekit.target import Target
 
 BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
@@ -53,6 +54,8 @@ class BuildOptions:
 
     ``target`` and ``plan`` may be objects from load_target and read_plan. ``limits``: budgets with
     their origins. They override the target's budgets, and the four budget options override them.
+    ``constraints`` (also as a dict): what the search and the options may not change; a ``plan`` is
+    followed as it is.
 
     Raises SettingError: a value that is not allowed, or options that exclude each other.
     """
@@ -117,6 +120,7 @@ class BuildOptions:
         str | Path | None, Option("The bundle's folder; else ./build/NAME-TARGET.")
     ] = None
     limits: "Limits | None" = None
+    constraints: "Constraints | Mapping[str, object] | None" = None
     accept_new_host_key: bool = False
     progress: Progress | None = None
 
@@ -124,6 +128,10 @@ class BuildOptions:
         values = {name: getattr(self, name) for name in OPTIONS}
         for name, value in validated(values, LIBRARY).items():
             object.__setattr__(self, name, value)
+        if self.constraints is not None:
+            from edgekit.search.constraints import read_constraints
+
+            object.__setattr__(self, "constraints", read_constraints(self.constraints))
         if self.is_finished and not chosen(values).isdisjoint(_FOR_A_MODEL):
             raise SettingError(
                 f"{self.recipe} is finished and is packaged as it is: "
@@ -254,9 +262,15 @@ def _annotations() -> dict[str, Any]:
 
     from edgekit.budget import Limits
     from edgekit.plan import Plan
+    from edgekit.search.constraints import Constraints
     from edgekit.target import Target
 
-    quoted = {"Limits": Limits, "Plan": InstanceOf[Plan], "Target": InstanceOf[Target]}
+    quoted = {
+        "Limits": Limits,
+        "Constraints": InstanceOf[Constraints],
+        "Plan": InstanceOf[Plan],
+        "Target": InstanceOf[Target],
+    }
     return get_type_hints(BuildOptions, localns=quoted, include_extras=True)
 
 

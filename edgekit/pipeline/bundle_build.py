@@ -34,6 +34,7 @@ from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
+from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.target import Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
@@ -90,6 +91,7 @@ class BundleBuild:
         """Build a bundle from a recipe, by the ladder or by a given plan. If a budget is not met, a
         search for a smaller model follows.
         """
+        from edgekit.pipeline.constraints import check_constraints
         from edgekit.pipeline.fit.fit import may_fit
         from edgekit.pipeline.fit.goals import open_budgets
         from edgekit.pipeline.model.cache_key import Fingerprint
@@ -101,10 +103,14 @@ class BundleBuild:
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
             subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
+            constraints = NO_CONSTRAINTS
             if isinstance(wanted, Plan):
+                if options.constraints is not None:
+                    self.progress.note("the plan is followed as it is, without the constraints")
                 base = check_plan(wanted, subject)
             else:
-                base = base_plan(subject, options, wanted, self.progress)
+                constraints = check_constraints(options, subject)
+                base = base_plan(subject, options, wanted, self.progress, constraints)
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
             fingerprint, device = Fingerprint(subject), self._measuring_device()
@@ -117,7 +123,7 @@ class BundleBuild:
         document = self._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"):
-                document = self._fitted(subject, context, document, result, training)
+                document = self._fitted(subject, context, document, result, training, constraints)
         return self._advised(document.replaced(notes=subject.notes), subject.model)
 
     def _build(
@@ -167,6 +173,7 @@ class BundleBuild:
         document: VerdictDocument,
         result: BuildResult,
         training: Training | None,
+        constraints: Constraints,
     ) -> VerdictDocument:
         """Search for a smaller model, and build it. The better bundle stays in the folder."""
         from edgekit.pipeline.fit.fit import fit
@@ -174,7 +181,7 @@ class BundleBuild:
         from edgekit.pipeline.fit.outcome import outcome, with_search
 
         meter = Meter(self.target, context, context.device)
-        found = fit(subject, context, self.options, document, result.artifact, meter)
+        found = fit(subject, context, self.options, constraints, document, result.artifact, meter)
         folder = Path(document.bundle)
         if found.plan is None:
             self.progress.note(f"the search ends: {found.report.end}")
@@ -183,7 +190,8 @@ class BundleBuild:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgekit-fit-") as place:
             draft = Path(place) / folder.name
             try:
-                smaller = self._build(subject, context, found.plan, "auto", training)
+                start = found.plan.replaced(float_layers=constraints.keep_float)
+                smaller = self._build(subject, context, start, "auto", training)
                 rival = self._bundle(smaller, context.host_files, name, draft)
             except EdgekitError as error:  # the first bundle is there all the same
                 self.progress.note(f"the smaller model failed: {error.message}")

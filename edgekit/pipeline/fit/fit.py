@@ -16,6 +16,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.plans import recovery, with_recovery
 from edgekit.plan import Plan
 from edgekit.program import Artifact
+from edgekit.search.constraints import Constraints
 
 NO_LATENCY = (
     "the search needs the latency of smaller models: name a device with --device (local is this "
@@ -48,13 +49,16 @@ def fit(
     subject: Subject,
     context: BuildContext,
     options: BuildOptions,
+    constraints: Constraints,
     document: VerdictDocument,
     shipped: Artifact,
     meter: Meter,
 ) -> FitResult:
     """Search for a plan that meets the budgets which the bundle of ``document`` does not meet.
 
-    ``shipped``: its artifact. Raises RecipeError, ExportError.
+    ``constraints``: with names of the model. ``shipped``: the document's artifact.
+
+    Raises RecipeError, ExportError.
     """
     lines = open_budgets(document)
     reason = ", ".join(f"{line.name} is {line.status}" for line in lines)
@@ -62,14 +66,15 @@ def fit(
     if why_not is not None:
         return FitResult(None, SearchReport(reason=reason, end=why_not))
     training = recovery(subject, options, context.progress)  # a wrong one ends the build here
-    quantized = _precision_of(document.plan)
     try:
-        result = _search(subject, context, options, document, shipped, meter, quantized)
+        result = _search(subject, context, options, constraints, document, shipped, meter)
     except (RuntimeFailure, RunnerError, DeviceError) as error:
         return FitResult(None, SearchReport(reason=reason, end=error.message))
     if isinstance(result, str):
         return FitResult(None, SearchReport(reason=reason, end=result))
-    report = SearchReport(reason=reason, end=result.end, points=result.points)
+    report = SearchReport(
+        reason=reason, end=result.end, points=result.points, constraints=result.bound
+    )
     if result.best is None:
         return FitResult(None, report, result.relaxations)
     plan = with_recovery(result.best.plan, training)
@@ -80,16 +85,17 @@ def _search(
     subject: Subject,
     context: BuildContext,
     options: BuildOptions,
+    constraints: Constraints,
     document: VerdictDocument,
     shipped: Artifact,
     meter: Meter,
-    quantized: Plan,
 ) -> SearchResult | str:
+    quantized = _precision_of(document.plan)
     base = meter.cost(subject, quantized)
     goals = goals_of(document, base, len(shipped.data) / 1e6)
     if goals.latency_ms is not None and base.latency is None:
         return f"{NO_LATENCY}; {base.why_not}"
-    search = Search(subject, context, meter, goals, quantized, options.effort)
+    search = Search(subject, context, meter, goals, quantized, options.effort, constraints)
     return search.run({line.name: line.limit for line in document.budgets if line.limit})
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgekit.compress.depth.blocks import find_blocks, outermost
+from edgekit.compress.depth.blocks import find_blocks, is_kept, outermost
 from edgekit.compress.depth.choice import block_worth
 from edgekit.compress.pruning.channel_groups import Group, find_groups
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
 from edgekit.compress.pruning.trials import loss_of_outputs
+from edgekit.documents.search import BoundConstraint
 from edgekit.errors import SettingError
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.context import BuildContext
@@ -23,6 +24,7 @@ from edgekit.pipeline.shrink.channel_importance import WEIGHED, importance_of
 from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_norms
 from edgekit.plan import Prune, Resize
 from edgekit.recipe.image_size import Size, size_text
+from edgekit.search.constraints import Constraints
 
 # Kernels compute 16 output channels as fast as 8, but narrow groups need finer steps.
 KERNEL_STEP, FINE_STEP, NARROW = 16, 8, 48
@@ -32,19 +34,29 @@ LEVELS = 8
 @dataclass(frozen=True)
 class Losses:
     """``sizes``: None is the recipe's size. ``widths``: of each group, by its first layer, from the
-    least. ``blocks``: of each block that can be dropped and is not inside another one.
+    least. ``blocks``: of each block that can be dropped and is not inside another one. ``bound``:
+    the constraints that took choices away.
     """
 
     groups: tuple[Group, ...]
     widths: Mapping[str, Mapping[int, float]]
     blocks: Mapping[str, float]
     sizes: Mapping[Size | None, float]
+    bound: tuple[BoundConstraint, ...] = ()
+
+    @property
+    def can_remove(self) -> bool:
+        narrower = any(len(options) > 1 for options in self.widths.values())
+        return narrower or bool(self.blocks) or len(self.sizes) > 1
 
 
-def measure_losses(subject: Subject, context: BuildContext, true_loss: TrueLoss) -> Losses:
-    """Try every width, block and input size of the model alone."""
+def measure_losses(
+    subject: Subject, context: BuildContext, true_loss: TrueLoss, constraints: Constraints
+) -> Losses:
+    """Try every width, block and input size of the model alone, as far as constraints allow."""
     progress, example = context.progress, subject.example
-    sizes = _sizes(subject, context, true_loss)
+    bound = Bound(constraints)
+    sizes = _sizes(subject, context, true_loss, bound)
     groups, refused = find_groups(subject.model, example)
     for one in refused:
         progress.note(f"not pruned: {one.layer or '(the model itself)'}: {one.why}")
@@ -56,15 +68,17 @@ def measure_losses(subject: Subject, context: BuildContext, true_loss: TrueLoss)
             importance = trial(subject.model, groups)
     found, _ = find_blocks(subject.model, example)
     outer = set(outermost(found))
-    blocks = [name for name in found if name in outer]
+    blocks = [name for name in found if name in outer and bound.may_drop(name)]
     worth: dict[str, float] = {}
     if blocks:
         inputs = some_inputs(subject, subject.fitted, *WEIGHED)
         with progress.stage("trying blocks") as stage:
             hints = subject.fidelity.hints
             worth = block_worth(subject.model, example, blocks, inputs, stage.advance, hints)
-    widths = {group.layer: _width_losses(group, importance) for group in groups}
-    return Losses(tuple(groups), widths, worth, sizes)
+    widths = {
+        group.layer: bound.allowed(group, _width_losses(group, importance)) for group in groups
+    }
+    return Losses(tuple(groups), widths, worth, sizes, bound.report)
 
 
 def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
@@ -80,11 +94,13 @@ def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
 
 
 def _sizes(
-    subject: Subject, context: BuildContext, true_loss: TrueLoss
+    subject: Subject, context: BuildContext, true_loss: TrueLoss, bound: Bound
 ) -> dict[Size | None, float]:
     """The loss at each size that the recipe declares and the model can run at."""
     losses: dict[Size | None, float] = {None: 0.0}
     for size in subject.recipe.input_sizes():
+        if not bound.may_resize(size):
+            continue
         try:
             small = resized(subject, size)
         except SettingError as error:
@@ -97,6 +113,49 @@ def _sizes(
             model, _ = with_norms(subject, small, Resize(size=size))
             losses[size] = true_loss.of(replace(small, model=model))
     return losses
+
+
+class Bound:
+    """Applies constraints, and records what they took away."""
+
+    def __init__(self, constraints: Constraints) -> None:
+        self.constraints = constraints
+        self._held: dict[str, list[str]] = {}
+        for layer in constraints.keep_float:
+            self._hold("keep_float", layer)
+
+    @property
+    def report(self) -> tuple[BoundConstraint, ...]:
+        return tuple(
+            BoundConstraint(constraint=name, held=tuple(held)) for name, held in self._held.items()
+        )
+
+    def may_resize(self, size: Size) -> bool:
+        least = self.constraints.least_size
+        allowed = self.constraints.allows_size(size)
+        if least is not None and not allowed:
+            self._hold(f"min_input_size {size_text(least)}", size_text(size))
+        return allowed
+
+    def may_drop(self, block: str) -> bool:
+        kept = is_kept(block, self.constraints.keep_blocks)
+        if kept:
+            self._hold("keep_blocks", block)
+        return not kept
+
+    def allowed(self, group: Group, losses: Mapping[int, float]) -> dict[int, float]:
+        """The widths that the group may have, with their losses."""
+        if group.writes(self.constraints.keep_channels):
+            self._hold("keep_channels", group.layer)
+            return {group.count: losses[group.count]}
+        allows = self.constraints.allows_width
+        wide = {w: loss for w, loss in losses.items() if w == group.count or allows(w)}
+        if len(wide) < len(losses):
+            self._hold(f"min_channels {self.constraints.min_channels}", group.layer)
+        return wide
+
+    def _hold(self, constraint: str, name: str) -> None:
+        self._held.setdefault(constraint, []).append(name)
 
 
 class TrueLoss:

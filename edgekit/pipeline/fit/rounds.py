@@ -15,7 +15,7 @@ from edgekit.compress.pruning.channel_choice import macs_of, prune
 from edgekit.compress.pruning.importance import by_size
 from edgekit.cost.shapes import OperatorTimes
 from edgekit.cost.table import CostTable, channel_steps
-from edgekit.documents.search import SearchPoint
+from edgekit.documents.search import BoundConstraint, SearchPoint
 from edgekit.documents.verdict import Relaxation
 from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.pipeline.fit.channels import coupled
@@ -30,6 +30,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.shrink.shrink import smaller
 from edgekit.plan import DropBlocks, Plan, Prune, Resize
 from edgekit.recipe.image_size import Size, resizing_to
+from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
 from edgekit.values import Effort
@@ -59,12 +60,15 @@ class Proposal:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``best``: None if nothing fits the goals as far as the costs are known."""
+    """``best``: None if nothing fits the goals as far as the costs are known. ``bound``: the
+    constraints that took choices away.
+    """
 
     best: Proposal | None
     points: tuple[SearchPoint, ...]
     end: str
     relaxations: tuple[Relaxation, ...] = ()
+    bound: tuple[BoundConstraint, ...] = ()
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Search:
     goals: Goals
     quantized: Plan
     effort: Effort
+    constraints: Constraints = NO_CONSTRAINTS
     points: list[SearchPoint] = field(default_factory=list)
     tried: dict[Size | None, list[Choice]] = field(default_factory=dict)
     loss_factors: dict[Size | None, float] = field(default_factory=dict)
@@ -87,9 +92,11 @@ class Search:
     def run(self, limits: Mapping[BudgetName, float]) -> SearchResult:
         """``limits``: those of the budgets, for relaxations."""
         self.true_loss = TrueLoss(self.subject)
-        losses = measure_losses(self.subject, self.context, self.true_loss)
-        if not losses.groups and not losses.blocks and len(losses.sizes) == 1:
-            return self._result("nothing can be removed from this model")
+        losses = measure_losses(self.subject, self.context, self.true_loss, self.constraints)
+        self.bound = losses.bound
+        if not losses.can_remove:
+            why = ": constraints keep all of it" if losses.bound else ""
+            return self._result(f"nothing can be removed from this model{why}")
         self.basis = self._basis(losses)
         self.spaces = {
             size: space_of(self.basis, losses, size, self._pixels(size)) for size in losses.sizes
@@ -106,7 +113,7 @@ class Search:
         if self.best is not None:
             place = self.best.place
             self.points[place] = self.points[place].replaced(kept=True)
-        return SearchResult(self.best, tuple(self.points), end)
+        return SearchResult(self.best, tuple(self.points), end, bound=self.bound)
 
     def _pixels(self, size: Size | None) -> float:
         if size is None:

@@ -202,13 +202,19 @@ class _Work:
             hints = self.subject.fidelity.hints
             with progress.stage("choosing blocks") as stage:
                 found = drop_blocks(
-                    before, example, wanted.count, inputs, advance=stage.advance, hints=hints
+                    before,
+                    example,
+                    wanted.count,
+                    inputs,
+                    advance=stage.advance,
+                    hints=hints,
+                    keep=wanted.keep,
                 )
             dropped = found.dropped
         self.model = without_blocks(before, example, dropped)
         if wanted.compensate and self.subject.calibration:
             self._compensate(before, {}, "the removed blocks")
-        done = wanted.replaced(count=None, blocks=tuple(sorted(dropped)))
+        done = wanted.replaced(count=None, keep=(), blocks=tuple(sorted(dropped)))
         self.plan = self.plan.replaced(drop_blocks=done)
         self._report("drop_blocks", dropped=done.blocks)
 
