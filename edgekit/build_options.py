@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from edgekit.budget import Limits
     from edgekit.plan import Plan
+    from edgekit.search.constraints import Constraints
     from edgekit.target import Target
 
 BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
@@ -55,6 +56,8 @@ class BuildOptions:
 
     ``target`` and ``plan`` may be objects from load_target and read_plan. ``limits``: budgets with
     their origins. They override the target's budgets, and the four budget options override them.
+    ``constraints`` (also as a dict): what the search and the options may not change; a ``plan`` is
+    followed as it is.
 
     Raises SettingError: a value that is not allowed, or options that exclude each other.
     """
@@ -93,6 +96,9 @@ class BuildOptions:
     ] = None
     drop_blocks: Annotated[Count | None, Option("Remove so many residual blocks.")] = None
     prune: Annotated[Share | None, Option("Remove channels: this share of the MACs.")] = None
+    low_rank: Annotated[
+        Share | None, Option("Factorize layers: this share of their MACs, where it is faster.")
+    ] = None
     sparsity: Annotated[Share | None, Option("Set this share of the weights to zero.")] = None
     distill: Annotated[bool, Option("Train towards teacher() or the model itself.")] = False
     qat: Annotated[bool, Option("Train int8 with training(); chosen only if better.")] = False
@@ -124,6 +130,7 @@ class BuildOptions:
         str | Path | None, Option("The bundle's folder; else ./build/NAME-TARGET.")
     ] = None
     limits: "Limits | None" = None
+    constraints: "Constraints | Mapping[str, object] | None" = None
     accept_new_host_key: bool = False
     progress: Progress | None = None
 
@@ -131,6 +138,10 @@ class BuildOptions:
         values = {name: getattr(self, name) for name in OPTIONS}
         for name, value in validated(values, LIBRARY).items():
             object.__setattr__(self, name, value)
+        if self.constraints is not None:
+            from edgekit.search.constraints import read_constraints
+
+            object.__setattr__(self, "constraints", read_constraints(self.constraints))
         if self.is_finished and not chosen(values).isdisjoint(_FOR_A_MODEL):
             raise SettingError(
                 f"{self.recipe} is finished and is packaged as it is: "
@@ -162,7 +173,7 @@ def _option(annotation: Any) -> Option | None:
 
 OPTIONS = {field.name: option for field in fields(BuildOptions) if (option := _option(field.type))}
 _DEFAULTS = {field.name: field.default for field in fields(BuildOptions)}
-_REMOVALS = ("input_size", "drop_blocks", "prune", "sparsity")
+_REMOVALS = ("input_size", "drop_blocks", "prune", "low_rank", "sparsity")
 _CHANGES = (*_REMOVALS, "distill", "qat")
 _FOR_A_MODEL = {"precision", "plan", "calibration", *_CHANGES}
 
@@ -261,9 +272,15 @@ def _annotations() -> dict[str, Any]:
 
     from edgekit.budget import Limits
     from edgekit.plan import Plan
+    from edgekit.search.constraints import Constraints
     from edgekit.target import Target
 
-    quoted = {"Limits": Limits, "Plan": InstanceOf[Plan], "Target": InstanceOf[Target]}
+    quoted = {
+        "Limits": Limits,
+        "Constraints": InstanceOf[Constraints],
+        "Plan": InstanceOf[Plan],
+        "Target": InstanceOf[Target],
+    }
     return get_type_hints(BuildOptions, localns=quoted, include_extras=True)
 
 

@@ -14,6 +14,11 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def is_empty(value: object) -> bool:
+    """Like ``is_none``, for lists and tables that older versions did not have."""
+    return not value
+
+
 class Frozen(BaseModel):
     """Validated, immutable data that converts to JSON and back. A field ``schema_`` is the JSON key
     ``schema``.

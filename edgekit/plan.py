@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
-from edgekit.frozen import Frozen, is_none
+from edgekit.frozen import Frozen, is_empty, is_none
 from edgekit.values import Channels, Pixels, Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
@@ -20,11 +20,12 @@ FloatType = Literal["fp32", "fp16"]
 LinearLayers = Literal["static", "dynamic", "dynamic_int4"]
 ChannelImportance = Literal["trial", "fisher", "taylor", "l1", "l2", "batch_norm"]
 Threshold = Literal["lamp", "global", "per_layer"]
+FactorForm = Literal["matrix", "spatial", "tucker"]
 Observer = Literal["histogram", "min_max", "percentile", "mse", "mse_after_activation"]
 
 
 # The fields of a plan that remove something from the float model or its inputs, in order.
-REMOVALS = ("resize", "drop_blocks", "prune", "sparsity")
+REMOVALS = ("resize", "drop_blocks", "prune", "low_rank", "sparsity")
 
 
 class Training(Frozen):
@@ -75,39 +76,47 @@ class DropBlocks(Frozen):
 
     count       how many: those that are most recoverable for their multiply-accumulates
     blocks      the names of the modules, in place of count
+    keep        with count: modules that are not removed, nor in part
     compensate  refit the layers behind the gaps by least squares
     """
 
     count: int | None = Field(default=None, ge=1)
     blocks: tuple[str, ...] | None = Field(default=None, min_length=1)
+    keep: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
     compensate: bool = True
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> Self:
         if (self.count is None) == (self.blocks is None):
             raise ValueError("drop_blocks needs either count or blocks")
+        if self.keep and self.blocks is not None:
+            raise ValueError("keep is for drop_blocks with count, not with blocks")
         return self
 
 
 class Prune(Frozen):
     """The removal of channels, before zeros and training.
 
-    ratio       the share of the multiply-accumulates (MACs) to remove; null: as widths say
-    widths      the channels that groups keep, by the name of a group's first layer; others keep
-                all. A search under budgets chooses them; no such key: by ratio
-    importance  trial: the measured change of the outputs without some channels of a layer;
-                fisher: an estimate of it by gradients, for each channel; taylor: the estimated
-                change of the recipe's loss; l1, l2: the norm of a channel's weights; batch_norm:
-                its scale
-    spread      by_worth: the channels of least importance for their MACs, in any layer;
-                uniform: the same share of every group of layers
-    step        widths become multiples of it, which suits kernels
-    compensate  refit the remaining input weights by least squares
-    between     trainings between the rounds; there is one more round than trainings
+    ratio         the share of the multiply-accumulates (MACs) to remove; null: as widths say
+    widths        the channels that groups keep, by the name of a group's first layer; others keep
+                  all. A search under budgets chooses them; no such key: by ratio
+    importance    trial: the measured change of the outputs without some channels of a layer;
+                  fisher: an estimate of it by gradients, for each channel; taylor: the estimated
+                  change of the recipe's loss; l1, l2: the norm of a channel's weights; batch_norm:
+                  its scale
+    spread        by_worth: the channels of least importance for their MACs, in any layer; uniform:
+                  the same share of every group of layers
+    step          widths become multiples of it, which suits kernels
+    keep          with ratio: modules whose layers keep all their output channels
+    min_channels  with ratio: the least width of a group
+    compensate    refit the remaining input weights by least squares
+    between       trainings between the rounds; there is one more round than trainings
     """
 
     ratio: Share | None = None
     widths: dict[str, Channels] | None = Field(default=None, exclude_if=is_none)
+    keep: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
+    min_channels: Channels | None = Field(default=None, exclude_if=is_none)
     importance: ChannelImportance = "trial"
     spread: Literal["by_worth", "uniform"] = "by_worth"
     step: int = Field(default=8, ge=1)
@@ -120,6 +129,8 @@ class Prune(Frozen):
             raise ValueError("prune needs either ratio or widths")
         if self.widths is not None and self.between:
             raise ValueError("prune with widths has no trainings between rounds")
+        if self.widths is not None and (self.keep or self.min_channels is not None):
+            raise ValueError("keep and min_channels are for prune with ratio, not with widths")
         return self
 
     @property
@@ -128,8 +139,47 @@ class Prune(Frozen):
         return self.importance in ("trial", "fisher")
 
 
+class Factors(Frozen):
+    """The smaller layers that replace one (compress/low_rank/factors.py).
+
+    form   matrix: the layer with fewer outputs, and a 1x1 layer (SVD); spatial: columns, then rows
+           of the kernel; tucker: a 1x1 layer, a smaller layer, a 1x1 layer (Tucker-2)
+    ranks  the channels between them: one number, for tucker two
+    """
+
+    form: FactorForm
+    ranks: tuple[Channels, ...]
+
+    @model_validator(mode="after")
+    def _has_its_ranks(self) -> Self:
+        count = 2 if self.form == "tucker" else 1
+        if len(self.ranks) != count:
+            raise ValueError(f"{self.form} has {count} in ranks, not {len(self.ranks)}")
+        return self
+
+
+class LowRank(Frozen):
+    """Layers replaced by products of smaller ones, after channels were removed.
+
+    ratio    the share of the MACs of the layers that can be factorized; layers whose factors are
+             not faster stay whole
+    factors  by layer, in place of ratio; they are applied in any case
+    step     ranks become multiples of it, which suits kernels
+    """
+
+    ratio: Share | None = None
+    factors: dict[str, Factors] | None = Field(default=None, min_length=1)
+    step: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if (self.ratio is None) == (self.factors is None):
+            raise ValueError("low_rank needs either ratio or factors")
+        return self
+
+
 class Sparsity(Frozen):
-    """Weights that are set to zero, after channels were removed.
+    """Weights that are set to zero, after channels were removed and layers factorized.
 
     ratio       the share of the weights of convolutions and linear layers
     threshold   which weights. lamp: by magnitude relative to the larger ones of the layer, one
@@ -160,6 +210,7 @@ class Plan(Frozen):
     resize         smaller images as inputs; no such key: none
     drop_blocks    residual blocks to remove after that; no such key: none
     prune          channels to remove after that; null: none
+    low_rank       layers to factorize after that; no such key: none
     sparsity       weights to set to zero after that; they stay zero; null: none
     recover        training of the float model, after these; null: none
     per_channel    int8 weights have one scale per output channel, not one per tensor
@@ -183,6 +234,7 @@ class Plan(Frozen):
     resize: Resize | None = Field(default=None, exclude_if=is_none)
     drop_blocks: DropBlocks | None = Field(default=None, exclude_if=is_none)
     prune: Prune | None = None
+    low_rank: LowRank | None = Field(default=None, exclude_if=is_none)
     sparsity: Sparsity | None = None
     recover: Training | None = None
     precision: Precision
@@ -249,6 +301,13 @@ class Plan(Frozen):
     def is_quantized(self) -> bool:
         return self.precision in ("int8", "mixed")
 
+    def in_precision(self, precision: Precision) -> Plan:
+        """The plan in another precision. With layers that stay float, int8 is ``mixed``."""
+        if precision == "fp32":
+            return self.replaced(precision="fp32", float_layers=())
+        mixes = precision == "int8" and self.float_layers
+        return self.replaced(precision="mixed" if mixes else precision)
+
     @property
     def uses_half(self) -> bool:
         """Whether anything computes in half precision."""
@@ -301,6 +360,4 @@ def read_plan(path: Path) -> Plan:
         ) from None
     if plan.precision == "as_is":
         raise SettingError(f"{path} is the plan of a finished file, which cannot be repeated")
-    if plan.float_layers and plan.precision == "int8":
-        return plan.replaced(precision="mixed")
-    return plan
+    return plan.in_precision("int8") if plan.precision == "int8" else plan

@@ -13,10 +13,14 @@ import platformdirs
 from edgekit.budget import BudgetLimits, Limits, merge_limits
 from edgekit.build_options import BUDGETS, ENVIRONMENT, FLAGS, clashes, file_side, validated
 from edgekit.errors import SettingError
+from edgekit.search.constraints import read_constraints
 
 PROJECT_FILE = "edgekit.toml"
 # Variables of edgekit that are not options of a build.
 OTHER_VARIABLES = {"EDGEKIT_COMMAND", "EDGEKIT_DATA", "EDGEKIT_ROOT"}
+
+# A table of edgekit.toml; all other keys are options.
+CONSTRAINTS = "constraints"
 
 # The layer's name, and field of BuildOptions -> value.
 Layer = tuple[str, dict[str, Any]]
@@ -42,13 +46,16 @@ def user_file() -> Path:
 
 
 def merge(layers: list[Layer]) -> dict[str, Any]:
-    """Each option's value from the strongest layer, except for the budgets (``limits``).
+    """Each option's value from the strongest layer, except for the budgets (``limits``). So is each
+    constraint.
 
     Options that a stronger layer excludes are dropped: --plan replaces a precision in edgekit.toml.
     """
     merged: dict[str, Any] = {}
     for _, values in layers:
         excluded = set().union(*(names for names, _ in clashes(values | merged)))
+        if CONSTRAINTS in merged and CONSTRAINTS in values:
+            merged[CONSTRAINTS] = merged[CONSTRAINTS].over(values[CONSTRAINTS])
         merged = {key: values[key] for key in values.keys() - excluded - set(BUDGETS)} | merged
     return merged
 
@@ -77,5 +84,8 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(f"{path} cannot be read: {error}") from None
-    side = file_side(path)
-    return validated(side.fields_of(data), side)
+    side, table = file_side(path), data.pop(CONSTRAINTS, None)
+    values = validated(side.fields_of(data), side)
+    if table is not None:
+        values[CONSTRAINTS] = read_constraints(table, side.prefix)
+    return values

@@ -27,6 +27,7 @@ from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
+from edgekit.search.constraints import Constraints
 from edgekit.target import Target, load_target
 from edgekit.values import thread_count
 
@@ -55,9 +56,13 @@ def with_keywords_of(
     return decorate
 
 
+# The types that BuildOptions has in quotes.
+_QUOTED = {"Constraints": Constraints, "Limits": Limits, "Plan": Plan, "Target": Target}
+
+
 def _signature(options: Callable[..., object]) -> inspect.Signature:
     """The signature with plain types: annotations make help(edgekit.build) unreadable."""
-    signature, hints = inspect.signature(options), get_type_hints(options, localns=globals())
+    signature, hints = inspect.signature(options), get_type_hints(options, localns=_QUOTED)
     plain = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
     return signature.replace(parameters=plain, return_annotation=VerdictDocument)
 

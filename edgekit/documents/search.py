@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from edgekit.budget import Origin
-from edgekit.frozen import Extensible
+from edgekit.frozen import Extensible, is_empty
 
 
 class SearchPoint(Extensible):
@@ -30,9 +32,21 @@ class SearchPoint(Extensible):
     why: str = ""
 
 
+class BoundConstraint(Extensible):
+    """A constraint of the build that took choices from the search. ``held``: the groups of channels
+    (by their first layer), blocks, input sizes or layers that it concerns.
+    """
+
+    constraint: str
+    held: tuple[str, ...]
+
+
 class SearchReport(Extensible):
-    """``reason``: why the search started. ``end``: how it ended."""
+    """``reason``: why the search started. ``end``: how it ended. ``constraints``: those that bound
+    it; JSON has no such key if there are none.
+    """
 
     reason: str
     end: str
     points: tuple[SearchPoint, ...] = ()
+    constraints: tuple[BoundConstraint, ...] = Field(default=(), exclude_if=is_empty)

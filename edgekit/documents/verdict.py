@@ -13,7 +13,7 @@ from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.search import SearchReport
 from edgekit.frozen import Extensible, is_none
-from edgekit.plan import Plan, Training
+from edgekit.plan import Factors, Plan, Training
 from edgekit.program import ProgramSummary
 
 # What ran the float model to measure its accuracy: torch, or its fp32 artifact.
@@ -93,7 +93,8 @@ class CompressionStep(Extensible):
     ``widths``: layer -> channels after and before, for layers that lost channels. ``training``:
     its ``stop`` is the chosen step (0: none was better). ``refused``: layers that did not change.
     ``input_size``: height and width of the images from this step on, if it changed them;
-    ``dropped``: the blocks that it removed. JSON has these two keys only where there is something.
+    ``dropped``: the blocks that it removed; ``factors``: of each layer that it factorized. JSON has
+    these three keys only where there is something.
     """
 
     name: str
@@ -119,6 +120,7 @@ class CompressionStep(Extensible):
     sqnr_db: float | None = None
     input_size: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
     dropped: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
+    factors: dict[str, Factors] | None = Field(default=None, exclude_if=is_none)
 
 
 class Relaxation(Extensible):

@@ -35,6 +35,7 @@ from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
+from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.search.points import Points
 from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.model.context import BuildContext
     from edgekit.pipeline.model.subject import Subject
     from edgekit.pipeline.result import BuildResult
+    from edgekit.pipeline.shrink.low_rank import Times
     from edgekit.plan import Training
     from edgekit.recipe.recipe import Recipe
 
@@ -93,6 +95,7 @@ class BundleBuild:
         """Build a bundle from a recipe, by the ladder or by a given plan. If a budget is not met, a
         search for a smaller model follows.
         """
+        from edgekit.pipeline.constraints import check_constraints
         from edgekit.pipeline.fit.fit import may_fit
         from edgekit.pipeline.fit.goals import open_budgets
         from edgekit.pipeline.model.cache_key import Fingerprint
@@ -104,10 +107,14 @@ class BundleBuild:
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
             subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
+            constraints = NO_CONSTRAINTS
             if isinstance(wanted, Plan):
+                if options.constraints is not None:
+                    self.progress.note("the plan is followed as it is, without the constraints")
                 base = check_plan(wanted, subject)
             else:
-                base = base_plan(subject, options, wanted, self.progress)
+                constraints = check_constraints(options, subject)
+                base = base_plan(subject, options, wanted, self.progress, constraints)
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
             self._note_slow_half(wanted)
@@ -122,7 +129,9 @@ class BundleBuild:
         document = settled._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
-                document = settled._fitted(subject, context, document, result, training, points)
+                document = settled._fitted(
+                    subject, context, document, result, training, constraints, points
+                )
         return self._advised(document.replaced(notes=subject.notes), subject.model)
 
     def _with_threads(self, result: BuildResult, context: BuildContext) -> BundleBuild:
@@ -152,7 +161,8 @@ class BundleBuild:
         steps: tuple[CompressionStep, ...] = ()
         lost = 0.0
         if base.changes_the_model:
-            compressed = compress(subject, context, base, limit_s, wanted != "auto")
+            times = self._times(context) if base.low_rank is not None else None
+            compressed = compress(subject, context, base, limit_s, wanted != "auto", times)
             lost = points_lost(subject, compressed.steps)
             subject, context = compressed.subject, compressed.context
             base, steps = compressed.plan, compressed.steps
@@ -167,6 +177,13 @@ class BundleBuild:
             ladder = run_ladder(actions, request)
         return build_result(subject, ladder, steps)
 
+    def _times(self, context: BuildContext) -> Times:
+        """The times of a model's operators on the target: measured, else predicted."""
+        from edgekit.pipeline.fit.meter import Meter
+
+        meter = Meter(self.target, context, context.device)
+        return lambda subject, plan: meter.cost(subject, plan).times
+
     def _fitted(
         self,
         subject: Subject,
@@ -174,6 +191,7 @@ class BundleBuild:
         document: VerdictDocument,
         result: BuildResult,
         training: Training | None,
+        constraints: Constraints,
         points: Points,
     ) -> VerdictDocument:
         """Search for a smaller model, and build it."""
@@ -183,7 +201,7 @@ class BundleBuild:
 
         meter = Meter(self.target, context, self._measuring_device())
         evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
-        found = fit(evaluator, self.options, document, result.artifact)
+        found = fit(evaluator, self.options, constraints, document, result.artifact)
         fitted = self._best_of(subject, context, document, found, training)
         evaluator.forget_measured()  # only now: an interrupted training goes on with the same plan
         return fitted

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import Any
-
-import torch
-
 from edgekit.build_options import BuildOptions
-from edgekit.compress.graph import operator_names
 from edgekit.errors import RecipeError, SettingError
+from edgekit.pipeline.model.names import layer_names, names_of_operators, nearest
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (
@@ -24,6 +19,7 @@ from edgekit.pipeline.training.int8 import (
 from edgekit.pipeline.training.teacher import teacher_of
 from edgekit.plan import (
     DropBlocks,
+    LowRank,
     Objective,
     Plan,
     Precision,
@@ -36,9 +32,11 @@ from edgekit.progress import Progress
 from edgekit.recipe.image_size import size_text
 from edgekit.recipe.recipe import Recipe
 from edgekit.runtimes.base import Runtime
-from edgekit.runtimes.export import export
-from edgekit.runtimes.quiet import quiet
+from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.values import PrecisionChoice, image_size
+
+# A layer has at most so many factors (tucker).
+MOST_FACTORS = 3
 
 
 def check_plan(plan: Plan, subject: Subject) -> Plan:
@@ -61,6 +59,7 @@ def check_plan(plan: Plan, subject: Subject) -> Plan:
             f'"float_as" in the plan is for the precision mixed, not {plan.precision}',
             'remove "float_as" from the plan',
         )
+    _check_kept(plan, subject)
     if plan.is_quantized and not subject.calibration:
         raise SettingError(
             f"the plan's precision {plan.precision} needs calibration data, but "
@@ -83,30 +82,42 @@ def check_plan(plan: Plan, subject: Subject) -> Plan:
 def _check_names(plan: Plan, subject: Subject) -> None:
     """Raise SettingError if the plan names a layer or operator that the model lacks."""
     names = layer_names(subject.model)
+    if plan.low_rank is not None:  # a factor, which the plan itself makes, may stay float
+        names += [
+            f"{layer}.{n}" for layer in plan.low_rank.factors or () for n in range(MOST_FACTORS)
+        ]
     if any(":" in name for name in plan.float_layers):
-        names += _operator_names(subject)
+        names += names_of_operators(subject)
     for layer in plan.float_layers:
         if layer not in names:
-            near = get_close_matches(layer, names, n=1, cutoff=0.0)
             what = "operator" if ":" in layer else "layer"
             raise SettingError(
                 f"the plan keeps the {what} '{layer}' float, but the model has no such {what}",
-                f"did you mean '{near[0]}'?" if near else None,
+                nearest(layer, names),
             )
 
 
-def _operator_names(subject: Subject) -> list[str]:
-    """The operators of the graph that is quantized."""
-    with quiet():
-        graph: Any = export(subject.model, subject.example).module()
-    return operator_names(graph.graph)
+def _check_kept(plan: Plan, subject: Subject) -> None:
+    """Raise SettingError if the plan keeps a module that the model lacks."""
+    names = layer_names(subject.model)
+    for part in (plan.drop_blocks, plan.prune):
+        for name in part.keep if part is not None else ():
+            if name not in names:
+                raise SettingError(
+                    f"the plan keeps '{name}', but the model has no such module",
+                    nearest(name, names),
+                )
 
 
 def base_plan(
-    subject: Subject, options: BuildOptions, choice: PrecisionChoice, progress: Progress
+    subject: Subject,
+    options: BuildOptions,
+    choice: PrecisionChoice,
+    progress: Progress,
+    constraints: Constraints = NO_CONSTRAINTS,
 ) -> Plan:
     """The plan of changes before quantization, from flags. Its precision is the one that steps are
-    measured in.
+    measured in. ``constraints``: with names of the model; they become part of the plan.
 
     Raises RecipeError: training() does not work.
     """
@@ -114,19 +125,36 @@ def base_plan(
     recipe = subject.recipe
     floating = choice in ("fp32", "fp16") or not subject.calibration
     precision: Precision = "fp32" if floating else "int8"
-    plan = Plan(precision=precision, seed=options.seed, structure=subject.structure_digest)
+    plan = Plan(precision="fp32", seed=options.seed, structure=subject.structure_digest)
+    plan = plan.replaced(float_layers=constraints.keep_float).in_precision(precision)
     student = options.distill and recipe.has("teacher")
     if not options.removes and not student:
         return plan
     resize = _resize(recipe, options.input_size)
-    blocks = DropBlocks(count=options.drop_blocks) if options.drop_blocks is not None else None
-    cut = Prune(ratio=options.prune) if options.prune is not None else None
+    blocks, cut = _blocks(options, constraints), _cut(options, constraints)
+    factors = LowRank(ratio=options.low_rank) if options.low_rank is not None else None
     zeros = Sparsity(ratio=options.sparsity) if options.sparsity is not None else None
     _check_worth(subject, cut)
     _check_blocks(subject, blocks)
     training = recovery(subject, options, progress, options.removes)
-    plan = plan.replaced(resize=resize, drop_blocks=blocks, prune=cut, sparsity=zeros)
-    return with_recovery(plan, training)
+    removals = {"resize": resize, "drop_blocks": blocks, "prune": cut, "low_rank": factors}
+    return with_recovery(plan.replaced(**removals, sparsity=zeros), training)
+
+
+def _blocks(options: BuildOptions, constraints: Constraints) -> DropBlocks | None:
+    if options.drop_blocks is None:
+        return None
+    return DropBlocks(count=options.drop_blocks, keep=constraints.keep_blocks)
+
+
+def _cut(options: BuildOptions, constraints: Constraints) -> Prune | None:
+    if options.prune is None:
+        return None
+    return Prune(
+        ratio=options.prune,
+        keep=constraints.keep_channels,
+        min_channels=constraints.min_channels,
+    )
 
 
 def with_recovery(plan: Plan, training: Training | None) -> Plan:
@@ -174,7 +202,8 @@ def check_stateless(subject: Subject, changes: bool) -> None:
         raise SettingError(
             f"{subject.recipe.path}: a model with state ({names}) cannot be made smaller or "
             "trained",
-            "remove --input-size, --drop-blocks, --prune, --sparsity, --distill and --qat",
+            "remove --input-size, --drop-blocks, --prune, --low-rank, --sparsity, --distill and "
+            "--qat",
         )
 
 
@@ -198,10 +227,9 @@ def _check_blocks(subject: Subject, wanted: DropBlocks | None) -> None:
     known = [name for name, _ in subject.model.named_modules() if name]
     for name in wanted.blocks or ():
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)
             raise SettingError(
                 f"the plan removes the block '{name}', but the model has no such module",
-                f"did you mean '{near[0]}'?" if near else None,
+                nearest(name, known),
             )
 
 
@@ -240,13 +268,3 @@ def int8_training(subject: Subject, options: BuildOptions) -> Training | None:
         return None
     steps = TRAINING_STEPS[options.effort]
     return Training(objective="float_model", steps=steps, learning_rate=DISTILLATION.learning_rate)
-
-
-def layer_names(model: torch.nn.Module) -> list[str]:
-    """The names of the model's modules; of an exported program, those in its graph."""
-    names = {name for name, _ in model.named_modules() if name}
-    if isinstance(model, torch.fx.GraphModule):
-        for node in model.graph.nodes:
-            stack = node.meta.get("nn_module_stack") or {}
-            names |= {str(value[0]) for value in stack.values() if value[0]}
-    return sorted(names)

@@ -82,6 +82,11 @@ def resized_image(image: torch.Tensor, size: Size) -> torch.Tensor:
     return small.round().clamp(limits.min, limits.max).to(image.dtype)
 
 
+def image_size_of(inputs: Inputs) -> Size | None:
+    """The size of the first image among the inputs; None if there is none."""
+    return next((_size_of(tensor) for tensor in inputs if _is_image(tensor)), None)
+
+
 def size_text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 

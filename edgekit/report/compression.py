@@ -10,6 +10,7 @@ from edgekit.report.terminal import INTERVAL
 NAMES = {
     "drop_blocks": "fewer blocks",
     "prune": "pruned",
+    "low_rank": "low rank",
     "sparsify": "zeros",
     "recover": "trained",
 }
@@ -41,12 +42,13 @@ def width_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
         yield "widths", ", ".join(lines)
 
 
-def unpruned_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
-    """A row on the layers that were not pruned, with the reasons."""
-    rows = [row for step in steps if step.name == "prune" for row in step.refused]
-    lines = dict.fromkeys(f"{row.layer or '(the model)'}: {row.why}" for row in rows)
-    if lines:
-        yield "not pruned", "\n".join(lines)
+def refused_rows(steps: Sequence[CompressionStep]) -> Iterator[tuple[str, str]]:
+    """Rows on the layers that were not pruned or factorized, with the reasons."""
+    for name, title in (("prune", "not pruned"), ("low_rank", "not factorized")):
+        rows = [row for step in steps if step.name == name for row in step.refused]
+        lines = dict.fromkeys(f"{row.layer or '(the model)'}: {row.why}" for row in rows)
+        if lines:
+            yield title, "\n".join(lines)
 
 
 def _step(step: CompressionStep, before: CompressionStep | None) -> str:
@@ -66,6 +68,8 @@ def _step(step: CompressionStep, before: CompressionStep | None) -> str:
         parts.append(f"{_millions(step.macs)} MACs of {_millions(step.macs_before)}")
     if step.dropped:
         parts.append(f"without {', '.join(step.dropped)}")
+    if step.name == "low_rank":
+        parts.append(_factors(step))
     if step.parameters != parameters:
         now, whole = (_millions(count) for count in (step.parameters, step.parameters_before))
         parts.append(f"{now} parameters of {whole}")
@@ -79,6 +83,15 @@ def _step(step: CompressionStep, before: CompressionStep | None) -> str:
         peaks_mb = f"{step.peak_memory_mb:.2f} MB of {step.peak_memory_before_mb:.2f}"
         parts.append(f"peak memory {peaks_mb}")
     return ", ".join(parts)
+
+
+def _factors(step: CompressionStep) -> str:
+    """The factorized layers: ``layer3.0.conv1 (spatial 32)``."""
+    named = [
+        f"{layer} ({one.form} {'+'.join(map(str, one.ranks))})"
+        for layer, one in (step.factors or {}).items()
+    ]
+    return f"factors for {', '.join(named)}" if named else "no layer is faster as factors"
 
 
 def _quality(step: CompressionStep) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
-from edgekit.report.compression import step_rows, unpruned_rows, width_rows
+from edgekit.report.compression import refused_rows, step_rows, width_rows
 from edgekit.report.latency import latency_table
 from edgekit.report.search import search_rows, search_table
 from edgekit.report.terminal import grid, render
@@ -31,7 +31,7 @@ def render_explanation(document: VerdictDocument) -> str:
         ("bundle", document.bundle),
         *step_rows(document.compression),
         *width_rows(document.compression),
-        *unpruned_rows(document.compression),
+        *refused_rows(document.compression),
         *search_rows(document.search, document.relaxations),
         ("precision", plan.precision),
         ("accuracy", _accuracy(document)),

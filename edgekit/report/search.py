@@ -16,9 +16,11 @@ BAR = 20
 def search_rows(
     report: SearchReport | None, relaxations: Sequence[Relaxation]
 ) -> Iterator[tuple[str, str]]:
-    """Why a search started and how it ended, and what would have to be relaxed."""
+    """Why a search started, how it ended, its constraints, and what would have to be relaxed."""
     if report is not None:
         yield "search", f"because {report.reason}: {report.end}"
+        for bound in report.constraints:
+            yield "constraint", f"{bound.constraint}: {', '.join(bound.held)}"
     for relaxation in relaxations:
         budgets = " and ".join(f"{name} {number(v)}" for name, v in relaxation.budgets.items())
         yield "would fit", f"with {budgets}" + ("" if relaxation.verified else " (predicted)")

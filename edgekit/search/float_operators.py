@@ -55,7 +55,8 @@ def float_operators(
     """The smallest set that is enough, else the one with the least divergence; may be empty."""
 
     def measure(layers: tuple[str, ...]) -> FloatOperators:
-        simulation = simulate(plain.replaced(float_layers=layers) if layers else plain)
+        both = (*plain.float_layers, *layers)
+        simulation = simulate(plain.replaced(float_layers=both) if layers else plain)
         with simulation.rounding(everywhere):
             comparison = compare_outputs(fidelity, simulation.run(judged), floats)
         return FloatOperators(layers, comparison.loss, comparison.divergence, 0.0)

@@ -100,12 +100,22 @@ def test_what_cannot_be_met_says_what_would(whole, tmp_path: Path) -> None:
     assert "would fit" in render_verdict(document)
 
 
-def test_memory_and_size_need_no_device(whole, tmp_path: Path) -> None:
+def test_size_needs_no_device_and_constraints_hold(whole, tmp_path: Path) -> None:
     size_mb = lines_of(whole)["size_mb"].value - 0.004
-    document = build(tmp_path / "digits", size_mb=size_mb)
+    constraints = {"keep_float": ["head"], "keep_channels": ["stem"], "min_channels": 32}
+    document = build(tmp_path / "digits", size_mb=size_mb, constraints=constraints)
     assert document.verdict == "fits" and document.search is not None
     assert lines_of(document)["size_mb"].value <= size_mb
     assert document.accuracy.artifact > 96
+    plan = document.plan
+    assert (plan.precision, plan.float_layers) == ("mixed", ("head",))
+    assert plan.prune is not None and plan.prune.widths is not None
+    assert "stem.0" not in plan.prune.widths and min(plan.prune.widths.values()) >= 32
+    held = {one.constraint.split()[0]: one.held for one in document.search.constraints}
+    assert held["keep_channels"] == ("stem.0",) and held["keep_float"] == ("head",)
+    again = build(tmp_path / "again", plan=plan)  # the plan needs no constraints
+    first, second = (Path(one.bundle, "manifest.json").read_bytes() for one in (document, again))
+    assert first == second
 
 
 def test_without_a_latency_the_search_says_what_it_needs(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ ROOMS = {
         "version", "portable",
     ],
     "pipeline": [
-        "bundle_build", "finished_file", "fit", "package", "result", "shrink", "plans", "precision",
-        "training", "calibration", "model", "state", "normal_form",
+        "bundle_build", "finished_file", "fit", "package", "result", "shrink", "plans",
+        "constraints", "precision", "training", "calibration", "model", "state", "normal_form",
     ],
     "device": ["connect", "ssh", "shell", "qemu", "local", "scratch", "facts", "base"],
     "compress": [

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from edgekit.compress.copying import copy_of
+from edgekit.compress.graph import within
 from edgekit.compress.pruning.channel_groups import (
     LAYERS,
     UnprunableLayer,
@@ -96,6 +97,11 @@ def _cut(model: nn.Module, names: Iterable[str]) -> nn.Module:
             raise SettingError(f"the model has no block '{name}'", "name a module of the model")
         smaller.set_submodule(name, Skipped())
     return smaller.eval()
+
+
+def is_kept(block: str, keep: Iterable[str]) -> bool:
+    """Whether the block lies in one of these modules, or one of them in it."""
+    return any(within(block, name) or within(name, block) for name in keep)
 
 
 def outermost(names: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from functools import partial
 from torch import nn
 
 from edgekit.compress.batches import can_batch, concatenate
-from edgekit.compress.depth.blocks import find_blocks, outermost, without_blocks
+from edgekit.compress.depth.blocks import find_blocks, is_kept, outermost, without_blocks
 from edgekit.compress.pruning.channel_choice import macs_by_layer, refusal_lines
 from edgekit.compress.pruning.channel_groups import UnprunableLayer, outputs_of, with_own_weights
 from edgekit.compress.pruning.compensate import compensate
@@ -59,18 +59,21 @@ def drop_blocks(
     costs: Mapping[str, float] | None = None,
     advance: Advance = lambda _done, _total: None,
     hints: OutputHints = NO_HINTS,
+    keep: Sequence[str] = (),
 ) -> DepthResult:
     """A copy without ``count`` blocks, chosen one after the other: next is the block whose removal
     adds the least loss for each unit of the cost that it saves.
 
     ``costs``: of each block that may be removed, such as its latency; default: the
-    multiply-accumulates of all blocks.
+    multiply-accumulates of all blocks. ``keep``: modules that are not removed, nor in part.
 
     Raises RuntimeFailure (no block can be removed), SettingError (fewer than ``count`` can).
     """
     blocks, refused = find_blocks(model, example)
     costs = costs or block_macs(model, example, blocks)
-    blocks = [block for block in blocks if block in costs]
+    blocks = [block for block in blocks if block in costs and not is_kept(block, keep)]
+    if not blocks and keep:
+        raise SettingError(f"all blocks that could be removed are kept: {', '.join(keep)}")
     if not blocks:
         why = refusal_lines(refused) or "  it has no residual blocks"
         raise RuntimeFailure(f"no block of this model can be removed:\n{why}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import cast
 
 import torch
@@ -17,8 +18,6 @@ from torch import nn
 from edgekit.compress.copying import copy_of
 from edgekit.compress.low_rank.factors import (
     CONVOLUTIONS,
-    Factors,
-    Form,
     Layer,
     Places,
     factorized,
@@ -38,6 +37,7 @@ from edgekit.compress.pruning.channel_groups import (
     with_own_weights,
 )
 from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.plan import FactorForm, Factors
 from edgekit.recipe.tensors import Inputs
 
 # So many ranks of each form are tried.
@@ -106,6 +106,52 @@ def factorize(
     return LowRankResult(with_factors(model, factors, known), tuple(chosen), tuple(refused))
 
 
+def apply_factors(
+    model: nn.Module,
+    example: Inputs,
+    factors: Mapping[str, Factors],
+    inputs: Sequence[Inputs] = (),
+) -> nn.Module:
+    """A copy with these layers factorized. ``inputs``: calibration inputs, in batches.
+
+    Raises SettingError: there is no such layer, it cannot be factorized, or not so.
+    """
+    layers, refused = _layers(model, example, _places(model, example), list(factors))
+    for name, one in factors.items():
+        _refuse_unsuitable(model, name, one, layers, {row.layer: row.why for row in refused})
+    readable = [name for name in factors if can_read(layers[name])]
+    known = moments(model, readable, inputs) if inputs else {}
+    return with_factors(model, factors, known)
+
+
+def _refuse_unsuitable(
+    model: nn.Module,
+    name: str,
+    factors: Factors,
+    layers: Mapping[str, Layer],
+    refused: Mapping[str, str],
+) -> None:
+    if name not in layers:
+        known = [one for one, part in model.named_modules() if isinstance(part, LAYERS)]
+        near = get_close_matches(name, known, n=1, cutoff=0.0)
+        why = refused.get(
+            name, "the model has no such layer, or it is neither linear nor a convolution"
+        )
+        hint = f"did you mean '{near[0]}'?" if near and name not in refused else None
+        raise SettingError(f"the plan factorizes {name}: {why}", hint)
+    forms = forms_of(layers[name])
+    if factors.form not in forms:
+        raise SettingError(
+            f"the plan factorizes {name} as {factors.form}: it can be {' or '.join(forms)}"
+        )
+    highest = highest_ranks(layers[name], factors.form)
+    if any(rank > most for rank, most in zip(factors.ranks, highest, strict=True)):
+        raise SettingError(
+            f"the plan factorizes {name} with the ranks {list(factors.ranks)}: they can be at most "
+            f"{list(highest)}"
+        )
+
+
 def with_factors(
     model: nn.Module, factors: Mapping[str, Factors], known: Mapping[str, torch.Tensor]
 ) -> nn.Module:
@@ -118,16 +164,21 @@ def with_factors(
 
 
 def _layers(
-    model: nn.Module, example: Inputs, places: Mapping[str, Places]
+    model: nn.Module,
+    example: Inputs,
+    places: Mapping[str, Places],
+    only: Sequence[str] | None = None,
 ) -> tuple[dict[str, Layer], list[UnprunableLayer]]:
-    """The layers that can be factorized, in the model's order, and those that cannot."""
+    """The layers that can be factorized, in the model's order, and those that cannot. ``only``:
+    look at no others.
+    """
     layers: dict[str, Layer] = {}
     refused: list[UnprunableLayer] = []
     if isinstance(model, torch.fx.GraphModule) and not places:
         return {}, [UnprunableLayer("", "an exported program has no layers that are modules")]
     own = set(with_own_weights(model))
     for name, layer in model.named_modules():
-        if not isinstance(layer, (*LAYERS, *TRANSPOSED)):
+        if not isinstance(layer, (*LAYERS, *TRANSPOSED)) or (only is not None and name not in only):
             continue
         why = _why_not(layer, name in own, name in places) or _fails(model, example, name)
         if why is None:
@@ -155,9 +206,9 @@ def _why_not(layer: nn.Module, own: bool, runs: bool) -> str | None:
 def _fails(model: nn.Module, example: Inputs, name: str) -> str | None:
     """Why the model does not run if the layer is factorized."""
     layer = cast(Layer, model.get_submodule(name))
-    form = forms_of(layer)[0]
+    factors = Factors(form=forms_of(layer)[0], ranks=(1,))
     try:
-        trial = with_factors(model, {name: Factors(form, (1,))}, {})
+        trial = with_factors(model, {name: factors}, {})
         outputs_of(trial, example)
     except Exception as error:
         return f"the model does not run with its factors: {summary(error)}"
@@ -201,7 +252,7 @@ def _candidates(
     return found
 
 
-def _ranks(layer: Layer, form: Form, step: int) -> Iterator[Factors]:
+def _ranks(layer: Layer, form: FactorForm, step: int) -> Iterator[Factors]:
     """Evenly spread ranks up to the highest; those of ``tucker`` in proportion."""
     highest = highest_ranks(layer, form)
     seen = set()
@@ -209,7 +260,7 @@ def _ranks(layer: Layer, form: Form, step: int) -> Iterator[Factors]:
         ranks = tuple(step * round(rank * level / LEVELS / step) for rank in highest)
         if all(0 < r <= most for r, most in zip(ranks, highest, strict=True)):
             seen.add(ranks)
-    return (Factors(form, ranks) for ranks in sorted(seen))
+    return (Factors(form=form, ranks=ranks) for ranks in sorted(seen))
 
 
 def _choose(

@@ -17,26 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from edgekit.compress.moments import with_damping
+from edgekit.plan import FactorForm, Factors
 
-Form = Literal["matrix", "spatial", "tucker"]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # The settings of a convolution along an axis without a kernel.
 NEUTRAL = {"stride": 1, "padding": 0, "dilation": 1}
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
-@dataclass(frozen=True)
-class Factors:
-    """The form of a factorized layer, and its ranks: (r,), or (r, s) for ``tucker``."""
-
-    form: Form
-    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Places:
     written: int
 
 
-def forms_of(layer: Layer) -> tuple[Form, ...]:
+def forms_of(layer: Layer) -> tuple[FactorForm, ...]:
     kernel = layer.weight.shape[2:]
     if kernel.numel() == 1:
         return ("matrix",)
@@ -58,7 +50,7 @@ def forms_of(layer: Layer) -> tuple[Form, ...]:
     return ("matrix", "spatial", "tucker") if flat else ("matrix", "tucker")
 
 
-def highest_ranks(layer: Layer, form: Form) -> tuple[int, ...]:
+def highest_ranks(layer: Layer, form: FactorForm) -> tuple[int, ...]:
     """The ranks with which the factors compute the same as the layer."""
     outputs, inputs = layer.weight.shape[:2]
     places = layer.weight[0, 0].numel()

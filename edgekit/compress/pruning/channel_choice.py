@@ -6,6 +6,7 @@ least importance (importance.py, trials.py) for each MAC that it saves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -226,7 +227,7 @@ def _by_worth(
     while now > goal:
         best: tuple[float, str, int, float] | None = None
         for group in groups:
-            width = _narrower(widths[group.layer], group.step(wanted.step))
+            width = _narrower(widths[group.layer], group.step(wanted.step), _least(group, wanted))
             if width is None:
                 continue
             macs = costs.of({**widths, group.layer: width})
@@ -246,27 +247,36 @@ def _uniformly(groups: Sequence[Group], costs: _Costs, wanted: Prune) -> dict[st
     goal = (1 - (wanted.ratio or 0.0)) * costs.total
     widths = {group.layer: group.count for group in groups}
     for percent in range(100, -1, -1):
-        widths = {g.layer: _scaled(g, percent / 100, wanted.step) for g in groups}
+        widths = {g.layer: _scaled(g, percent / 100, wanted) for g in groups}
         if costs.of(widths) <= goal:
             return widths
     raise _too_much(wanted, 1 - costs.of(widths) / costs.total)
 
 
-def _scaled(group: Group, share: float, step: int) -> int:
+def _least(group: Group, wanted: Prune) -> int:
+    """The least width that a group may have."""
+    if group.writes(wanted.keep):
+        return group.count
+    step = group.step(wanted.step)
+    return min(group.count, step * max(1, math.ceil((wanted.min_channels or 1) / step)))
+
+
+def _scaled(group: Group, share: float, wanted: Prune) -> int:
     """The nearest width that suits kernels or consists of whole blocks."""
-    step = group.step(step)
-    return min(group.count, max(step, step * round(group.count * share / step)))
+    step = group.step(wanted.step)
+    return min(group.count, max(_least(group, wanted), step * round(group.count * share / step)))
 
 
-def _narrower(width: int, step: int) -> int | None:
-    """The next smaller multiple of ``step``; None if there is none."""
+def _narrower(width: int, step: int, least: int) -> int | None:
+    """The next smaller multiple of ``step``; None if it is below ``least``."""
     narrower = (width - 1) // step * step
-    return narrower if narrower >= step else None
+    return narrower if narrower >= max(step, least) else None
 
 
 def _too_much(wanted: Prune, most: float) -> SettingError:
     return SettingError(
         f"{wanted.ratio or 0.0:.0%} of the MACs cannot be pruned from this model: at most "
         f"{most:.0%}",
-        f"every layer keeps at least {wanted.step} channels, and some layers cannot be pruned",
+        f"every layer keeps at least {max(wanted.step, wanted.min_channels or 0)} channels, and "
+        "some layers cannot be pruned or are kept by a constraint",
     )

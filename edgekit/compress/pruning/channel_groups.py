@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from edgekit.compress.copying import copy_of
+from edgekit.compress.graph import within
 from edgekit.recipe.tensors import Inputs
 
 # Between the pruned copy and one with zero weights instead: their sums have fewer terms.
@@ -56,6 +57,11 @@ class Group:
     def step(self, wanted: int) -> int:
         """The number that widths are multiples of. ``wanted``: the multiple that suits kernels."""
         return self.unit if self.unit > 1 else wanted
+
+    def writes(self, modules: Sequence[str]) -> bool:
+        """Whether output channels of a layer in one of these modules belong to the group."""
+        layers = [place.layer for place in self.places if place.output]
+        return any(within(layer, module) for layer in layers for module in modules)
 
     @property
     def readers(self) -> tuple[Place, ...]:

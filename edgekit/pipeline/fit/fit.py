@@ -16,6 +16,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.plans import recovery
 from edgekit.plan import Plan
 from edgekit.program import Artifact
+from edgekit.search.constraints import Constraints
 
 NO_LATENCY = (
     "the search needs the latency of smaller models: name a device with --device (local is this "
@@ -45,11 +46,17 @@ def may_fit(options: BuildOptions) -> bool:
 
 
 def fit(
-    evaluator: Evaluator, options: BuildOptions, document: VerdictDocument, shipped: Artifact
+    evaluator: Evaluator,
+    options: BuildOptions,
+    constraints: Constraints,
+    document: VerdictDocument,
+    shipped: Artifact,
 ) -> FitResult:
     """Search for a plan that meets the budgets which the bundle of ``document`` does not meet.
 
-    ``shipped``: its artifact. Raises RecipeError, ExportError, WorkerError.
+    ``constraints``: with names of the model. ``shipped``: the document's artifact.
+
+    Raises RecipeError, ExportError, WorkerError.
     """
     subject, progress = evaluator.subject, evaluator.meter.context.progress
     lines = open_budgets(document)
@@ -59,29 +66,36 @@ def fit(
         return FitResult(None, SearchReport(reason=reason, end=why_not))
     training = recovery(subject, options, progress)  # a wrong one ends the build here
     try:
-        result = _search(evaluator, options, document, shipped)
+        result = _search(evaluator, options, constraints, document, shipped)
     except (RuntimeFailure, RunnerError, DeviceError) as error:
         return FitResult(None, SearchReport(reason=reason, end=error.message))
     if isinstance(result, str):
         return FitResult(None, SearchReport(reason=reason, end=result))
-    report = SearchReport(reason=reason, end=result.end, points=result.points)
+    report = SearchReport(
+        reason=reason, end=result.end, points=result.points, constraints=result.bound
+    )
     if not result.finalists:
         return FitResult(None, report, result.relaxations)
     try:
         chosen = choose(result.finalists, result.points, evaluator, training, options.time_limit_s)
     except TrainingError as error:
         return FitResult(None, report.replaced(end=f"the training failed: {error.message}"))
-    return FitResult(chosen.plan, report.replaced(points=chosen.points))
+    plan = chosen.plan.replaced(float_layers=constraints.keep_float)
+    return FitResult(plan, report.replaced(points=chosen.points))
 
 
 def _search(
-    evaluator: Evaluator, options: BuildOptions, document: VerdictDocument, shipped: Artifact
+    evaluator: Evaluator,
+    options: BuildOptions,
+    constraints: Constraints,
+    document: VerdictDocument,
+    shipped: Artifact,
 ) -> SearchResult | str:
     base = evaluator.base_cost()
     goals = goals_of(document, base, len(shipped.data) / 1e6)
     if goals.latency_ms is not None and base.latency is None:
         return f"{NO_LATENCY}; {base.why_not}"
-    search = Search(evaluator, goals, options.effort)
+    search = Search(evaluator, goals, options.effort, constraints)
     return search.run({line.name: line.limit for line in document.budgets if line.limit})
 
 

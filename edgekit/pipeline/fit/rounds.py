@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from edgekit.budget import BudgetName
 from edgekit.cost.table import CostTable, channel_steps
-from edgekit.documents.search import SearchPoint
+from edgekit.documents.search import BoundConstraint, SearchPoint
 from edgekit.documents.verdict import Relaxation
 from edgekit.errors import RuntimeFailure
 from edgekit.pipeline.fit.channels import coupled
@@ -31,6 +31,7 @@ from edgekit.pipeline.model.subject import Subject
 from edgekit.plan import DropBlocks, Plan, Prune, Resize
 from edgekit.progress import Progress
 from edgekit.recipe.image_size import Size, resizing_to
+from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
 from edgekit.values import Effort
@@ -68,13 +69,14 @@ class Proposal:
 @dataclass(frozen=True)
 class SearchResult:
     """``finalists``: proposals that fit the goals, with the least loss of their kind; none if
-    nothing fits, as far as the costs are known.
+    nothing fits, as far as the costs are known. ``bound``: the constraints that took choices away.
     """
 
     finalists: tuple[Proposal, ...]
     points: tuple[SearchPoint, ...]
     end: str
     relaxations: tuple[Relaxation, ...] = ()
+    bound: tuple[BoundConstraint, ...] = ()
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Search:
     evaluator: Evaluator
     goals: Goals
     effort: Effort
+    constraints: Constraints = NO_CONSTRAINTS
     points: list[SearchPoint] = field(default_factory=list)
     tried: dict[Size | None, list[Choice]] = field(default_factory=dict)
     loss_factors: dict[Size | None, float] = field(default_factory=dict)
@@ -99,9 +102,11 @@ class Search:
 
     def run(self, limits: Mapping[BudgetName, float]) -> SearchResult:
         """``limits``: those of the budgets, for relaxations."""
-        losses = measure_losses(self.subject, self.evaluator, self.progress)
-        if not losses.groups and not losses.blocks and len(losses.sizes) == 1:
-            return self._result("nothing can be removed from this model")
+        losses = measure_losses(self.subject, self.evaluator, self.progress, self.constraints)
+        self.bound = losses.bound
+        if not losses.can_remove:
+            why = ": constraints keep all of it" if losses.bound else ""
+            return self._result(f"nothing can be removed from this model{why}")
         self.basis = self._basis(losses)
         self.spaces = {
             kind: space_of(self.basis, part, kind.size, self._pixels(kind.size))
@@ -116,9 +121,8 @@ class Search:
         return self._result("the budgets are met before training")
 
     def _result(self, end: str) -> SearchResult:
-        return SearchResult(
-            finalists(self.feasible, FINALISTS[self.effort]), tuple(self.points), end
-        )
+        best = finalists(self.feasible, FINALISTS[self.effort])
+        return SearchResult(best, tuple(self.points), end, bound=self.bound)
 
     def _pixels(self, size: Size | None) -> float:
         if size is None:

@@ -16,7 +16,7 @@ from edgekit.pipeline.precision.payoff import Payoff, compare, is_larger
 from edgekit.pipeline.precision.quantize import trained
 from edgekit.pipeline.precision.searches import CachedSearches
 from edgekit.pipeline.training.checkpoint import Scores
-from edgekit.plan import Plan
+from edgekit.plan import Plan, Precision
 from edgekit.search.float_layers import FloatLayers
 from edgekit.search.float_operators import FloatOperators
 from edgekit.search.repairs import RepairSearchResult
@@ -167,8 +167,8 @@ class BuildActions:
             "(edgekit init shows one), or build with --precision fp32",
         )
 
-    def _plain(self, precision: str) -> Plan:
-        return self.base.replaced(precision=precision)
+    def _plain(self, precision: Precision) -> Plan:
+        return self.base.in_precision(precision)
 
     @property
     def _example_bytes(self) -> list[bytes]:

@@ -135,7 +135,8 @@ class _Ladder:
 
     def _try_int8(self) -> None:
         start_s = time.perf_counter()
-        plain = self._try(self._plan("int8"), "int8")
+        start = self._plan("int8")  # mixed, if a constraint keeps layers float
+        plain = self._try(start, start.precision)
         self.build_s = time.perf_counter() - start_s
         if not self.actions.can_repair:
             if not self._is_good(plain):
@@ -144,7 +145,7 @@ class _Ladder:
         quick = self.request.effort == "quick"
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
             self.blames = plain is None or plain.loss - self.request.lost > NOTICEABLE_DROP
-            self.plain = self.start = self._searches(self._plan("int8"))
+            self.plain = self.start = self._searches(start)
             if not self._is_good(plain):
                 self._try_operators(self.plain)
             if not self._is_good(self._best()):
@@ -176,7 +177,8 @@ class _Ladder:
         found = searches.float_operators
         if not found.worth:
             return
-        plan = self._plan("mixed").replaced(float_layers=found.layers)
+        plan = self._plan("mixed")
+        plan = plan.replaced(float_layers=(*plan.float_layers, *found.layers))
         self.start = self._searches(plan)
         if found.enough:
             self._try(plan, "mixed")
@@ -321,4 +323,4 @@ class _Ladder:
         return applied(self.actions.priced(self.plain.blame), plan)
 
     def _plan(self, precision: Precision) -> Plan:
-        return self.actions.base.replaced(precision=precision)
+        return self.actions.base.in_precision(precision)

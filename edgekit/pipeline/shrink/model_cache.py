@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgekit.compress.depth.blocks import without_blocks
+from edgekit.compress.low_rank.choice import with_factors
 from edgekit.compress.pruning.channel_groups import without_channels
 from edgekit.documents.verdict import CompressionStep
 from edgekit.frozen import Frozen
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.shrink.step_report import Ledger, measuring_device
-from edgekit.plan import DropBlocks, Prune, Resize, Sparsity, Training
+from edgekit.plan import DropBlocks, LowRank, Prune, Resize, Sparsity, Training
 
+# What a step reports beside its measurements.
+DETAILS = ("training", "widths", "input_size", "dropped", "factors")
 KIND, WEIGHTS, FOUND = "smaller", "weights.safetensors", "found.json"
 
 
@@ -35,7 +38,7 @@ def measured_here(
     unknown = {"latency_ratio": None, "peak_memory_mb": None, "peak_memory_before_mb": None}
     steps = [step.replaced(**unknown) for step in record.steps]
     last = record.steps[-1]
-    details = {"training": last.training, "widths": last.widths}
+    details = {name: getattr(last, name) for name in DETAILS}
     steps[-1] = ledger.step(last.name, model, last.refused, **details)
     return model, record.replaced(steps=tuple(steps))
 
@@ -49,6 +52,7 @@ class CompressionRecord(Frozen):
     resize: Resize | None = None
     drop_blocks: DropBlocks | None = None
     prune: Prune | None
+    low_rank: LowRank | None = None
     sparsity: Sparsity | None
     recover: Training | None
     steps: tuple[CompressionStep, ...]
@@ -63,6 +67,8 @@ def read_model(subject: Subject, folder: Path) -> tuple[nn.Module, CompressionRe
     model = without_blocks(subject.model, subject.example, dropped or ())
     for removed in record.gone:
         model = without_channels(model, subject.example, dict(removed))
+    if record.low_rank is not None and record.low_rank.factors is not None:
+        model = with_factors(model, record.low_rank.factors, {})
     _load(model, load_file(folder / WEIGHTS))
     return model, record
 

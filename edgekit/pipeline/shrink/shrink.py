@@ -29,6 +29,7 @@ from edgekit.pipeline.model.stage_cache import cache_stage, load_cached_stage
 from edgekit.pipeline.model.subject import Subject, some_inputs
 from edgekit.pipeline.shrink.channel_importance import BATCH, WEIGHED, importance_of
 from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_norms
+from edgekit.pipeline.shrink.low_rank import Times, factorized
 from edgekit.pipeline.shrink.model_cache import (
     KIND,
     CompressionRecord,
@@ -38,7 +39,17 @@ from edgekit.pipeline.shrink.model_cache import (
 )
 from edgekit.pipeline.shrink.step_report import WORTH_PACKING, Ledger, measuring_device
 from edgekit.pipeline.training.recovery import recover
-from edgekit.plan import REMOVALS, DropBlocks, Plan, Precision, Prune, Resize, Sparsity, Training
+from edgekit.plan import (
+    REMOVALS,
+    DropBlocks,
+    LowRank,
+    Plan,
+    Precision,
+    Prune,
+    Resize,
+    Sparsity,
+    Training,
+)
 from edgekit.recipe.tensors import Inputs
 
 CHANGES = (*REMOVALS, "recover")
@@ -49,6 +60,7 @@ NOT_COMPARABLE = (
     "not trained: at this input size the outputs have other shapes than the teacher's, so that "
     "only labels could train (training() in the recipe, without --distill)"
 )
+NOT_FASTER = "no layer is factorized: the factors of none are faster than the whole layer"
 NO_USE = "zeros are not applied: they make neither the compressed file smaller nor inference faster"
 
 
@@ -75,10 +87,11 @@ def compress(
     plan: Plan,
     limit_s: float | None = None,
     as_it_stands: bool = True,
+    times: Times | None = None,
 ) -> CompressedModel:
     """Resize, prune and recover, or load the result from the cache. Steps are measured in int8 if
     ``plan`` quantizes. Without ``as_it_stands``, zeros are dropped if they do not reduce the
-    compressed size.
+    compressed size. ``times``: of operators on the target, for layers to factorize.
 
     Raises SettingError, RuntimeFailure (prune), TrainingError, RecipeError.
     """
@@ -89,6 +102,8 @@ def compress(
     partial_plan = Plan(precision="fp32", structure=plan.structure, seed=plan.seed, **parts)
     key = context.fingerprint.key(context.runtime, partial_plan)
     key = f"{key}-as-it-pays" if key is not None and not as_it_stands else key
+    if plan.low_rank is not None and plan.low_rank.ratio is not None:
+        key = None  # which layers stay whole depends on measurements
     eager = run_eager(subject.model)
     floats = [eager(inputs) for inputs in subject.parity_inputs]
     cached = None
@@ -98,7 +113,7 @@ def compress(
         context.progress.note("the smaller model is loaded from the cache")
         model, record = measured_here(cached, ledger)
     else:
-        work = _Work(subject, small, context, partial_plan, ledger, limit_s, as_it_stands)
+        work = _Work(subject, small, context, partial_plan, ledger, limit_s, as_it_stands, times)
         model, record = work.run(ledger)
     parts = {name: getattr(record, name) for name in CHANGES}
     done = plan.replaced(**parts)
@@ -135,6 +150,7 @@ class _Work:
     ledger: Ledger | None
     limit_s: float | None = None
     as_it_stands: bool = True
+    times: Times | None = None
     removed: list[dict[str, list[int]]] = field(default_factory=list)
     steps: list[CompressionStep] = field(default_factory=list)
     interrupted: bool = False
@@ -159,6 +175,8 @@ class _Work:
             self._drop_blocks(self.plan.drop_blocks)
         if self.plan.prune is not None:
             self._prune(self.plan.prune)
+        if self.plan.low_rank is not None:
+            self._factorize(self.plan.low_rank)
         if self.plan.sparsity is not None:
             self._sparsify(self.plan.sparsity)
         if self.plan.recover is not None:
@@ -184,13 +202,19 @@ class _Work:
             hints = self.subject.fidelity.hints
             with progress.stage("choosing blocks") as stage:
                 found = drop_blocks(
-                    before, example, wanted.count, inputs, advance=stage.advance, hints=hints
+                    before,
+                    example,
+                    wanted.count,
+                    inputs,
+                    advance=stage.advance,
+                    hints=hints,
+                    keep=wanted.keep,
                 )
             dropped = found.dropped
         self.model = without_blocks(before, example, dropped)
         if wanted.compensate and self.subject.calibration:
             self._compensate(before, {}, "the removed blocks")
-        done = wanted.replaced(count=None, blocks=tuple(sorted(dropped)))
+        done = wanted.replaced(count=None, keep=(), blocks=tuple(sorted(dropped)))
         self.plan = self.plan.replaced(drop_blocks=done)
         self._report("drop_blocks", dropped=done.blocks)
 
@@ -256,6 +280,30 @@ class _Work:
                 f"multiples of {wanted.step}, attention heads are removed as a whole"
             )
 
+    def _factorize(self, wanted: LowRank) -> None:
+        """Factorize layers. By a ratio, those stay whole whose factors are not faster."""
+        inputs = self._batches() if self.subject.calibration else []
+        precision = self.ledger.precision if self.ledger is not None else self.plan
+        subject = replace(self.subject, model=self.model)
+        with self.context.progress.stage("factorizing layers"):
+            found = factorized(subject, wanted, inputs, precision, self.times)
+        for one in found.refused:
+            self.context.progress.note(f"not factorized: {one.layer or '(the model)'}: {one.why}")
+        self.model = found.model
+        if found.factors:
+            done = wanted.replaced(ratio=None, factors=found.factors)
+            self.plan = self.plan.replaced(low_rank=done)
+        else:
+            self.context.progress.note(NOT_FASTER)
+            self._leave_out("low_rank")
+        self._report("low_rank", found.refused, factors=found.factors)
+
+    def _leave_out(self, step: Literal["low_rank", "sparsity"]) -> None:
+        """The plan without a step, and without a training that only this step needed."""
+        self.plan = self.plan.replaced(**{step: None})
+        if self.plan.recover_only and not self.subject.recipe.has("teacher"):
+            self.plan = self.plan.replaced(recover=None)
+
     def _sparsify(self, wanted: Sparsity) -> None:
         """Add zeros in rounds, fewer in each (M. Zhu and S. Gupta, 2017, arXiv:1710.01878)."""
         dense, earlier, rounds = copy_of(self.model), len(self.steps), len(wanted.between) + 1
@@ -276,10 +324,8 @@ class _Work:
     def _drop_zeros(self, dense: nn.Module, earlier: int) -> None:
         """Restore the dense model, and skip a training that only zeros needed."""
         self.context.progress.note(NO_USE)
-        self.model, dropped = dense, {"sparsity": None}
-        if self.plan.prune is None and not self.subject.recipe.has("teacher"):
-            dropped["recover"] = None
-        self.plan = self.plan.replaced(**dropped)
+        self.model = dense
+        self._leave_out("sparsity")
         refused = RefusedLayer(layer="", why=NO_USE)
         del self.steps[earlier:]
         self._report("sparsify", (refused,))
@@ -325,7 +371,13 @@ class _Work:
         training = recovered.training
         report = TrainingReport(**dict(training), interrupted=recovered.interrupted)
         if training.stop == 0 and self.steps:  # the model is unchanged
-            same = {"name": "recover", "training": report, "refused": (), "widths": {}}
+            same = {
+                "name": "recover",
+                "training": report,
+                "refused": (),
+                "widths": {},
+                "factors": None,
+            }
             self.steps.append(self.steps[-1].replaced(**same))
         else:
             self._report("recover", training=report)

@@ -34,10 +34,12 @@ from edgekit.recipe.tensors import Inputs
 WORTH_PACKING = 0.98
 # The number of calibration inputs for comparing a step with the original (subject.some_inputs).
 COMPARED, BATCH = (64, 256, 100e9), 32
+SPEEDING = {"prune": "pruning", "low_rank": "low rank"}
 JUDGED = {
     "resize": "resized",
     "drop_blocks": "shallower",
     "prune": "pruned",
+    "low_rank": "factorized",
     "sparsify": "sparse",
     "recover": "trained",
 }
@@ -85,10 +87,10 @@ class Ledger:
         before, after = self._pair(model)
         device = measuring_device(self.context)
         latency = device.compare_latency(after, before, progress)
-        if name == "prune" and latency.ratio is not None and latency.ratio[2] >= 1:
+        if name in SPEEDING and latency.ratio is not None and latency.ratio[2] >= 1:
             middle, low, high = latency.ratio
             progress.note(
-                f"pruning does not measurably reduce latency: {middle:.2f}x the original "
+                f"{SPEEDING[name]} does not measurably reduce latency: {middle:.2f}x the original "
                 f"(95 % CI {low:.2f}-{high:.2f})"
             )
         return CompressionStep(

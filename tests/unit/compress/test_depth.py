@@ -232,6 +232,13 @@ def test_costs_decide_between_equal_losses() -> None:
     )
 
 
+def test_kept_blocks_stay() -> None:
+    model, data = silenced(Net().eval(), "stage1.0", "stage2.1"), images(8)
+    assert drop_blocks(model, IMAGE, 1, data, keep=["stage1"]).dropped == ("stage2.1",)
+    with pytest.raises(SettingError, match="stage1"):
+        drop_blocks(model, IMAGE, 1, data, keep=["stage1", "stage2"])
+
+
 def test_a_block_inside_a_dropped_one_is_no_candidate() -> None:
     model = nn.Sequential(Nested(), nn.Flatten(), nn.Linear(192, 4)).eval()
     nn.init.zeros_(model[0].conv.weight)

@@ -8,7 +8,6 @@ from torch import nn
 
 from edgekit.compress.low_rank.choice import factorize
 from edgekit.compress.low_rank.factors import (
-    Factors,
     composed,
     factorized,
     forms_of,
@@ -19,6 +18,7 @@ from edgekit.compress.low_rank.factors import (
 from edgekit.compress.moments import moments
 from edgekit.compress.pruning.channel_choice import macs_by_layer, macs_of
 from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.plan import Factors
 
 UNEQUAL = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
 SAME = {"padding": "same", "padding_mode": "circular"}
@@ -48,7 +48,7 @@ def test_full_rank_is_exact(name, form, data_aware) -> None:
     layer, inputs = made(name)
     columns = layer.weight[0].numel()
     mixed = torch.randn(columns, columns).double()
-    factors = Factors(form, highest_ranks(layer, form))
+    factors = Factors(form=form, ranks=highest_ranks(layer, form))
     replaced = factorized(layer, factors, mixed @ mixed.T if data_aware else None)
     assert torch.allclose(replaced(inputs), layer(inputs), atol=1e-4)
 
@@ -56,7 +56,9 @@ def test_full_rank_is_exact(name, form, data_aware) -> None:
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_weight_of_low_rank_is_recovered(name, form) -> None:
     layer, inputs = made(name)
-    factors = Factors(form, tuple(max(1, rank // 3) for rank in highest_ranks(layer, form)))
+    factors = Factors(
+        form=form, ranks=tuple(max(1, rank // 3) for rank in highest_ranks(layer, form))
+    )
     low = composed(factors, weights_of(layer, factors, None))
     assert relative_error(layer, factors) > 0.01
     with torch.no_grad():
@@ -77,7 +79,7 @@ def test_with_inputs_the_outputs_have_less_error(form) -> None:
     mixing = torch.randn(8, 8) * torch.logspace(0, -2, 8)
     data = [(torch.einsum("ij,njhw->nihw", mixing, torch.randn(4, 8, 12, 12)),) for _ in range(4)]
     moment = moments(nn.Sequential(layer), ["0"], data)["0"]
-    factors = Factors(form, (4, 6) if form == "tucker" else (6,))
+    factors = Factors(form=form, ranks=(4, 6) if form == "tucker" else (6,))
     with torch.no_grad():
         aware, plain = (factorized(layer, factors, one)(*data[0]) for one in (moment, None))
         wanted = layer(*data[0])

@@ -95,6 +95,16 @@ def test_so_much_of_the_macs_goes_and_widths_are_multiples(spread) -> None:
         assert layer.out_channels % 8 == 0
 
 
+@pytest.mark.parametrize("spread", ["by_worth", "uniform"])
+def test_kept_layers_and_the_least_width_hold(spread) -> None:
+    wanted = Prune(ratio=0.2, spread=spread, keep=("stem",), min_channels=20)
+    widths = prune(Residual().eval(), IMAGE, wanted, by_size(1)).widths
+    assert "stem" not in widths and widths["inner"][0] < 48
+    assert all(width >= 24 for width, _ in widths.values())
+    with pytest.raises(SettingError, match="at most"):
+        prune(Residual().eval(), IMAGE, wanted.replaced(ratio=0.9), by_size(1))
+
+
 def test_channels_that_nobody_reads_go_first() -> None:
     model = Residual().eval()
     unread = {3, 4, 11, 12, 20, 21, 30, 40}

@@ -51,6 +51,21 @@ def test_a_stronger_layer_takes_back_what_a_weaker_one_asks(elsewhere) -> None:
     assert settings.merge(settings.read_layers({"qat": False})) == {"qat": False}
 
 
+def test_constraints_come_from_both_files(elsewhere) -> None:
+    (elsewhere / "config/edgekit/edgekit.toml").write_text(
+        "[constraints]\nkeep_float = ['head']\nmin_channels = 8\n"
+    )
+    (elsewhere / "edgekit.toml").write_text("prune = 0.5\n[constraints]\nmin_channels = 32\n")
+    merged = settings.merge(settings.read_layers({}))
+    assert merged["prune"] == 0.5
+    assert merged["constraints"].min_channels == 32
+    assert merged["constraints"].keep_float == ("head",)
+    (elsewhere / "edgekit.toml").write_text("[constraints]\nmin_channel = 32\n")
+    with pytest.raises(SettingError, match="min_channels") as caught:
+        settings.read_layers({})
+    assert "edgekit.toml" in caught.value.message
+
+
 def test_variables_of_other_uses_are_left_alone(monkeypatch) -> None:
     monkeypatch.setenv("EDGEKIT_DATA", "/somewhere")
     monkeypatch.setenv("EDGEKIT_ROOT", "/elsewhere")

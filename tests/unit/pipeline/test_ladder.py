@@ -117,6 +117,21 @@ def test_good_int8_is_all_that_auto_builds() -> None:
     assert double.built == ["int8"]
 
 
+def test_layers_of_the_base_stay_float_in_every_rung_but_fp32() -> None:
+    base = Plan(precision="mixed", float_layers=("stem",))
+    double = Double({"mixed stem": 0.2}, base=base)
+    found = climbed(double)
+    assert (taken(found), double.built) == ("mixed stem", ["mixed stem"])
+    assert [rung.precision for rung in found.ladder] == ["mixed"]
+    enough = FloatOperators((":cat",), 0.0, 0.001, 1.0)
+    double = Double(base=base, operators=enough, layers=(("head",),))
+    assert taken(climbed(double)) == "fp32"
+    assert double.built[-1] == "fp32"
+    assert all("stem" in name for name in double.built[:-1]), double.built
+    assert any("stem :cat" in name for name in double.built)
+    assert any("head stem" in name for name in double.built)
+
+
 def test_fp32_builds_nothing_else() -> None:
     double = Double()
     assert taken(climbed(double, "fp32")) == "fp32"
