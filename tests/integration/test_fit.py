@@ -10,6 +10,7 @@ from conftest import DIGITS
 
 import edgekit
 from edgekit.bundle.verdict import read_record
+from edgekit.pipeline.fit import rounds
 from edgekit.pipeline.training import int8
 from edgekit.report.explanation import render_explanation
 from edgekit.report.verdict import render_verdict
@@ -26,10 +27,11 @@ def build(output: Path, **options):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_trainings():
-    """A fifth of the steps is enough for digits."""
+def short_searches():
+    """A fifth of the steps is enough for digits, and one round."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(int8.TRAINING_STEPS, "normal", 80)
+        patch.setitem(rounds.ROUNDS, "normal", 1)
         yield
 
 
