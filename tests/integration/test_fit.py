@@ -10,6 +10,8 @@ from conftest import DIGITS
 
 import edgekit
 from edgekit.bundle.verdict import read_record
+from edgekit.errors import DeviceError
+from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.pipeline.fit import rounds
 from edgekit.pipeline.training import int8
 from edgekit.report.explanation import render_explanation
@@ -120,6 +122,14 @@ def test_size_needs_no_device_and_constraints_hold(whole, tmp_path: Path) -> Non
     assert first == second
 
 
+def test_a_thorough_search_verifies_what_would_do(whole, tmp_path: Path) -> None:
+    value_mb = lines_of(whole)["size_mb"].value
+    document = build(tmp_path / "digits", size_mb=0.9 * value_mb, effort="thorough")
+    assert document.verdict == "missed"
+    smallest = min(one.budgets["size_mb"] for one in document.relaxations if one.verified)
+    assert 0.9 * value_mb < smallest < value_mb - 0.004
+
+
 def test_without_a_latency_the_search_says_what_it_needs(tmp_path: Path) -> None:
     document = build(tmp_path / "digits", latency_ms=0.001)
     assert document.verdict == "unknown" and document.search is not None
@@ -132,6 +142,24 @@ def test_no_search_where_the_user_decided(options, tmp_path: Path) -> None:
     document = build(tmp_path / "digits", size_mb=0.5, **options)
     assert document.verdict == "missed" and document.search is None
     assert document.relaxations == ()
+
+
+def test_a_device_that_is_lost_in_the_search_leaves_the_first_bundle(
+    whole, tmp_path: Path, monkeypatch
+) -> None:
+    profile, calls = MeasuringDevice.profile, []
+
+    def lost(device, timed):
+        calls.append(timed)
+        if len(calls) > 2:
+            raise DeviceError("the connection is lost")
+        return profile(device, timed)
+
+    monkeypatch.setattr(MeasuringDevice, "profile", lost)
+    document = build(tmp_path / "digits", device="local", latency_ms=limit_ms(whole))
+    assert document.verdict in ("missed", "unknown")
+    assert document.search.end == "the connection is lost" and document.plan.prune is None
+    assert edgekit.check(document.bundle).verdict == document.verdict
 
 
 NOT_FINITE = """

@@ -26,7 +26,7 @@ from edgekit.pipeline.fit.goals import Goals
 from edgekit.pipeline.fit.laboratory import CostTrial, ModelTrial, NoCost
 from edgekit.pipeline.fit.losses import Losses, measure_losses
 from edgekit.pipeline.fit.meter import Cost
-from edgekit.pipeline.fit.relax import relaxations
+from edgekit.pipeline.fit.relax import Relaxed, relaxations, values_of
 from edgekit.pipeline.model.subject import Subject
 from edgekit.plan import DropBlocks, Plan, Prune, Resize
 from edgekit.progress import Progress
@@ -91,6 +91,7 @@ class Search:
     latency_factors: dict[Size | None, float] = field(default_factory=dict)
     memory_shift_mb: float = 0.0
     feasible: list[Proposal] = field(default_factory=list)
+    seen: set[Kind] = field(default_factory=set)
 
     @property
     def subject(self) -> Subject:
@@ -117,7 +118,9 @@ class Search:
                 break
         if not self.feasible:
             result = self._result("nothing that was tried meets all budgets")
-            return replace(result, relaxations=relaxations(self.goals, limits, self._is_feasible))
+            relaxed = relaxations(self.goals, self._is_feasible)
+            found = tuple(self._relaxation(one, limits) for one in relaxed)
+            return replace(result, relaxations=found)
         return self._result("the budgets are met before training")
 
     def _result(self, end: str) -> SearchResult:
@@ -137,8 +140,8 @@ class Search:
         return bool(proposals)
 
     def _choices(self) -> list[tuple[Kind, Choice]]:
-        """The best choices of their kinds by the corrected sums. Kinds that have no finalist yet
-        come first.
+        """The best choices of their kinds by the corrected sums. Channels alone and blocks alone
+        are tried once in any case.
         """
         found = []
         for kind, space in self.spaces.items():
@@ -149,7 +152,7 @@ class Search:
             known = [one.loss for one in self.feasible if one.kind == kind]
             if not known or loss < min(known):
                 found.append((loss, kind, choice))
-        found.sort(key=lambda row: row[0])
+        found.sort(key=lambda row: (row[1].means == "all" or row[1] in self.seen, row[0]))
         different = {id_of(kind.size, choice): (kind, choice) for _, kind, choice in found[::-1]}
         return list(different.values())[::-1][: TRIED[self.effort]]
 
@@ -159,6 +162,23 @@ class Search:
             for kind, space in self.spaces.items()
             if kind.means == "all"
         )
+
+    def _relaxation(self, relaxed: Relaxed, limits: Mapping[BudgetName, float]) -> Relaxation:
+        """With the effort ``thorough``, verified by lowering and timing what would fit."""
+        predicted = relaxed.relaxation(self.goals, limits)
+        if self.effort != "thorough":
+            return predicted
+        choices = [
+            (space.loss_of(choice), self._plan(kind, choice))
+            for kind, space in self.spaces.items()
+            if (choice := solve(space, self._bounds(kind.size, space, relaxed.goals))) is not None
+        ]
+        _, plan = min(choices, key=lambda row: row[0])
+        (cost,) = self.evaluator.costs("verifying a relaxation", [CostTrial(plan=plan)])
+        if isinstance(cost, NoCost) or set(self.goals.misses(cost)) - set(relaxed.names):
+            return predicted
+        built = values_of(cost, self.goals, relaxed.names)
+        return relaxed.relaxation(self.goals, limits, built)
 
     def _solve(self, kind: Kind, space: Space) -> Choice | None:
         bounds = self._bounds(kind.size, space, self.goals)
@@ -186,6 +206,7 @@ class Search:
         trials = [ModelTrial(plan=self._plan(kind, choice)) for kind, choice in choices]
         answers = self.evaluator.losses("trying smaller models", trials)
         proposals = []
+        self.seen |= {kind for kind, _ in choices}
         for (kind, choice), trial, answer in zip(choices, trials, answers, strict=True):
             self.tried.setdefault(kind.size, []).append(choice)
             if answer.loss is None:
