@@ -90,7 +90,7 @@ def one_size() -> None:
 def mobilenet_v2() -> None:
     """0.65 of the latency, without labels."""
     network, share = mobilenet(), 0.65
-    ours = trained(network, "fit", fitted(network, share), SEEDS)
+    ours = trained(network, "fit", fitted(network, share))
     value = mean([accuracy(one) for one in ours])
     title = f"MobileNetV2, no labels: fit at {share}"
     say(title, ">= 82", spread_of(ours), value >= 82)
@@ -210,8 +210,10 @@ def fitted(network: Network, share: float, name: str = "fit") -> Plan:
     return Plan.model_validate(document(bundle)["plan"])
 
 
-def searched(network: Network, name: str, limits: dict[str, float], seconds: float = 1.0) -> Path:
-    """A build under budgets. Its training is stopped at once: all arms are trained alike later."""
+def searched(
+    network: Network, name: str, limits: dict[str, float], seconds: float | None = None
+) -> Path:
+    """A build under budgets. ``seconds``: of training; all arms are trained alike later."""
     folder = FOLDER / f"{network.name} {name}"
     if not json_of(folder).exists():
         start = time.monotonic()
