@@ -302,11 +302,13 @@ class Plan(Frozen):
         return self.precision in ("int8", "mixed")
 
     def in_precision(self, precision: Precision) -> Plan:
-        """The plan in another precision. With layers that stay float, int8 is ``mixed``."""
+        """The plan in another precision. With layers that stay float, int8 is ``mixed``. The type
+        of float layers is decided anew.
+        """
         if precision == "fp32":
-            return self.replaced(precision="fp32", float_layers=())
+            return self.replaced(precision="fp32", float_layers=(), float_as="fp32")
         mixes = precision == "int8" and self.float_layers
-        return self.replaced(precision="mixed" if mixes else precision)
+        return self.replaced(precision="mixed" if mixes else precision, float_as="fp32")
 
     @property
     def uses_half(self) -> bool:

@@ -29,6 +29,8 @@ from edgekit.recipe.tensors import Inputs
 # float16 ends at 65504, and has less than ten bits below 6e-5. A half and four times of that leave
 # room for inputs that were not seen.
 HIGHEST, LOWEST = 2.0**15, 2.0**-12
+# The least normal float16: smaller numbers lose bits.
+LEAST_NUMBER = 2.0**-14
 # Operators that only move values.
 MOVES = {
     "alias", "amax", "amin", "cat", "chunk", "clone", "constant_pad_nd", "contiguous", "detach",
@@ -181,13 +183,20 @@ class _Conversion:
                 output.replace_input_with(value, self._other(value))
 
     def _fits(self, node: Node, floats: list[Node]) -> bool:
-        """Whether all values are within the range of float16. Infinity is, zero is."""
+        """Whether all values and numbers are within the range of float16. Infinity is, zero is. A
+        smaller number, such as 1e-8 in a denominator, would become zero.
+        """
         if not floats:
             return False
         numbers = [abs(one) for one in _numbers(node) if math.isfinite(one)]
         sizes = [self.magnitudes[value] for value in (*floats, node) if value in self.magnitudes]
         seen = [size for size in sizes if size > 0]
-        return max([*sizes, *numbers]) <= HIGHEST and min(seen, default=1.0) >= LOWEST
+        smallest = min((number for number in numbers if number > 0), default=1.0)
+        return (
+            max([*sizes, *numbers]) <= HIGHEST
+            and min(seen, default=1.0) >= LOWEST
+            and smallest >= LEAST_NUMBER
+        )
 
     def _other(self, value: Node) -> Node:
         """The value in the other of the two types; made once."""

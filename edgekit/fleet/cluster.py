@@ -93,18 +93,7 @@ class Cluster:
 
     def _ask(self, work: Work, questions: dict[int, str], done: Done) -> None:
         client = self.start()
-        parts = self._send(client, work.parts)
-        digest = _digest(part.key.encode() for part in parts)
-        asked = client.map(
-            perform,
-            list(questions.values()),
-            wanted=identity(),
-            load=work.load,
-            digest=digest,
-            parts=parts,
-            pure=False,
-        )
-        futures = dict(zip(asked, questions, strict=True))
+        futures = self._asked(client, work, questions)
         try:
             for future in as_completed(list(futures), loop=client.loop):
                 answer = _answer(future)
@@ -113,6 +102,28 @@ class Cluster:
         finally:
             with suppress(Exception):  # the connection may be lost
                 client.cancel(list(futures))
+
+    def _asked(self, client: Client, work: Work, questions: dict[int, str]) -> dict[Future, int]:
+        """The questions by their futures. Raises WorkerError: nobody is there to ask."""
+        try:
+            parts = self._send(client, work.parts)
+            asked = client.map(
+                perform,
+                list(questions.values()),
+                wanted=identity(),
+                load=work.load,
+                digest=_digest(part.key.encode() for part in parts),
+                parts=parts,
+                pure=False,
+            )
+        except (
+            Exception
+        ) as error:  # without workers or a connection, Dask raises errors of any kind
+            raise WorkerError(
+                f"the workers are lost: {type(error).__name__}: {error}",
+                "start them, and run the same command again (docs/scale.md)",
+            ) from error
+        return dict(zip(asked, questions, strict=True))
 
     def _send(self, client: Client, parts: Sequence[bytes]) -> list[Future]:
         """The parts at all workers, under a digest of their content; each is sent once."""

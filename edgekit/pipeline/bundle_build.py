@@ -126,6 +126,7 @@ class BundleBuild:
         with self.clock.timed("artifact"):
             result = self._build(subject, context, base, wanted, training)
         settled = self._with_threads(result, context)
+        context = replace(context, device=settled._measuring_device())
         document = settled._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
@@ -202,8 +203,9 @@ class BundleBuild:
         meter = Meter(self.target, context, self._measuring_device())
         evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
         found = fit(evaluator, self.options, constraints, document, result.artifact)
-        fitted = self._best_of(subject, context, document, found, training)
-        evaluator.forget_measured()  # only now: an interrupted training goes on with the same plan
+        fitted, is_complete = self._best_of(subject, context, document, found, training)
+        if found.is_complete and is_complete:
+            evaluator.forget_measured()  # only now: what was interrupted goes on with the same plan
         return fitted
 
     def _best_of(
@@ -213,25 +215,29 @@ class BundleBuild:
         document: VerdictDocument,
         found: FitResult,
         training: Training | None,
-    ) -> VerdictDocument:
-        """The better one of the bundle in the folder, and that of the plan that was found."""
+    ) -> tuple[VerdictDocument, bool]:
+        """The better one of the bundle in the folder, and that of the plan that was found; and
+        whether the latter was built.
+        """
         from edgekit.pipeline.fit.outcome import outcome, with_search
 
         folder = Path(document.bundle)
         if found.plan is None:
             self.progress.note(f"the search ends: {found.report.end}")
-            return with_search(folder, document, found.report, found.relaxations)
+            return with_search(folder, document, found.report, found.relaxations), True
         name = read_manifest(folder).name
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgekit-fit-") as place:
             draft = Path(place) / folder.name
             try:
-                smaller = self._build(subject, context, found.plan, "auto", training)
+                limited = replace(self.options, time_limit_s=found.limit_s)
+                job = replace(self, options=limited)
+                smaller = job._build(subject, context, found.plan, "auto", training)
                 rival = self._bundle(smaller, context.host_files, name, draft)
             except EdgekitError as error:  # the first bundle is there all the same
                 self.progress.note(f"the smaller model failed: {error.message}")
                 report = found.report.replaced(end=f"the smaller model failed: {error.message}")
-                return with_search(folder, document, report, ())
-            return outcome(folder, document, draft, rival, found.report)
+                return with_search(folder, document, report, ()), False
+            return outcome(folder, document, draft, rival, found.report), True
 
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
         """Whether calibration data is needed: for int8, to judge fp16, or for changes to the model
@@ -265,11 +271,21 @@ class BundleBuild:
     def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
         """Package a file that was lowered elsewhere, without recipe and ladder."""
         from edgekit.pipeline.finished_file import read_finished
+        from edgekit.pipeline.model.cache_key import NoFingerprint
+        from edgekit.pipeline.model.context import BuildContext
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
             finished = read_finished(path, self.engine, host, self.options.seed)
-        return self._bundle(finished, host, name, folder)
+        context = BuildContext(
+            self.engine,
+            host,
+            self.options.seed,
+            self.progress,
+            NoFingerprint(),
+            self._measuring_device(),
+        )
+        return self._with_threads(finished, context)._bundle(finished, host, name, folder)
 
     def _bundle(
         self, result: BuildResult, host: RunnerFiles, name: str, folder: Path

@@ -214,3 +214,14 @@ def test_without_the_extra_one_process_works_and_more_say_what_to_install(monkey
     with pytest.raises(MissingExtraError) as caught, open_workers(2, Silent()):
         pass
     assert "cluster" in caught.value.message and "pip install" in (caught.value.hint or "")
+
+
+def test_lost_workers_are_an_error_with_what_to_do(two, tmp_path) -> None:
+    class NoWorkers:
+        def scatter(self, *_: object, **__: object) -> None:
+            raise TimeoutError("No valid workers found")
+
+    work = Work(worker_double.load([b""]), (str(tmp_path).encode() + b"other",), worker_double.LOAD)
+    with pytest.raises(WorkerError) as caught:
+        two._asked(NoWorkers(), work, {0: "a"})
+    assert caught.value.hint

@@ -103,23 +103,6 @@ def refuse_unknown_blocks(model: nn.Module, example: Inputs, names: Sequence[str
         )
 
 
-def block_worth(
-    model: nn.Module,
-    example: Inputs,
-    blocks: Sequence[str],
-    inputs: Sequence[Inputs],
-    advance: Advance = lambda _done, _total: None,
-    hints: OutputHints = NO_HINTS,
-) -> dict[str, float]:
-    """For each block, how far the outputs move without it after refitting (``OutputLoss``)."""
-    trials = BlockTrials(model, example, inputs, hints)
-    worth = {}
-    for done, block in enumerate(blocks, 1):
-        worth[block] = trials.loss([block])
-        advance(done, len(blocks))
-    return worth
-
-
 def block_macs(model: nn.Module, example: Inputs, blocks: Sequence[str]) -> dict[str, float]:
     """The multiply-accumulates of each block."""
     macs = macs_by_layer(model, example)
@@ -135,7 +118,11 @@ class BlockTrials:
     """Fits on one half of the inputs and judges on the other."""
 
     def __init__(
-        self, model: nn.Module, example: Inputs, inputs: Sequence[Inputs], hints: OutputHints
+        self,
+        model: nn.Module,
+        example: Inputs,
+        inputs: Sequence[Inputs],
+        hints: OutputHints = NO_HINTS,
     ) -> None:
         fitted, judged = fitted_and_judged(inputs)
         values = sum(tensor.numel() for tensor in fitted[0])

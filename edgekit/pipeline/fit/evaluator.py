@@ -101,16 +101,17 @@ class Evaluator:
 
     def recovered(self, plan: Plan) -> float | None:
         """The stored loss after the plan's recovery."""
-        stored = self._stored(
-            self._key(self._keys.losses, "recovered", plan.model_dump_json()), LOSS
-        )
+        stored = self._stored(self._recovery_key(plan), LOSS)
         return stored.loss if stored is not None else None
 
     def keep_recovered(self, plan: Plan, loss: float) -> None:
         self._store(self._recovery_key(plan), "recovered", LOSS, Loss(loss=loss), None)
 
     def _recovery_key(self, plan: Plan) -> str | None:
-        return self._key(self._keys.losses, "recovered", plan.model_dump_json())
+        """Depends on the training data and the teacher too."""
+        context = self.meter.context
+        trained = context.fingerprint.key(context.runtime, plan)
+        return self._key(self._keys.losses, "recovered", trained) if trained is not None else None
 
     def forget_measured(self) -> None:
         """Forget what was measured on a device: the search is finished."""

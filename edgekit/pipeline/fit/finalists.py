@@ -26,10 +26,13 @@ SHARE, LEAST_STEPS = 8, 10
 
 @dataclass(frozen=True)
 class Chosen:
-    """``plan``: with the recovery. ``points``: with the losses after the short trainings."""
+    """``plan``: with the recovery. ``points``: with the losses after the short trainings.
+    ``limit_s``: what is left of the limit.
+    """
 
     plan: Plan
     points: tuple[SearchPoint, ...]
+    limit_s: float | None
 
 
 def choose(
@@ -40,7 +43,7 @@ def choose(
     limit_s: float | None,
 ) -> Chosen:
     """The plan of the best finalist. ``finalists``: at least one, from the least loss. ``limit_s``:
-    of the whole recovery.
+    of all trainings together.
 
     Raises TrainingError: no finalist can be trained.
     """
@@ -49,6 +52,7 @@ def choose(
     if training is not None and len(finalists) > 1:
         short = training.replaced(steps=max(LEAST_STEPS, training.steps // SHARE))
         each_s = limit_s / SHARE / len(finalists) if limit_s is not None else None
+        limit_s = limit_s * (1 - 1 / SHARE) if limit_s is not None else None
         losses = _losses(finalists, evaluator, short, each_s)
         for place, loss in losses.items():
             known[place] = known[place].replaced(
@@ -58,7 +62,7 @@ def choose(
             best = min(finalists, key=lambda one: losses.get(one.place, math.inf))
             why = f"the least loss within all budgets after {short.steps} steps of training"
     known[best.place] = known[best.place].replaced(kept=True, why=why)
-    return Chosen(with_recovery(best.plan, training), tuple(known))
+    return Chosen(with_recovery(best.plan, training), tuple(known), limit_s)
 
 
 def _losses(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgekit.build_options import BuildOptions
 from edgekit.documents.search import SearchReport
 from edgekit.documents.verdict import Relaxation, VerdictDocument
-from edgekit.errors import DeviceError, RunnerError, RuntimeFailure, TrainingError
+from edgekit.errors import DeviceError, RuntimeFailure, StoreError, TrainingError
 from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.finalists import choose
 from edgekit.pipeline.fit.goals import goals_of, open_budgets
@@ -28,11 +28,15 @@ STATES = "a model with state cannot be made smaller"
 
 @dataclass(frozen=True)
 class FitResult:
-    """``plan``: what to build; None if nothing was found."""
+    """``plan``: what to build; None if nothing was found. ``is_complete``: the search came to its
+    end. ``limit_s``: of the plan's trainings; None: no limit.
+    """
 
     plan: Plan | None
     report: SearchReport
     relaxations: tuple[Relaxation, ...] = ()
+    is_complete: bool = True
+    limit_s: float | None = None
 
 
 def may_fit(options: BuildOptions) -> bool:
@@ -67,8 +71,9 @@ def fit(
     training = recovery(subject, options, progress)  # a wrong one ends the build here
     try:
         result = _search(evaluator, options, constraints, document, shipped)
-    except (RuntimeFailure, RunnerError, DeviceError) as error:
-        return FitResult(None, SearchReport(reason=reason, end=error.message))
+    except (RuntimeFailure, StoreError, DeviceError) as error:
+        report = SearchReport(reason=reason, end=error.message)
+        return FitResult(None, report, is_complete=False)
     if isinstance(result, str):
         return FitResult(None, SearchReport(reason=reason, end=result))
     report = SearchReport(
@@ -81,7 +86,7 @@ def fit(
     except TrainingError as error:
         return FitResult(None, report.replaced(end=f"the training failed: {error.message}"))
     plan = chosen.plan.replaced(float_layers=constraints.keep_float)
-    return FitResult(plan, report.replaced(points=chosen.points))
+    return FitResult(plan, report.replaced(points=chosen.points), limit_s=chosen.limit_s)
 
 
 def _search(

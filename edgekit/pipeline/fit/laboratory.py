@@ -40,11 +40,13 @@ from edgekit.pipeline.shrink.input_size import has_same_outputs, resized, with_n
 from edgekit.pipeline.shrink.shrink import smaller
 from edgekit.plan import Plan, Prune, Resize
 from edgekit.recipe.image_size import Size
+from edgekit.values import Effort
 
 # The widths that are tried are multiples of it.
 WIDTH_STEP = 8
-# The models of one round's proposals: the best of them is lowered next.
-MODELS = 4
+# How many models each round tries and then lowers; so many are kept between.
+TRIED: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 5}
+MODELS = max(TRIED.values())
 
 
 class WidthTrial(Frozen):

@@ -1,4 +1,4 @@
-"""The search: solve, build the best, measure their true losses and costs, correct, solve again.
+"""The search: solve, build, measure their true losses and costs, correct, solve again.
 
 Nothing is lowered inside the solver's loop. Losses of single choices are added up; the true loss of
 a combination corrects those of its input size. Costs come from a table; those of the artifacts
@@ -18,12 +18,12 @@ from edgekit.budget import BudgetName
 from edgekit.cost.table import CostTable, channel_steps
 from edgekit.documents.search import BoundConstraint, SearchPoint
 from edgekit.documents.verdict import Relaxation
-from edgekit.errors import RuntimeFailure
+from edgekit.errors import DeviceError, RuntimeFailure, StoreError
 from edgekit.pipeline.fit.channels import coupled
 from edgekit.pipeline.fit.costs import LATENCY, WEIGHTS, Basis, memory_bounds, space_of
 from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.goals import Goals
-from edgekit.pipeline.fit.laboratory import CostTrial, ModelTrial, NoCost
+from edgekit.pipeline.fit.laboratory import TRIED, CostTrial, ModelTrial, NoCost
 from edgekit.pipeline.fit.losses import Losses, measure_losses
 from edgekit.pipeline.fit.meter import Cost
 from edgekit.pipeline.fit.relax import Relaxed, relaxations, values_of
@@ -36,9 +36,8 @@ from edgekit.search.solver import solve
 from edgekit.search.space import Bound, Choice, Space, at_most
 from edgekit.values import Effort
 
-# How many rounds a search has, and how many models each of them tries and lowers.
+# How many rounds a search has.
 ROUNDS: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 6}
-TRIED: dict[Effort, int] = {"quick": 0, "normal": 3, "thorough": 5}
 FINALISTS: dict[Effort, int] = {"quick": 0, "normal": 4, "thorough": 6}
 # Shares of the multiply-accumulates that are left in the programs that fill the table of costs.
 TABLE_SHARES = (0.75, 0.5, 0.25)
@@ -120,7 +119,8 @@ class Search:
             result = self._result("nothing that was tried meets all budgets")
             relaxed = relaxations(self.goals, self._is_feasible)
             found = tuple(self._relaxation(one, limits) for one in relaxed)
-            return replace(result, relaxations=found)
+            if not self.feasible:
+                return replace(result, points=tuple(self.points), relaxations=found)
         return self._result("the budgets are met before training")
 
     def _result(self, end: str) -> SearchResult:
@@ -153,8 +153,10 @@ class Search:
             if not known or loss < min(known):
                 found.append((loss, kind, choice))
         found.sort(key=lambda row: (row[1].means == "all" or row[1] in self.seen, row[0]))
-        different = {id_of(kind.size, choice): (kind, choice) for _, kind, choice in found[::-1]}
-        return list(different.values())[::-1][: TRIED[self.effort]]
+        different: dict[tuple[object, ...], tuple[Kind, Choice]] = {}
+        for _, kind, choice in found:
+            different.setdefault(id_of(kind.size, choice), (kind, choice))
+        return list(different.values())[: TRIED[self.effort]]
 
     def _is_feasible(self, goals: Goals) -> bool:
         return any(
@@ -169,15 +171,19 @@ class Search:
         if self.effort != "thorough":
             return predicted
         choices = [
-            (space.loss_of(choice), self._plan(kind, choice))
+            (space.loss_of(choice), kind, choice)
             for kind, space in self.spaces.items()
             if (choice := solve(space, self._bounds(kind.size, space, relaxed.goals))) is not None
         ]
-        _, plan = min(choices, key=lambda row: row[0])
-        (cost,) = self.evaluator.costs("verifying a relaxation", [CostTrial(plan=plan)])
-        if isinstance(cost, NoCost) or set(self.goals.misses(cost)) - set(relaxed.names):
+        _, kind, choice = min(choices, key=lambda row: row[0])
+        try:
+            costs = self._build(self._try([(kind, choice)]))
+        except (RuntimeFailure, StoreError, DeviceError) as error:
+            self.progress.note(f"not verified: {error.message}")
             return predicted
-        built = values_of(cost, self.goals, relaxed.names)
+        built = values_of(costs[0], self.goals, relaxed.names) if costs else {}
+        if len(built) < len(relaxed.names) or set(self.goals.misses(costs[0])) - set(relaxed.names):
+            return predicted
         return relaxed.relaxation(self.goals, limits, built)
 
     def _solve(self, kind: Kind, space: Space) -> Choice | None:
@@ -243,14 +249,17 @@ class Search:
             structure=self.subject.structure_digest,
         )
 
-    def _build(self, proposals: Sequence[Proposal]) -> None:
+    def _build(self, proposals: Sequence[Proposal]) -> list[Cost]:
         """Lower proposals for their costs, and correct the next round by them."""
         trials = [CostTrial(plan=proposal.plan) for proposal in proposals]
-        costs = self.evaluator.costs("lowering and timing the best of them", trials)
-        for proposal, cost in zip(proposals, costs, strict=True):
+        found = self.evaluator.costs("lowering and timing smaller models", trials)
+        costs = []
+        for proposal, cost in zip(proposals, found, strict=True):
             if isinstance(cost, NoCost):  # its loss was measured, so that it can be built
                 raise RuntimeFailure(cost.why_not)
             self._judge(proposal, cost)
+            costs.append(cost)
+        return costs
 
     def _judge(self, proposal: Proposal, cost: Cost) -> None:
         expected = self.spaces[proposal.kind].cost(LATENCY, proposal.choice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgekit.errors import DeviceError, RunnerError
+from edgekit.errors import DeviceError, RuntimeFailure, StoreError
 from edgekit.pipeline.fit.meter import Meter
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.result import BuildResult
@@ -26,7 +26,7 @@ def fastest(target: Target, result: BuildResult, context: BuildContext) -> Targe
         meter = Meter(target.replaced(threads=threads), context, device)
         try:
             cost = meter.time(meter.sized(result))
-        except (RunnerError, DeviceError) as error:
+        except (RuntimeFailure, StoreError, DeviceError) as error:
             context.progress.note(f"threads {target.threads}: {error.message}")
             return target
         if cost.latency is None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgekit.compress.depth.blocks import find_blocks, without_blocks
-from edgekit.compress.depth.choice import block_macs, block_worth, drop_blocks
+from edgekit.compress.depth.choice import BlockTrials, block_macs, drop_blocks
 from edgekit.compress.pruning.channel_groups import parameters_of, same_function
 from edgekit.compress.pruning.refit import Refit
 from edgekit.errors import RuntimeFailure, SettingError
@@ -205,7 +205,8 @@ def test_refitting_recovers_what_a_linear_gap_loses() -> None:
 def test_a_block_that_computes_zero_is_dropped_first_and_exactly() -> None:
     model = silenced(Net().eval(), "stage1.2")
     data = images(32)
-    worth = block_worth(model, IMAGE, BLOCKS, data)
+    trials = BlockTrials(model, IMAGE, data)
+    worth = {block: trials.loss([block]) for block in BLOCKS}
     assert min(worth, key=worth.get) == "stage1.2"
     assert worth["stage1.2"] < 1e-9
     result = drop_blocks(model, IMAGE, 1, data)

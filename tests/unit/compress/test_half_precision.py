@@ -127,3 +127,8 @@ def test_a_value_that_is_read_after_it_was_changed_in_place() -> None:
             return y + z
 
     assert converted(Changed(), X)[1] > 50
+
+
+@pytest.mark.parametrize("between", [lambda x: x + 1e-8, lambda x: x.clamp(min=1e-8)])
+def test_numbers_that_half_precision_makes_zero_stay_float32(between) -> None:
+    assert types_between(between)[0] == torch.float32

@@ -409,3 +409,9 @@ def test_outputs_that_are_values_stop_at_what_passes() -> None:
     by_points = first_mixed(lambda: Double(losses, layers=layers))
     by_values = first_mixed(lambda: replace(Double(losses, layers=layers), by_points=False))
     assert len(by_values) <= len(by_points)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32", "mixed"])
+def test_the_type_of_float_layers_is_decided_anew_in_another_precision(precision) -> None:
+    found = Plan(precision="mixed", float_layers=("head",), float_as="fp16")
+    assert found.in_precision(precision).float_as == "fp32"
