@@ -61,6 +61,10 @@ class MeasuringDevice:
     files: RunnerFiles
     threads: int
 
+    @property
+    def is_emulated(self) -> bool:
+        return environment_of(self.transport).emulated is True
+
     def compare_latency(self, first: Timed, second: Timed, progress: Progress) -> PairedLatency:
         """Time both artifacts in alternating rounds. A failure is reported as ``why_not``."""
         if environment_of(self.transport).emulated is not False:

@@ -200,7 +200,7 @@ class BundleBuild:
         from edgekit.pipeline.fit.fit import fit, precision_of
         from edgekit.pipeline.fit.meter import Meter
 
-        meter = Meter(self.target, context, self._measuring_device())
+        meter = Meter(self.target, context, context.device, times="latency_ms" in self.limits)
         evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
         found = fit(evaluator, self.options, constraints, document, result.artifact)
         fitted, is_complete = self._best_of(subject, context, document, found, training)

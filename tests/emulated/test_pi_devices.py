@@ -144,6 +144,7 @@ def test_peak_memory_is_the_kernel_s(reach, digits_arm_bundle) -> None:
 
 def test_build_ends_with_the_measured_verdict(reach, tmp_path) -> None:
     arguments = ["build", str(DIGITS), "--target", "rpi4", "--device", reach.device]
+    arguments += ["--effort", "quick"]  # which does not search for a smaller model
     output = ["--output", str(tmp_path / "out")]
     done = documented(*arguments, *output, "--memory-mb", "20", "--latency-ms", "1000", code=5)
     lines = {row["name"]: row for row in done["budgets"]}

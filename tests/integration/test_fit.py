@@ -45,27 +45,41 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(whole, tmp_path_factory):
-    """Three quarters of the latency, as a budget."""
-    output = tmp_path_factory.mktemp("fitted") / "digits"
-    return build(output, device="local", latency_ms=limit_ms(whole))
+    """A budget that needs a smaller model, and no device: its size is known exactly."""
+    return build(tmp_path_factory.mktemp("fitted") / "digits", size_mb=limit_mb(whole))
 
 
-def limit_ms(whole) -> float:
-    return 0.75 * lines_of(whole)["latency_ms"].value
+def limit_mb(whole) -> float:
+    return lines_of(whole)["size_mb"].value - 0.004
 
 
-def test_a_missed_latency_is_met_by_a_smaller_model(whole, fitted) -> None:
+def test_a_missed_size_is_met_by_a_smaller_model(whole, fitted) -> None:
     assert fitted.verdict == "fits"
-    assert lines_of(fitted)["latency_ms"].value < limit_ms(whole)
+    assert lines_of(fitted)["size_mb"].value <= limit_mb(whole)
     assert fitted.plan.drop_blocks is not None or fitted.plan.prune is not None
     assert fitted.accuracy.artifact > 96, "the recipe's labels recover it"
-    assert fitted.search is not None and "latency_ms" in fitted.search.reason
+    assert fitted.search is not None and "size_mb" in fitted.search.reason
     (kept,) = [point for point in fitted.search.points if point.kept]
-    assert kept.latency_ms is not None and kept.source == "measured"
     finalists = [point for point in fitted.search.points if point.recovered_loss is not None]
     assert kept.recovered_loss == min(point.recovered_loss for point in finalists)
-    assert all(point.latency_ms < limit_ms(whole) for point in finalists)
+    assert len(finalists) > 1 and all(point.size_mb <= limit_mb(whole) for point in finalists)
     assert not fitted.relaxations
+
+
+def test_a_latency_is_searched_by_measurements(whole, tmp_path: Path) -> None:
+    """On a shared host two measurements may differ by half: nothing is compared with the limit
+    but what the search itself measured.
+    """
+    limit_ms = 0.65 * lines_of(whole)["latency_ms"].value
+    document = build(tmp_path / "digits", device="local", latency_ms=limit_ms)
+    if document.search is None:
+        pytest.skip("this host is faster now than a minute ago: the limit is met")
+    assert "latency_ms" in document.search.reason
+    built = [point for point in document.search.points if point.latency_ms is not None]
+    assert built and {point.source for point in built} == {"measured"}
+    (kept,) = [point for point in built if point.kept]
+    assert kept.latency_ms <= limit_ms
+    assert (document.verdict == "fits") == (lines_of(document)["latency_ms"].status == "ok")
 
 
 def test_the_record_is_in_the_bundle_and_explained(fitted) -> None:
@@ -73,7 +87,7 @@ def test_the_record_is_in_the_bundle_and_explained(fitted) -> None:
     assert manifest["name"] == "digits"
     assert read_record(Path(fitted.bundle), manifest["digest"]).search == fitted.search
     explained = render_explanation(edgekit.explain(fitted.bundle))
-    assert "latency_ms is missed" in explained and "chosen" in explained
+    assert "size_mb is missed" in explained and "chosen" in explained
     assert [path.name for path in Path(fitted.bundle).parent.iterdir()] == ["digits"]
 
 
@@ -104,8 +118,8 @@ def test_what_cannot_be_met_says_what_would(whole, tmp_path: Path) -> None:
     assert "would fit" in render_verdict(document)
 
 
-def test_size_needs_no_device_and_constraints_hold(whole, tmp_path: Path) -> None:
-    size_mb = lines_of(whole)["size_mb"].value - 0.004
+def test_constraints_hold(whole, tmp_path: Path) -> None:
+    size_mb = limit_mb(whole)
     constraints = {"keep_float": ["head"], "keep_channels": ["stem"], "min_channels": 32}
     document = build(tmp_path / "digits", size_mb=size_mb, constraints=constraints)
     assert document.verdict == "fits" and document.search is not None
@@ -127,7 +141,7 @@ def test_a_thorough_search_verifies_what_would_do(whole, tmp_path: Path) -> None
     document = build(tmp_path / "digits", size_mb=0.9 * value_mb, effort="thorough")
     assert document.verdict == "missed"
     smallest = min(one.budgets["size_mb"] for one in document.relaxations if one.verified)
-    assert 0.9 * value_mb < smallest < value_mb - 0.004
+    assert 0.9 * value_mb < smallest < limit_mb(whole)
 
 
 def test_without_a_latency_the_search_says_what_it_needs(tmp_path: Path) -> None:
@@ -156,7 +170,8 @@ def test_a_device_that_is_lost_in_the_search_leaves_the_first_bundle(
         return profile(device, timed)
 
     monkeypatch.setattr(MeasuringDevice, "profile", lost)
-    document = build(tmp_path / "digits", device="local", latency_ms=limit_ms(whole))
+    limit_ms = 0.3 * lines_of(whole)["latency_ms"].value
+    document = build(tmp_path / "digits", device="local", latency_ms=limit_ms)
     assert document.verdict in ("missed", "unknown")
     assert document.search.end == "the connection is lost" and document.plan.prune is None
     assert edgekit.check(document.bundle).verdict == document.verdict
@@ -176,7 +191,7 @@ def test_a_recovery_that_fails_leaves_the_first_bundle(whole, tmp_path: Path) ->
     (tmp_path / "digits.pt").write_bytes(DIGITS.with_name("digits.pt").read_bytes())
     recipe = tmp_path / "recipe.py"
     recipe.write_text(DIGITS.read_text() + NOT_FINITE)
-    size_mb = lines_of(whole)["size_mb"].value - 0.004
+    size_mb = limit_mb(whole)
     document = edgekit.build(
         recipe, target="x86", size_mb=size_mb, name="digits", output=tmp_path / "b"
     )

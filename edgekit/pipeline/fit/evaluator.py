@@ -64,7 +64,7 @@ class Evaluator:
     ) -> None:
         self.subject, self.meter, self.quantized = subject, meter, quantized
         self._points, self._given, self._progress = points, workers, meter.context.progress
-        self._predicts = meter.device is None
+        self._predicts = meter.times and meter.device is None
 
     def base_cost(self) -> Cost:
         """The costs of the model that nothing was removed from, with the build's artifact."""
@@ -76,7 +76,7 @@ class Evaluator:
             cost = self.meter.cost(self.subject, self.quantized)
             self._store(key, "base", COST, cost, self._keys.search)
         # calibrations are of this user and this host: workers do not have them
-        self._predicts = self.meter.device is None and cost.source != "calibrated"
+        self._predicts = self._predicts and cost.source != "calibrated"
         return cost
 
     def losses(self, title: str, trials: Sequence[Trial]) -> list[Loss]:
@@ -209,7 +209,7 @@ def _keys(subject: Subject, meter: Meter, quantized: Plan) -> PointKeys:
         floats = [tensor for inputs in subject.parity_inputs for tensor in run(inputs)]
     losses = content_key([known.encode(), *map(to_bytes, floats)])
     target = meter.target.model_dump_json(exclude={"budgets", "name", "description"})
-    facts = _cost_facts(meter.device, meter.target, context.runtime)
+    facts = [str(meter.times), *_cost_facts(meter.device, meter.target, context.runtime)]
     costs = content_key(part.encode() for part in (losses, target, *facts))
     return PointKeys(losses, costs, None if meter.device is None else costs)
 

@@ -11,6 +11,7 @@ from edgekit.errors import DeviceError, RuntimeFailure, StoreError, TrainingErro
 from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.finalists import choose
 from edgekit.pipeline.fit.goals import goals_of, open_budgets
+from edgekit.pipeline.fit.meter import Meter
 from edgekit.pipeline.fit.rounds import Search, SearchResult
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.plans import recovery
@@ -23,6 +24,10 @@ NO_LATENCY = (
     "host)"
 )
 NO_CALIBRATION = "the search compares outputs for calibration inputs, and there are none"
+EMULATED = (
+    "the latency of an emulated device is not evidence for the real one: name the real device, or "
+    "none, which predicts its latency"
+)
 STATES = "a model with state cannot be made smaller"
 
 
@@ -65,7 +70,7 @@ def fit(
     subject, progress = evaluator.subject, evaluator.meter.context.progress
     lines = open_budgets(document)
     reason = ", ".join(f"{line.name} is {line.status}" for line in lines)
-    why_not = _why_not(subject)
+    why_not = _why_not(subject, evaluator.meter)
     if why_not is not None:
         return FitResult(None, SearchReport(reason=reason, end=why_not))
     training = recovery(subject, options, progress)  # a wrong one ends the build here
@@ -104,9 +109,11 @@ def _search(
     return search.run({line.name: line.limit for line in document.budgets if line.limit})
 
 
-def _why_not(subject: Subject) -> str | None:
+def _why_not(subject: Subject, meter: Meter) -> str | None:
     if subject.states:
         return STATES
+    if meter.times and meter.device is not None and meter.device.is_emulated:
+        return EMULATED
     return NO_CALIBRATION if not subject.calibration else None
 
 

@@ -55,11 +55,14 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Meter:
-    """Costs on one target. ``device``: measures there, if given."""
+    """Costs on one target. ``device``: measures there, if given. ``times``: whether anybody wants
+    to know latencies.
+    """
 
     target: Target
     context: BuildContext
     device: MeasuringDevice | None
+    times: bool = True
 
     def cost(self, subject: Subject, plan: Plan) -> Cost:
         """Lower the subject's model in the plan's precision, and report what it costs.
@@ -83,6 +86,8 @@ class Meter:
 
     def time(self, lowered: Lowered) -> Cost:
         """The costs with the latency. Raises RuntimeFailure, RunnerError, DeviceError."""
+        if not self.times:
+            return lowered.known
         if self.device is not None:
             return self._measured(self.device, lowered.result, lowered.known)
         return self._predicted(lowered.result, lowered.known)
