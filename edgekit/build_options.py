@@ -8,12 +8,11 @@ flag of ``edgekit build`` (cli/build_flags.py), a key of edgekit.toml and an env
 # Annotations are evaluated, because flags are made from them. Those that need pydantic are quoted.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from edgekit.errors import EdgekitError, SettingError, UsageError
+from edgekit.errors import EdgekitError, SettingError, UsageError, unknown
 from edgekit.progress import Progress
 from edgekit.values import (
     Count,
@@ -197,7 +196,7 @@ class Side:
         Raises ``error``: an option that does not exist; the nearest one is suggested.
         """
         known = {self.spell(name): name for name in OPTIONS}
-        wrong = [unknown(name, known) for name in given if name not in known]
+        wrong = [unknown("option", name, known) for name in given if name not in known]
         self.refuse(wrong, "edgekit build --help lists all options")
         return {known[name]: value for name, value in given.items()}
 
@@ -215,17 +214,11 @@ LIBRARY = Side(lambda name: name)
 def refuse_unknown_keywords(given: Iterable[str]) -> None:
     """Raise SettingError for a keyword that ``edgekit.build`` does not have."""
     known = [field.name for field in fields(BuildOptions)]
-    LIBRARY.refuse(unknown(name, known) for name in given if name not in known)
+    LIBRARY.refuse(unknown("option", name, known) for name in given if name not in known)
 
 
 def file_side(path: Path) -> Side:
     return Side(key_of, prefix=f"{path}: ")
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    """The error message for an option that does not exist."""
-    near = get_close_matches(name, known, n=1)
-    return f"there is no option {name}" + (f": did you mean {near[0]}?" if near else "")
 
 
 def validated(values: Mapping[str, Any], side: Side) -> dict[str, Any]:

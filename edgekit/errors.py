@@ -24,7 +24,8 @@ EdgekitError                exit 1   what happened, to which input, what to do n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 EXIT_DONE = 0
@@ -153,3 +154,15 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         yield current
         context = None if current.__suppress_context__ else current.__context__
         current = current.__cause__ or (context if WRAPPERS.match(str(current)) else None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A hint with the nearest of the known names; None if there are none."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"did you mean '{near[0]}'?" if near else None
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for ``what``, such as an option, that does not exist, with a similar one."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"there is no {what} {name}" + (f": did you mean {near[0]}?" if near else "")

@@ -14,9 +14,8 @@ from typing import NoReturn
 
 import typer
 
-from edgekit.build_options import unknown
 from edgekit.cli.output import output
-from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of
+from edgekit.errors import EXIT_ERROR, EXIT_USAGE, EdgekitError, UsageError, chain_of, unknown
 from edgekit.process.interrupt import is_fragile, takes_stop
 from edgekit.process.waiting import wait_passively
 
@@ -108,7 +107,7 @@ def _fail_usage(error: typer.TyperException) -> int:
     """Report one of Typer's errors, which concern only the command line."""
     message = error.format_message()
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
-        message = unknown(error.option_name, error.possibilities or ())
+        message = unknown("option", error.option_name, error.possibilities or ())
     failure = UsageError(message, "edgekit --help, or the command's own --help")
     failure.exit_code = error.exit_code or EXIT_USAGE
     return _fail(failure)

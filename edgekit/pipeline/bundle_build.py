@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.pipeline.fit.fit import FitResult
+    from edgekit.pipeline.model.cache_key import Fingerprint
     from edgekit.pipeline.model.context import BuildContext
     from edgekit.pipeline.model.subject import Subject
     from edgekit.pipeline.result import BuildResult
@@ -99,7 +100,6 @@ class BundleBuild:
         from edgekit.pipeline.fit.fit import may_fit
         from edgekit.pipeline.fit.goals import open_budgets
         from edgekit.pipeline.model.cache_key import Fingerprint
-        from edgekit.pipeline.model.context import BuildContext
         from edgekit.pipeline.model.subject import read_subject
         from edgekit.pipeline.plans import base_plan, check_plan, check_runtime, int8_training
         from edgekit.pipeline.precision.float_accuracy import judged
@@ -118,15 +118,12 @@ class BundleBuild:
             training = int8_training(subject, options)
             check_runtime(self.engine, base, training)
             self._note_slow_half(wanted)
-            fingerprint, device = Fingerprint(subject), self._measuring_device()
-            context = BuildContext(
-                self.engine, host, options.seed, self.progress, fingerprint, device
-            )
+            context = self._context(host, Fingerprint(subject))
             subject = judged(subject, context)
         with self.clock.timed("artifact"):
             result = self._build(subject, context, base, wanted, training)
         settled = self._with_threads(result, context)
-        context = replace(context, device=settled._measuring_device())
+        context = context.with_threads(settled.target.threads)
         document = settled._bundle(result, host, name, folder)
         if may_fit(options) and open_budgets(document):
             with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
@@ -256,6 +253,12 @@ class BundleBuild:
                 "fp32 there"
             )
 
+    def _context(self, host: RunnerFiles, fingerprint: Fingerprint) -> BuildContext:
+        from edgekit.pipeline.model.context import BuildContext
+
+        device, seed = self._measuring_device(), self.options.seed
+        return BuildContext(self.engine, host, seed, self.progress, fingerprint, device)
+
     def _measuring_device(self) -> MeasuringDevice | None:
         if self.transport is None:
             return None
@@ -272,19 +275,11 @@ class BundleBuild:
         """Package a file that was lowered elsewhere, without recipe and ladder."""
         from edgekit.pipeline.finished_file import read_finished
         from edgekit.pipeline.model.cache_key import NoFingerprint
-        from edgekit.pipeline.model.context import BuildContext
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
             finished = read_finished(path, self.engine, host, self.options.seed)
-        context = BuildContext(
-            self.engine,
-            host,
-            self.options.seed,
-            self.progress,
-            NoFingerprint(),
-            self._measuring_device(),
-        )
+        context = self._context(host, NoFingerprint())
         return self._with_threads(finished, context)._bundle(finished, host, name, folder)
 
     def _bundle(

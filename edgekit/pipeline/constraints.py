@@ -9,8 +9,8 @@ import torch
 from edgekit.build_options import BuildOptions
 from edgekit.compress.depth.blocks import outermost
 from edgekit.compress.graph import within
-from edgekit.errors import SettingError
-from edgekit.pipeline.model.names import layer_names, names_of_operators, nearest
+from edgekit.errors import SettingError, nearest
+from edgekit.pipeline.model.names import layer_names, names_of_operators
 from edgekit.pipeline.model.subject import Subject
 from edgekit.recipe.image_size import image_size_of, size_text
 from edgekit.search.constraints import NO_CONSTRAINTS, Constraints

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgekit.build_options import BuildOptions
-from edgekit.errors import RecipeError, SettingError
-from edgekit.pipeline.model.names import layer_names, names_of_operators, nearest
+from edgekit.errors import RecipeError, SettingError, nearest
+from edgekit.pipeline.model.names import layer_names, names_of_operators
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (

@@ -6,13 +6,12 @@ includes everything inside the module. ``pipeline/constraints.py`` checks them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from edgekit.errors import SettingError
+from edgekit.errors import SettingError, unknown
 from edgekit.frozen import Frozen
 from edgekit.values import Channels, ImageSize, image_size
 
@@ -66,7 +65,7 @@ def read_constraints(data: object, prefix: str = "") -> Constraints:
     if not isinstance(data, Mapping):
         raise SettingError(f"{prefix}constraints must be a table, not {data}")
     known = list(Constraints.model_fields)
-    lines = [_unknown(str(name), known) for name in data if name not in known]
+    lines = [unknown("constraint", str(name), known) for name in data if name not in known]
     if not lines:
         try:
             return Constraints.model_validate(_as_tuples(data))
@@ -88,8 +87,3 @@ ALLOWED: dict[str, str] = {
 def _wrong(name: str, data: Mapping[str, Any]) -> str:
     allowed = ALLOWED.get(name, 'a list of names, such as ["head", "layer3.*"]')
     return f"constraints.{name} must be {allowed}, not {data[name]!r}"
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"there is no constraint {name}" + (f": did you mean {near[0]}?" if near else "")

@@ -26,12 +26,14 @@ from pathlib import Path
 
 import numpy as np
 import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
-from pruning import EXAMPLES, MOBILENET, half_width, median_ms, raced
+from arms import Arms, half_width, mean
+from pruning import EXAMPLES, MOBILENET, median_ms, raced
 from quantization import say
 from side_by_side import Ratio, print_table, row
 from training import spread
 
 import edgekit
+from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import EdgekitError
 from edgekit.pipeline.training.int8 import RESIZED_RATE, UNLABELLED_RATE
 from edgekit.plan import DropBlocks, Plan, Prune, Resize, Training
@@ -39,6 +41,7 @@ from edgekit.search.solver import solve
 from edgekit.search.space import Block, Part, Space, Widths, at_most
 
 FOLDER = Path("build") / "bench_fit"
+ARMS = Arms(FOLDER)
 SEEDS = tuple(range(int(os.environ.get("EDGEKIT_BENCH_SEEDS", "3"))))
 STEPS = int(os.environ.get("EDGEKIT_BENCH_STEPS", "400"))
 RATE = 2e-2
@@ -72,7 +75,7 @@ def resnet20() -> None:
     network = resnet(20)
     share = 0.62
     ours = trained(network, "fit", fitted(network, share))
-    lost = gains(trained(network, "whole", plain()), ours)
+    lost = ARMS.gains(trained(network, "whole", plain()), ours)
     title = f"ResNet-20, {STEPS} steps with labels: fit at {share} loses"
     say(title, "<= 2.5", spread(lost), mean(lost) <= 2.5)
     latency(network, "fit", share)
@@ -91,9 +94,9 @@ def mobilenet_v2() -> None:
     """0.65 of the latency, without labels."""
     network, share = mobilenet(), 0.65
     ours = trained(network, "fit", fitted(network, share))
-    value = mean([accuracy(one) for one in ours])
+    value = mean([ARMS.accuracy(one) for one in ours])
     title = f"MobileNetV2, no labels: fit at {share}"
-    say(title, ">= 82", spread_of(ours), value >= 82)
+    say(title, ">= 82", ARMS.accuracies(ours), value >= 82)
     latency(network, "fit", share)
 
 
@@ -116,7 +119,7 @@ def compare(network: Network, ours: Sequence[Path], axis: str, share: float) -> 
     if plan is None:
         say(title, "> 0", f"{axis} alone does not reach {share}", True)
         return
-    better = gains(ours, trained(network, name, plan))
+    better = ARMS.gains(ours, trained(network, name, plan))
     least = mean(better) - (half_width(better) if len(better) > 1 else 0)
     say(title, "> 0", spread(better) if len(better) > 1 else f"{better[0]:+.2f}", least > 0)
 
@@ -126,7 +129,7 @@ def budgets() -> None:
     reachable = met = said = true = 0
     for network in (digits(), resnet(20)):
         base = built(network, "whole plain", plain())
-        found = document(base)
+        found = ARMS.document(base)
         lines = {line["name"]: line["value"] for line in found["budgets"]}
         for number, shares in enumerate(BUDGET_SETS):
             limits = {
@@ -135,7 +138,7 @@ def budgets() -> None:
             }
             name = f"budget {number}"
             ours = searched(network, name, limits, seconds=1.0)
-            fits = document(ours)["verdict"] == "fits"
+            fits = ARMS.document(ours)["verdict"] == "fits"
             holds = is_met(ours, base, shares, lines)
             baseline = any(
                 is_met(built(network, f"{axis} {level}", plan), base, shares, lines)
@@ -160,7 +163,7 @@ def baselines(network: Network) -> Iterator[tuple[str, float, Plan]]:
 
 def is_met(bundle: Path, base: Path, shares: dict[str, float], whole: dict[str, float]) -> bool:
     """As measured: latency against the whole model in turns, memory and size by the bundle."""
-    lines = {line["name"]: line["value"] for line in document(bundle)["budgets"]}
+    lines = {line["name"]: line["value"] for line in ARMS.document(bundle)["budgets"]}
     for key, share in shares.items():
         if key == "latency_ms":
             if remembered(bundle, base).median > share:
@@ -207,22 +210,25 @@ def fitted(network: Network, share: float, name: str = "fit") -> Plan:
     """The plan that the search finds for a share of the latency."""
     base = built(network, "whole plain", plain())
     bundle = searched(network, f"{name} search", {"latency_ms": share * median_ms(base)})
-    return Plan.model_validate(document(bundle)["plan"])
+    return Plan.model_validate(ARMS.document(bundle)["plan"])
 
 
 def searched(
     network: Network, name: str, limits: dict[str, float], seconds: float | None = None
 ) -> Path:
     """A build under budgets. ``seconds``: of training; all arms are trained alike later."""
-    folder = FOLDER / f"{network.name} {name}"
-    if not json_of(folder).exists():
-        start = time.monotonic()
-        found = edgekit.build(
-            network.recipe, target="x86", device="local", output=folder, time_limit_s=seconds,
+
+    def build(folder: Path) -> VerdictDocument:
+        return edgekit.build(
+            network.recipe,
+            target="x86",
+            device="local",
+            output=folder,
+            time_limit_s=seconds,
             **limits,
-        )  # fmt: skip
-        save(folder, found.to_json(), start)
-    return folder
+        )
+
+    return ARMS.built(f"{network.name} {name}", build)
 
 
 def plain() -> Plan:
@@ -238,23 +244,10 @@ def trained(network: Network, name: str, plan: Plan, seeds: Sequence[int] = SEED
 
 
 def built(network: Network, name: str, plan: Plan) -> Path:
-    folder = FOLDER / f"{network.name} {name}"
-    if not json_of(folder).exists():
-        start = time.monotonic()
-        found = edgekit.build(network.recipe, target="x86", plan=plan, output=folder)
-        save(folder, found.to_json(), start)
-    return folder
+    def build(folder: Path) -> VerdictDocument:
+        return edgekit.build(network.recipe, target="x86", plan=plan, output=folder)
 
-
-def save(folder: Path, text: str, start: float) -> None:
-    json_of(folder).write_text(text)
-    value = accuracy(folder)
-    took = time.monotonic() - start
-    print(f"  {folder.name}: {value:.2f}, {took:.0f} s", file=sys.stderr, flush=True)
-
-
-def json_of(folder: Path) -> Path:
-    return FOLDER / f"{folder.name}.json"
+    return ARMS.built(f"{network.name} {name}", build)
 
 
 def least_of(network: Network, axis: str, share: float) -> Plan | None:
@@ -313,39 +306,18 @@ def latency(network: Network, name: str, share: float) -> None:
     row(f"{network.name}: latency of {name} to unpruned", f"<= {share}", ratio, ratio[0] <= share)
 
 
-def document(bundle: Path) -> dict:
-    return json.loads(json_of(bundle).read_text())
-
-
-def accuracy(bundle: Path) -> float:
-    return document(bundle)["accuracy"]["artifact"]
-
-
-def gains(ones: Sequence[Path], others: Sequence[Path]) -> list[float]:
-    return [accuracy(a) - accuracy(b) for a, b in zip(ones, others, strict=True)]
-
-
-def spread_of(bundles: Sequence[Path]) -> str:
-    values = [accuracy(one) for one in bundles]
-    return spread(values) if len(values) > 1 else f"{values[0]:.2f}"
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def resnet(depth: int, sizes: tuple[int, ...] = SIZES) -> Network:
     recipe = EXAMPLES / "resnet_cifar" / f"resnet{depth}.py"
     name = f"ResNet-{depth}"
     if not sizes:
-        name, recipe = f"{name} at one size", written("one_size", ONE_SIZE.format(depth=depth))
+        name, recipe = f"{name} at one size", ARMS.written("one_size", ONE_SIZE.format(depth=depth))
     labels = Training(objective="labels", steps=STEPS, learning_rate=RATE)
     return Network(name, recipe, sizes, 3 * (depth - 2) // 6, labels, labels)
 
 
 def mobilenet() -> Network:
     text = MOBILENET + "\ninput_sizes = recipe.input_sizes\n"
-    recipe = written("mobilenet_v2", text)
+    recipe = ARMS.written("mobilenet_v2", text)
     inner = Training(
         objective="float_model", steps=STEPS, learning_rate=UNLABELLED_RATE, features=1.0
     )
@@ -356,12 +328,6 @@ def mobilenet() -> Network:
 def digits() -> Network:
     labels = Training(objective="labels", steps=STEPS, learning_rate=RATE)
     return Network("digits", EXAMPLES / "digits" / "recipe.py", (), 3, labels, labels)
-
-
-def written(name: str, source: str) -> Path:
-    path = FOLDER / f"{name}.py"
-    path.write_text(source)
-    return path.absolute()
 
 
 ONE_SIZE = f"""

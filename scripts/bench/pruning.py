@@ -15,22 +15,23 @@ kept in ./build/bench_pruning: started again, it goes on where it was stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import side_by_side  # noqa: F401 - before torch, for its threads to wait asleep
 import torch
+from arms import Arms, half_width, mean
 from quantization import say
 from side_by_side import Ratio, interleaved, print_table, row, with_interval
 from training import spread
 
 import edgekit
 from edgekit.device.local import LocalTransport
+from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import ParityError
 from edgekit.pipeline.training.int8 import UNLABELLED_RATE
 from edgekit.plan import Observer, Plan, Prune, Sparsity, Training
@@ -41,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 RESNET = EXAMPLES / "resnet_cifar"
 FOLDER = Path("build") / "bench_pruning"
+ARMS = Arms(FOLDER)
 STEPS = int(os.environ.get("EDGEKIT_BENCH_STEPS", "800"))
 SEEDS = (0, 1, 2)
 RATE = 2e-2
@@ -69,20 +71,24 @@ def resnet20() -> None:
     ]
     mended = [built("resnet20 trial", recipe, seed, prune=own, recover=labels) for seed in SEEDS]
     name = f"ResNet-20, {STEPS} steps"
-    say(f"{name}: unpruned", "", accuracies(whole))
+    say(f"{name}: unpruned", "", ARMS.accuracies(whole))
     arms = {"uniform L1": rivals, "by trial": ours, "by trial, made good before": mended}
     for title, found in arms.items():
-        say(f"{name}: {title}, {share_of_macs(found[0]):.3f} of the MACs", "", accuracies(found))
-    lost = gains(whole, ours)
+        say(
+            f"{name}: {title}, {share_of_macs(found[0]):.3f} of the MACs",
+            "",
+            ARMS.accuracies(found),
+        )
+    lost = ARMS.gains(whole, ours)
     say(f"{name}: by trial against unpruned loses", "<= 0.5", f"{spread(lost)}", mean(lost) <= 0.5)
-    better = gains(ours, rivals)
+    better = ARMS.gains(ours, rivals)
     least = mean(better) - half_width(better)
     say(f"{name}: by trial against uniform L1", "> 0", f"{spread(better)}", least > 0)
     latency(f"{name}: latency of by trial to unpruned", "<= 0.6", ours[0], whole[0], 0.6)
     untrained = built("resnet20 untrained", recipe, 0, prune=own)
     raw = built("resnet20 raw", recipe, 0, prune=bare)
-    say("ResNet-20, by trial, not trained: as it is cut", "", accuracies([raw]))
-    say("ResNet-20, by trial, not trained: made good", "", accuracies([untrained]))
+    say("ResNet-20, by trial, not trained: as it is cut", "", ARMS.accuracies([raw]))
+    say("ResNet-20, by trial, not trained: made good", "", ARMS.accuracies([untrained]))
 
 
 def zeros() -> None:
@@ -102,19 +108,19 @@ def zeros() -> None:
             ],
         }
         for title, found in arms.items():
-            say(f"ResNet-20, {ratio:.0%} zeros: {title}", "", accuracies(found))
-        step = document(found[0])["compression"][-1]
+            say(f"ResNet-20, {ratio:.0%} zeros: {title}", "", ARMS.accuracies(found))
+        step = ARMS.document(found[0])["compression"][-1]
         packed = step["compressed_mb"] / step["compressed_before_mb"]
         say(f"ResNet-20, {ratio:.0%} zeros: the int8 file as gzip packs it", "", f"{packed:.2f}")
 
 
 def mobilenet_v2() -> None:
     """0.7 of the latency, without labels: 500 images train, the other 500 judge."""
-    recipe = written("mobilenet_v2", MOBILENET)
+    recipe = ARMS.written("mobilenet_v2", MOBILENET)
     # plain int8 of this model is too near to the gate of parity
     made = partial(built, observer="mse_after_activation")
     whole = made("mobilenet_v2 whole", recipe, 0)
-    say("MobileNetV2: unpruned, int8", "", accuracies([whole]))
+    say("MobileNetV2: unpruned, int8", "", ARMS.accuracies([whole]))
     for percent in range(31, 60, 2):
         own = Prune(ratio=percent / 100)
         cut = made(f"mobilenet_v2 {percent}", recipe, 0, prune=own)
@@ -142,7 +148,7 @@ def mobilenet_v2() -> None:
     }
     for title, (name, prune, recover) in arms.items():
         try:
-            found = accuracies([made(name, recipe, 0, prune, recover=recover)])
+            found = ARMS.accuracies([made(name, recipe, 0, prune, recover=recover)])
         except ParityError:
             found = "int8 fails the parity gate"
         said = f"{title}, {1 - gone:.3f} of the MACs"
@@ -154,7 +160,9 @@ def student() -> None:
     weights = FOLDER / "teacher.pt"
     if not weights.exists():
         teach(weights)
-    recipe = written("student", STUDENT.format(folder=str(RESNET), weights=str(weights.absolute())))
+    recipe = ARMS.written(
+        "student", STUDENT.format(folder=str(RESNET), weights=str(weights.absolute()))
+    )
     steps = STEPS * 3 // 2
     alone, taught = (
         training(objective, steps).replaced(learning_rate=3 * RATE)
@@ -166,8 +174,8 @@ def student() -> None:
     }
     name = f"ResNet-8, {steps} steps"
     for title, found in arms.items():
-        say(f"{name}: {title}", "", accuracies(found))
-    gained = gains(arms["and its teacher"], arms["by labels"])
+        say(f"{name}: {title}", "", ARMS.accuracies(found))
+    gained = ARMS.gains(arms["and its teacher"], arms["by labels"])
     lowest = mean(gained) - half_width(gained)
     say(f"{name}: what the teacher gains", "> 0", spread(gained), lowest > 0)
 
@@ -232,53 +240,24 @@ def built(
     observer: Observer = "histogram",
 ) -> Path:
     """The bundle of an arm, built now or before."""
-    folder = FOLDER / f"{name} {seed}"
-    if not (folder / "verdict.json").exists():
-        plan = Plan(
-            precision="int8",
-            prune=prune,
-            sparsity=sparsity,
-            recover=recover,
-            observer=observer,
-            seed=seed,
-        )
-        start = time.monotonic()
-        found = edgekit.build(recipe, target="x86", plan=plan, output=folder)
-        (FOLDER / f"{folder.name}.json").write_text(found.to_json())
-        took = time.monotonic() - start
-        print(f"  {folder.name}: {found.accuracy.artifact:.2f}, {took:.0f} s", file=sys.stderr)
-    return folder
+    plan = Plan(
+        precision="int8",
+        prune=prune,
+        sparsity=sparsity,
+        recover=recover,
+        observer=observer,
+        seed=seed,
+    )
 
+    def build(folder: Path) -> VerdictDocument:
+        return edgekit.build(recipe, target="x86", plan=plan, output=folder)
 
-def document(bundle: Path) -> dict:
-    return json.loads((FOLDER / f"{bundle.name}.json").read_text())
-
-
-def accuracy(bundle: Path) -> float:
-    return document(bundle)["accuracy"]["artifact"]
-
-
-def accuracies(bundles: Sequence[Path]) -> str:
-    values = [accuracy(bundle) for bundle in bundles]
-    return spread(values) if len(values) > 1 else f"{values[0]:.2f}"
-
-
-def gains(ones: Sequence[Path], others: Sequence[Path]) -> list[float]:
-    return [accuracy(a) - accuracy(b) for a, b in zip(ones, others, strict=True)]
+    return ARMS.built(f"{name} {seed}", build)
 
 
 def share_of_macs(bundle: Path) -> float:
-    step = document(bundle)["compression"][0]
+    step = ARMS.document(bundle)["compression"][0]
     return step["macs"] / step["macs_before"]
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Of the 95 % interval that ``spread`` prints."""
-    return float(spread(list(values)).split("± ")[1].split(" ")[0])
 
 
 def latency(title: str, goal: str, one: Path, other: Path, limit: float) -> None:
@@ -326,12 +305,6 @@ def teach(weights: Path) -> None:
 
         say("ResNet-20, the teacher, in torch", "", f"{recipe.evaluate(predict):.2f}")
         torch.save(model.state_dict(), weights)
-
-
-def written(name: str, source: str) -> Path:
-    path = FOLDER / f"{name}.py"
-    path.write_text(source)
-    return path.absolute()
 
 
 MOBILENET = f"""

@@ -221,7 +221,8 @@ def test_lost_workers_are_an_error_with_what_to_do(two, tmp_path) -> None:
         def scatter(self, *_: object, **__: object) -> None:
             raise TimeoutError("No valid workers found")
 
-    work = Work(worker_double.load([b""]), (str(tmp_path).encode() + b"other",), worker_double.LOAD)
+    part = str(tmp_path).encode()
+    work = Work(worker_double.load([part]), (part,), worker_double.LOAD)
     with pytest.raises(WorkerError) as caught:
         two._asked(NoWorkers(), work, {0: "a"})
     assert caught.value.hint

@@ -9,7 +9,7 @@ can do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,7 @@ from edgekit.compress.depth.blocks import find_blocks, is_kept, outermost, witho
 from edgekit.compress.pruning.channel_choice import macs_by_layer, refusal_lines
 from edgekit.compress.pruning.channel_groups import UnprunableLayer, outputs_of, with_own_weights
 from edgekit.compress.pruning.compensate import compensate
-from edgekit.compress.pruning.refit import Refit
+from edgekit.compress.pruning.refit import Advance, Refit, silent
 from edgekit.compress.pruning.trials import OutputLoss, fitted_and_judged
 from edgekit.errors import RuntimeFailure, SettingError
 from edgekit.fidelity.comparison import NO_HINTS, OutputHints
@@ -32,7 +32,6 @@ TINY = 1e-12
 # With fewer places of a layer for each of its columns, blocks of MobileNetV2 lost more after the
 # refit than before: the places of an image are alike.
 PLACES_PER_COLUMN = 12
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def drop_blocks(
     count: int,
     inputs: Sequence[Inputs],
     costs: Mapping[str, float] | None = None,
-    advance: Advance = lambda _done, _total: None,
+    advance: Advance = silent,
     hints: OutputHints = NO_HINTS,
     keep: Sequence[str] = (),
 ) -> DepthResult:
@@ -137,16 +136,12 @@ class BlockTrials:
 
     def loss(self, dropped: Sequence[str]) -> float:
         """How far the outputs move without these blocks, after refitting."""
-
-        def silent(_done: int, _total: int) -> None:
-            pass
-
         smaller = without_blocks(self.model, self.example, dropped)
         if self.refit is not None:
             self.refit.apply(smaller, self.example)
         else:
             unchanged: dict[str, list[int]] = {name: [] for name in with_own_weights(smaller)}
-            compensate(self.model, smaller, unchanged, self.example, self.fitted, silent)
+            compensate(self.model, smaller, unchanged, self.example, self.fitted)
         return self.outputs.of(smaller)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import cast
 
 import torch
@@ -36,7 +35,7 @@ from edgekit.compress.pruning.channel_groups import (
     summary,
     with_own_weights,
 )
-from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.errors import RuntimeFailure, SettingError, nearest
 from edgekit.plan import FactorForm, Factors
 from edgekit.recipe.tensors import Inputs
 
@@ -133,11 +132,10 @@ def _refuse_unsuitable(
 ) -> None:
     if name not in layers:
         known = [one for one, part in model.named_modules() if isinstance(part, LAYERS)]
-        near = get_close_matches(name, known, n=1, cutoff=0.0)
         why = refused.get(
             name, "the model has no such layer, or it is neither linear nor a convolution"
         )
-        hint = f"did you mean '{near[0]}'?" if near and name not in refused else None
+        hint = nearest(name, known) if name not in refused else None
         raise SettingError(f"the plan factorizes {name}: {why}", hint)
     forms = forms_of(layers[name])
     if factors.form not in forms:

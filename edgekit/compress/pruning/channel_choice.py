@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from edgekit.compress.pruning.channel_groups import (
     without_channels,
 )
 from edgekit.compress.pruning.importance import Importance, by_block, least_first
-from edgekit.errors import RuntimeFailure, SettingError
+from edgekit.errors import RuntimeFailure, SettingError, nearest
 from edgekit.plan import Prune
 from edgekit.recipe.tensors import Inputs
 
@@ -201,11 +200,10 @@ def _given_widths(groups: Sequence[Group], widths: Mapping[str, int]) -> dict[st
     for layer, width in widths.items():
         group = known.get(layer)
         if group is None:
-            near = get_close_matches(layer, known, n=1, cutoff=0.0)
             raise SettingError(
                 f"the plan sets the width of {layer}, which is not the first layer of a group that "
                 "can lose channels",
-                f"did you mean '{near[0]}'?" if near else None,
+                nearest(layer, known),
             )
         if width > group.count or width % group.unit:
             units = f" in steps of {group.unit}" if group.unit > 1 else ""

@@ -26,7 +26,7 @@ from edgekit.compress.pruning.least_squares import (
     norms_behind,
     weight_of,
 )
-from edgekit.compress.pruning.refit import Refit
+from edgekit.compress.pruning.refit import Advance, Refit, silent
 from edgekit.recipe.tensors import Inputs
 
 Look = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -38,7 +38,7 @@ def compensate(
     lost: Mapping[str, Sequence[int]],
     example: Inputs,
     data: Sequence[Inputs],
-    advance: Callable[[int, int], None],
+    advance: Advance = silent,
     keep_zeros: bool = False,
 ) -> None:
     """Refit the layers of ``smaller`` whose outputs differ from those in ``original``: also layers

@@ -31,6 +31,10 @@ PLACES = 10240
 Advance = Callable[[int, int], None]
 
 
+def silent(_done: int, _total: int) -> None:
+    """Reports no progress."""
+
+
 class Refit:
     """The goals of all layers: the outputs of ``original`` for ``batch``. Of ``names``, only layers
     are refitted that run once and that ``moments.can_read`` accepts.
@@ -66,7 +70,7 @@ class Refit:
         example: Inputs,
         remaining: Mapping[str, Sequence[int]] | None = None,
         keep_zeros: bool = False,
-        advance: Advance = lambda _done, _total: None,
+        advance: Advance = silent,
     ) -> None:
         """Refit, in place, the layers of ``smaller`` whose outputs differ from the original's. It
         may lack some layers.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.compress.graph import within
 from edgekit.cost.ledger import MB
 from edgekit.cost.table import CostTable
 from edgekit.documents.memory import MemoryLedger
@@ -85,7 +86,7 @@ def _part(
 
 def _block_of(layer: str | None, blocks: Mapping[str, float]) -> str | None:
     """The outermost block that contains the layer."""
-    inside = [name for name in blocks if layer and f"{layer}.".startswith(f"{name}.")]
+    inside = [name for name in blocks if layer and within(layer, name)]
     return min(inside, key=len, default=None)
 
 

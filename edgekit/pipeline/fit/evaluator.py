@@ -134,14 +134,14 @@ class Evaluator:
         self,
         title: str,
         trials: Sequence[Trial],
-        kind: TypeAdapter[Value],
+        adapter: TypeAdapter[Value],
         of: str | None,
         finish: Callable[[Answer], Value],
         search: str | None = None,
     ) -> list[Value]:
         texts = [trial.model_dump_json() for trial in trials]
         keys = [self._key(of, text) for text in texts]
-        values = [self._stored(key, kind) for key in keys]
+        values = [self._stored(key, adapter) for key in keys]
         missing = [index for index, value in enumerate(values) if value is None]
         if not missing:
             return cast("list[Value]", values)
@@ -152,7 +152,7 @@ class Evaluator:
                 nonlocal ready
                 place = missing[index]
                 values[place] = finish(answer)
-                self._store(keys[place], trials[place].kind, kind, values[place], search)
+                self._store(keys[place], trials[place].kind, adapter, values[place], search)
                 ready += 1
                 stage.advance(ready, len(values))
 
@@ -180,18 +180,23 @@ class Evaluator:
     def _key(self, of: str | None, *parts: str) -> str | None:
         return None if of is None else content_key(part.encode() for part in (of, *parts))
 
-    def _stored(self, key: str | None, kind: TypeAdapter[Value]) -> Value | None:
+    def _stored(self, key: str | None, adapter: TypeAdapter[Value]) -> Value | None:
         text = self._points.get(key) if key is not None else None
         try:
-            return kind.validate_json(text) if text is not None else None
+            return adapter.validate_json(text) if text is not None else None
         except ValueError:
             return None
 
     def _store(
-        self, key: str | None, name: str, kind: TypeAdapter[Value], value: Any, search: str | None
+        self,
+        key: str | None,
+        name: str,
+        adapter: TypeAdapter[Value],
+        value: Any,
+        search: str | None,
     ) -> None:
         if key is not None:
-            self._points.put(key, name, kind.dump_json(value).decode(), search)
+            self._points.put(key, name, adapter.dump_json(value).decode(), search)
 
 
 def _keys(subject: Subject, meter: Meter, quantized: Plan) -> PointKeys:

@@ -49,7 +49,7 @@ def measure_losses(
     subject: Subject, evaluator: Evaluator, progress: Progress, constraints: Constraints
 ) -> Losses:
     """Try every width, block and input size of the model alone, as far as constraints allow."""
-    bound = Bound(constraints)
+    bound = ConstraintFilter(constraints)
     sizes = _sizes(subject, evaluator, progress, bound)
     groups, refused = find_groups(subject.model, subject.example)
     for one in refused:
@@ -97,7 +97,7 @@ def _width_losses(group: Group, importance: Importance) -> dict[int, float]:
 
 
 def _sizes(
-    subject: Subject, evaluator: Evaluator, progress: Progress, bound: Bound
+    subject: Subject, evaluator: Evaluator, progress: Progress, bound: ConstraintFilter
 ) -> dict[Size | None, float]:
     """The loss at each size that the recipe declares and the model can run at."""
     losses: dict[Size | None, float] = {None: 0.0}
@@ -113,7 +113,7 @@ def _sizes(
     return losses
 
 
-class Bound:
+class ConstraintFilter:
     """Applies constraints, and records what they took away."""
 
     def __init__(self, constraints: Constraints) -> None:

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from edgekit.budget import BudgetName
+from edgekit.compress.graph import within
 from edgekit.cost.table import CostTable, channel_steps
 from edgekit.documents.search import BoundConstraint, SearchPoint
 from edgekit.documents.verdict import Relaxation
@@ -91,6 +92,9 @@ class Search:
     memory_shift_mb: float = 0.0
     feasible: list[Proposal] = field(default_factory=list)
     seen: set[Kind] = field(default_factory=set)
+    bound: tuple[BoundConstraint, ...] = ()
+    basis: Basis = field(init=False)
+    spaces: Mapping[Kind, Space] = field(init=False)
 
     @property
     def subject(self) -> Subject:
@@ -240,7 +244,7 @@ class Search:
             group.group: choice.widths[group.group]
             for group in space.groups
             if choice.widths[group.group] < max(group.widths)
-            and not any(f"{group.group}.".startswith(f"{block}.") for block in dropped)
+            and not any(within(group.group, block) for block in dropped)
         }
         return self.evaluator.quantized.replaced(
             resize=Resize(size=size) if size is not None else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from edgekit.errors import DeviceError, RuntimeFailure, StoreError
 from edgekit.pipeline.fit.meter import Meter
@@ -22,8 +21,8 @@ def fastest(target: Target, result: BuildResult, context: BuildContext) -> Targe
     """
     latency_ms: dict[int, float] = {}
     for threads in candidates(target.cores):
-        device = context.device and replace(context.device, threads=threads)
-        meter = Meter(target.replaced(threads=threads), context, device)
+        there = context.with_threads(threads)
+        meter = Meter(target.replaced(threads=threads), there, there.device)
         try:
             cost = meter.time(meter.sized(result))
         except (RuntimeFailure, StoreError, DeviceError) as error:

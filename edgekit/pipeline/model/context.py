@@ -29,6 +29,11 @@ class BuildContext:
         """The context for another subject: its results have keys of their own."""
         return replace(self, fingerprint=self.fingerprint.of(subject))
 
+    def with_threads(self, threads: int) -> BuildContext:
+        """The context whose device, if there is one, measures with so many threads."""
+        device = replace(self.device, threads=threads) if self.device is not None else None
+        return replace(self, device=device)
+
     @property
     def pt2e(self) -> Pt2e:
         """Only for runtimes that have the capability; plans.check_runtime refuses the others."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -28,9 +27,3 @@ def names_of_operators(subject: Subject) -> list[str]:
     with quiet():
         graph: Any = export(subject.model, subject.example).module()
     return operator_names(graph.graph)
-
-
-def nearest(name: str, names: list[str]) -> str | None:
-    """A hint with the nearest of the names; None if there are none."""
-    near = get_close_matches(name, names, n=1, cutoff=0.0)
-    return f"did you mean '{near[0]}'?" if near else None

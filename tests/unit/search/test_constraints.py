@@ -13,7 +13,7 @@ from edgekit.build_options import BuildOptions
 from edgekit.compress.pruning.channel_groups import Group, Place
 from edgekit.errors import SettingError
 from edgekit.pipeline.constraints import check_constraints
-from edgekit.pipeline.fit.losses import Bound
+from edgekit.pipeline.fit.losses import ConstraintFilter
 from edgekit.search.constraints import Constraints, read_constraints
 
 
@@ -105,7 +105,7 @@ def group(layer: str, count: int) -> Group:
 
 
 def test_the_search_keeps_to_constraints_and_records_what_they_took() -> None:
-    bound = Bound(
+    bound = ConstraintFilter(
         Constraints(
             keep_channels=("stem",), keep_blocks=("b.1",), min_channels=16, min_input_size=28
         )
