@@ -6,7 +6,7 @@ layers inside it) are offered beside single layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.compress.divergence import compare_outputs
@@ -44,6 +44,13 @@ class FloatLayers:
         limit = max(share * self.before, passing)
         near = (count for count, left in enumerate(self.divergences, 1) if left <= limit)
         return next(near, len(self.layers))
+
+    def growing(self, count: int) -> Iterator[tuple[str, ...]]:
+        """The layers of the first ``count`` purchases, of twice as many each time, of all."""
+        while count < len(self.layers):
+            yield self.layers[count - 1]
+            count *= 2
+        yield self.layers[-1]
 
 
 def float_layers(

@@ -183,7 +183,9 @@ def build(
         shutil.rmtree(cache, ignore_errors=True)
         (cache / "edgekit").mkdir(parents=True)
         for name in ("runners", "zig"):
-            (cache / "edgekit" / name).symlink_to((cache_folder() / name).resolve())
+            kept_by_both = cache_folder() / name
+            kept_by_both.mkdir(parents=True, exist_ok=True)
+            (cache / "edgekit" / name).symlink_to(kept_by_both.resolve())
     output = ["--output", str(folder / f"bundle-{tree.name}")]
     command = [PYTHON, "-m", "edgekit", "build", str(recipe), "--target", target, *options, *output]
     return watch(command, environment(tree) | {"XDG_CACHE_HOME": str(cache)})

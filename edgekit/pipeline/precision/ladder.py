@@ -14,6 +14,7 @@ This module only chooses. actions.py builds, searches and measures; attempt.py d
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -35,6 +36,8 @@ NOTICEABLE_DROP = 0.5
 # Float layers are chosen on a simulation, but judged on the artifact. So they aim at this share of
 # the limit.
 NEARLY_PASSING = 0.7
+# The loss, in points, that is assumed of int8 that could not be built.
+UNKNOWN_LOSS = 100.0
 LAST = "no other precision of auto passed"
 NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repaired or trained"
 
@@ -213,29 +216,34 @@ class _Ladder:
             found.reason += f"; {scores_text(scores)}"
 
     def _try_mixed(self, best: Attempt | None, start: Searches) -> None:
-        """Try as few float layers as should be enough, then twice as many each time."""
+        """Try as few float layers as should be enough, then twice as many each time, until a
+        result is good or no better than the one before.
+        """
         found, repaired = start.float_layers, start.repairs.plan
         if not found.layers:
             self._fail("mixed", "no float layer brings it closer to the float model")
             return
-        loss = best.loss if best is not None else 100.0
+        loss = best.loss if best is not None else UNKNOWN_LOSS
         share = self.request.limit / loss if loss > 0 else 1.0
-        count = found.enough(share, self._passing)
-        while not self._is_mixed_done(found.layers[count - 1], repaired):
-            if count == len(found.layers):
-                return
-            count = min(2 * count, len(found.layers))
-
-    def _is_mixed_done(self, layers: tuple[str, ...], repaired: Plan) -> bool:
-        """Try these layers float. Return whether the result is good or more layers are useless."""
-        names = tuple(sorted({*repaired.float_layers, *layers}))
-        found = self._try(repaired.replaced(precision="mixed", float_layers=names), "mixed")
-        if found is None or self._is_good(found):
-            return True
-        if repaired.is_plain:
-            return False
+        least = math.inf if best is None else loss
         # the repairs were chosen while these layers were int8: without them it may be better
-        return self._is_good(self._try(self._plan("mixed").replaced(float_layers=names), "mixed"))
+        starts = [repaired] if repaired.is_plain else [repaired, self._plan("mixed")]
+        for layers in found.growing(found.enough(share, self._passing)):
+            attempt = self._try_float(layers, starts)
+            if attempt is None or self._is_good(attempt) or attempt.loss >= least:
+                return
+            least, starts = attempt.loss, [attempt.built_candidate.plan]
+
+    def _try_float(self, layers: tuple[str, ...], starts: list[Plan]) -> Attempt | None:
+        """The best of ``starts`` with these layers float; the first that is good, if one is."""
+        found = list[Attempt]()
+        for start in starts:
+            names = tuple(sorted({*start.float_layers, *layers}))
+            attempt = self._try(start.replaced(precision="mixed", float_layers=names), "mixed")
+            if attempt is None or self._is_good(attempt):
+                return attempt
+            found.append(attempt)
+        return min(found, key=lambda one: one.loss)
 
     @property
     def _passing(self) -> float:

@@ -187,6 +187,21 @@ def test_layers_are_tried_without_the_repairs_too() -> None:
     assert taken(climbed(double)) == "mixed a"
 
 
+def test_float_layers_end_where_nothing_gets_better() -> None:
+    layers = tuple(tuple("abcdefgh"[:count]) for count in range(1, 9))
+    losses: dict[str, float | Exception] = {
+        "int8": 2.0,
+        "int8 repaired": 1.4,
+        "mixed repaired a": 1.2,
+        "mixed a": 1.3,
+        "mixed repaired a b": 1.2,
+    }
+    double = Double(losses, layers=layers)
+    assert taken(climbed(double)) == "fp32"
+    # and the start that was worse is not tried with more layers
+    assert [name for name in double.built if name.startswith("mixed")] == list(losses)[2:]
+
+
 @pytest.mark.parametrize("repair", [True, False])
 def test_all_layers_were_not_enough(repair: bool) -> None:
     double = Double({"int8": 4.0}, repair=repair, layers=(("a",), ("a", "b")))
