@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgekit.documents.host import Ability, DoctorDocument, Finding
-from edgekit.host.findings import BUILD, HERE, SSH, building, checking, look_at_host
+from edgekit.host.findings import BUILD, HERE, SSH, WORKERS, building, checking, look_at_host
 from edgekit.host.prediction import PREDICTING
 from edgekit.progress import Progress
 
@@ -23,6 +23,7 @@ def diagnose(progress: Progress) -> DoctorDocument:
         purposes = {HERE, checking("aarch64")}
         abilities.append(_ability("check aarch64 bundles here", findings, purposes))
     abilities.append(_ability("predict latency without a device", findings, {PREDICTING}))
+    abilities.append(_ability("search with several processes (--workers)", findings, {WORKERS}))
     commands = [finding.command for finding in findings if not finding.is_fine and finding.command]
     return DoctorDocument(
         schema_="edgekit.doctor/1",

@@ -24,6 +24,7 @@ from edgekit.device.local import LocalTransport
 from edgekit.device.qemu import find_emulator, find_sysroot
 from edgekit.documents.host import Finding
 from edgekit.errors import EdgekitError, RuntimeFailure, SettingError, TargetError
+from edgekit.fleet.workers import EXTRA as CLUSTER_EXTRA
 from edgekit.host.packages import STATEMENTS, examine, has_pip, installed_version, pins
 from edgekit.host.prediction import prediction_findings
 from edgekit.measure import emulated as emulation
@@ -45,8 +46,10 @@ HERE = "running here"
 SSH = "deploying"
 IMAGES = "recipes with images"
 PRUNING = "pruning"
+WORKERS = "searching with workers"
 BASE = {"numpy": (BUILD, HERE), "paramiko": (SSH,)}
 BESIDE_A_RUNTIME = {"safetensors": (BUILD,), "torch-pruning": (PRUNING,), "pillow": (IMAGES,)}
+FOR_WORKERS = {"distributed": (WORKERS,)}
 # The target that decides whether this host is ready to build.
 REFERENCE = "x86"
 
@@ -65,14 +68,14 @@ class HostFindings:
 def look_at_host(progress: Progress) -> HostFindings:
     """Examine this host. Raises EdgekitError only if edgekit itself is not installed."""
     hosts = [entry.host for entry in RUNTIMES.values()]
-    known = pins([host.extra for host in hosts])
+    known = pins([*(host.extra for host in hosts), CLUSTER_EXTRA])
     own = _host_architecture()
     targets, of_targets = _read_targets()
     architectures = sorted({target.architecture for target in targets})
     building_packages = dict.fromkeys((name for host in hosts for name in host.packages), (BUILD,))
     with progress.stage("testing numpy, paramiko, torch, the runtimes and their dependencies"):
         statements = STATEMENTS | {k: v for host in hosts for k, v in host.packages.items()}
-        groups = (BASE, building_packages | BESIDE_A_RUNTIME)
+        groups = (BASE, building_packages | BESIDE_A_RUNTIME, FOR_WORKERS)
         packages = [row for group in groups for row in examine(group, known, statements)]
     findings = (
         _host(own),

@@ -28,6 +28,7 @@ STATEMENTS = {
     "safetensors": "import safetensors",
     "torch-pruning": "import torch_pruning",
     "pillow": "import PIL.Image",
+    "distributed": "import distributed",
 }
 # Runs in a separate process, because an import may end it. Prints one line of JSON before and after
 # each statement, separate from the packages' own output.

@@ -38,6 +38,7 @@ WHOLE = {
     "safetensors": "0.6.2",
     "torch-pruning": "1.6.1",
     "pillow": "13.0.0",
+    "distributed": "2026.8.0",
     "pip": "26.0",
 }
 CPUS = frozenset({"cortex-a53", "cortex-a72", "cortex-a76"})
@@ -119,7 +120,18 @@ def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None
         "deploy over SSH": True,
         "check aarch64 bundles here": True,
         "predict latency without a device": True,
+        "search with several processes (--workers)": True,
     }
+
+
+def test_the_extra_of_workers_is_missing(host) -> None:
+    del host.versions["distributed"]
+    document = host.diagnose()
+    assert document.exit_code == 0
+    assert [name for name, works_here in works(document).items() if not works_here] == [
+        "search with several processes (--workers)"
+    ]
+    assert "distributed>=" in "".join(document.commands)
 
 
 def test_tools_of_prediction_that_are_missing(host) -> None:
@@ -175,6 +187,7 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
         "build for x86_64",
         "check and benchmark bundles here",
         "predict latency without a device",
+        "search with several processes (--workers)",
     ]
     said = "\n".join(document.commands)
     assert "paramiko>=5.1" in said
