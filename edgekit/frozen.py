@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from functools import cache
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-
-def is_none(value: object) -> bool:
-    """For ``Field(exclude_if=is_none)``: JSON then has no key for an unknown value. Files of older
-    versions, which have no such key, keep their bytes and with them their digests.
-    """
-    return value is None
+Value = TypeVar("Value")
 
 
-def is_empty(value: object) -> bool:
-    """Like ``is_none``, for lists and tables that older versions did not have."""
-    return not value
+class _OmittedMark:
+    """Marks fields for the serializer of Frozen."""
+
+
+# For a field that older versions did not have, or whose value may be unknown: if it has its default
+# value, JSON has no such key. Files of older versions keep their bytes and with them their digests.
+Omitted = Annotated[Value, _OmittedMark()]
 
 
 class Frozen(BaseModel):
@@ -32,6 +32,14 @@ class Frozen(BaseModel):
         protected_namespaces=(),
     )
 
+    @model_serializer(mode="wrap")
+    def _without_omitted(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        for name, default in _omitted(type(self)).items():
+            if getattr(self, name) == default:
+                written.pop(name, None)
+        return written
+
     def replaced(self, **values: Any) -> Self:
         """A validated copy with other values for these fields.
 
@@ -40,6 +48,16 @@ class Frozen(BaseModel):
         if unknown := values.keys() - type(self).model_fields.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         return type(self).model_validate(dict(self) | values)
+
+
+@cache
+def _omitted(model: type[Frozen]) -> dict[str, Any]:
+    """The fields of a class that may be omitted, with their defaults."""
+    return {
+        name: field.default
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, _OmittedMark) for mark in field.metadata)
+    }
 
 
 class Extensible(Frozen):

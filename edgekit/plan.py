@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from edgekit.errors import SettingError
-from edgekit.frozen import Frozen, is_empty, is_none
+from edgekit.frozen import Frozen, Omitted
 from edgekit.values import Channels, Pixels, Positive, Seed, Share
 
 PLAN_SCHEMA: Literal["edgekit.plan/1"] = "edgekit.plan/1"
@@ -82,7 +82,7 @@ class DropBlocks(Frozen):
 
     count: int | None = Field(default=None, ge=1)
     blocks: tuple[str, ...] | None = Field(default=None, min_length=1)
-    keep: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
+    keep: Omitted[tuple[str, ...]] = ()
     compensate: bool = True
 
     @model_validator(mode="after")
@@ -114,9 +114,9 @@ class Prune(Frozen):
     """
 
     ratio: Share | None = None
-    widths: dict[str, Channels] | None = Field(default=None, exclude_if=is_none)
-    keep: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
-    min_channels: Channels | None = Field(default=None, exclude_if=is_none)
+    widths: Omitted[dict[str, Channels] | None] = None
+    keep: Omitted[tuple[str, ...]] = ()
+    min_channels: Omitted[Channels | None] = None
     importance: ChannelImportance = "trial"
     spread: Literal["by_worth", "uniform"] = "by_worth"
     step: int = Field(default=8, ge=1)
@@ -195,10 +195,6 @@ class Sparsity(Frozen):
     between: tuple[Training, ...] = ()
 
 
-def _is_fp32(value: object) -> bool:
-    return value == "fp32"
-
-
 class Plan(Frozen):
     """All choices of a build. ``edgekit build --plan`` repeats it to the same bytes.
 
@@ -231,10 +227,10 @@ class Plan(Frozen):
     """
 
     schema_: Literal["edgekit.plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
-    resize: Resize | None = Field(default=None, exclude_if=is_none)
-    drop_blocks: DropBlocks | None = Field(default=None, exclude_if=is_none)
+    resize: Omitted[Resize | None] = None
+    drop_blocks: Omitted[DropBlocks | None] = None
     prune: Prune | None = None
-    low_rank: LowRank | None = Field(default=None, exclude_if=is_none)
+    low_rank: Omitted[LowRank | None] = None
     sparsity: Sparsity | None = None
     recover: Training | None = None
     precision: Precision
@@ -246,7 +242,7 @@ class Plan(Frozen):
     round: bool = False
     train: Training | None = None
     float_layers: tuple[str, ...] = ()
-    float_as: FloatType = Field(default="fp32", exclude_if=_is_fp32)
+    float_as: Omitted[FloatType] = "fp32"
     structure: str | None = None
     seed: Seed = 0
 

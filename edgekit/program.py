@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from edgekit.frozen import Extensible, Frozen, is_none
+from edgekit.frozen import Extensible, Frozen, Omitted
 
 ITEM_SIZE = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -49,8 +49,8 @@ class TensorSpec(Frozen):
     dtype: str
     shape: tuple[int, ...]
     quantization: Quantization | None = None
-    moved: MovedBySteps | None = Field(default=None, exclude_if=is_none)
-    resized_from: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
+    moved: Omitted[MovedBySteps | None] = None
+    resized_from: Omitted[tuple[int, int] | None] = None
 
     @property
     def byte_count(self) -> int:
@@ -136,7 +136,7 @@ class Program(Frozen):
     calls: tuple[Call, ...]
     libraries: tuple[str, ...]
     planned_bytes: int
-    housekeeping: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
+    housekeeping: Omitted[tuple[str, ...] | None] = None
 
     @model_validator(mode="after")
     def _check_calls(self) -> Self:

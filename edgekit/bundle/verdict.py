@@ -24,7 +24,7 @@ from edgekit.documents.verdict import (
     VerdictDocument,
 )
 from edgekit.errors import BundleError
-from edgekit.frozen import Frozen, is_none
+from edgekit.frozen import Frozen, Omitted
 
 VERDICT_SCHEMA: Literal["edgekit.verdict/1"] = "edgekit.verdict/1"
 
@@ -55,10 +55,10 @@ class Record(Frozen):
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     environment: MeasuredEnvironment | None = None
-    memory: MemoryLedger | None = Field(default=None, exclude_if=is_none)
-    latency: LatencyParts | None = Field(default=None, exclude_if=is_none)
-    search: SearchReport | None = Field(default=None, exclude_if=is_none)
-    relaxations: tuple[Relaxation, ...] | None = Field(default=None, exclude_if=is_none)
+    memory: Omitted[MemoryLedger | None] = None
+    latency: Omitted[LatencyParts | None] = None
+    search: Omitted[SearchReport | None] = None
+    relaxations: Omitted[tuple[Relaxation, ...] | None] = None
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")

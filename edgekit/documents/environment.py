@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from edgekit.frozen import Extensible
+from edgekit.frozen import Extensible, Omitted
 
 
 class DeviceState(Extensible):
@@ -96,4 +94,4 @@ class MeasuredEnvironment(DeviceEnvironment):
     during: During
     after: DeviceState
     warnings: tuple[str, ...]
-    noise: tuple[NoiseFinding, ...] = Field(default=(), exclude_if=lambda noise: not noise)
+    noise: Omitted[tuple[NoiseFinding, ...]] = ()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from edgekit.budget import Origin
-from edgekit.frozen import Extensible, is_empty
+from edgekit.frozen import Extensible, Omitted
 
 
 class SearchPoint(Extensible):
@@ -49,4 +47,4 @@ class SearchReport(Extensible):
     reason: str
     end: str
     points: tuple[SearchPoint, ...] = ()
-    constraints: tuple[BoundConstraint, ...] = Field(default=(), exclude_if=is_empty)
+    constraints: Omitted[tuple[BoundConstraint, ...]] = ()

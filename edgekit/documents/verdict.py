@@ -12,7 +12,7 @@ from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.search import SearchReport
-from edgekit.frozen import Extensible, is_none
+from edgekit.frozen import Extensible, Omitted
 from edgekit.plan import Factors, Plan, Training
 from edgekit.program import ProgramSummary
 
@@ -118,9 +118,9 @@ class CompressionStep(Extensible):
     refused: tuple[RefusedLayer, ...] = ()
     agreement: float | None = None
     sqnr_db: float | None = None
-    input_size: tuple[int, int] | None = Field(default=None, exclude_if=is_none)
-    dropped: tuple[str, ...] | None = Field(default=None, exclude_if=is_none)
-    factors: dict[str, Factors] | None = Field(default=None, exclude_if=is_none)
+    input_size: Omitted[tuple[int, int] | None] = None
+    dropped: Omitted[tuple[str, ...] | None] = None
+    factors: Omitted[dict[str, Factors] | None] = None
 
 
 class Relaxation(Extensible):
