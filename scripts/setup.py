@@ -81,7 +81,7 @@ def install_cluster() -> None:
 def fetch_other_wheel() -> None:
     """The other architecture's runtime, so that builds and tests need no network afterwards."""
     code = (
-        "from edgekit.runtimes.executorch.wheel import *;"
+        "from edgekit.target import host_architecture;"
         "print({'x86_64': 'aarch64', 'aarch64': 'x86_64'}[host_architecture()])"
     )
     other = subprocess.run(

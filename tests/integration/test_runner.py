@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import struct
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.progress import Silent
+from edgekit.runtimes import native_runner
 from edgekit.runtimes.executorch import native
+from edgekit.runtimes.executorch.wheel import WHEEL
 from edgekit.target import host_architecture
 
 pytestmark = pytest.mark.runtime
@@ -198,15 +202,13 @@ def test_serving_ends_on_a_broken_stream(run, model, data, code) -> None:
 
 
 def test_building_it_twice_from_elsewhere_gives_the_same_bytes(tmp_path, monkeypatch) -> None:
-    import shutil
-
     first = native.runner_files(host_architecture(), Silent())
     source = tmp_path / "another place" / "native"
     engine = tmp_path / "another place" / "engine"
-    shutil.copytree(native.SHARED_SOURCE, source)
-    shutil.copytree(native.ENGINE_SOURCE, engine)
-    monkeypatch.setattr(native, "SHARED_SOURCE", source)
-    monkeypatch.setattr(native, "ENGINE_SOURCE", engine)
-    wheel = native.wheel_folder(host_architecture(), Silent())
-    native._compile(host_architecture(), wheel, tmp_path / "runner")
+    shutil.copytree(native_runner.SHARED_SOURCE, source)
+    shutil.copytree(native.ENGINE.source, engine)
+    monkeypatch.setattr(native_runner, "SHARED_SOURCE", source)
+    wheel = WHEEL.folder(host_architecture(), Silent())
+    elsewhere = replace(native.ENGINE, source=engine)
+    native_runner._compile(elsewhere, host_architecture(), wheel, tmp_path / "runner")
     assert (tmp_path / "runner").read_bytes() == first.runner.read_bytes()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Call, Kind, Operator, Program, Quantization, TensorSpec
-from edgekit.runtimes.executorch.profile_alignment import candidates
+from edgekit.runtimes.xnnpack.alignment import candidates
 
 if TYPE_CHECKING:
     import torch

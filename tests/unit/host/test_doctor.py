@@ -23,9 +23,9 @@ from edgekit.host import packages as installed
 from edgekit.host.packages import Trouble
 from edgekit.progress import Silent
 from edgekit.report.doctor import render_doctor
-from edgekit.runtimes.executorch import host as executorch_host
-from edgekit.runtimes.executorch import native
 from edgekit.runtimes.executorch.wheel import VERSION
+from edgekit.runtimes.native_runner import Engine
+from edgekit.runtimes.wheel import RuntimeWheel
 
 SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 WHOLE = {
@@ -63,8 +63,8 @@ class Host:
         monkeypatch.setattr(findings, "host_architecture", lambda: "x86_64")
         monkeypatch.setattr(findings, "find_emulator", lambda architecture: self.emulator)
         monkeypatch.setattr(findings, "find_sysroot", lambda architecture, native: self.libraries)
-        monkeypatch.setattr(executorch_host, "fetched_folder", lambda architecture: self.wheel)
-        monkeypatch.setattr(native, "runner_folder", lambda architecture: tmp_path / architecture)
+        monkeypatch.setattr(RuntimeWheel, "fetched_folder", lambda _, architecture: self.wheel)
+        monkeypatch.setattr(Engine, "folder", lambda _, architecture: tmp_path / architecture)
         self.tools: set[str] = {tool.name for tool in TOOLS}
         monkeypatch.setattr(prediction, "TOOLS", [self.tool(tool) for tool in TOOLS])
         monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)

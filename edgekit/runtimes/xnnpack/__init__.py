@@ -1,0 +1,1 @@
+"""XNNPACK, the delegate of several runtimes: its names for operators."""
