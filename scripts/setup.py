@@ -50,7 +50,7 @@ def main() -> None:
         DONE.write_text(wanted)
     fetch_other_wheel()
     if "--system" in sys.argv[1:]:
-        install_cluster()
+        install_extras()
         install_system()
 
 
@@ -70,15 +70,18 @@ def install() -> None:
     run([*pip, "-e", f"{ROOT}[executorch,dev]"], "installing torch, executorch and the rest")
 
 
-def install_cluster() -> None:
-    """What tests of --workers need, and the demo does not."""
-    found = subprocess.run([PYTHON, "-c", "import distributed"], capture_output=True, check=False)
+def install_extras() -> None:
+    """What tests need, and the demo does not: --workers, and the second runtime."""
+    code = "import distributed, litert_torch"
+    found = subprocess.run([PYTHON, "-c", code], capture_output=True, check=False)
     if found.returncode != 0:
         pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install"]
-        run([*pip, "--progress-bar=off", "-e", f"{ROOT}[cluster]"], "installing Dask")
+        wanted = f"{ROOT}[executorch,litert,cluster,dev]"
+        run([*pip, "--progress-bar=off", "-e", wanted], "installing LiteRT and Dask")
+    fetch_other_wheel("litert")
 
 
-def fetch_other_wheel() -> None:
+def fetch_other_wheel(runtime: str = "executorch") -> None:
     """The other architecture's runtime, so that builds and tests need no network afterwards."""
     code = (
         "from edgekit.target import host_architecture;"
@@ -87,8 +90,8 @@ def fetch_other_wheel() -> None:
     other = subprocess.run(
         [PYTHON, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
-    command = [str(PYTHON), "-m", "edgekit.runtimes.executorch.wheel", other]
-    run(command, f"the runtime for {other}", quiet=True)
+    command = [str(PYTHON), "-m", f"edgekit.runtimes.{runtime}.wheel", other]
+    run(command, f"{runtime} for {other}", quiet=True)
 
 
 def install_system() -> None:

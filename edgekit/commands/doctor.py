@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from edgekit.documents.host import Ability, DoctorDocument, Finding
-from edgekit.host.findings import BUILD, HERE, SSH, WORKERS, building, checking, look_at_host
+from edgekit.host.findings import (
+    BUILD,
+    HERE,
+    SSH,
+    WORKERS,
+    building,
+    building_with,
+    checking,
+    look_at_host,
+)
 from edgekit.host.prediction import PREDICTING
 from edgekit.progress import Progress
+from edgekit.runtimes.registry import RUNTIMES
+from edgekit.target import Architecture
 
 
 def diagnose(progress: Progress) -> DoctorDocument:
@@ -15,7 +26,11 @@ def diagnose(progress: Progress) -> DoctorDocument:
     found = look_at_host(progress)
     findings, architectures = found.findings, found.architectures
     abilities = [
-        *(_ability(f"build for {one}", findings, {BUILD, building(one)}) for one in architectures),
+        *(_building(f"build for {one}", findings, one) for one in architectures),
+        *(
+            _ability(f"build with {name}", findings, {BUILD, building_with(name)})
+            for name in RUNTIMES
+        ),
         _ability("check and benchmark bundles here", findings, {HERE}),
         _ability("deploy over SSH", findings, {SSH}),
     ]
@@ -27,13 +42,24 @@ def diagnose(progress: Progress) -> DoctorDocument:
     commands = [finding.command for finding in findings if not finding.is_fine and finding.command]
     return DoctorDocument(
         schema_="edgekit.doctor/1",
-        ready=_ability("", findings, {BUILD, building("x86_64")}).works,
+        ready=_building("", findings, "x86_64").works,
         findings=findings,
         abilities=tuple(abilities),
         commands=tuple(dict.fromkeys(commands)),
     )
 
 
+def _building(name: str, findings: Sequence[Finding], architecture: Architecture) -> Ability:
+    """With the runtime that lacks the least: one is enough."""
+    found = [
+        _ability(name, findings, {BUILD, building_with(runtime), building(architecture, runtime)})
+        for runtime in RUNTIMES
+    ]
+    return min(found, key=lambda ability: len(ability.lacks))
+
+
 def _ability(name: str, findings: Iterable[Finding], purposes: set[str]) -> Ability:
-    lacks = [f.name for f in findings if not f.is_fine and purposes & set(f.needed_for)]
+    """What is optional, and missing, has a command too."""
+    missing = [f for f in findings if not f.is_fine or (f.status == "not_needed" and f.command)]
+    lacks = [f.name for f in missing if purposes & set(f.needed_for)]
     return Ability(name=name, works=not lacks, lacks=tuple(lacks))

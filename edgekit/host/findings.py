@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from edgekit.runtimes.registry import RUNTIMES
 from edgekit.settings import read_layers, user_file
 from edgekit.target import (
     Architecture,
+    RuntimeName,
     Target,
     built_in_folder,
     host_architecture,
@@ -67,22 +68,30 @@ class HostFindings:
 
 def look_at_host(progress: Progress) -> HostFindings:
     """Examine this host. Raises EdgekitError only if edgekit itself is not installed."""
-    hosts = [entry.host for entry in RUNTIMES.values()]
-    known = pins([*(host.extra for host in hosts), CLUSTER_EXTRA])
+    hosts = {name: entry.host for name, entry in RUNTIMES.items()}
+    known = pins([*(host.extra for host in hosts.values()), CLUSTER_EXTRA])
     own = _host_architecture()
     targets, of_targets = _read_targets()
     architectures = sorted({target.architecture for target in targets})
-    building_packages = dict.fromkeys((name for host in hosts for name in host.packages), (BUILD,))
+    wanted = _wanted(hosts)
     with progress.stage("testing numpy, paramiko, torch, the runtimes and their dependencies"):
-        statements = STATEMENTS | {k: v for host in hosts for k, v in host.packages.items()}
-        groups = (BASE, building_packages | BESIDE_A_RUNTIME, FOR_WORKERS)
+        statements = STATEMENTS | {k: v for h in hosts.values() for k, v in h.packages.items()}
+        groups = (BASE, _purposes(wanted) | BESIDE_A_RUNTIME, FOR_WORKERS)
         packages = [row for group in groups for row in examine(group, known, statements)]
+        others = _purposes({name: host for name, host in hosts.items() if name not in wanted})
+        others = {name: why for name, why in others.items() if name not in _purposes(wanted)}
+        packages += [_optional(row) for row in examine(others, known, statements)]
     findings = (
         _host(own),
-        _python(hosts),
+        _python(hosts.values()),
         _pip(),
         *packages,
-        *(_other_wheel(host, other) for host in hosts for other in architectures if other != own),
+        *(
+            _other_wheel(name, host, other)
+            for name, host in wanted.items()
+            for other in architectures
+            if other != own
+        ),
         *([_own_libraries(own)] if own else []),
         *(row for other in architectures if other != own for row in _emulated(other, targets)),
         *prediction_findings(_apt_install),
@@ -95,8 +104,12 @@ def look_at_host(progress: Progress) -> HostFindings:
     return HostFindings(findings, own, tuple(architectures))
 
 
-def building(architecture: Architecture) -> str:
-    return f"building for {architecture}"
+def building_with(runtime: RuntimeName) -> str:
+    return f"building with {runtime}"
+
+
+def building(architecture: Architecture, runtime: RuntimeName) -> str:
+    return f"building for {architecture} with {runtime}"
 
 
 def checking(architecture: Architecture) -> str:
@@ -143,13 +156,37 @@ def _pip() -> Finding:
     )
 
 
-def _other_wheel(host: HostSupport, architecture: Architecture) -> Finding:
+def _wanted(hosts: Mapping[RuntimeName, HostSupport]) -> dict[RuntimeName, HostSupport]:
+    """The runtimes of which a package is installed that no other one needs; else the first."""
+    found = {}
+    for name, host in hosts.items():
+        shared = {p for other, one in hosts.items() if other != name for p in one.packages}
+        if any(installed_version(package) for package in host.packages.keys() - shared):
+            found[name] = host
+    return found or dict(list(hosts.items())[:1])
+
+
+def _purposes(hosts: Mapping[RuntimeName, HostSupport]) -> dict[str, tuple[str, ...]]:
+    """What each package of these runtimes is needed for."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, host in hosts.items():
+        for package in host.packages:
+            found[package] = (*found.get(package, ()), building_with(name))
+    return found
+
+
+def _optional(finding: Finding) -> Finding:
+    """Of a runtime that nobody installed here: another one builds too."""
+    return finding.replaced(status="not_needed") if finding.status == "missing" else finding
+
+
+def _other_wheel(name: RuntimeName, host: HostSupport, architecture: Architecture) -> Finding:
     wheel = host.other_wheel(architecture)
     return Finding(
         name=wheel.name,
         status="ok" if wheel.is_there else "missing",
         detail=wheel.detail,
-        needed_for=(building(architecture),),
+        needed_for=(building(architecture, name),),
         command=None if wheel.is_there else wheel.command,
     )
 

@@ -150,6 +150,12 @@ class Runtime(Protocol):
         """
         ...
 
+    def reference(self, artifact: Artifact) -> Callable[[Inputs], list[torch.Tensor]] | None:
+        """A function that runs an artifact of ``quantize`` by the runtime's own kernels, without
+        delegates: parity compares the delegates with it. None if there are none.
+        """
+        ...
+
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
         """Lower a float program, or a quantized one, to the runtime's file.
 

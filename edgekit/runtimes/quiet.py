@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from edgekit.process.interrupt import uninterruptible
 
 NOISY_MODULES = (
-    r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools)(\.|$)"
+    r"(torch|torchao|executorch|copyreg|importlib|contextlib|flatbuffers|coremltools"
+    r"|litert_torch|ai_edge_litert|ai_edge_quantizer|jax|warnings)(\.|$)"
 )
 NOISY_MESSAGES = (r".*LeafSpec.*", r"The tensor attributes? .* assigned during export")
 NOISY_LOGGERS = ("torchao", "torch", "torch.export", "executorch", "root")

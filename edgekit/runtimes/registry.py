@@ -12,6 +12,8 @@ from edgekit.runner.client import ProfileRow
 from edgekit.runtimes.base import HostSupport, Located, Runtime
 from edgekit.runtimes.executorch import host as executorch_host
 from edgekit.runtimes.executorch import profile as executorch_profile
+from edgekit.runtimes.litert import host as litert_host
+from edgekit.runtimes.litert import profile as litert_profile
 from edgekit.target import RuntimeName, Target
 from edgekit.values import RuntimeChoice
 
@@ -33,8 +35,15 @@ def _executorch() -> Runtime:
     return ExecuTorch()
 
 
+def _litert() -> Runtime:
+    from edgekit.runtimes.litert.runtime import LiteRT
+
+    return LiteRT()
+
+
 RUNTIMES: dict[RuntimeName, Entry] = {
     "executorch": Entry(_executorch, executorch_host.SUPPORT, executorch_profile.locate),
+    "litert": Entry(_litert, litert_host.SUPPORT, litert_profile.locate),
 }
 
 

@@ -54,6 +54,9 @@ class NumpyRuntime:
             exported = export(source.model, source.example)
         return artifact_of(exported, frozenset(plan.float_layers))
 
+    def reference(self, artifact: Artifact) -> None:
+        return None
+
     def lower(self, exported: ExportedProgram) -> Artifact:
         return artifact_of(exported, None)
 

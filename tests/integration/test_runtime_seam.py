@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy_runtime
@@ -47,6 +48,14 @@ class TestExecuTorch(RuntimeContract):
     @classmethod
     def runtime(cls) -> Runtime:
         return RUNTIMES["executorch"].create()
+
+
+@pytest.mark.skipif(find_spec("litert_torch") is None, reason="needs the extra litert")
+class TestLiteRT(RuntimeContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runtime(cls) -> Runtime:
+        return RUNTIMES["litert"].create()
 
 
 class TestNumpy(RuntimeContract):

@@ -107,7 +107,10 @@ def test_every_file_of_the_package_is_in_the_wheel(installed) -> None:
 
 def test_a_build_from_the_wheel(whole, installed) -> None:
     """With an empty cache: the runner is compiled from the source in the wheel."""
-    places = "native_runner.SHARED_SOURCE, native.ENGINE.source, target.built_in_folder(), edgekit.__file__"
+    places = (
+        "native_runner.SHARED_SOURCE, native.ENGINE.source, target.built_in_folder(), "
+        "edgekit.__file__"
+    )
     said = whole.python(
         "-c",
         "import edgekit; from edgekit import target;"

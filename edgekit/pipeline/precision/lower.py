@@ -25,6 +25,9 @@ from edgekit.runtimes.base import Half
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
+# What an artifact is compared with.
+EAGER, QUANTIZED = "the eager model in torch", "the quantized model in torch"
+OWN_KERNELS = "the same file by the runtime's own kernels"
 PROGRAM_FILE, DESCRIPTION = "program.pt2", "program.json"
 REFERENCE = "reference.pt"
 
@@ -32,13 +35,21 @@ REFERENCE = "reference.pt"
 @dataclass(frozen=True)
 class LoweredModel:
     """A lowered plan. ``floats``: the float model's outputs in torch for each parity input.
-    ``quantized``: those of the quantized model, or of the model in half precision, in torch; None
-    for fp32, or if the runtime quantizes after conversion.
+    ``quantized``: those of the quantized model, or of the model in half precision, in torch; or of
+    the artifact by the runtime's own kernels (Runtime.reference). None for fp32, or if there are
+    none.
     """
 
     artifact: Artifact
     quantized: list[Outputs] | None
     floats: list[Outputs]
+    by_own_kernels: bool = False
+
+    @property
+    def reference_name(self) -> str:
+        if self.quantized is None:
+            return EAGER
+        return OWN_KERNELS if self.by_own_kernels else QUANTIZED
 
     @property
     def reference(self) -> list[Outputs]:
@@ -50,7 +61,8 @@ def lower(subject: Subject, context: BuildContext, plan: Plan) -> LoweredModel:
     """Lower a plan, or load the result from the cache. Raises ExportError, RuntimeFailure."""
     floats = outputs_of(run_eager(subject.model), subject, context, "running the float model")
     key = context.fingerprint.key(context.runtime, plan.of_this_model)
-    cached = load_cached_stage("artifact", key, floats, lambda folder: _read(folder, floats))
+    own = context.runtime.pt2e is None
+    cached = load_cached_stage("artifact", key, floats, lambda folder: _read(folder, floats, own))
     if cached is not None:
         context.progress.note(f"the {plan.precision} artifact is loaded from the cache")
         return cached
@@ -67,7 +79,12 @@ def _lower(
     floats: list[Outputs],
 ) -> LoweredModel:
     if isinstance(program, Artifact):
-        return LoweredModel(program, None, floats)
+        own = context.runtime.reference(program)
+        if own is None:
+            return LoweredModel(program, None, floats)
+        title = f"running {plan.precision} by the runtime's own kernels"
+        outputs = outputs_of(own, subject, context, title)
+        return LoweredModel(program, outputs, floats, by_own_kernels=True)
     with context.progress.stage(f"lowering {plan.precision}"):
         artifact = context.runtime.lower(program)
         if plan.precision == "fp32":
@@ -163,8 +180,9 @@ def _write(draft: Path, lowered: LoweredModel) -> None:
     torch.save(lowered.quantized, draft / REFERENCE)
 
 
-def _read(folder: Path, floats: list[Outputs]) -> LoweredModel:
+def _read(folder: Path, floats: list[Outputs], by_own_kernels: bool) -> LoweredModel:
     (model,) = folder.glob("model.*")
     program = Program.model_validate_json((folder / DESCRIPTION).read_bytes())
     artifact = Artifact(model.read_bytes(), model.name, program)
-    return LoweredModel(artifact, torch.load(folder / REFERENCE, weights_only=True), floats)
+    reference = torch.load(folder / REFERENCE, weights_only=True)
+    return LoweredModel(artifact, reference, floats, by_own_kernels)

@@ -19,7 +19,7 @@ from edgekit.fidelity.comparison import MIN_GROUP_DB, MIN_WHOLE_DB
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.predict import Run, run_all, run_eager
 from edgekit.pipeline.model.subject import Subject
-from edgekit.pipeline.precision.lower import LoweredModel
+from edgekit.pipeline.precision.lower import EAGER, LoweredModel
 from edgekit.pipeline.precision.parity_hints import why_unequal
 from edgekit.plan import Plan, Precision
 from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT, spread_over
@@ -29,7 +29,6 @@ MAX_JUDGED = 200
 INT8_RULE = "SQNR >= 20 dB, or as near to the float model"
 FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
 HALF_RULE = "SQNR >= 25 dB, or as near to the float model as half precision in torch"
-QUANTIZED, EAGER = "the quantized model in torch", "the eager model in torch"
 
 
 def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precision) -> Parity:
@@ -53,7 +52,7 @@ def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precis
     return Parity(
         **compared.worst().model_dump(),
         passed=passed,
-        reference=EAGER if lowered.quantized is None or compared is to_float else QUANTIZED,
+        reference=EAGER if compared is to_float else lowered.reference_name,
         rule=rule,
         compared=to_reference.compared,
         float_model=to_float.worst(),

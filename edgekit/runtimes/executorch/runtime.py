@@ -58,6 +58,9 @@ class ExecuTorch:
 
         return quantize(self.pt2e, source, plan, train, progress)
 
+    def reference(self, artifact: Artifact) -> None:  # noqa: ARG002
+        return None
+
     def lower(self, exported: torch.export.ExportedProgram) -> Artifact:
         from edgekit.runtimes.executorch.lower import lower
 

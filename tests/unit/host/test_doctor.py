@@ -39,9 +39,13 @@ WHOLE = {
     "torch-pruning": "1.6.1",
     "pillow": "13.0.0",
     "distributed": "2026.8.0",
+    "litert-torch": "0.10.0",
+    "ai-edge-quantizer": "0.10.0",
+    "ai-edge-litert": "2.3.0",
     "pip": "26.0",
 }
 CPUS = frozenset({"cortex-a53", "cortex-a72", "cortex-a76"})
+LITERT = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 EMULATOR = Emulator("/usr/bin/qemu-aarch64", "7.2.22", CPUS)
 LIBRARIES = Sysroot(Path("/usr/aarch64-linux-gnu"), (2, 36), (3, 4, 30))
 
@@ -68,6 +72,10 @@ class Host:
         self.tools: set[str] = {tool.name for tool in TOOLS}
         monkeypatch.setattr(prediction, "TOOLS", [self.tool(tool) for tool in TOOLS])
         monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)
+
+    def has_only_executorch(self) -> None:
+        for name in LITERT:
+            del self.versions[name]
 
     def version(self, name: str) -> str:
         if name not in self.versions:
@@ -103,7 +111,7 @@ def test_a_host_that_has_everything(host) -> None:
 
 
 def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None:
-    for name in ("torch", "executorch", "torchao", "ziglang"):
+    for name in ("torch", "executorch", "torchao", "ziglang", *LITERT):
         del host.versions[name]
     document = host.diagnose()
     assert document.exit_code == 1
@@ -116,12 +124,35 @@ def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None
     assert works(document) == {
         "build for aarch64": False,
         "build for x86_64": False,
+        "build with executorch": False,
+        "build with litert": False,
         "check and benchmark bundles here": True,
         "deploy over SSH": True,
         "check aarch64 bundles here": True,
         "predict latency without a device": True,
         "search with several processes (--workers)": True,
     }
+
+
+def test_one_runtime_is_enough(host) -> None:
+    host.has_only_executorch()
+    document = host.diagnose()
+    assert document.ready
+    assert document.commands == ()
+    assert [name for name, works_here in works(document).items() if not works_here] == [
+        "build with litert"
+    ]
+    assert "litert-torch==0.10.0" in host.finding("litert-torch").command
+
+
+def test_the_other_runtime_is_enough_too(host) -> None:
+    for name in ("executorch", "torchao"):
+        del host.versions[name]
+    document = host.diagnose()
+    assert document.ready
+    assert [name for name, works_here in works(document).items() if not works_here] == [
+        "build with executorch"
+    ]
 
 
 def test_the_extra_of_workers_is_missing(host) -> None:
@@ -148,6 +179,7 @@ def test_tools_of_prediction_that_are_missing(host) -> None:
     ("name", "version"), [("torch", "2.14.1"), ("executorch", "1.5.0"), ("torchao", "0.17.0")]
 )
 def test_a_version_beside_the_pin(host, name, version) -> None:
+    host.has_only_executorch()
     host.versions[name] = version
     found = host.finding(name)
     assert found.status == "wrong_version"
@@ -185,6 +217,8 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
     assert document.exit_code == 0
     assert [name for name, works_here in works(document).items() if works_here] == [
         "build for x86_64",
+        "build with executorch",
+        "build with litert",
         "check and benchmark bundles here",
         "predict latency without a device",
         "search with several processes (--workers)",
@@ -300,11 +334,12 @@ def test_edgekit_run_from_a_folder(host, monkeypatch) -> None:
 
 
 def test_the_text_has_the_commands_in_one_piece(host, tmp_path) -> None:
+    host.has_only_executorch()
     del host.versions["torch"], host.versions["executorch"]
     host.wheel = tmp_path / "nowhere"
     document = host.diagnose()
     lines = render_doctor(document).splitlines()
-    assert [f"  {command}" for command in document.commands] == lines[-2:]
+    assert {f"  {command}" for command in document.commands} <= set(lines)
     assert any(line.startswith("torch ") and "missing" in line for line in lines)
     assert any("no, it needs torch, executorch" in line for line in lines)
 

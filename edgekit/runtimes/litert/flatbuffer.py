@@ -1,0 +1,150 @@
+"""The content of a .tflite file as plain data. What the file says is not trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+from edgekit.errors import RuntimeFailure
+from edgekit.program import ITEM_SIZE, Quantization
+
+IDENTIFIER = b"TFL3"
+DTYPES = {
+    "FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "UINT8": "uint8",
+    "INT64": "int64", "BOOL": "bool", "INT16": "int16", "INT8": "int8", "FLOAT64": "float64",
+    "UINT64": "uint64", "UINT32": "uint32", "UINT16": "uint16", "BFLOAT16": "bfloat16",
+}  # fmt: skip
+HALF_A_BYTE = ("INT4",)
+# The fields of a convolution's and a pooling's options.
+STRIDES, FILTERS = ("strideH", "strideW"), ("filterHeight", "filterWidth")
+
+
+class Tensor(NamedTuple):
+    """``dtype``: the file's own name for a type that edgekit does not know. ``constant_bytes``: 0
+    for activations. ``quantization``: None if there is none, or one for each channel.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    constant_bytes: int
+    quantization: Quantization | None
+
+    @property
+    def is_constant(self) -> bool:
+        return self.constant_bytes > 0
+
+    @property
+    def byte_count(self) -> int:
+        return self.constant_bytes or prod(self.shape) * ITEM_SIZE.get(self.dtype, 1)
+
+
+class Node(NamedTuple):
+    """An operator. ``inputs``, ``outputs``: numbers of tensors, without omitted ones."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    kernel: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The subgraph of the file's first signature. ``inputs``, ``outputs``: numbers of tensors, in
+    the order of the signature. ``names``: of the inputs in the signature.
+    """
+
+    tensors: tuple[Tensor, ...]
+    nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+def read_graph(data: bytes) -> Graph:
+    """Raises RuntimeFailure: the bytes are not a valid file."""
+    if data[4:8] != IDENTIFIER:
+        raise RuntimeFailure("it is not a .tflite file: its identifier is missing")
+    try:
+        return _graph(data)
+    # the generated parser follows any offset
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+        raise RuntimeFailure(
+            f"the .tflite file is damaged ({type(e).__name__})", "copy or convert it again"
+        ) from e
+    except Exception as error:
+        if type(error).__module__ != "struct":
+            raise
+        raise RuntimeFailure("the .tflite file is damaged", "copy or convert it again") from error
+
+
+def _graph(data: bytes) -> Graph:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    signatures = model.signatureDefs or []
+    subgraph = model.subgraphs[signatures[0].subgraphIndex if signatures else 0]
+    sides = [subgraph.inputs, subgraph.outputs]
+    names = tuple(f"input_{index}" for index in range(len(subgraph.inputs)))
+    if signatures:
+        first = signatures[0]
+        sides = [[one.tensorIndex for one in side] for side in (first.inputs, first.outputs)]
+        names = tuple(_text(one.name) for one in first.inputs)
+    tensors = tuple(_tensor(tensor, model.buffers) for tensor in subgraph.tensors)
+    nodes = tuple(_node(operator, model) for operator in subgraph.operators)
+    inputs, outputs = (tuple(map(int, side)) for side in sides)
+    used = [number for node in nodes for number in (*node.inputs, *node.outputs)]
+    if max((*inputs, *outputs, *used), default=-1) >= len(tensors):
+        raise LookupError("a number of a tensor that does not exist")
+    return Graph(tensors, nodes, inputs, outputs, names)
+
+
+def _tensor(tensor: Any, buffers: list[Any]) -> Tensor:
+    dtype = _names("TensorType")[tensor.type]
+    shape = tuple(map(int, tensor.shape if tensor.shape is not None else ()))
+    stored = buffers[tensor.buffer].data if tensor.buffer else None
+    scales = getattr(tensor.quantization, "scale", None)
+    quantization = None
+    if scales is not None and len(scales) == 1 and dtype in ("INT8", "UINT8", "INT16"):
+        zero = int(tensor.quantization.zeroPoint[0])
+        quantization = Quantization(scale=float(scales[0]), zero_point=zero, dtype=DTYPES[dtype])
+    return Tensor(
+        _text(tensor.name),
+        DTYPES.get(dtype, dtype.lower()),
+        shape,
+        0 if stored is None else len(stored),
+        quantization,
+    )
+
+
+def _node(operator: Any, model: Any) -> Node:
+    code = model.operatorCodes[operator.opcodeIndex]
+    kind = _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    if kind == "CUSTOM":
+        kind = _text(code.customCode)
+    options = operator.builtinOptions
+    inputs, outputs = (
+        tuple(int(one) for one in side if one >= 0) for side in (operator.inputs, operator.outputs)
+    )
+    return Node(kind, inputs, outputs, _pair(options, STRIDES), _pair(options, FILTERS))
+
+
+def _pair(options: Any, names: tuple[str, str]) -> tuple[int, int]:
+    if not all(hasattr(options, name) for name in names):
+        return (1, 1)
+    return (int(getattr(options, names[0])), int(getattr(options, names[1])))
+
+
+def _text(name: bytes | str | None) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name or ""
+
+
+@cache
+def _names(enumeration: str) -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    members = vars(getattr(schema, enumeration))
+    return {number: name for name, number in members.items() if isinstance(number, int)}

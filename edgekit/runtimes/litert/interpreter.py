@@ -1,0 +1,79 @@
+"""LiteRT's interpreter for Python: it calibrates, and its own kernels are the reference of int8.
+
+Only for files that this process converted: a damaged file could end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from edgekit.recipe.tensors import Inputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# The runtime's kernels without delegate.
+BUILT_IN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+
+
+class Interpreter:
+    """One file, with one thread. ``keep_all``: values between operators can be read too."""
+
+    def __init__(self, data: bytes, kernels: str, keep_all: bool = False) -> None:
+        with _silent():
+            from ai_edge_litert import interpreter as litert
+
+            self._own = litert.Interpreter(
+                model_content=data,
+                num_threads=1,
+                experimental_op_resolver_type=litert.OpResolverType[kernels],
+                experimental_preserve_all_tensors=keep_all,
+            )
+            self._own.allocate_tensors()
+        runner = self._own.get_signature_runner()
+        given, made = runner.get_input_details(), runner.get_output_details()
+        self._inputs = [given[name]["index"] for name in _in_order(given)]
+        self._outputs = [made[name]["index"] for name in _in_order(made)]
+
+    def run(self, inputs: Inputs) -> list[torch.Tensor]:
+        import torch
+
+        for number, tensor in zip(self._inputs, inputs, strict=True):
+            self._own.set_tensor(number, tensor.contiguous().numpy())
+        self._own.invoke()
+        return [torch.from_numpy(self._own.get_tensor(number)) for number in self._outputs]
+
+    def value(self, number: int) -> np.ndarray[Any, Any] | None:
+        """The value of a tensor after a run; None if it has none."""
+        try:
+            return self._own.get_tensor(number)  # type: ignore[no-any-return]
+        except ValueError:
+            return None
+
+
+def reference(data: bytes) -> Callable[[Inputs], list[torch.Tensor]]:
+    """Runs a file by the runtime's own kernels."""
+    return Interpreter(data, BUILT_IN).run
+
+
+def _in_order(names: Any) -> list[str]:
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what the library writes to stderr while it starts."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,142 @@
+"""int8 after conversion, by ai-edge-quantizer, with ranges from the recipe's calibration data.
+
+Quantized before conversion, each convolution's weights would be transposed at every inference
+(litert-torch, issue 179).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgekit.compress.graph import within
+from edgekit.errors import RuntimeFailure
+from edgekit.plan import Plan
+from edgekit.program import Artifact
+from edgekit.progress import Progress
+from edgekit.recipe.tensors import Inputs
+from edgekit.runtimes.base import FloatModel
+from edgekit.runtimes.export import export
+from edgekit.runtimes.litert.describe import Scopes, layer_of
+from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
+from edgekit.runtimes.litert.interpreter import BUILT_IN, Interpreter
+from edgekit.runtimes.litert.lower import convert, described, scopes_of
+from edgekit.runtimes.quiet import first_line, quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Ranges = dict[str, tuple[np.floating[Any], np.floating[Any]]]
+
+BITS = 8
+ANYTHING = ".*"
+
+
+def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
+    """Quantize by a plan without repairs. Raises ExportError, RuntimeFailure."""
+    if plan.linear != "static":
+        raise RuntimeFailure(
+            f"LiteRT's {plan.linear} int8 is not offered: convolutions get three times slower, and "
+            "the tflite runtime computes them wrongly",
+            "build with linear = 'static' in the plan, or for --runtime executorch",
+        )
+    with quiet(), progress.stage("converting for LiteRT"):
+        exported = export(source.model, source.example)
+        data, scopes = convert(exported), scopes_of(exported)
+    graph = read_graph(data)
+    found = ranges(data, graph, source.fitted, progress)
+    with progress.stage(f"quantizing {plan.precision}"):
+        rounded = _quantized(data, graph, plan, found, _float_names(graph, plan, scopes))
+    return described(rounded, scopes)
+
+
+def ranges(data: bytes, graph: Graph, calibration: Sequence[Inputs], progress: Progress) -> Ranges:
+    """The least and the greatest value of each activation of a float file, over all inputs."""
+    import numpy as np
+
+    model = Interpreter(data, BUILT_IN, keep_all=True)
+    numbers = [
+        number
+        for number, tensor in enumerate(graph.tensors)
+        # the quantizer rounds weights by channel: a range would make it one step for all
+        if tensor.dtype == "float32" and not tensor.is_constant
+    ]
+    found: Ranges = {}
+    with progress.stage("calibrating") as stage:
+        for done, inputs in enumerate(calibration, 1):
+            model.run(inputs)
+            for number in numbers:
+                value = model.value(number)
+                if value is None or not value.size:
+                    continue
+                if not np.isfinite(value).all():
+                    raise RuntimeFailure(
+                        f"{graph.tensors[number].name or number} has values that are not finite "
+                        "for a calibration input",
+                        "build with --precision fp32, or remove NaN and infinity from the model",
+                    )
+                low, high = found.get(graph.tensors[number].name, (value.min(), value.max()))
+                found[graph.tensors[number].name] = (
+                    min(low, value.min()),
+                    max(high, value.max()),
+                )
+            stage.advance(done, len(calibration))
+    return found
+
+
+def _float_names(graph: Graph, plan: Plan, scopes: Scopes) -> Iterator[str]:
+    """The quantizer's names for the operators that stay float."""
+    for node in graph.nodes:
+        layer = layer_of(graph, node, scopes)
+        if layer is None:
+            continue
+        names = (layer, f"{layer}:{node.kind.lower()}")
+        if any(within(name, own) for own in plan.float_layers for name in names):
+            yield ";".join(graph.tensors[number].name for number in node.outputs)
+
+
+def _quantized(
+    data: bytes, graph: Graph, plan: Plan, found: Ranges, floats: Iterator[str]
+) -> bytes:
+    import numpy as np
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
+
+    operation, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
+    granularity = qtyping.QuantGranularity
+    manager = recipe_manager.RecipeManager()
+    manager.add_static_config(
+        ANYTHING,
+        operation.ALL_SUPPORTED,
+        activation_num_bits=BITS,
+        weight_num_bits=BITS,
+        weight_granularity=granularity.CHANNELWISE if plan.per_channel else granularity.TENSORWISE,
+    )
+    for side in (operation.INPUT, operation.OUTPUT):  # the application keeps its own types
+        manager.add_quantization_config(ANYTHING, side, None, algorithm.NO_QUANTIZE)
+    for name in dict.fromkeys(floats):
+        manager.add_quantization_config(
+            f"^{re.escape(name)}", operation.ALL_SUPPORTED, None, algorithm.NO_QUANTIZE
+        )
+    rank = {tensor.name: len(tensor.shape) for tensor in graph.tensors}
+
+    def full(name: str, value: np.floating[Any]) -> Any:
+        return np.full([1] * rank[name], value, np.float32)
+
+    calibration = {
+        name: {"min": full(name, low), "max": full(name, high)}
+        for name, (low, high) in found.items()
+    }
+    try:
+        with quiet():
+            tool = quantizer.Quantizer(bytearray(data), manager.get_quantization_recipe())
+            result = tool.quantize(
+                calibration, enable_progress_bar=False, enable_progress_report=False
+            )
+    except Exception as error:  # the quantizer raises errors of any kind
+        raise RuntimeFailure(
+            f"LiteRT's quantizer does not take the model: {first_line(error)}",
+            "build it with --precision fp32, or with --runtime executorch",
+        ) from error
+    assert result.quantized_model is not None
+    return bytes(result.quantized_model)

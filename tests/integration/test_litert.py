@@ -1,0 +1,249 @@
+"""LiteRT: conversion in the recipe's layout and order, int8 after conversion, damaged files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+import edgekit
+from edgekit.errors import EdgekitError, ParityError, RuntimeFailure
+from edgekit.plan import Plan
+from edgekit.progress import Silent
+from edgekit.runner.client import Serving
+from edgekit.runner.staging import staged
+from edgekit.runtimes.export import export
+from edgekit.runtimes.quiet import quiet
+from edgekit.runtimes.registry import RUNTIMES
+from edgekit.target import host_architecture
+
+pytestmark = [
+    pytest.mark.runtime,
+    pytest.mark.skipif(find_spec("litert_torch") is None, reason="needs the extra litert"),
+]
+
+CNN = """
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.mix = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return x + self.mix(self.conv(x).relu())
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU6())
+        self.block = Block()
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.block(self.stem(x)).mean((2, 3)))
+
+def model():
+    torch.manual_seed(0)
+    return Net().eval()
+
+def example_inputs():
+    return (torch.zeros(1, 3, 17, 13),)
+
+def calibration():
+    torch.manual_seed(1)
+    return [(torch.randn(1, 3, 17, 13),) for _ in range(60)]
+
+def output_kinds():
+    return ["values"]
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return RUNTIMES["litert"].create()
+
+
+def converted(runtime, model: torch.nn.Module, *inputs: torch.Tensor):
+    with quiet():
+        return runtime.lower(export(model.eval(), inputs))
+
+
+def outputs_of(runtime, artifact, *inputs: torch.Tensor) -> list[np.ndarray]:
+    files = runtime.runner_files(host_architecture(), Silent())
+    with staged(artifact, files) as place, Serving(place) as serving:
+        answers = serving.infer([tensor.numpy().tobytes() for tensor in inputs])
+    return [
+        np.frombuffer(answer, spec.dtype).reshape(spec.shape)
+        for answer, spec in zip(answers, artifact.program.outputs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("target", ["x86", "rpi5"])
+def test_a_build_in_int8(write_recipe, tmp_path, target) -> None:
+    bundle = tmp_path / "bundle"
+    document = edgekit.build(
+        write_recipe(CNN), target=target, runtime="litert", precision="int8", output=bundle
+    )
+    assert document.runtime == "litert"
+    assert document.parity is not None
+    assert document.parity.passed
+    assert "own kernels" in document.parity.reference
+    assert document.parity.float_model.sqnr_db > 20
+    layers = {layer.layer for layer in document.program.layers if layer.quantized}
+    assert {"stem.0", "block.conv", "block.mix", "head"} <= layers
+    assert document.program.outside == ()
+    assert [tuple(spec.shape) for spec in document.program.inputs] == [(1, 3, 17, 13)]
+    assert {spec.dtype for spec in document.program.inputs} == {"float32"}
+    assert edgekit.check(bundle).verdict == "fits"  # for rpi5: on an emulated Cortex-A76
+    needs = json.loads((bundle / "manifest.json").read_text())["needs"]
+    assert tuple(map(int, needs["glibc"].split("."))) <= (2, 34)
+
+
+def test_layers_of_a_plan_stay_float(write_recipe, tmp_path) -> None:
+    document = edgekit.build(
+        write_recipe(CNN), target="x86", runtime="litert",
+        plan=Plan(precision="mixed", float_layers=("block.conv",)), output=tmp_path / "bundle",
+    )  # fmt: skip
+    counts = {layer.layer: (layer.quantized, layer.floating) for layer in document.program.layers}
+    assert counts["block.conv"][0] == 0 < counts["block.conv"][1]
+    assert counts["head"][1] == 0 < counts["head"][0]
+
+
+def test_a_wrong_kernel_of_the_delegate_is_refused(
+    write_recipe, tmp_path, monkeypatch, runtime
+) -> None:
+    """As if it computed with other weights than the runtime's own kernels do."""
+    kind = type(runtime)
+    quantize, reference, right = kind.quantize, kind.reference, []
+
+    def wrong(self, source, *rest):
+        right.append(quantize(self, source, *rest))
+        model = copy.deepcopy(source.model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(weight.flip(0))
+        return quantize(self, replace(source, model=model), *rest)
+
+    monkeypatch.setattr(kind, "quantize", wrong)
+    monkeypatch.setattr(kind, "reference", lambda self, _: reference(self, right[-1]))
+    recipe = write_recipe(CNN.replace("manual_seed(0)", "manual_seed(5)"))
+    with pytest.raises(ParityError):
+        edgekit.build(
+            recipe, target="x86", runtime="litert", precision="int8", output=tmp_path / "bundle"
+        )
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_inputs_keep_their_order_and_types(runtime) -> None:
+    class Many(torch.nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            total = inputs[0]
+            for place, one in enumerate(inputs[1:], 2):
+                total = total + place * one
+            return total, inputs[11] * inputs[2]
+
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 4) for _ in range(12)]
+    artifact = converted(runtime, Many(), *inputs)
+    found = outputs_of(runtime, artifact, *inputs)
+    for one, wanted in zip(found, Many()(*inputs), strict=True):
+        np.testing.assert_allclose(one, wanted.numpy(), rtol=1e-5)
+
+
+def test_whole_numbers_keep_their_types(runtime) -> None:
+    class Tokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = torch.nn.Embedding(50, 16), torch.nn.Linear(16, 8)
+
+        def forward(self, ids: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.head(torch.cumsum(self.table(ids) + x, 1))
+            return y.softmax(-1), torch.topk(y, 3, -1)[1]
+
+    torch.manual_seed(0)
+    model, inputs = Tokens().eval(), (torch.randint(0, 50, (1, 7)), torch.randn(1, 7, 16))
+    artifact = converted(runtime, model, *inputs)
+    assert [spec.dtype for spec in artifact.program.inputs] == ["int64", "float32"]
+    assert artifact.program.outputs[1].dtype == "int64"
+    probabilities, places = outputs_of(runtime, artifact, *inputs)
+    with torch.no_grad():
+        wanted = model(*inputs)
+    np.testing.assert_allclose(probabilities, wanted[0].numpy(), atol=1e-6)
+    assert (places == wanted[1].numpy()).all()
+    outside = {one.operator for one in artifact.program.summary().outside}
+    assert {"CUMSUM", "TOPK_V2", "EMBEDDING_LOOKUP"} <= outside
+    assert "FULLY_CONNECTED" not in outside
+    shapes = runtime.operator_shapes(artifact)
+    assert {shape.layer for shape in shapes if shape.kind == "linear"} == {"head"}
+
+
+def test_int8_of_each_row_is_refused(write_recipe, tmp_path) -> None:
+    plan = Plan(precision="int8", linear="dynamic")
+    with pytest.raises(EdgekitError, match="dynamic"):
+        edgekit.build(
+            write_recipe(CNN), target="x86", runtime="litert", plan=plan,
+            output=tmp_path / "bundle",
+        )  # fmt: skip
+
+
+def test_a_model_that_the_converter_does_not_take(write_recipe, tmp_path) -> None:
+    recipe = write_recipe(
+        """
+def model():
+    return lambda_net()
+
+class lambda_net(nn.Module):
+    def forward(self, x):
+        return torch.linalg.svd(x)[1]
+
+def example_inputs():
+    return (torch.randn(1, 4, 4),)
+"""
+    )
+    with pytest.raises(RuntimeFailure, match=r"LiteRT|svd"):
+        edgekit.build(
+            recipe, target="x86", runtime="litert", precision="fp32", output=tmp_path / "b"
+        )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_finished_file_becomes_a_bundle(write_recipe, tmp_path) -> None:
+    edgekit.build(
+        write_recipe(CNN), target="x86", runtime="litert", precision="int8",
+        output=tmp_path / "first",
+    )  # fmt: skip
+    file = tmp_path / "first" / "model.tflite"
+    document = edgekit.build(file, target="x86", output=tmp_path / "again")
+    assert document.runtime == "litert"
+    assert (tmp_path / "again" / "model.tflite").read_bytes() == file.read_bytes()
+    measured = edgekit.bench(tmp_path / "again", "local", runs=5)
+    assert measured.latency_ms.median > 0
+
+
+def test_damaged_files_end_in_an_error(runtime, tmp_path) -> None:
+    """Truncated, with flipped bits, with absurd numbers: nothing ends this process."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    good = converted(runtime, model, torch.zeros(1, 3, 6, 6)).data
+    dice, read = random.Random(0), 0
+    for turn in range(60):
+        data = bytearray(good)
+        if turn % 3 == 0:
+            del data[dice.randrange(len(data)) :]
+        elif turn % 3 == 1:
+            for _ in range(1 + turn % 7):
+                data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        else:
+            place = dice.randrange(8, len(data) - 4)
+            data[place : place + 4] = dice.choice([b"\xff\xff\xff\x7f", b"\xff" * 4, b"\0" * 4])
+        try:
+            runtime.read(bytes(data))
+            read += 1
+        except RuntimeFailure:
+            pass
+    assert read < 50
