@@ -53,6 +53,13 @@ class InferenceWork(NamedTuple):
     whole: Work
     operators: tuple[OperatorWork, ...] = ()
 
+    @property
+    def outside_cycles(self) -> float:
+        """Those of kernels outside the delegates: at most, if the operators are unknown."""
+        if not self.operators:
+            return self.whole.cycles
+        return sum(one.work.cycles for one in self.operators if not one.row.delegated)
+
 
 class Factors(NamedTuple):
     """The ends of an interval, relative to the predicted value."""

@@ -7,7 +7,6 @@ predicted; the note says how, and what measures it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from edgekit.cost.emulation.predict import NotPredictedError, emulated_work
 from edgekit.cost.emulation.tools import TOOLS
 from edgekit.cost.latency import (
     Factors,
-    Work,
+    InferenceWork,
     interval_factors,
     interval_ms,
     latency_by_operator,
@@ -81,7 +80,7 @@ def predicted_latency(
         if macs is None:
             return f"not predicted: {reason}"
         return Prediction(_estimated(macs, manifest, core, target, reason))
-    figure = emulated_figure(work.whole, manifest, core, target)
+    figure = emulated_figure(work, manifest, core, target)
     rows = latency_by_operator(work, figure.value, core, target.clock_ghz, manifest.threads)
     return Prediction(figure, rows)
 
@@ -96,16 +95,18 @@ def prediction_facts(target: Target, runtime: str) -> list[str]:
     return [*calibrations, *(f"{tool.name}: {tool.find()}" for tool in TOOLS)]
 
 
-def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Target) -> Figure:
+def emulated_figure(
+    work: InferenceWork, manifest: Manifest, core: CoreModel, target: Target
+) -> Figure:
     threads, clock = manifest.threads, target.clock_ghz or 1.0
     unproven = unproven_operators(manifest.program)
     if manifest.plan.uses_half:
         unproven = ["half precision", *unproven]
     factors = widened(interval_factors(threads), unproven)
-    value = latency_ms(work, core, clock, threads)
+    value = latency_ms(work.whole, core, clock, threads)
     if manifest.program.outside_operators and threads > 1:
-        serial = work._replace(serial_cycles=work.cycles)
-        value, factors = _between(value, latency_ms(serial, core, clock, threads), factors)
+        serial = work.whole._replace(serial_cycles=work.outside_cycles)
+        value, factors = _reaching(value, latency_ms(serial, core, clock, threads), factors)
     note = (
         f"predicted by emulation ({core.title} at {clock:g} GHz, {_threads(threads)}), "
         f"not measured: {DECIDE}"
@@ -116,14 +117,13 @@ def emulated_figure(work: Work, manifest: Manifest, core: CoreModel, target: Tar
     return _figure(value, factors, manifest, note)
 
 
-def _between(fast_ms: float, slow_ms: float, factors: Factors) -> tuple[float, Factors]:
-    """The geometric mean of two latencies, and an interval that reaches beyond both.
+def _reaching(shared_ms: float, serial_ms: float, factors: Factors) -> tuple[float, Factors]:
+    """The latency if kernels outside the delegates run on one thread, and an interval that also
+    reaches beyond the latency if they share their work.
 
-    Kernels outside the delegates run on one thread. Their share of the cycles is unknown, so the
-    latency lies between that of all cycles shared and that of none shared.
+    Most of these kernels use one thread. Which ones do not is unknown.
     """
-    value = math.sqrt(fast_ms * slow_ms)
-    return value, Factors(factors.low * fast_ms / value, factors.high * slow_ms / value)
+    return serial_ms, Factors(factors.low * shared_ms / serial_ms, factors.high)
 
 
 def _estimated(

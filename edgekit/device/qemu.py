@@ -139,13 +139,31 @@ def require_guest_end(done: Completed, name: str) -> Completed:
 
 def find_emulator(architecture: Architecture) -> Emulator | None:
     """QEMU's user mode on PATH, static or not; None if none answers to --version."""
+    return next(find_emulators(architecture), None)
+
+
+def find_emulators(architecture: Architecture) -> Iterator[Emulator]:
+    """Every user mode of QEMU on PATH that answers to --version, in the order of PATH."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for name in (f"qemu-{architecture}", f"qemu-{architecture}-static"):
-        program = shutil.which(name)
-        version = re.search(r"version (\d+(?:\.\d+)+)", _ask(program, "--version"))
-        if program and version:
-            cpus = _ask(program, "-cpu", "help").partition(":")[2].split()
-            return Emulator(program, version[1], frozenset(cpus))
-    return None
+        for folder in dict.fromkeys(folders):
+            program = shutil.which(name, path=folder)
+            emulator = _emulator_at(program) if program else None
+            if emulator is not None:
+                yield emulator
+
+
+def loads_plugins(emulator: Emulator) -> bool:
+    """A static QEMU is built without plugins, whatever its name. Debian's is, from 9.1 on."""
+    return "-plugin" in _ask(emulator.program, "-h")
+
+
+def _emulator_at(program: str) -> Emulator | None:
+    version = re.search(r"version (\d+(?:\.\d+)+)", _ask(program, "--version"))
+    if version is None:
+        return None
+    cpus = _ask(program, "-cpu", "help").partition(":")[2].split()
+    return Emulator(program, version[1], frozenset(cpus))
 
 
 def find_sysroot(architecture: Architecture, native: bool = False) -> Sysroot | None:
@@ -212,10 +230,8 @@ def _cpuinfo(core: Core, index: int) -> str:
     )
 
 
-def _ask(program: str | None, *arguments: str) -> str:
+def _ask(program: str, *arguments: str) -> str:
     """A program's stdout; empty if it does not run."""
-    if program is None:
-        return ""
     try:
         done = LocalTransport().run([program, *arguments], timeout_s=10)
     except (EdgekitError, TimeoutError):

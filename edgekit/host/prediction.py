@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgekit.cost.emulation.tools import TOOLS, Tool
 from edgekit.documents.host import Finding
+from edgekit.documents.verdict import Status
 
 PREDICTING = "predicting latency"
 
@@ -16,11 +17,16 @@ def prediction_findings(install: Callable[[str], str]) -> list[Finding]:
 
 
 def _finding(tool: Tool, install: Callable[[str], str]) -> Finding:
-    found = tool.find()
+    found, problem = tool.find(), tool.problem()
+    command = install(tool.packages)
+    status: Status = "ok" if found else "missing"
+    detail = found or f"{tool.purpose}; without it, latency is only estimated"
+    if problem:
+        status, detail = "wrong_version", problem
     return Finding(
         name=tool.name,
-        status="ok" if found else "missing",
-        detail=found or f"{tool.purpose}; without it, latency is only estimated",
+        status=status,
+        detail=detail,
         needed_for=(PREDICTING,),
-        command=None if found else install(tool.packages),
+        command=None if status == "ok" or (problem and not tool.packages_repair) else command,
     )

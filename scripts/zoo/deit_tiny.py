@@ -8,9 +8,12 @@ from transformers import DeiTConfig, DeiTForImageClassification
 example_inputs, calibration = images(3, 224)
 
 
-def model() -> nn.Module:
-    config = DeiTConfig(
+def config(**options: str) -> DeiTConfig:
+    return DeiTConfig(
         hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768,
-        num_labels=1000,
+        num_labels=1000, **options,
     )  # fmt: skip
-    return logits_of(lambda: DeiTForImageClassification(config), example_inputs)
+
+
+def model() -> nn.Module:
+    return logits_of(lambda: DeiTForImageClassification(config()), example_inputs)

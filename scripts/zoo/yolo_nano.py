@@ -47,27 +47,32 @@ class Sppf(nn.Module):
 
 
 class Head(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kinds: int) -> None:
         super().__init__()
         self.box = nn.Sequential(conv(channels, 64, 3), conv(64, 64, 3), nn.Conv2d(64, BOX, 1))
-        self.kind = nn.Sequential(conv(channels, 80, 3), conv(80, 80, 3), nn.Conv2d(80, CLASSES, 1))
+        self.kind = nn.Sequential(
+            conv(channels, kinds, 3), conv(kinds, kinds, 3), nn.Conv2d(kinds, CLASSES, 1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.box(x), self.kind(x)], 1)
 
 
-class YoloNano(nn.Module):
-    def __init__(self) -> None:
+class Yolo(nn.Module):
+    """``width``: channels of the first layer; 16 is the nano model, 32 the small one."""
+
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(3, 16, 3, 2), conv(16, 32, 3, 2), Csp(32, 32, 1))
-        self.stage3 = nn.Sequential(conv(32, 64, 3, 2), Csp(64, 64, 2))
-        self.stage4 = nn.Sequential(conv(64, 128, 3, 2), Csp(128, 128, 2))
-        self.stage5 = nn.Sequential(conv(128, 256, 3, 2), Csp(256, 256, 1), Sppf(256))
+        c2, c3, c4, c5 = (width * factor for factor in (2, 4, 8, 16))
+        self.stem = nn.Sequential(conv(3, width, 3, 2), conv(width, c2, 3, 2), Csp(c2, c2, 1))
+        self.stage3 = nn.Sequential(conv(c2, c3, 3, 2), Csp(c3, c3, 2))
+        self.stage4 = nn.Sequential(conv(c3, c4, 3, 2), Csp(c4, c4, 2))
+        self.stage5 = nn.Sequential(conv(c4, c5, 3, 2), Csp(c5, c5, 1), Sppf(c5))
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
-        self.top4, self.top3 = Csp(384, 128, 1, False), Csp(192, 64, 1, False)
-        self.down4, self.bottom4 = conv(64, 64, 3, 2), Csp(192, 128, 1, False)
-        self.down5, self.bottom5 = conv(128, 128, 3, 2), Csp(384, 256, 1, False)
-        self.heads = nn.ModuleList([Head(64), Head(128), Head(256)])
+        self.top4, self.top3 = Csp(c4 + c5, c4, 1, False), Csp(c3 + c4, c3, 1, False)
+        self.down4, self.bottom4 = conv(c3, c3, 3, 2), Csp(c3 + c4, c4, 1, False)
+        self.down5, self.bottom5 = conv(c4, c4, 3, 2), Csp(c4 + c5, c5, 1, False)
+        self.heads = nn.ModuleList([Head(each, max(CLASSES, c3)) for each in (c3, c4, c5)])
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         c3 = self.stage3(self.stem(image))
@@ -85,4 +90,4 @@ example_inputs, calibration = images(3, 320)
 
 
 def model() -> nn.Module:
-    return settled(YoloNano, example_inputs, shift=1.0)
+    return settled(Yolo, example_inputs, shift=1.0)

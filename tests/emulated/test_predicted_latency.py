@@ -48,6 +48,25 @@ def test_two_boards_get_the_kernels_of_their_cores(
     assert rpi4.dram_bytes < 1_000_000  # all of it fits the caches
 
 
+def test_every_raspberry_pi_is_predicted(digits_arm_bundle, tmp_path, monkeypatch) -> None:
+    """The Pi 3 and the Zero 2 W have the same core: the same work, at another clock."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    manifest = read_manifest(digits_arm_bundle)
+    inputs = golden_inputs(digits_arm_bundle, manifest)
+    latency = {}
+    for board in ("rpi-zero2w", "rpi3", "rpi4", "rpi5"):
+        target = load_target(board)
+        found = predicted_latency(
+            digits_arm_bundle, manifest, inputs, no_shapes, None, target, Silent()
+        )
+        assert not isinstance(found, str), found
+        low, high = found.figure.interval
+        assert 0 < low < found.figure.value < high
+        latency[board] = found.figure.value
+    assert latency["rpi-zero2w"] > latency["rpi3"] > latency["rpi4"] > latency["rpi5"]
+    assert latency["rpi-zero2w"] / latency["rpi3"] < 1.401  # memory has the same clock
+
+
 def test_counts_are_repeatable_and_cached(digits_arm_bundle, tmp_path, monkeypatch) -> None:
     first = work(digits_arm_bundle, "rpi4", tmp_path / "one", monkeypatch)
     again = work(digits_arm_bundle, "rpi4", tmp_path / "two", monkeypatch)

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from edgekit.cost.cores import CORE_MODELS
 from edgekit.device.local import LocalTransport
-from edgekit.device.qemu import Emulator, find_emulator
+from edgekit.device.qemu import Emulator, find_emulators, loads_plugins
 from edgekit.errors import EdgekitError
 
 # llvm-mca skips instructions without a schedule, and takes a latency of calls, from 20 on.
 OLDEST_LLVM, NEWEST_LLVM = 20, 40
+OLDEST_QEMU = "7.1"  # the first with a Cortex-A76
 QEMU_PACKAGES = "qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross"
 LLVM_PACKAGE = "llvm-22"
 COMPILER_PACKAGE = "gcc"
@@ -31,12 +33,15 @@ class Llvm:
 
 def find_llvm() -> Llvm | None:
     """The newest installed LLVM that is new enough."""
+    return next((found for found in _llvms() if found.version >= OLDEST_LLVM), None)
+
+
+def _llvms() -> Iterator[Llvm]:
     for suffix in (*(f"-{n}" for n in range(NEWEST_LLVM, OLDEST_LLVM - 1, -1)), ""):
         mc, mca = shutil.which(f"llvm-mc{suffix}"), shutil.which(f"llvm-mca{suffix}")
         version = llvm_version(mca) if mc and mca else None
-        if mc and mca and version is not None and version >= OLDEST_LLVM:
-            return Llvm(mc, mca, version)
-    return None
+        if mc and mca and version is not None:
+            yield Llvm(mc, mca, version)
 
 
 def llvm_version(program: str | None) -> int | None:
@@ -61,19 +66,23 @@ def find_compiler() -> tuple[str, ...] | None:
 
 
 def find_plugin_emulator() -> Emulator | None:
-    """QEMU's user mode, as a dynamic program: a static one loads no plugins."""
-    emulator = find_emulator("aarch64")
-    return None if emulator is None or emulator.program.endswith("-static") else emulator
+    """The first of QEMU's user modes on PATH that loads plugins."""
+    return next(filter(loads_plugins, find_emulators("aarch64")), None)
 
 
 @dataclass(frozen=True)
 class Tool:
-    """``find``: what is installed, in words; None if missing. ``packages``: Debian's."""
+    """``find``: what is installed, in words; None if nothing usable is. ``problem``: what is wrong
+    with what is installed; None if nothing is wrong or installed. ``packages``: Debian's;
+    ``packages_repair``: whether they solve the problem.
+    """
 
     name: str
     purpose: str
     packages: str
     find: Callable[[], str | None]
+    problem: Callable[[], str | None] = lambda: None
+    packages_repair: bool = True
 
 
 def _emulator() -> str | None:
@@ -81,9 +90,31 @@ def _emulator() -> str | None:
     return f"{found.version}, {found.program}" if found else None
 
 
+def _emulator_problem() -> str | None:
+    """Newer packages of Debian and Ubuntu are static; versions before 7.1 lack the Pi 5's core."""
+    usable = find_plugin_emulator()
+    found = usable or next(find_emulators("aarch64"), None)
+    if found is None:
+        return None
+    if usable is None:
+        return (
+            f"{found.version}, {found.program}: built without plugins, so latency is only "
+            "estimated (docs/prediction.md, Tools for emulation)"
+        )
+    missing = sorted(set(CORE_MODELS) - usable.cpus)
+    return f"{_emulator()}: no {', '.join(missing)}; needs QEMU {OLDEST_QEMU}" if missing else None
+
+
 def _llvm() -> str | None:
     found = find_llvm()
     return f"{found.version}, {found.mca}" if found else None
+
+
+def _llvm_problem() -> str | None:
+    old = next(_llvms(), None)
+    if old is None or find_llvm() is not None:
+        return None
+    return f"{old.version}, {old.mca}: needs {OLDEST_LLVM} or newer; latency is only estimated"
 
 
 def _compiler() -> str | None:
@@ -92,8 +123,15 @@ def _compiler() -> str | None:
 
 
 TOOLS = (
-    Tool("qemu-aarch64 (plugins)", "a QEMU that loads plugins", QEMU_PACKAGES, _emulator),
-    Tool("llvm-mca", f"LLVM {OLDEST_LLVM} or newer", LLVM_PACKAGE, _llvm),
+    Tool(
+        "qemu-aarch64 (plugins)",
+        "a QEMU that loads plugins",
+        QEMU_PACKAGES,
+        _emulator,
+        _emulator_problem,
+        packages_repair=False,
+    ),
+    Tool("llvm-mca", f"LLVM {OLDEST_LLVM} or newer", LLVM_PACKAGE, _llvm, _llvm_problem),
     Tool("C compiler", "compiles a plugin of QEMU", COMPILER_PACKAGE, _compiler),
 )
 

@@ -8,20 +8,28 @@ import pytest
 from programs import program
 
 from edgekit.cost.cores import CORE_MODELS
-from edgekit.cost.latency import Work
+from edgekit.cost.latency import InferenceWork, OperatorWork, Work
 from edgekit.cost.prediction import emulated_figure, predicted_latency
 from edgekit.plan import Plan
 from edgekit.progress import Silent
+from edgekit.runner.client import ProfileRow
 from edgekit.target import load_target
 
 WORK = Work(instructions=20_000_000, cycles=15e6, dram_bytes=4_000_000)
 CORE = CORE_MODELS["cortex-a72"]
 
 
-def figure(*names: str, threads: int = 4, outside: str | None = None, precision="fp32"):
+def figure(
+    *names: str,
+    threads: int = 4,
+    outside: str | None = None,
+    precision="fp32",
+    operators: tuple[OperatorWork, ...] = (),
+):
     content = program(*names, outside=outside)
     manifest = SimpleNamespace(threads=threads, program=content, plan=Plan(precision=precision))
-    return emulated_figure(WORK, manifest, CORE, load_target("rpi4"))
+    work = InferenceWork(WORK, operators)
+    return emulated_figure(work, manifest, CORE, load_target("rpi4"))
 
 
 def test_a_prediction_is_never_called_measured() -> None:
@@ -46,10 +54,21 @@ def test_half_precision_widens_it() -> None:
     assert "half precision" in half.note
 
 
-def test_kernels_on_one_thread_may_take_all_of_the_time() -> None:
-    """All cycles on one core: 10 ms, and 1 ms of memory."""
-    shared, serial = figure("Conv2d"), figure("Conv2d", outside="aten::cumsum.out")
+def test_kernels_on_one_thread_are_not_shared() -> None:
+    """All cycles on one core: 10 ms, and 1 ms of memory. A fifth of them is outside."""
+    inside = OperatorWork(ProfileRow("Conv2d", 0.0, True, 0, 0), Work(0, 12e6, 0))
+    kernel = OperatorWork(ProfileRow("aten::cumsum.out", 0.0, False, 1, 0), Work(0, 3e6, 0))
+    shared = figure("Conv2d")
+    found = figure("Conv2d", outside="aten::cumsum.out", operators=(inside, kernel))
     assert shared.value == pytest.approx(10 / 4 + 1)
+    assert found.value == pytest.approx(8 / 4 + 2 + 1)
+    assert found.interval[0] < shared.interval[0]  # a kernel may use several threads
+    assert found.interval[1] > found.value * 1.7
+
+
+def test_kernels_whose_share_is_unknown_may_take_all_of_the_time() -> None:
+    shared, serial = figure("Conv2d"), figure("Conv2d", outside="aten::cumsum.out")
+    assert serial.value == pytest.approx(10 + 1)
     assert serial.interval[1] > 11 * 1.7
     assert serial.interval[0] < shared.value
     alone = figure("Conv2d", threads=1, outside="aten::cumsum.out")

@@ -70,6 +70,7 @@ class Host:
         monkeypatch.setattr(RuntimeWheel, "fetched_folder", lambda _, architecture: self.wheel)
         monkeypatch.setattr(Engine, "folder", lambda _, architecture: tmp_path / architecture)
         self.tools: set[str] = {tool.name for tool in TOOLS}
+        self.problems: dict[str, str] = {}
         monkeypatch.setattr(prediction, "TOOLS", [self.tool(tool) for tool in TOOLS])
         monkeypatch.setattr(findings, "has_pip", lambda: "pip" in self.versions)
 
@@ -83,7 +84,11 @@ class Host:
         return self.versions[name]
 
     def tool(self, real: Tool) -> Tool:
-        return replace(real, find=lambda: "found" if real.name in self.tools else None)
+        return replace(
+            real,
+            find=lambda: "found" if real.name in self.tools else None,
+            problem=lambda: self.problems.get(real.name),
+        )
 
     def diagnose(self) -> DoctorDocument:
         return diagnose(Silent())
@@ -173,6 +178,18 @@ def test_tools_of_prediction_that_are_missing(host) -> None:
     packages = [word for command in document.commands for word in shlex.split(command)]
     assert {"qemu-user", "llvm-22"} <= set(packages)
     assert "gcc" not in packages
+
+
+def test_tools_of_prediction_that_cannot_be_used(host) -> None:
+    """Debian has no other QEMU to install, but a newer LLVM."""
+    host.tools = {"C compiler"}
+    host.problems = {"qemu-aarch64 (plugins)": "10.0.2: static", "llvm-mca": "14: too old"}
+    emulator, llvm = host.finding("qemu-aarch64 (plugins)"), host.finding("llvm-mca")
+    assert (emulator.status, emulator.detail) == ("wrong_version", "10.0.2: static")
+    assert emulator.command is None
+    assert (llvm.status, llvm.detail) == ("wrong_version", "14: too old")
+    assert "llvm-22" in llvm.command
+    assert not works(host.diagnose())["predict latency without a device"]
 
 
 @pytest.mark.parametrize(
