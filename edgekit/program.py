@@ -28,7 +28,8 @@ class Quantization(Frozen):
 
 class MovedBySteps(Frozen):
     """How far an output moves, at most, if the last int8 tensors change by one step. For an output
-    whose last operators are float.
+    whose last operators are float. For one in int8 that comes after float operators: if some values
+    of all int8 tensors do.
 
     ``whole``: the largest change of any element. ``groups``: the same for each index of an axis.
     """
@@ -41,8 +42,8 @@ class TensorSpec(Frozen):
     """One input or output of the program, in C order.
 
     ``quantization``: the steps of the values, if the model quantizes them inside; the input or
-    output itself stays in ``dtype``. ``moved``: only if float operators come last; otherwise JSON
-    has no such key, as in older manifests.
+    output itself stays in ``dtype``. ``moved``: only if float operators come last or
+    before; otherwise JSON has no such key, as in older manifests.
     """
 
     name: str

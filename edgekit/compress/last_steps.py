@@ -1,9 +1,13 @@
-"""How far one int8 step inside a converted program moves an output that ends in float operators.
+"""How far int8 steps inside a converted program move its outputs, on two correct devices.
 
-Example: a sigmoid after int8 logits. Two correct devices may differ by one step of the logits. That
-moves a score of 0.5 by more than one of 0.001, so no share of the output's range bounds it.
-Therefore the last quantized tensors are moved by DEVICE_STEPS, and the float operators after them
-run again.
+An output that ends in float operators. Example: a sigmoid after int8 logits. Two correct devices
+may differ by one step of the logits. That moves a score of 0.5 by more than one of 0.001, so no
+share of the output's range bounds it. Therefore the last quantized tensors are moved by
+DEVICE_STEPS, and the float operators after them run again.
+
+A program with float operators between integer ones. Their results differ between CPUs by the last
+bits, which seldom rounds a value to the next step; the layers behind it may enlarge that. So some
+values of all quantized tensors are moved by one step, and the whole program runs again.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from edgekit.recipe.tensors import Inputs
 
 # Beside "all up" and "all down": equal steps cancel out in a softmax or a mean, random ones do not.
 RANDOM_DRAWS = 4
+# The share of a tensor's values that are moved by one step. Differences in the last bits round far
+# fewer values to another step.
+FLIPPED_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,42 @@ def moved_by_steps(
     with torch.no_grad():
         values = dict(zip(sources, _head(module, sources)(*example), strict=True))
         return [_moved(tail, values) if tail else None for tail in tails]
+
+
+def moved_by_flips(exported: torch.export.ExportedProgram, example: Inputs) -> list[MovedBySteps]:
+    """One result for each output: the largest change of any element."""
+    module = exported.module()
+    assert isinstance(module, GraphModule)
+    with torch.no_grad():
+        expected = _leaves(torch.fx.Interpreter(module).run(*example))
+        most = [0.0 for _ in expected]
+        for seed in range(RANDOM_DRAWS):
+            for place, changed in enumerate(_leaves(_Flipping(module, seed).run(*example))):
+                moved = (changed.double() - expected[place].double()).abs()
+                most[place] = max(most[place], float(torch.nan_to_num(moved, posinf=0.0).max()))
+    return [MovedBySteps(whole=_short(value / DEVICE_STEPS)) for value in most]
+
+
+class _Flipping(torch.fx.Interpreter):
+    """Runs a program, with some values of each quantized tensor moved by one step."""
+
+    def __init__(self, module: GraphModule, seed: int) -> None:
+        super().__init__(module)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def run_node(self, n: Node) -> Any:
+        value, step = super().run_node(n), _step(n)
+        if step is None or not value.numel():
+            return value
+        count = max(1, int(FLIPPED_SHARE * value.numel()))
+        places = torch.randint(0, value.numel(), (count,), generator=self._generator)
+        moved = value.clone(memory_format=torch.contiguous_format).flatten()
+        moved[places] += step * _signs(moved[places], 2, self._generator)
+        return moved.reshape(value.shape)
+
+
+def _leaves(outputs: Any) -> list[torch.Tensor]:
+    return list(torch.utils._pytree.tree_leaves(outputs))
 
 
 def _step(node: Node) -> float | None:

@@ -96,7 +96,7 @@ def _step(spec: TensorSpec, golden: Array, stride: int) -> Floats | float:
     the elements are unknown.
     """
     if spec.quantization is not None:
-        return spec.quantization.scale
+        return max(spec.quantization.scale, spec.moved.whole if spec.moved is not None else 0.0)
     if spec.moved is not None:
         return last_steps(golden, spec.shape, stride, spec.moved)
     return group_steps(golden, spec.shape if stride == 1 else golden.shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from edgekit.compress.last_steps import moved_by_steps
+from edgekit.compress.last_steps import moved_by_flips, moved_by_steps
 from edgekit.compress.reference import fast_reference
 from edgekit.errors import RuntimeFailure
 from edgekit.pipeline.model.context import BuildContext
@@ -100,12 +100,17 @@ def _lower(
 def _with_last_steps(
     artifact: Artifact, exported: torch.export.ExportedProgram, subject: Subject
 ) -> Artifact:
-    """Add how far devices may differ in the outputs that end in float operators."""
+    """Add how far devices may differ in the outputs that end in float operators, or come after
+    some.
+    """
     program = artifact.program
+    mixes = program.float_operators + program.outside_operators > 0
     with quiet():
-        moved = moved_by_steps(exported, subject.example)
+        last = moved_by_steps(exported, subject.example)
+        inner = moved_by_flips(exported, subject.example) if mixes else [None for _ in last]
     outputs = tuple(
-        spec.replaced(moved=steps) for spec, steps in zip(program.outputs, moved, strict=True)
+        spec.replaced(moved=flips if steps is None and spec.quantization is not None else steps)
+        for spec, steps, flips in zip(program.outputs, last, inner, strict=True)
     )
     return replace(artifact, program=program.replaced(outputs=outputs))
 

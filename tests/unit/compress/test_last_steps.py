@@ -8,9 +8,10 @@ import torch
 import torchao.quantization.pt2e  # noqa: F401 - it registers the operators that are called here
 from torch import nn
 
-from edgekit.compress.last_steps import moved_by_steps
+from edgekit.compress.last_steps import moved_by_flips, moved_by_steps
 from edgekit.fidelity.agreement import device_passes, group_steps, last_steps
-from edgekit.program import MovedBySteps, TensorSpec
+from edgekit.measure.golden import _step as golden_step
+from edgekit.program import MovedBySteps, Quantization, TensorSpec
 
 STEP = 0.063
 TORCH = torch.ops.quantized_decomposed
@@ -92,6 +93,38 @@ def test_steps_that_cancel_out_move_at_random() -> None:
 def test_an_output_that_ends_in_int8_or_has_none_is_not_moved() -> None:
     assert moved_of(Detector(ends_in_int8=True), example()) == [None]
     assert moved_of(nn.Sigmoid(), (torch.ones(1, 3),)) == [None]
+
+
+class Deep(nn.Module):
+    """Float operators between layers in int8, which enlarge what is rounded to another step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(6))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = stored(nn.functional.hardswish(stored(2 * layer(x), STEP)), STEP)
+        return stored(x.sum(1, keepdim=True), STEP)
+
+
+def test_flips_inside_move_an_output_in_int8() -> None:
+    with torch.no_grad():
+        inputs = (torch.randn(1, 64),)
+        program = torch.export.export(Deep(), inputs)
+    (moved,) = moved_by_flips(program, inputs)
+    assert moved == moved_by_flips(program, inputs)[0]
+    assert STEP / 2 < moved.whole < 20 * STEP
+    golden = program.module()(*inputs).numpy()
+    spec = TensorSpec(
+        name="y", dtype="float32", shape=(1, 1), moved=moved,
+        quantization=Quantization(scale=STEP, zero_point=0),
+    )  # fmt: skip
+    step = golden_step(spec, golden, 1)
+    assert step == max(STEP, moved.whole)
+    assert device_passes([golden + 2 * step], [golden], [step])
+    assert not device_passes([golden + 2.1 * step], [golden], [step])
 
 
 def test_a_thinned_output_has_the_steps_of_its_groups() -> None:
