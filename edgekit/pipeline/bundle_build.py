@@ -26,7 +26,7 @@ from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.errors import EdgekitError
 from edgekit.fleet.workers import Workers
 from edgekit.measure.golden import Load, golden_inputs
-from edgekit.measure.operators import latency_parts
+from edgekit.measure.operators import calibrated_rows, latency_parts, profiled_rows
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.plan import Plan
@@ -327,7 +327,6 @@ class BundleBuild:
             manifest,
             inputs,
             lambda: self.engine.operator_shapes(result.artifact),
-            result.macs,
             self.target,
             self.progress,
         )
@@ -337,16 +336,15 @@ class BundleBuild:
         return _Measured({**figures, "latency_ms": latency.figure}, None, known, latency=parts)
 
     def _parts(self, latency: Prediction, artifact: Artifact) -> LatencyParts | None:
-        if not latency.rows:
+        """The operators' parts of a predicted latency. An estimate has none."""
+        if latency.times is not None:
+            rows = calibrated_rows(latency.times)
+        elif latency.rows:
+            shapes = self.engine.operator_shapes(artifact)
+            rows = profiled_rows(self.engine.name, artifact.program, shapes, latency.rows)
+        else:
             return None
-        return latency_parts(
-            self.engine.name,
-            artifact.program,
-            self.engine.operator_shapes(artifact),
-            latency.rows,
-            latency.figure.value,
-            latency.figure.source,
-        )
+        return latency_parts(rows, latency.figure, latency.source)
 
     @property
     def _is_latency_unwanted(self) -> bool:

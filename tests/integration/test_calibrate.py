@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.budget import BudgetLine
 from edgekit.commands import calibrate as command
 from edgekit.commands.build import build
 from edgekit.commands.calibrate import calibrate_device
+from edgekit.commands.check import check
 from edgekit.cost.calibration.store import calibration_folder, read_all
+from edgekit.documents.latency import LatencyParts
 from edgekit.errors import CalibrationError
 from edgekit.measure import calibration as measuring
 from edgekit.pipeline.calibration import programs
@@ -77,6 +80,24 @@ def test_a_build_is_predicted_by_the_calibration_of_this_host(few, tmp_path, mon
     assert (line.source, line.status) == ("predicted", "ok")
     assert found.device.title in line.note
     assert "sigmoid" in line.note  # a kind that no network of the calibration has
+    assert_parts_are_those_of(line, built.latency)
+    checked = check(tmp_path / "bundle")
+    assert checked.latency == built.latency
+
+    finished = build(
+        tmp_path / "bundle" / "model.pte", target="x86", latency_ms=1000, output=tmp_path / "again"
+    )
+    (again,) = [one for one in finished.budgets if one.name == "latency_ms"]
+    assert (again.value, again.interval) == (line.value, line.interval)
+    assert_parts_are_those_of(again, finished.latency)
+
+
+def assert_parts_are_those_of(line: BudgetLine, parts: LatencyParts) -> None:
+    assert (parts.source, parts.method) == (line.source, "calibrated")
+    assert (parts.latency_ms, parts.interval) == (line.value, line.interval)
+    assert [one.kind for one in parts.operators].count("convolution") == 2
+    total_ms = sum(one.latency_ms for one in parts.operators) + parts.rest_ms
+    assert total_ms == pytest.approx(line.value, rel=1e-3)
 
 
 def test_a_damaged_calibration_is_not_replaced(few) -> None:
