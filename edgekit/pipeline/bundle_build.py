@@ -318,7 +318,7 @@ class BundleBuild:
             return _Measured(found.figures(), found.environment, target)
         inputs = golden_inputs(draft, manifest)
         peaks = self._peaks_here(here, inputs)
-        figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target, result.artifact)}
+        figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target)}
         known = target and target.replaced(measured_here_mb=max(peaks))
         if self._is_latency_unwanted:
             return _Measured(figures, None, known)
@@ -358,12 +358,10 @@ class BundleBuild:
                 for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
 
-    def _peak_memory(
-        self, peaks_mb: list[float], target: MemoryLedger | None, artifact: Artifact
-    ) -> Figure:
+    def _peak_memory(self, peaks_mb: list[float], target: MemoryLedger | None) -> Figure:
         if self.target.architecture == host_architecture():
             return memory.measured(peaks_mb)
-        return memory.predicted(peaks_mb, target, self._ledger(artifact, host_architecture()))
+        return memory.predicted(peaks_mb, target)
 
     def _ledger(self, artifact: Artifact, architecture: Architecture) -> MemoryLedger | None:
         sizes = self.engine.memory_sizes(artifact, architecture)
