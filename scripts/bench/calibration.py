@@ -174,9 +174,10 @@ def print_table(cases: list[Case], target: Target) -> None:
     errors, inside = [], []
     for case in cases:
         manifest = read_manifest(case.bundle)
-        figure, problems = calibrated_latency(lambda c=case: c.shapes, target, manifest.runtime)
+        found = calibrated_latency(lambda c=case: c.shapes, target, manifest.runtime)
+        figure = found.figure
         if figure is None or figure.interval is None:
-            sys.exit(f"{case.title} is not predicted: {'; '.join(problems)}")
+            sys.exit(f"{case.title} is not predicted: {'; '.join(found.problems)}")
         low, high = figure.interval
         errors.append(figure.value / case.measured_ms - 1)
         inside.append(low <= case.measured_ms <= high)
