@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import platform
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +53,12 @@ class Target(Frozen):
 
     @property
     def computes_half(self) -> bool:
-        """Whether the cores compute in half precision. Others convert every value to float32."""
-        return not set(HALF_PRECISION).isdisjoint(self.features)
+        return computes_half(self.features)
+
+
+def computes_half(features: Iterable[str]) -> bool:
+    """Whether cores compute in half precision. Others convert every value to float32."""
+    return not set(HALF_PRECISION).isdisjoint(features)
 
 
 def built_in_folder() -> Path:

@@ -48,7 +48,7 @@ def calibrate_device(
         path = calibration_path(facts, engine.name, engine.version)
         if path.exists():
             read_calibration(path)  # a damaged or newer file is not replaced
-        programs = _programs(engine, progress)
+        programs = _programs(engine, progress, target.computes_half)
         draft = _draft(path, programs)
         if draft.count:
             progress.note(f"an interrupted calibration of {facts.title} is continued")
@@ -63,11 +63,11 @@ def calibrate_device(
     return _document(device, calibration, path)
 
 
-def _programs(engine: Runtime, progress: Progress) -> list[CalibrationProgram]:
+def _programs(engine: Runtime, progress: Progress, with_half: bool) -> list[CalibrationProgram]:
     with progress.stage("starting PyTorch"), uninterruptible():
         from edgekit.pipeline.calibration.programs import calibration_programs  # imports torch
 
-    return calibration_programs(engine, progress)
+    return calibration_programs(engine, progress, with_half)
 
 
 def _draft(path: Path, programs: Sequence[CalibrationProgram]) -> Draft:

@@ -68,7 +68,7 @@ def moved_by_flips(exported: torch.export.ExportedProgram, example: Inputs) -> l
             for place, changed in enumerate(_leaves(_Flipping(module, seed).run(*example))):
                 moved = (changed.double() - expected[place].double()).abs()
                 most[place] = max(most[place], float(torch.nan_to_num(moved, posinf=0.0).max()))
-    return [MovedBySteps(whole=_short(value / DEVICE_STEPS)) for value in most]
+    return [MovedBySteps(whole=_short(value)) for value in most]
 
 
 class _Flipping(torch.fx.Interpreter):

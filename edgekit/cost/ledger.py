@@ -42,7 +42,7 @@ class Constants:
 
 CONSTANTS: dict[Architecture, Constants] = {
     "x86_64": Constants(5.50, 0.23, 0.50, 0.24, 0.153, 0.0023, 0.06, 0.3),
-    "aarch64": Constants(4.20, 0.23, 0.20, 0.0, 0.110, 0.0023, 0.08, 0.5),
+    "aarch64": Constants(4.53, 0.015, 0.38, 0.0, 0.110, 0.0023, 0.06, 0.3),
 }
 
 

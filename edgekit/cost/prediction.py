@@ -27,8 +27,9 @@ from edgekit.cost.latency import (
     latency_by_operator,
     latency_ms,
 )
-from edgekit.cost.shapes import OperatorTimes
+from edgekit.cost.shapes import OperatorShape, OperatorTimes
 from edgekit.cost.unproven import unproven_operators, widened
+from edgekit.documents.latency import CostSource
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
 from edgekit.target import Target, host_architecture
@@ -42,6 +43,7 @@ class Prediction(NamedTuple):
     """
 
     figure: Figure
+    source: CostSource
     rows: tuple[ProfileRow, ...] = ()
     times: OperatorTimes | None = None
 
@@ -51,21 +53,19 @@ def predicted_latency(
     manifest: Manifest,
     inputs: Sequence[bytes],
     shapes: Shapes,
-    macs: int | None,
     target: Target,
     progress: Progress,
 ) -> Prediction | str:
     """The predicted latency, or the reason why there is none.
 
     ``inputs``: raw bytes, one for each input of the program. ``shapes``: gives its operators, or
-    None if the runtime cannot tell. ``macs``: the multiply-accumulates of one inference, for the
-    estimate without emulation; None if unknown.
+    None if the runtime cannot tell: then there is neither a calibrated latency nor an estimate.
     """
     calibrated = calibrated_latency(shapes, target, manifest.runtime)
     for problem in calibrated.problems:
         progress.note(f"not used: {problem}")
     if calibrated.figure is not None:
-        return Prediction(calibrated.figure, times=calibrated.times)
+        return Prediction(calibrated.figure, "calibrated", times=calibrated.times)
     core = CORE_MODELS.get(target.cpu)
     if target.architecture == host_architecture():
         return f"not predicted: no calibration ({CALIBRATE})"
@@ -77,12 +77,13 @@ def predicted_latency(
         work = emulated_work(folder, manifest, inputs, target, progress)
     except NotPredictedError as error:
         reason = f"{error.message}; {error.hint}" if error.hint else error.message
-        if macs is None:
+        operators = shapes()
+        if operators is None:
             return f"not predicted: {reason}"
-        return Prediction(_estimated(macs, manifest, core, target, reason))
+        return Prediction(_estimated(operators, manifest, core, target, reason), "estimated")
     figure = emulated_figure(work, manifest, core, target)
     rows = latency_by_operator(work, figure.value, core, target.clock_ghz, manifest.threads)
-    return Prediction(figure, rows)
+    return Prediction(figure, "emulated", rows)
 
 
 def prediction_facts(target: Target, runtime: str) -> list[str]:
@@ -127,9 +128,14 @@ def _reaching(shared_ms: float, serial_ms: float, factors: Factors) -> tuple[flo
 
 
 def _estimated(
-    macs: int, manifest: Manifest, core: CoreModel, target: Target, reason: str
+    operators: Sequence[OperatorShape],
+    manifest: Manifest,
+    core: CoreModel,
+    target: Target,
+    reason: str,
 ) -> Figure:
     note = f"estimated from its arithmetic, not emulated ({reason}); {DECIDE}"
+    macs = sum(operator.macs for operator in operators)
     model_bytes = sum(file.size for file in manifest.files if file.role == "model")
     value = analytic.latency_ms(
         macs, model_bytes, manifest.program, core, target.clock_ghz or 1.0, manifest.threads

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,8 @@ from edgekit.cost.shapes import (
     OperatorTimes,
     TimedOperator,
 )
+from edgekit.documents.latency import CostSource
 from edgekit.target import Target
-
-# How the latencies were found, in order of rising trust.
-CostSource = Literal["emulated", "calibrated", "measured"]
 
 
 class ChannelSteps(NamedTuple):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgekit.budget import Origin
 from edgekit.frozen import Extensible
+
+# How a latency was found, in order of rising trust.
+CostSource = Literal["estimated", "emulated", "calibrated", "measured"]
 
 
 class OperatorLatency(Extensible):
@@ -18,17 +23,20 @@ class OperatorLatency(Extensible):
     kind: str
     precision: str | None
     latency_ms: float
-    share: float
+    share: float = 0.0
 
 
 class LatencyParts(Extensible):
     """Where the latency of an inference comes from.
 
-    ``operators``: in order of execution. ``rest_ms``: what the runtime does between them. All of
-    them add up to ``latency_ms``.
+    ``method``: None in bundles of older versions. ``interval``: of the whole.
+    ``operators``: in order of execution, without those that the runtime fuses into others.
+    ``rest_ms``: what the runtime does between them. All of them add up to ``latency_ms``.
     """
 
     source: Origin
+    method: CostSource | None = None
     latency_ms: float
+    interval: tuple[float, float] | None = None
     operators: tuple[OperatorLatency, ...]
     rest_ms: float

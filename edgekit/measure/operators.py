@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from edgekit.budget import Origin
+from edgekit.budget import Figure
 from edgekit.cost.shapes import OperatorShape, OperatorTimes, times_by_operator
-from edgekit.documents.latency import LatencyParts, OperatorLatency
+from edgekit.documents.latency import CostSource, LatencyParts, OperatorLatency
 from edgekit.documents.measure import REMAINDER, OperatorTime
 from edgekit.errors import RunnerError
 from edgekit.program import Program
@@ -91,30 +91,52 @@ def timed_shapes(
 
 
 def latency_parts(
+    operators: Iterable[OperatorLatency], whole: Figure, method: CostSource
+) -> LatencyParts:
+    """The latency ``whole``, divided into its operators and the rest."""
+    rows = tuple(operators)
+    return LatencyParts(
+        source=whole.source,
+        method=method,
+        latency_ms=whole.value,
+        interval=whole.interval,
+        operators=tuple(_rounded(row, whole.value) for row in rows),
+        rest_ms=round(whole.value - sum(row.latency_ms for row in rows), 6),
+    )
+
+
+def profiled_rows(
     runtime: RuntimeName,
     program: Program,
     shapes: Sequence[OperatorShape] | None,
     rows: Sequence[ProfileRow],
-    total_ms: float,
-    source: Origin,
-) -> LatencyParts:
-    """``rows`` as parts of ``total_ms``. ``shapes``: None if the runtime cannot tell them."""
+) -> Iterator[OperatorLatency]:
+    """The rows of a profile. ``shapes``: None if the runtime cannot tell them."""
     where = locate(runtime, program, rows)
-    found = _shapes_of(where, shapes or (), rows)
-    operators = tuple(
-        OperatorLatency(
+    for row, place, shape in zip(rows, where, _shapes_of(where, shapes or (), rows), strict=True):
+        yield OperatorLatency(
             layer=place.layer,
             kind=shape.kind if shape else place.name,
             precision=shape.precision if shape else None,
-            latency_ms=round(row.mean_us / 1000, 6),
-            share=round(row.mean_us / 1000 / total_ms, 5),
+            latency_ms=row.mean_us / 1000,
         )
-        for row, place, shape in zip(rows, where, found, strict=True)
-    )
-    rest_ms = total_ms - sum(row.mean_us for row in rows) / 1000
-    return LatencyParts(
-        source=source, latency_ms=total_ms, operators=operators, rest_ms=round(rest_ms, 6)
-    )
+
+
+def calibrated_rows(times: OperatorTimes) -> Iterator[OperatorLatency]:
+    """The operators of a prediction by a calibration, but those that are fused into others."""
+    for shape, latency_ms in times.operators:
+        if latency_ms > 0:
+            yield OperatorLatency(
+                layer=shape.layer,
+                kind=shape.kind,
+                precision=shape.precision,
+                latency_ms=latency_ms,
+            )
+
+
+def _rounded(row: OperatorLatency, whole_ms: float) -> OperatorLatency:
+    share = round(row.latency_ms / whole_ms, 5)
+    return row.replaced(latency_ms=round(row.latency_ms, 6), share=share)
 
 
 def _shapes_of(

@@ -26,7 +26,7 @@ from edgekit.documents.verdict import CompressionStep, VerdictDocument
 from edgekit.errors import EdgekitError
 from edgekit.fleet.workers import Workers
 from edgekit.measure.golden import Load, golden_inputs
-from edgekit.measure.operators import latency_parts
+from edgekit.measure.operators import calibrated_rows, latency_parts, profiled_rows
 from edgekit.measure.paired_latency import MeasuringDevice
 from edgekit.measure.session import latency_unknown_reason, measure_bundle
 from edgekit.plan import Plan
@@ -318,7 +318,7 @@ class BundleBuild:
             return _Measured(found.figures(), found.environment, target)
         inputs = golden_inputs(draft, manifest)
         peaks = self._peaks_here(here, inputs)
-        figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target, result.artifact)}
+        figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target)}
         known = target and target.replaced(measured_here_mb=max(peaks))
         if self._is_latency_unwanted:
             return _Measured(figures, None, known)
@@ -327,7 +327,6 @@ class BundleBuild:
             manifest,
             inputs,
             lambda: self.engine.operator_shapes(result.artifact),
-            result.macs,
             self.target,
             self.progress,
         )
@@ -337,16 +336,15 @@ class BundleBuild:
         return _Measured({**figures, "latency_ms": latency.figure}, None, known, latency=parts)
 
     def _parts(self, latency: Prediction, artifact: Artifact) -> LatencyParts | None:
-        if not latency.rows:
+        """The operators' parts of a predicted latency. An estimate has none."""
+        if latency.times is not None:
+            rows = calibrated_rows(latency.times)
+        elif latency.rows:
+            shapes = self.engine.operator_shapes(artifact)
+            rows = profiled_rows(self.engine.name, artifact.program, shapes, latency.rows)
+        else:
             return None
-        return latency_parts(
-            self.engine.name,
-            artifact.program,
-            self.engine.operator_shapes(artifact),
-            latency.rows,
-            latency.figure.value,
-            latency.figure.source,
-        )
+        return latency_parts(rows, latency.figure, latency.source)
 
     @property
     def _is_latency_unwanted(self) -> bool:
@@ -360,12 +358,10 @@ class BundleBuild:
                 for _ in range(MEMORY_ROUNDS[self.options.effort])
             ]
 
-    def _peak_memory(
-        self, peaks_mb: list[float], target: MemoryLedger | None, artifact: Artifact
-    ) -> Figure:
+    def _peak_memory(self, peaks_mb: list[float], target: MemoryLedger | None) -> Figure:
         if self.target.architecture == host_architecture():
             return memory.measured(peaks_mb)
-        return memory.predicted(peaks_mb, target, self._ledger(artifact, host_architecture()))
+        return memory.predicted(peaks_mb, target)
 
     def _ledger(self, artifact: Artifact, architecture: Architecture) -> MemoryLedger | None:
         sizes = self.engine.memory_sizes(artifact, architecture)

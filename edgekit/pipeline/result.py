@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.compress.pruning.channel_choice import macs_of
 from edgekit.documents.measure import Parity
 from edgekit.documents.verdict import Accuracy, Blame, CompressionStep, Judge, Rung
 from edgekit.pipeline.model.subject import Subject
@@ -19,9 +18,7 @@ from edgekit.recipe.tensors import Inputs
 
 @dataclass(frozen=True)
 class BuildResult:
-    """``source``: the argument RECIPE. ``why_no_drop``: the reason if ``accuracy_drop`` is None.
-    ``macs``: the multiply-accumulates of one inference; None for a finished file.
-    """
+    """``source``: the argument RECIPE. ``why_no_drop``: the reason if ``accuracy_drop`` is None."""
 
     source: Path
     source_sha256: str
@@ -38,7 +35,6 @@ class BuildResult:
     blame: tuple[Blame, ...] = ()
     compression: tuple[CompressionStep, ...] = ()
     states: tuple[State, ...] = ()
-    macs: int | None = None
 
 
 def build_result(
@@ -61,7 +57,6 @@ def build_result(
         accuracy_drop=candidate.accuracy_drop,
         inferences=candidate.inferences,
         states=subject.states,
-        macs=macs_of(subject.model, subject.example),
     )
 
 
@@ -75,7 +70,6 @@ def unjudged(subject: Subject, artifact: Artifact, plan: Plan) -> BuildResult:
         example=subject.example,
         ladder=(),
         why_no_drop="not evaluated",
-        macs=macs_of(subject.model, subject.example),
     )
 
 

@@ -2,12 +2,13 @@
 
 python scripts/bench/calibration.py FOLDER             builds, calibrates, measures: an hour or more
 python scripts/bench/calibration.py FOLDER --measure   builds nothing: measures what is there
+python scripts/bench/calibration.py FOLDER --only fp16 only networks with this in their title
 
 FOLDER keeps the bundles: what is there is not built again. Predictions are of the stored
 calibration of this host; without one, `edgekit targets calibrate local --lenient` runs first. Then
 each bundle is measured in rounds that alternate between all bundles: the median of the rounds'
 medians, each of a new process. As root, all runs at real-time priority: what else the machine does
-would be measured, too.
+would be measured, too. Networks in half precision are there if this host's cores compute in it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from side_by_side import EDGEKIT
 
 from edgekit.bundle.manifest import read_manifest
 from edgekit.cost.calibration import fit
+from edgekit.cost.calibration.devices import this_host
 from edgekit.cost.calibration.latency import calibrated_latency
 from edgekit.cost.calibration.predict import with_left_out
 from edgekit.cost.calibration.record import Calibration, FittedProgram
@@ -37,7 +39,7 @@ from edgekit.program import Artifact
 from edgekit.runner.client import measure
 from edgekit.runner.staging import installed_at, runnable_copy
 from edgekit.runtimes.registry import choose_runtime
-from edgekit.target import Target, load_target
+from edgekit.target import Target, computes_half, load_target
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -57,6 +59,8 @@ MIXED = {
     "resnet20": (RESNET, ["conv1", "layer1", "linear"]),
     "mobilenet_v2": (MOBILENET_V2, ["features.0", "features.3", "features.4", "classifier"]),
 }
+# Also in half precision.
+HALF = ("resnet20", "mobilenet_v2", "mobilenet_v1_025", "mlp", "gru", "keyword_spotting")
 # Not looked at while the formulas were chosen.
 UNSEEN = (
     ("autoencoder", "fp32"), ("person_detection", "fp32"), ("resnet8", "fp32"),
@@ -100,6 +104,18 @@ def builds(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
     for name, (recipe, layers) in MIXED.items():
         title = f"{name}, mixed"
         yield title, recipe, plan_flags(folder, title, precision="mixed", float_layers=layers)
+    host = this_host()
+    if host is not None and computes_half(host.features):
+        yield from builds_in_half(folder)
+
+
+def builds_in_half(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    for name in HALF:
+        yield f"{name}, fp16", BOTH[name], ["--precision", "fp16"]
+    for name, (recipe, layers) in MIXED.items():
+        title = f"{name}, mixed with fp16"
+        plan = {"precision": "mixed", "float_layers": layers, "float_as": "fp16"}
+        yield title, recipe, plan_flags(folder, title, **plan)
 
 
 def plan_flags(folder: Path, title: str, **plan: object) -> list[str]:
@@ -112,10 +128,12 @@ def file_name(title: str) -> str:
     return title.replace(", ", "-").replace(" ", "-")
 
 
-def build_all(folder: Path, only_measure: bool) -> list[Case]:
+def build_all(folder: Path, only: str, only_measure: bool) -> list[Case]:
     """Build what is missing in the folder. What is not built is reported and left out."""
     cases = []
     for title, recipe, flags in builds(folder):
+        if only not in title:
+            continue
         bundle = folder / file_name(title)
         if not (bundle / "verdict.json").exists() and not only_measure:
             command = [*EDGEKIT, "build", str(recipe), "--target", "x86", "--effort", "quick"]
@@ -156,9 +174,10 @@ def print_table(cases: list[Case], target: Target) -> None:
     errors, inside = [], []
     for case in cases:
         manifest = read_manifest(case.bundle)
-        figure, problems = calibrated_latency(lambda c=case: c.shapes, target, manifest.runtime)
+        found = calibrated_latency(lambda c=case: c.shapes, target, manifest.runtime)
+        figure = found.figure
         if figure is None or figure.interval is None:
-            sys.exit(f"{case.title} is not predicted: {'; '.join(problems)}")
+            sys.exit(f"{case.title} is not predicted: {'; '.join(found.problems)}")
         low, high = figure.interval
         errors.append(figure.value / case.measured_ms - 1)
         inside.append(low <= case.measured_ms <= high)
@@ -200,9 +219,10 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--measure", action="store_true", help="build nothing")
+    parser.add_argument("--only", default="", help="only titles with this in them")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    cases = build_all(options.folder, options.measure)
+    cases = build_all(options.folder, options.only, options.measure)
     if os.geteuid() == 0:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     if not read_all()[0]:

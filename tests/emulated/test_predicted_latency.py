@@ -25,10 +25,6 @@ pytestmark = [
 ]
 
 
-def no_shapes() -> None:
-    """A runtime that cannot tell what a program executes."""
-
-
 def work(bundle: Path, target: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     manifest = read_manifest(bundle)
@@ -57,7 +53,7 @@ def test_every_raspberry_pi_is_predicted(digits_arm_bundle, tmp_path, monkeypatc
     for board in ("rpi-zero2w", "rpi3", "rpi4", "rpi5"):
         target = load_target(board)
         found = predicted_latency(
-            digits_arm_bundle, manifest, inputs, no_shapes, None, target, Silent()
+            digits_arm_bundle, manifest, inputs, lambda: None, target, Silent()
         )
         assert not isinstance(found, str), found
         low, high = found.figure.interval
@@ -92,7 +88,11 @@ def test_the_prediction_is_attributed_to_layers(digits_arm_bundle) -> None:
     document = edgekit.check(digits_arm_bundle)
     parts, line = document.latency, document.budgets[0]
     assert line.name == "latency_ms" and parts.source == "predicted"
-    assert parts.latency_ms == line.value
+    assert (parts.latency_ms, parts.interval, parts.method) == (
+        line.value,
+        line.interval,
+        "emulated",
+    )
     total_ms = sum(one.latency_ms for one in parts.operators) + parts.rest_ms
     assert total_ms == pytest.approx(line.value, rel=1e-3)
     kinds = {one.layer: one.kind for one in parts.operators if one.kind != "clamp"}
@@ -128,16 +128,23 @@ def test_without_tools_an_estimate_says_so(digits_arm_bundle, tmp_path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     manifest, target = read_manifest(digits_arm_bundle), load_target("rpi4")
     inputs = golden_inputs(digits_arm_bundle, manifest)
-    found = predicted_latency(
-        digits_arm_bundle, manifest, inputs, no_shapes, 1_000_000, target, Silent()
-    )
+    found = predicted_latency(digits_arm_bundle, manifest, inputs, tuple, target, Silent())
     assert not isinstance(found, str)
-    assert found.rows == ()
-    figure = found.figure
-    assert "llvm-mca" in figure.note and "doctor" in figure.note
-    low, high = figure.interval
-    assert high / low > 5
-    reason = predicted_latency(
-        digits_arm_bundle, manifest, inputs, no_shapes, None, target, Silent()
-    )
-    assert isinstance(reason, str) and "llvm-mca" in reason
+    assert found.source == "estimated"
+    assert "llvm-mca" in found.figure.note and "doctor" in found.figure.note
+
+
+def test_a_finished_file_is_predicted_like_a_recipe(
+    digits_arm_bundle, tmp_path, monkeypatch
+) -> None:
+    """By emulation; without its tools by the estimate. Check reports the same."""
+    finished = digits_arm_bundle / "model.pte"
+    emulated = edgekit.build(finished, target="rpi4", latency_ms=20, output=tmp_path / "one")
+    assert emulated.latency.method == "emulated"
+    assert emulated.latency.operators
+    monkeypatch.setattr("edgekit.cost.emulation.predict.find_llvm", lambda: None)
+    edgekit.build(finished, target="rpi4", latency_ms=20, output=tmp_path / "two")
+    for name, word in (("one", "emulation"), ("two", "estimated")):
+        (line, *_) = edgekit.check(tmp_path / name).budgets
+        assert (line.name, line.source, line.status) == ("latency_ms", "predicted", "ok")
+        assert word in line.note

@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.budget import BudgetLine
 from edgekit.commands import calibrate as command
 from edgekit.commands.build import build
 from edgekit.commands.calibrate import calibrate_device
+from edgekit.commands.check import check
 from edgekit.cost.calibration.store import calibration_folder, read_all
+from edgekit.documents.latency import LatencyParts
 from edgekit.errors import CalibrationError
 from edgekit.measure import calibration as measuring
 from edgekit.pipeline.calibration import programs
 from edgekit.pipeline.calibration.programs import Network
+from edgekit.plan import Plan
+from edgekit.progress import Silent
+from edgekit.runtimes import registry
+from edgekit.target import Target
 
 pytestmark = pytest.mark.runtime
 
@@ -30,6 +37,13 @@ def model():
 
 def example_inputs():
     return (torch.zeros(1, 3, 20, 20),)
+"""
+
+
+CALIBRATION = """
+def calibration():
+    torch.manual_seed(2)
+    return [(torch.rand(1, 3, 20, 20),) for _ in range(4)]
 """
 
 
@@ -48,12 +62,16 @@ def image(generator: torch.Generator):
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Three networks, one precision, two rounds, in a data folder of its own."""
+    """Three networks, one precision, two rounds, in a data folder of its own.
+
+    As on a host whose cores do not compute in half precision.
+    """
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     networks = tuple(Network(f"few{number}", convolutions, image) for number in range(3))
     monkeypatch.setattr(programs, "NETWORKS", networks)
     monkeypatch.setattr(programs, "PRECISIONS", ("fp32",))
     monkeypatch.setattr(measuring, "ROUNDS", 2)
+    monkeypatch.setattr(Target, "computes_half", False)
 
 
 def test_a_build_is_predicted_by_the_calibration_of_this_host(few, tmp_path, monkeypatch) -> None:
@@ -77,6 +95,24 @@ def test_a_build_is_predicted_by_the_calibration_of_this_host(few, tmp_path, mon
     assert (line.source, line.status) == ("predicted", "ok")
     assert found.device.title in line.note
     assert "sigmoid" in line.note  # a kind that no network of the calibration has
+    assert_parts_are_those_of(line, built.latency)
+    checked = check(tmp_path / "bundle")
+    assert checked.latency == built.latency
+
+    finished = build(
+        tmp_path / "bundle" / "model.pte", target="x86", latency_ms=1000, output=tmp_path / "again"
+    )
+    (again,) = [one for one in finished.budgets if one.name == "latency_ms"]
+    assert (again.value, again.interval) == (line.value, line.interval)
+    assert_parts_are_those_of(again, finished.latency)
+
+
+def assert_parts_are_those_of(line: BudgetLine, parts: LatencyParts) -> None:
+    assert (parts.source, parts.method) == (line.source, "calibrated")
+    assert (parts.latency_ms, parts.interval) == (line.value, line.interval)
+    assert [one.kind for one in parts.operators].count("convolution") == 2
+    total_ms = sum(one.latency_ms for one in parts.operators) + parts.rest_ms
+    assert total_ms == pytest.approx(line.value, rel=1e-3)
 
 
 def test_a_damaged_calibration_is_not_replaced(few) -> None:
@@ -109,3 +145,33 @@ def test_an_interrupted_calibration_goes_on(few, monkeypatch) -> None:
     assert any("continued" in note for note in notes)
     threads = len(document.quality)
     assert len(taken) == 9 + 2 * 2 * 3 * threads - 8  # the ninth was half a measurement
+
+
+def test_half_precision_is_calibrated_where_cores_compute_in_it(few, tmp_path, monkeypatch) -> None:
+    """Any host can run the programs, so this one stands for such a device.
+
+    A mixed program whose float layers are in half precision is predicted too.
+    """
+    monkeypatch.setattr(Target, "computes_half", True)
+    calibrate_device("local", lenient=True)
+    (found,), _ = read_all()
+    assert {one.precision for one in found.programs} == {"fp32", "fp16"}
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(RECIPE + CALIBRATION)
+    mixed = Plan(precision="mixed", float_layers=("2",), float_as="fp16", seed=0)
+    for name, wanted in (("fp16", Plan(precision="fp16", seed=0)), ("mixed", mixed)):
+        built = build(
+            recipe, target="x86", plan=wanted, effort="quick", latency_ms=1000,
+            output=tmp_path / name,
+        )  # fmt: skip
+        assert built.latency.method == "calibrated"
+        convolutions = [one for one in built.latency.operators if one.kind == "convolution"]
+        assert convolutions[-1].precision == "fp16"
+
+
+def test_without_a_runtime_in_half_precision_nothing_is_calibrated_in_it(few) -> None:
+    class FloatOnly(type(registry.RUNTIMES["executorch"].create())):
+        half = None
+
+    found = programs.calibration_programs(FloatOnly(), Silent(), with_half=True)
+    assert {one.precision for one in found} == {"fp32"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy_runtime
@@ -50,14 +49,6 @@ class TestExecuTorch(RuntimeContract):
         return RUNTIMES["executorch"].create()
 
 
-@pytest.mark.skipif(find_spec("litert_torch") is None, reason="needs the extra litert")
-class TestLiteRT(RuntimeContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def runtime(cls) -> Runtime:
-        return RUNTIMES["litert"].create()
-
-
 class TestNumpy(RuntimeContract):
     @pytest.fixture(scope="class")
     @classmethod
@@ -100,9 +91,9 @@ class TestChoosing:
             choose_runtime("auto", target("tflite"))
 
     def test_the_command_line_says_so(self, edgekit_command) -> None:
-        done = edgekit_command("build", str(DIGITS), "--target", "x86", "--runtime", "litert")
+        done = edgekit_command("build", str(DIGITS), "--target", "x86", "--runtime", "tflite")
         assert done.returncode == 1
-        assert "litert" in done.stderr
+        assert "tflite" in done.stderr
         done = edgekit_command("build", str(DIGITS), "--target", "x86", "--runtime", "onnx")
         assert done.returncode == 2
 

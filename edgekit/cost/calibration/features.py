@@ -21,6 +21,7 @@ PRODUCT, ROW, CHANNELS, ELEMENTS = "product", "row", "channels", "elements"
 ANY_INSIDE, ANY_OUTSIDE = "any in a delegate", "any outside delegates"
 ANY = (ANY_INSIDE, ANY_OUTSIDE)
 CONVERT = "convert"
+FLOATS = ("fp32", "fp16")
 # The distance of operators that another kernel computes, in factors of e.
 APART = 2.0
 # Weights of a program that touches more bytes are read from beyond a cache of this size; how
@@ -101,7 +102,7 @@ def _beside(shape: OperatorShape, before: OperatorShape | None, after: OperatorS
         for one in (before, after)
     ]
     if shape.kind == CONVERT:
-        return kinds[shape.precision == "fp32"]
+        return kinds[shape.precision in FLOATS]
     return CONVERT if kinds == [CONVERT, CONVERT] else ""
 
 

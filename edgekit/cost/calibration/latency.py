@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from edgekit.budget import Figure
@@ -12,7 +12,7 @@ from edgekit.cost.calibration.predict import PredictedLatency, Predictor, predic
 from edgekit.cost.calibration.record import Calibration
 from edgekit.cost.calibration.store import read_all
 from edgekit.cost.shapes import OperatorShape, OperatorTimes
-from edgekit.target import Target
+from edgekit.target import Target, computes_half
 
 CALIBRATE = "edgekit targets calibrate DEVICE"
 # How many unknown kinds of operators a note names.
@@ -43,7 +43,7 @@ def calibrated_latency(shapes: Shapes, target: Target, runtime: RuntimeInfo) -> 
     problems += [] if found else [_other_facts(one, target) for one in _of_core(stored, target)]
     for calibration in sorted(fitting, key=lambda one: one.measured, reverse=True):
         chosen, known = predictor(calibration, target.threads), shapes()
-        if known is not None and _is_half(known):
+        if known is not None and chosen is not None and _lacks_half(chosen, known):
             problems.append(_no_half(calibration))
         elif chosen is not None and known is not None:
             latency = chosen.predict(known)
@@ -89,12 +89,26 @@ def _figure(chosen: Predictor, calibration: Calibration, found: PredictedLatency
     return Figure(value=found.latency_ms, source="predicted", interval=found.interval_ms, note=note)
 
 
-def _is_half(shapes: Sequence[OperatorShape]) -> bool:
+def _lacks_half(chosen: Predictor, shapes: Sequence[OperatorShape]) -> bool:
+    """Whether the operators compute in half precision, and nothing calibrated does.
+
+    Without this, they would be estimated from all operators in other precisions.
+    """
+    known = any(_is_half(program.shapes) for program in chosen.programs)
+    return _is_half(shapes) and not known
+
+
+def _is_half(shapes: Iterable[OperatorShape]) -> bool:
     return any(shape.precision == "fp16" and shape.macs for shape in shapes)
 
 
 def _no_half(calibration: Calibration) -> str:
-    return f"the calibration of {calibration.device.title} has no operators in half precision"
+    title = calibration.device.title
+    if not computes_half(calibration.device.features):
+        return f"the calibration of {title}, whose cores do not compute in half precision"
+    return (
+        f"the calibration of {title} has no operators in half precision: repeat it with {CALIBRATE}"
+    )
 
 
 def _other_version(calibration: Calibration, version: str) -> str:

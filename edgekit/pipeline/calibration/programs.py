@@ -24,6 +24,8 @@ from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 
 PRECISIONS = ("fp32", "int8")
+# Only for devices that compute in it.
+HALF = "fp16"
 STAGE = "calibration"
 # The folders of edgekit that decide the bytes of a program.
 SOURCES = ("pipeline/calibration", "runtimes", "compress")
@@ -89,9 +91,15 @@ NETWORKS = (
 )
 
 
-def calibration_programs(runtime: Runtime, progress: Progress) -> list[CalibrationProgram]:
-    """All programs, from the cache as far as they are there. Raises RuntimeFailure."""
-    cases = [(network, precision) for network in NETWORKS for precision in PRECISIONS]
+def calibration_programs(
+    runtime: Runtime, progress: Progress, with_half: bool
+) -> list[CalibrationProgram]:
+    """All programs, from the cache as far as they are there. Raises RuntimeFailure.
+
+    ``with_half``: those in half precision too, if the runtime computes in it.
+    """
+    precisions = (*PRECISIONS, HALF) if with_half and runtime.half is not None else PRECISIONS
+    cases = [(network, precision) for network in NETWORKS for precision in precisions]
     programs = []
     with progress.stage("lowering the calibration's programs") as stage:
         for done, (network, precision) in enumerate(cases):
@@ -122,6 +130,8 @@ def _lowered(runtime: Runtime, network: Network, precision: str) -> Artifact:
             return runtime.lower(export(model, example))
         data = [network.data(2 + number) for number in range(CALIBRATION_COUNT)]
         source = FloatModel(model, example, data, data)
+        if precision == HALF and runtime.half is not None:
+            return runtime.lower(runtime.half.program(source, Plan(precision=HALF, seed=0)))
         quantized = runtime.quantize(source, Plan(precision="int8", seed=0), None, Silent())
         return quantized if isinstance(quantized, Artifact) else runtime.lower(quantized)
 

@@ -13,7 +13,7 @@ from edgekit.budget import Figure
 from edgekit.cost.ledger import ledger
 from edgekit.cost.prediction import predicted_latency
 from edgekit.cost.shapes import OperatorShape, OperatorTimes
-from edgekit.cost.table import CostSource
+from edgekit.documents.latency import CostSource
 from edgekit.documents.memory import MemoryLedger
 from edgekit.measure.golden import golden_inputs
 from edgekit.measure.operators import mean_rows, timed_shapes
@@ -121,16 +121,13 @@ class Meter:
                 manifest,
                 inputs,
                 lambda: known.shapes,
-                result.macs,
                 self.target,
                 context.progress,
             )
         if isinstance(found, str):
             return replace(known, why_not=found)
-        if found.times is not None:
-            return replace(known, latency=found.figure, times=found.times, source="calibrated")
-        if not found.rows:
-            return replace(known, latency=found.figure)
-        name, value = context.runtime.name, found.figure.value
-        times = timed_shapes(name, artifact.program, known.shapes, found.rows, value)
-        return replace(known, latency=found.figure, times=times)
+        times = found.times
+        if found.rows:
+            name, value = context.runtime.name, found.figure.value
+            times = timed_shapes(name, artifact.program, known.shapes, found.rows, value)
+        return replace(known, latency=found.figure, times=times, source=found.source)

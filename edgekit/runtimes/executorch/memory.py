@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Collection, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ ITEM_BYTES = {
     "fp32": 4, "fp16": 2, "bf16": 2, "qint8": 1, "quint8": 1, "qint32": 4, "qcint8": 1,
     "qcint32": 4, "qcint4": 0.5, "qdint8": 1, "qbint4": 0.5, "qpint8": 1, "int32": 4, "pfp32": 4,
 }  # fmt: skip
+INTEGERS = {"qint8", "quint8"}
 POINTER = 8
 EXTENDED_HEADER = b"eh00"
 
@@ -51,6 +53,9 @@ ELEMENTWISE = {
     "Ceiling", "Negate", "Abs", "Square", "SquareRoot", "ReciprocalSquareRoot", "Log", "Exp",
     "Gelu", "Tanh", "Hardswish", "LeakyReLU", "ELU", "Sin", "Cos", "Copy", "Reshape",
 }  # fmt: skip
+# In int8, XNNPACK computes one of these by a table of 256 results.
+UNARY = ELEMENTWISE - TWO_INPUTS - {"Copy", "Reshape"}
+CONVERT = "Convert"
 
 
 def memory_sizes(data: bytes, program: Program, architecture: Architecture) -> ProgramMemory:
@@ -94,13 +99,43 @@ def delegate_memory(instruction: int, payload: bytes, architecture: Architecture
     for node in nodes:
         packed[node.name] += node.packed_bytes
     internal = {number: value.byte_count for number, value in values.items() if value.is_internal}
+    integers = {number for number, value in values.items() if value.type in INTEGERS}
+    steps = fused_steps([node.step for node in nodes], internal, integers)
     return DelegateMemory(
         instruction=instruction,
         weight_bytes=sum(weights),
         packed_bytes={name: size for name, size in packed.items() if size},
         table_bytes=sum(node.table_bytes for node in nodes),
-        points=live_points([node.step for node in nodes], internal),
+        points=live_points(steps, internal),
     )
+
+
+def fused_steps(
+    steps: Sequence[Step], internal: Collection[int], integers: Collection[int]
+) -> list[Step]:
+    """The steps as XNNPACK executes them, each in its place.
+
+    A conversion from int8, an operator of UNARY and a conversion to int8 become one operator: the
+    float values between them never exist, if nothing else reads them. ``internal``: the values
+    that the graph itself allocates. ``integers``: those in int8.
+    """
+    fused = list(steps)
+    readers = Counter(value for step in steps for value in step.inputs)
+    makers = {value: place for place, step in enumerate(steps) for value in step.outputs}
+    takers = {value: place for place, step in enumerate(steps) for value in step.inputs}
+    alone = {value for value, count in readers.items() if count == 1 and value in internal}
+    for place, step in enumerate(steps):
+        if step.operator not in UNARY or not {*step.inputs, *step.outputs} <= alone:
+            continue
+        before, after = makers.get(step.inputs[0]), takers[step.outputs[0]]
+        if before is None or (steps[before].operator, steps[after].operator) != (CONVERT, CONVERT):
+            continue
+        ends = steps[before].inputs, steps[after].outputs
+        if {*ends[0], *ends[1]} <= set(integers):
+            fused[before] = Step(CONVERT, ends[0], ())
+            fused[place] = Step(step.operator, *ends, reuses_input=True)
+            fused[after] = Step(CONVERT, (), ())
+    return fused
 
 
 class Value:

@@ -7,11 +7,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from calibrations import DEVICE, calibration, network
+from calibrations import DEVICE, calibration, network, programs
 
 from edgekit.cost.calibration import latency as latency_module
 from edgekit.cost.calibration import store
 from edgekit.cost.calibration.latency import calibrated_latency
+from edgekit.cost.calibration.predict import with_left_out
 from edgekit.cost.calibration.store import (
     Draft,
     calibration_folder,
@@ -204,10 +205,46 @@ def test_what_disturbed_a_calibration_stands_in_the_note(measured) -> None:
     assert "throttled" in figure.note
 
 
-def test_a_calibration_does_not_predict_half_precision(measured) -> None:
-    write_calibration(measured)
-    target = load_target("rpi4").replaced(clock_ghz=1.8)
-    half = [shape.replaced(precision="fp16") for shape in SHAPES]
-    found = calibrated_latency(lambda: half, target, RUNTIME)
+HALF = tuple(shape.replaced(precision="fp16") for shape in SHAPES)
+PI5 = DEVICE.replaced(
+    model="Raspberry Pi 5",
+    cpu="cortex-a76",
+    features=load_target("rpi5").features,
+    clock_ghz=2.4,
+)
+
+
+@pytest.mark.parametrize(
+    ("device", "target"), [(DEVICE.replaced(clock_ghz=1.5), "rpi4"), (PI5, "rpi5")]
+)
+def test_a_calibration_in_float32_does_not_predict_half_precision(measured, device, target) -> None:
+    """On a device that computes in it, repeating the calibration helps."""
+    write_calibration(measured.replaced(device=device))
+    found = calibrated_latency(lambda: HALF, load_target(target), RUNTIME)
     assert found.figure is None
     assert "half precision" in found.problems[0]
+    assert ("repeat" in found.problems[0]) == (device is PI5)
+
+
+def test_a_calibration_in_half_precision_predicts_it_from_its_own_operators(measured) -> None:
+    """They take half as long as those in float32; a program may mix both."""
+    halves = [
+        one.replaced(
+            operator_ms=tuple(ms / 2 for ms in one.operator_ms), latency_ms=one.latency_ms / 2
+        )
+        for number in range(6)
+        for count in (1, 4)
+        for one in [network(f"network{number}", count, "fp16")]
+    ]
+    everything = with_left_out([*programs((1, 4)), *halves])
+    write_calibration(measured.replaced(device=PI5, programs=everything))
+    target = load_target("rpi5")
+    whole, half, mixed = (
+        calibrated_latency(lambda shapes=shapes: shapes, target, RUNTIME)
+        for shapes in (SHAPES, HALF, (*SHAPES[:6], *HALF[6:]))
+    )
+    for found in (whole, half, mixed):
+        assert not found.problems
+        assert "not calibrated" not in found.figure.note
+    assert half.figure.value == pytest.approx(whole.figure.value / 2, rel=0.1)
+    assert half.figure.value < mixed.figure.value < whole.figure.value

@@ -116,10 +116,15 @@ def test_an_empty_program_has_a_ledger() -> None:
     assert ledger(program(), "aarch64").activations == ()
 
 
-def test_another_architecture_s_figure_moves_by_the_difference_of_the_ledgers() -> None:
-    sizes = program(delegate(1, 1, 0))
-    target, host = ledger(sizes, "aarch64"), ledger(sizes, "x86_64")
-    figure = memory.predicted([10.0, 10.2], target, host)
-    assert figure.value == pytest.approx(10.2 + target.peak_mb - host.peak_mb)
+def test_another_architecture_s_figure_is_that_of_its_ledger() -> None:
+    target = ledger(program(delegate(1, 1, 0)), "aarch64")
+    figure = memory.predicted([10.0, 10.2], target)
+    assert (figure.value, figure.interval) == (target.peak_mb, target.interval)
     assert figure.source == "predicted"
-    assert memory.predicted([10.0]).value == pytest.approx(10 + memory.SHIFT_MB)
+
+
+def test_without_a_ledger_it_is_the_host_s_peak_and_a_shift() -> None:
+    figure = memory.predicted([10.0, 10.2], None)
+    assert figure.value == pytest.approx(10.2 + memory.SHIFT_MB)
+    low, high = figure.interval
+    assert low < 10.0 + memory.SHIFT_MB < figure.value < high

@@ -5,9 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from calibrations import convolution
 from programs import program
 
+from edgekit.cost import prediction
 from edgekit.cost.cores import CORE_MODELS
+from edgekit.cost.emulation.predict import NotPredictedError
 from edgekit.cost.latency import InferenceWork, OperatorWork, Work
 from edgekit.cost.prediction import emulated_figure, predicted_latency
 from edgekit.plan import Plan
@@ -81,6 +84,44 @@ def test_what_the_target_does_not_say_is_the_reason(tmp_path, monkeypatch, chang
     target = load_target("rpi4").replaced(**change)
     runtime = SimpleNamespace(name="executorch", version="1.5.1")
     manifest = SimpleNamespace(threads=4, program=program("Conv2d"), runtime=runtime)
-    reason = predicted_latency(tmp_path, manifest, [], lambda: None, None, target, Silent())
+    reason = predicted_latency(tmp_path, manifest, [], lambda: None, target, Silent())
     assert isinstance(reason, str)
     assert next(iter(change)) in reason or "cortex-a710" in reason
+
+
+@pytest.fixture
+def without_emulation(tmp_path, monkeypatch):
+    """No calibration and no tools of the emulation."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    def refuse(*arguments):
+        raise NotPredictedError("missing: llvm-mca", "edgekit doctor shows how to install it")
+
+    monkeypatch.setattr(prediction, "emulated_work", refuse)
+
+
+def predicted(shapes):
+    file = SimpleNamespace(role="model", size=40_000)
+    runtime = SimpleNamespace(name="executorch", version="1.5.1")
+    manifest = SimpleNamespace(threads=4, program=program("Conv2d"), runtime=runtime, files=(file,))
+    return predicted_latency(None, manifest, [], shapes, load_target("rpi4"), Silent())
+
+
+def test_without_emulation_the_operators_of_the_program_give_an_estimate(without_emulation) -> None:
+    """Whatever a bundle was made from, its file tells its operators."""
+    small = predicted(lambda: [convolution(24, 32, 64)])
+    large = predicted(lambda: [convolution(96, 32, 64)] * 20)
+    assert small.source == large.source == "estimated"
+    assert small.figure.source == "predicted"
+    assert "estimated" in small.figure.note and "llvm-mca" in small.figure.note
+    assert "doctor" in small.figure.note
+    assert large.figure.value > 10 * small.figure.value
+    low, high = small.figure.interval
+    assert high / low > 5
+    assert small.rows == () and small.times is None
+
+
+def test_no_estimate_if_the_runtime_cannot_tell_the_operators(without_emulation) -> None:
+    reason = predicted(lambda: None)
+    assert isinstance(reason, str)
+    assert "llvm-mca" in reason
