@@ -7,6 +7,7 @@ predicted; the note says how, and what measures it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -107,7 +108,8 @@ def emulated_figure(
     value = latency_ms(work.whole, core, clock, threads)
     if manifest.program.outside_operators and threads > 1:
         serial = work.whole._replace(serial_cycles=work.outside_cycles)
-        value, factors = _reaching(value, latency_ms(serial, core, clock, threads), factors)
+        serial_ms = latency_ms(serial, core, clock, threads)
+        value, factors = _reaching(value, serial_ms, factors, bool(work.operators))
     note = (
         f"predicted by emulation ({core.title} at {clock:g} GHz, {_threads(threads)}), "
         f"not measured: {DECIDE}"
@@ -118,13 +120,17 @@ def emulated_figure(
     return _figure(value, factors, manifest, note)
 
 
-def _reaching(shared_ms: float, serial_ms: float, factors: Factors) -> tuple[float, Factors]:
+def _reaching(
+    shared_ms: float, serial_ms: float, factors: Factors, is_attributed: bool
+) -> tuple[float, Factors]:
     """The latency if kernels outside the delegates run on one thread, and an interval that also
     reaches beyond the latency if they share their work.
 
-    Most of these kernels use one thread. Which ones do not is unknown.
+    Most of these kernels use one thread. Which ones do not is unknown. Where the runtime does not
+    tell which cycles are theirs, all may be: then the value is between the two.
     """
-    return serial_ms, Factors(factors.low * shared_ms / serial_ms, factors.high)
+    value = serial_ms if is_attributed else math.sqrt(shared_ms * serial_ms)
+    return value, Factors(factors.low * shared_ms / value, factors.high * serial_ms / value)
 
 
 def _estimated(
