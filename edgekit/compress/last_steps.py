@@ -67,7 +67,9 @@ def moved_by_flips(exported: torch.export.ExportedProgram, example: Inputs) -> l
         for seed in range(RANDOM_DRAWS):
             for place, changed in enumerate(_leaves(_Flipping(module, seed).run(*example))):
                 moved = (changed.double() - expected[place].double()).abs()
-                most[place] = max(most[place], float(torch.nan_to_num(moved, posinf=0.0).max()))
+                if moved.numel():
+                    largest = float(torch.nan_to_num(moved, posinf=0.0).max())
+                    most[place] = max(most[place], largest)
     return [MovedBySteps(whole=_short(value)) for value in most]
 
 

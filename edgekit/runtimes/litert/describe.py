@@ -141,20 +141,20 @@ def _specs(
             name=f"{word}_{index}",
             dtype=graph.tensors[number].dtype,
             shape=graph.tensors[number].shape,
-            quantization=_steps(graph, number),
+            quantization=_steps(graph, number, word == "input"),
         )
         for index, (number, _) in enumerate(zip(numbers, reported, strict=True))
     )
 
 
-def _steps(graph: Graph, number: int) -> Quantization | None:
+def _steps(graph: Graph, number: int, is_input: bool) -> Quantization | None:
     """The steps of an input or output: its own, or of what it is converted to or from."""
     own = graph.tensors[number].quantization
     if own is not None:
         return own
     for node in graph.nodes:
-        if node.kind == "QUANTIZE" and number in node.inputs:
+        if is_input and node.kind == "QUANTIZE" and number in node.inputs:
             return graph.tensors[node.outputs[0]].quantization
-        if node.kind == "DEQUANTIZE" and number in node.outputs:
+        if not is_input and node.kind == "DEQUANTIZE" and number in node.outputs:
             return graph.tensors[node.inputs[0]].quantization
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -11,12 +12,18 @@ from edgekit.errors import RuntimeFailure
 from edgekit.program import ITEM_SIZE, Quantization
 
 IDENTIFIER = b"TFL3"
+AGAIN = "copy or convert it again"
+# The generated parser follows any offset.
+DAMAGED = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error,
+)  # fmt: skip
 DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "UINT8": "uint8",
     "INT64": "int64", "BOOL": "bool", "INT16": "int16", "INT8": "int8", "FLOAT64": "float64",
     "UINT64": "uint64", "UINT32": "uint32", "UINT16": "uint16", "BFLOAT16": "bfloat16",
 }  # fmt: skip
-HALF_A_BYTE = ("INT4",)
+# Operators that run other graphs of the file.
+CONTROL_FLOW = ("CALL", "CALL_ONCE", "IF", "WHILE")
 # The fields of a convolution's and a pooling's options.
 STRIDES, FILTERS = ("strideH", "strideW"), ("filterHeight", "filterWidth")
 
@@ -54,31 +61,44 @@ class Node(NamedTuple):
 @dataclass(frozen=True)
 class Graph:
     """The subgraph of the file's first signature. ``inputs``, ``outputs``: numbers of tensors, in
-    the order of the signature. ``names``: of the inputs in the signature.
+    the order of the signature.
     """
 
     tensors: tuple[Tensor, ...]
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    names: tuple[str, ...]
 
 
 def read_graph(data: bytes) -> Graph:
     """Raises RuntimeFailure: the bytes are not a valid file."""
     if data[4:8] != IDENTIFIER:
-        raise RuntimeFailure("it is not a .tflite file: its identifier is missing")
+        raise RuntimeFailure("its identifier is not that of a .tflite file", AGAIN)
     try:
-        return _graph(data)
-    # the generated parser follows any offset
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+        graph = _graph(data)
+    except DAMAGED as error:
         raise RuntimeFailure(
-            f"the .tflite file is damaged ({type(e).__name__})", "copy or convert it again"
-        ) from e
-    except Exception as error:
-        if type(error).__module__ != "struct":
-            raise
-        raise RuntimeFailure("the .tflite file is damaged", "copy or convert it again") from error
+            f"the .tflite file is damaged ({type(error).__name__})", AGAIN
+        ) from error
+    _check(graph)
+    return graph
+
+
+def _check(graph: Graph) -> None:
+    """Raise RuntimeFailure for what the runner does not compute rightly."""
+    loops = [node.kind for node in graph.nodes if node.kind in CONTROL_FLOW]
+    if loops:
+        raise RuntimeFailure(
+            f"the file has control flow ({', '.join(dict.fromkeys(loops))}), which edgekit does "
+            "not support",
+            "write the loop out, or convert the part without it",
+        )
+    if len(set(graph.outputs)) < len(graph.outputs) or set(graph.outputs) & set(graph.inputs):
+        raise RuntimeFailure(
+            "an output of the model is also one of its inputs, or given twice: LiteRT's runner "
+            "does not fill it",
+            "return each result once, and no input; --runtime executorch supports both",
+        )
 
 
 def _graph(data: bytes) -> Graph:
@@ -88,18 +108,17 @@ def _graph(data: bytes) -> Graph:
     signatures = model.signatureDefs or []
     subgraph = model.subgraphs[signatures[0].subgraphIndex if signatures else 0]
     sides = [subgraph.inputs, subgraph.outputs]
-    names = tuple(f"input_{index}" for index in range(len(subgraph.inputs)))
     if signatures:
         first = signatures[0]
         sides = [[one.tensorIndex for one in side] for side in (first.inputs, first.outputs)]
-        names = tuple(_text(one.name) for one in first.inputs)
     tensors = tuple(_tensor(tensor, model.buffers) for tensor in subgraph.tensors)
     nodes = tuple(_node(operator, model) for operator in subgraph.operators)
     inputs, outputs = (tuple(map(int, side)) for side in sides)
     used = [number for node in nodes for number in (*node.inputs, *node.outputs)]
-    if max((*inputs, *outputs, *used), default=-1) >= len(tensors):
+    numbers = (*inputs, *outputs, *used)
+    if max(numbers, default=-1) >= len(tensors) or min(numbers, default=0) < 0:
         raise LookupError("a number of a tensor that does not exist")
-    return Graph(tensors, nodes, inputs, outputs, names)
+    return Graph(tensors, nodes, inputs, outputs)
 
 
 def _tensor(tensor: Any, buffers: list[Any]) -> Tensor:

@@ -25,6 +25,7 @@ class Interpreter:
     """One file, with one thread. ``keep_all``: values between operators can be read too."""
 
     def __init__(self, data: bytes, kernels: str, keep_all: bool = False) -> None:
+        silence()
         with _silent():
             from ai_edge_litert import interpreter as litert
 
@@ -63,6 +64,12 @@ def reference(data: bytes) -> Callable[[Inputs], list[torch.Tensor]]:
 
 def _in_order(names: Any) -> list[str]:
     return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+
+
+def silence() -> None:
+    """Before LiteRT is imported: its C++ libraries write notes to stderr, below Python's."""
+    for name, value in {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}.items():
+        os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import RunReport, measure
 from edgekit.runner.staging import staged_file
+from edgekit.runtimes.litert.corrections import in_order
 from edgekit.runtimes.litert.describe import describe
 from edgekit.runtimes.litert.flatbuffer import read_graph
+from edgekit.runtimes.litert.interpreter import silence
 from edgekit.runtimes.litert.native import LIBRARY, runner_files
-from edgekit.runtimes.litert.signature import in_order
 from edgekit.runtimes.quiet import first_line, quiet
 from edgekit.target import host_architecture
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FILE_NAME = "model.tflite"
 # A profile of one run, to learn what the delegate takes.
 LOOK_TIMEOUT_S = 600.0
+# In place of the dots in a layer's path.
+JOINED = "~"
 WIDE = {"torch.int64", "torch.float64"}
 
 
@@ -54,8 +57,9 @@ def _look(data: bytes) -> RunReport:
             )
         except RunnerError as error:
             raise RuntimeFailure(
-                f"LiteRT cannot load the file: {error.message}",
-                "convert it again; --runtime executorch may take the model",
+                f"the file does not run on this host: {error.message}",
+                "a recipe: build it with --runtime executorch; a finished file: convert it with "
+                "fixed shapes, for LiteRT's built-in operators",
             ) from error
 
 
@@ -66,6 +70,7 @@ def convert(exported: torch.export.ExportedProgram) -> bytes:
     """
     assert exported.example_inputs is not None
     args, kwargs = exported.example_inputs
+    _name_layers(exported)
     # the converter makes 64-bit inputs and outputs narrower unless it is told not to
     wide = not WIDE.isdisjoint(str(dtype) for dtype in _dtypes(exported))
     try:
@@ -85,6 +90,7 @@ def convert(exported: torch.export.ExportedProgram) -> bytes:
 
 
 def _converter() -> Any:
+    silence()
     import litert_torch
     from litert_torch import _config
 
@@ -101,16 +107,31 @@ def _dtypes(exported: torch.export.ExportedProgram) -> list[torch.dtype]:
 
 
 def scopes_of(exported: torch.export.ExportedProgram) -> dict[str, str]:
-    """The layers by the converter's names for them: the classes and names of the modules around a
+    """The layers by the converter's names for them: the classes and paths of the modules around a
     node.
     """
     scopes = {}
     for node in exported.graph.nodes:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         if node.op == "call_function" and stack:
-            names = [_class(kind) + f"_{path.split('.')[-1]}" * bool(path) for path, kind in stack]
-            scopes["/".join(names)] = str(stack[-1][0])
+            names = [_class(kind) + f"_{path}" * bool(path) for path, kind in _joined(stack)]
+            scopes["/".join(names)] = str(stack[-1][0]).replace(JOINED, ".")
     return scopes
+
+
+def _name_layers(exported: torch.export.ExportedProgram) -> None:
+    """Make the converter use whole paths: it takes the part behind the last dot, and heads of a
+    detector such as cls.0 and reg.0 would have one name.
+    """
+    for node in exported.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        if stack:
+            pairs = zip(stack, _joined(stack.values()), strict=True)
+            node.meta["nn_module_stack"] = dict(pairs)
+
+
+def _joined(stack: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
+    return [(str(path).replace(".", JOINED), kind) for path, kind in stack]
 
 
 def _class(kind: object) -> str:

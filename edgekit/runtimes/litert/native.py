@@ -10,8 +10,9 @@ from edgekit.runtimes.litert.wheel import VERSION, WHEEL
 from edgekit.runtimes.native_runner import Engine
 from edgekit.target import Architecture
 
-# What the library needs on aarch64, whatever the name of its wheel says.
-GLIBC = "2.34"
+# Of the runner. The library needs 2.34 on aarch64, whatever the name of its wheel says, and the
+# bundle's manifest names what its files need.
+GLIBC = "2.28"
 LIBRARY = "libLiteRt.so"
 ENGINE = Engine(source=Path(__file__).parent / "native", glibc=GLIBC, version=VERSION)
 

@@ -7,17 +7,23 @@ Quantized before conversion, each convolution's weights would be transposed at e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils import _pytree as pytree
+
+from edgekit.compress.divergence import arrays
 from edgekit.compress.graph import within
 from edgekit.errors import RuntimeFailure
+from edgekit.fidelity.agreement import OutputsAgreement, float_passes
 from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.export import export
+from edgekit.runtimes.litert.corrections import without_returns_to_float
 from edgekit.runtimes.litert.describe import Scopes, layer_of
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
 from edgekit.runtimes.litert.interpreter import BUILT_IN, Interpreter
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     Ranges = dict[str, tuple[np.floating[Any], np.floating[Any]]]
 
 BITS = 8
+# So many inputs, beside the example, show whether the converted float file is right.
+CHECKED = 4
 ANYTHING = ".*"
 
 
@@ -45,10 +53,32 @@ def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
         exported = export(source.model, source.example)
         data, scopes = convert(exported), scopes_of(exported)
     graph = read_graph(data)
+    _check_conversion(data, source)
     found = ranges(data, graph, source.fitted, progress)
     with progress.stage(f"quantizing {plan.precision}"):
         rounded = _quantized(data, graph, plan, found, _float_names(graph, plan, scopes))
-    return described(rounded, scopes)
+    return described(without_returns_to_float(rounded), scopes)
+
+
+def _check_conversion(data: bytes, source: FloatModel) -> None:
+    """Raise RuntimeFailure if the converted float file computes something else than the model.
+
+    Parity of int8 compares the file with itself, by other kernels: it cannot show that.
+    """
+    model = Interpreter(data, BUILT_IN)
+    agreement: OutputsAgreement | None = None
+    for inputs in [source.example, *source.fitted[:CHECKED]]:
+        with torch.no_grad():
+            wanted = arrays(pytree.tree_leaves(source.model(*inputs)))
+        agreement = agreement or OutputsAgreement(len(wanted))
+        agreement.add(arrays(model.run(inputs)), wanted)
+    assert agreement is not None
+    if not float_passes(agreement):
+        raise RuntimeFailure(
+            "LiteRT's converter changed the model: the outputs of the float file differ by up to "
+            f"{agreement.worst().max_abs_diff:.3g}",
+            "build it with --runtime executorch",
+        )
 
 
 def ranges(data: bytes, graph: Graph, calibration: Sequence[Inputs], progress: Progress) -> Ranges:
@@ -85,19 +115,31 @@ def ranges(data: bytes, graph: Graph, calibration: Sequence[Inputs], progress: P
     return found
 
 
-def _float_names(graph: Graph, plan: Plan, scopes: Scopes) -> Iterator[str]:
-    """The quantizer's names for the operators that stay float."""
+def _float_names(graph: Graph, plan: Plan, scopes: Scopes) -> list[str]:
+    """The quantizer's names for the operators that stay float.
+
+    Raises RuntimeFailure: a name of the plan fits no operator.
+    """
+    found, names_used = list[str](), set[str]()
     for node in graph.nodes:
         layer = layer_of(graph, node, scopes)
         if layer is None:
             continue
         names = (layer, f"{layer}:{node.kind.lower()}")
-        if any(within(name, own) for own in plan.float_layers for name in names):
-            yield ";".join(graph.tensors[number].name for number in node.outputs)
+        fitting = {own for own in plan.float_layers if any(within(one, own) for one in names)}
+        if fitting:
+            found.append(";".join(graph.tensors[number].name for number in node.outputs))
+            names_used |= fitting
+    if unused := sorted(set(plan.float_layers) - names_used):
+        raise RuntimeFailure(
+            f"{', '.join(unused)}: no operator of the converted file belongs to this layer alone",
+            "name the module around it in float_layers",
+        )
+    return found
 
 
 def _quantized(
-    data: bytes, graph: Graph, plan: Plan, found: Ranges, floats: Iterator[str]
+    data: bytes, graph: Graph, plan: Plan, found: Ranges, floats: Sequence[str]
 ) -> bytes:
     import numpy as np
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
@@ -116,7 +158,7 @@ def _quantized(
         manager.add_quantization_config(ANYTHING, side, None, algorithm.NO_QUANTIZE)
     for name in dict.fromkeys(floats):
         manager.add_quantization_config(
-            f"^{re.escape(name)}", operation.ALL_SUPPORTED, None, algorithm.NO_QUANTIZE
+            f"^{re.escape(name)};?$", operation.ALL_SUPPORTED, None, algorithm.NO_QUANTIZE
         )
     rank = {tensor.name: len(tensor.shape) for tensor in graph.tensors}
 

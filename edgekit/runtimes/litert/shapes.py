@@ -33,7 +33,8 @@ def _shape(
     made = [graph.tensors[number] for number in node.outputs]
     constants = [tensor for tensor in given if tensor.is_constant]
     moving = [tensor for tensor in given if not tensor.is_constant]
-    weight = max(constants, key=lambda tensor: tensor.constant_bytes, default=None)
+    matrices = [tensor for tensor in constants if len(tensor.shape) > 1]  # no bias
+    weight = max(matrices, key=lambda tensor: tensor.constant_bytes, default=None)
     kind = KINDS.get(node.kind, node.kind.lower() if delegated else node.kind)
     kernel = node.kernel
     if weight is not None and kind in (CONVOLUTION, DEPTHWISE) and len(weight.shape) == 4:
@@ -45,7 +46,7 @@ def _shape(
         outputs=tuple(tensor.shape for tensor in made),
         kernel=kernel,
         stride=node.stride,
-        groups=made[0].shape[-1] if kind == DEPTHWISE else 1,
+        groups=made[0].shape[-1] if kind == DEPTHWISE and made else 1,
         weight_bytes=sum(tensor.constant_bytes for tensor in constants),
         activation_bytes=sum(tensor.byte_count for tensor in (*moving, *made)),
         macs=_macs(node.kind, moving, made, weight),
@@ -57,6 +58,8 @@ def _shape(
 
 
 def _precision(made: list[Tensor], weight: Tensor | None) -> str:
+    if not made:
+        return "fp32"
     if made[0].dtype in QUANTIZED:
         return "int8"
     if weight is not None and weight.dtype in QUANTIZED:
@@ -65,6 +68,8 @@ def _precision(made: list[Tensor], weight: Tensor | None) -> str:
 
 
 def _macs(kind: str, given: list[Tensor], made: list[Tensor], weight: Tensor | None) -> int:
+    if not made:
+        return 0
     out = prod(made[0].shape)
     if kind == "BATCH_MATMUL":
         return out * given[0].shape[-1]

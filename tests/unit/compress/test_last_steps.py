@@ -127,6 +127,18 @@ def test_flips_inside_move_an_output_in_int8() -> None:
     assert not device_passes([golden + 2.1 * step], [golden], [step])
 
 
+def test_an_output_of_stored_integers_has_steps_of_one() -> None:
+    """As a vendor's file in uint8 gives them."""
+    spec = TensorSpec(
+        name="y", dtype="uint8", shape=(1, 3),
+        quantization=Quantization(scale=1 / 256, zero_point=0, dtype="uint8"),
+    )  # fmt: skip
+    golden = np.array([[3, 250, 0]], np.uint8)
+    step = golden_step(spec, golden, 1)
+    assert device_passes([golden + np.uint8([[1, 2, 0]])], [golden], [step])
+    assert not device_passes([golden + np.uint8([[3, 0, 0]])], [golden], [step])
+
+
 def test_a_thinned_output_has_the_steps_of_its_groups() -> None:
     moved = MovedBySteps(whole=5.0, groups={1: (5.0, 0.1)})
     golden = np.zeros((1, 2, 300))

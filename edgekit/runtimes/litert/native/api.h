@@ -87,7 +87,6 @@ struct Event {
   X(LiteRtRunCompiledModel, (Handle, size_t, size_t, Handle*, size_t, Handle*))                 \
   X(LiteRtCompiledModelGetProfiler, (Handle, Handle*))                                          \
   X(LiteRtStartProfiler, (Handle))                                                              \
-  X(LiteRtStopProfiler, (Handle))                                                               \
   X(LiteRtResetProfiler, (Handle))                                                              \
   X(LiteRtGetNumProfilerEvents, (Handle, int*))                                                 \
   X(LiteRtGetProfilerEvents, (Handle, int, Event*))

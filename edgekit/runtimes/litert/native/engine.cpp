@@ -251,7 +251,12 @@ bool write_input(int index, const void* data, Failure* failure) {
 
 void read_output(int index, void* data) {
   void* memory = nullptr;
-  if (LiteRtLockTensorBuffer(output_buffers[index], &memory, kRead) != 0) return;
+  if (LiteRtLockTensorBuffer(output_buffers[index], &memory, kRead) != 0) {
+    // never the answer of another run
+    fprintf(stderr, "edgekit-runner: output %d cannot be read\n", index);
+    fflush(stderr);
+    _exit(kExecutionFailed);
+  }
   memcpy(data, memory, outputs[index].bytes);
   LiteRtUnlockTensorBuffer(output_buffers[index]);
 }

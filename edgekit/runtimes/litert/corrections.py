@@ -1,0 +1,62 @@
+"""Corrections of what the converter and the quantizer write."""
+
+from __future__ import annotations
+
+from edgekit.errors import RuntimeFailure
+
+
+def in_order(data: bytes) -> bytes:
+    """The file with the inputs and outputs of its signatures in the order of their numbers.
+
+    The converter sorts them by name: args_10 before args_2. The runner and applications give them
+    by place.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    changed = False
+    for signature in model.signatureDefs or []:
+        for side in (signature.inputs, signature.outputs):
+            ordered = sorted(side, key=lambda one: _number(one.name))
+            changed = changed or [one.name for one in ordered] != [one.name for one in side]
+            side[:] = ordered
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else data
+
+
+def without_returns_to_float(data: bytes) -> bytes:
+    """The file in which no integer operator reads what was converted to float for an output.
+
+    The quantizer gives an output that other operators also read to them as float.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    changed = False
+    for graph in model.subgraphs:
+        kinds = [model.operatorCodes[one.opcodeIndex].builtinCode for one in graph.operators]
+        stored = {
+            one.outputs[0]: one.inputs[0]
+            for one, kind in zip(graph.operators, kinds, strict=True)
+            if kind == schema.BuiltinOperator.DEQUANTIZE
+        }
+        for one, kind in zip(graph.operators, kinds, strict=True):
+            is_integer = graph.tensors[one.outputs[0]].type == schema.TensorType.INT8
+            if kind == schema.BuiltinOperator.QUANTIZE or not is_integer:
+                continue
+            inputs = [stored.get(number, number) for number in one.inputs]
+            changed = changed or inputs != list(one.inputs)
+            one.inputs = inputs
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else data
+
+
+def _number(name: bytes) -> int:
+    """The number at the end of args_7 or output_7."""
+    digits = name.decode().rpartition("_")[2]
+    if not digits.isdigit():
+        raise RuntimeFailure(
+            f"LiteRT's converter named an input {name.decode()}, without a number",
+            "build the model with --runtime executorch",
+        )
+    return int(digits)
