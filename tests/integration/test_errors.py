@@ -236,7 +236,9 @@ def test_a_missing_extra_names_its_command(write_recipe, tmp_path, monkeypatch) 
 
     monkeypatch.setattr(runtime, "installed_version", gone)
     with pytest.raises(edgekit.MissingExtraError) as caught:
-        edgekit.build(write_recipe(LINEAR), target="x86", output=tmp_path / "out")
+        edgekit.build(
+            write_recipe(LINEAR), target="x86", runtime="executorch", output=tmp_path / "out"
+        )
     assert "edgekit doctor" in caught.value.hint
 
 

@@ -655,7 +655,7 @@ def test_what_a_finished_file_cannot_have(digits_bundle, build, tmp_path) -> Non
 
 
 def test_files_that_are_no_model(build, tmp_path) -> None:
-    for name in ("weights.pth", "net.onnx", "net.tflite"):
+    for name in ("weights.pth", "net.onnx"):
         with pytest.raises(RecipeError, match="is not a recipe") as caught:
             build(tmp_path / name)
         assert "edgekit init" in caught.value.hint
