@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
-from edgekit.errors import RunnerError
+from edgekit.errors import MissingExtraError, RunnerError
 from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
@@ -212,6 +214,16 @@ class OtherWheel(NamedTuple):
     command: str
 
 
+# The statements that test what every runtime needs.
+TORCH = {"torch": "import torch; torch.zeros(1).numpy()"}
+COMPILER = {
+    "ziglang": (
+        "import subprocess, sys; "
+        "subprocess.run([sys.executable, '-m', 'ziglang', 'version'], check=True)"
+    ),
+}
+
+
 @dataclass(frozen=True)
 class HostSupport:
     """What a runtime needs on the host, known without importing it.
@@ -229,3 +241,11 @@ class HostSupport:
     # The folder of the compiled runner, maybe not there yet; None if its compiler is not installed.
     runner_folder: Callable[[Architecture], Path | None]
     other_wheel: Callable[[Architecture], OtherWheel]
+
+    def require(self, what: str) -> None:
+        """Raise MissingExtraError if a package that ``what`` needs is not installed."""
+        for package in self.packages:
+            try:
+                installed_version(package)
+            except PackageNotFoundError:
+                raise MissingExtraError(what, self.extra) from None

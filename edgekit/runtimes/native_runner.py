@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgekit.cache import cache_folder, content_key, make_folder_once
@@ -46,6 +46,13 @@ class Engine:
         Raises PackageNotFoundError: ziglang is not installed.
         """
         return cache_folder() / "runners" / _key(self, architecture)
+
+    def known_folder(self, architecture: Architecture) -> Path | None:
+        """The same; None if ziglang is not installed."""
+        try:
+            return self.folder(architecture)
+        except PackageNotFoundError:
+            return None
 
     def runner(self, architecture: Architecture, wheel: Path, progress: Progress) -> Path:
         """The compiled runner. ``wheel``: the folder with the vendor's headers and libraries.

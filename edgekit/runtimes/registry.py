@@ -11,9 +11,9 @@ from edgekit.program import Program
 from edgekit.runner.client import ProfileRow
 from edgekit.runtimes.base import HostSupport, Located, Runtime
 from edgekit.runtimes.executorch import host as executorch_host
-from edgekit.runtimes.executorch import profile as executorch_profile
 from edgekit.runtimes.litert import host as litert_host
 from edgekit.runtimes.litert import profile as litert_profile
+from edgekit.runtimes.xnnpack import events as xnnpack_events
 from edgekit.target import RuntimeName, Target
 from edgekit.values import RuntimeChoice
 
@@ -42,7 +42,7 @@ def _litert() -> Runtime:
 
 
 RUNTIMES: dict[RuntimeName, Entry] = {
-    "executorch": Entry(_executorch, executorch_host.SUPPORT, executorch_profile.locate),
+    "executorch": Entry(_executorch, executorch_host.SUPPORT, xnnpack_events.locate),
     "litert": Entry(_litert, litert_host.SUPPORT, litert_profile.locate),
 }
 

@@ -229,12 +229,12 @@ def test_errors_as_json(edgekit_command, tmp_path) -> None:
 def test_a_missing_extra_names_its_command(write_recipe, tmp_path, monkeypatch) -> None:
     from importlib.metadata import PackageNotFoundError
 
-    from edgekit.runtimes.executorch import runtime
+    from edgekit.runtimes import base
 
     def gone(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(runtime, "installed_version", gone)
+    monkeypatch.setattr(base, "installed_version", gone)
     with pytest.raises(edgekit.MissingExtraError) as caught:
         edgekit.build(
             write_recipe(LINEAR), target="x86", runtime="executorch", output=tmp_path / "out"

@@ -107,10 +107,14 @@ def _with_last_steps(
     mixes = program.float_operators + program.outside_operators > 0
     with quiet():
         last = moved_by_steps(exported, subject.example)
-        inner = moved_by_flips(exported, subject.example) if mixes else [None for _ in last]
+        inner = [
+            steps is None and spec.quantization is not None
+            for spec, steps in zip(program.outputs, last, strict=True)
+        ]
+        flips = moved_by_flips(exported, subject.example) if mixes and any(inner) else last
     outputs = tuple(
-        spec.replaced(moved=flips if steps is None and spec.quantization is not None else steps)
-        for spec, steps, flips in zip(program.outputs, last, inner, strict=True)
+        spec.replaced(moved=flip if is_inner else steps)
+        for spec, steps, flip, is_inner in zip(program.outputs, last, flips, inner, strict=True)
     )
     return replace(artifact, program=program.replaced(outputs=outputs))
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
 from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
-from edgekit.errors import MissingExtraError, RunnerError
+from edgekit.errors import RunnerError
 from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
@@ -33,11 +31,7 @@ class ExecuTorch:
     version = VERSION
 
     def __init__(self) -> None:
-        for package in SUPPORT.packages:
-            try:
-                installed_version(package)
-            except PackageNotFoundError:
-                raise MissingExtraError("building for ExecuTorch", SUPPORT.extra) from None
+        SUPPORT.require("building for ExecuTorch")
 
     @property
     def pt2e(self) -> Pt2e:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from edgekit.errors import RuntimeFailure
 
 
@@ -11,17 +14,7 @@ def in_order(data: bytes) -> bytes:
     The converter sorts them by name: args_10 before args_2. The runner and applications give them
     by place.
     """
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
-    changed = False
-    for signature in model.signatureDefs or []:
-        for side in (signature.inputs, signature.outputs):
-            ordered = sorted(side, key=lambda one: _number(one.name))
-            changed = changed or [one.name for one in ordered] != [one.name for one in side]
-            side[:] = ordered
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else data
+    return _edited(data, _sort)
 
 
 def without_returns_to_float(data: bytes) -> bytes:
@@ -29,26 +22,49 @@ def without_returns_to_float(data: bytes) -> bytes:
 
     The quantizer gives an output that other operators also read to them as float.
     """
+    return _edited(data, _read_stored)
+
+
+def _edited(data: bytes, edit: Callable[[Any], bool]) -> bytes:
+    """The file after ``edit``, which returns whether it changed the model; else the same bytes."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if edit(model) else data
+
+
+def _sort(model: Any) -> bool:
+    changed = False
+    for signature in model.signatureDefs or []:
+        for side in (signature.inputs, signature.outputs):
+            ordered = sorted(side, key=lambda one: _number(one.name))
+            changed = changed or [one.name for one in ordered] != [one.name for one in side]
+            side[:] = ordered
+    return changed
+
+
+def _read_stored(model: Any) -> bool:
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
+
     changed = False
     for graph in model.subgraphs:
-        kinds = [model.operatorCodes[one.opcodeIndex].builtinCode for one in graph.operators]
+        operators = [
+            (one, model.operatorCodes[one.opcodeIndex].builtinCode) for one in graph.operators
+        ]
         stored = {
             one.outputs[0]: one.inputs[0]
-            for one, kind in zip(graph.operators, kinds, strict=True)
-            if kind == schema.BuiltinOperator.DEQUANTIZE
+            for one, kind in operators
+            if kind == BuiltinOperator.DEQUANTIZE
         }
-        for one, kind in zip(graph.operators, kinds, strict=True):
-            is_integer = graph.tensors[one.outputs[0]].type == schema.TensorType.INT8
-            if kind == schema.BuiltinOperator.QUANTIZE or not is_integer:
+        for one, kind in operators:
+            is_integer = graph.tensors[one.outputs[0]].type == TensorType.INT8
+            if kind == BuiltinOperator.QUANTIZE or not is_integer:
                 continue
             inputs = [stored.get(number, number) for number in one.inputs]
             changed = changed or inputs != list(one.inputs)
             one.inputs = inputs
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else data
+    return changed
 
 
 def _number(name: bytes) -> int:

@@ -82,14 +82,14 @@ def numbered(
     without events, because it only renames tensors, has a number that the runner does not use.
     """
     order = [(delegated, number) for (delegated, number), _ in groupby(profile, _place)]
-    unseen = max((number for _, number in order), default=0) + 1
+    unseen = max((number for _, number in order), default=0) + FIRST_DELEGATE
     calls: list[tuple[int, bool, tuple[int, ...]]] = []
     for delegated, nodes in partitions(graph, {number for inside, number in order if not inside}):
         number = nodes[0]
         if delegated and order and order[0][0]:
             number = order[0][1]
         elif delegated:
-            number, unseen = max(unseen, FIRST_DELEGATE), max(unseen, FIRST_DELEGATE) + 1
+            number, unseen = unseen, unseen + 1
         if order and order[0] == (delegated, number):
             order.pop(0)
         calls.append((number, delegated, nodes))

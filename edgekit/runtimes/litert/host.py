@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
-
-from edgekit.runtimes.base import HostSupport
+from edgekit.runtimes.base import COMPILER, TORCH, HostSupport
 from edgekit.runtimes.litert import native
 from edgekit.runtimes.litert.wheel import EXTRA, WHEEL
-from edgekit.target import Architecture
 
 SUFFIX = ".tflite"
 PACKAGES = {
-    "torch": "import torch; torch.zeros(1).numpy()",
+    **TORCH,
     "litert-torch": "import litert_torch",
     "ai-edge-quantizer": "from ai_edge_quantizer import quantizer",
     "ai-edge-litert": "from ai_edge_litert import interpreter",
-    "ziglang": (
-        "import subprocess, sys; "
-        "subprocess.run([sys.executable, '-m', 'ziglang', 'version'], check=True)"
-    ),
+    **COMPILER,
 }
-
-
-def runner_folder(architecture: Architecture) -> Path | None:
-    try:
-        return native.ENGINE.folder(architecture)
-    except PackageNotFoundError:
-        return None
 
 
 SUPPORT = HostSupport(
@@ -36,6 +22,6 @@ SUPPORT = HostSupport(
     pythons=">=3.11,<3.15",
     glibc=native.GLIBC,
     suffix=SUFFIX,
-    runner_folder=runner_folder,
+    runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgekit.recipe.tensors import Inputs
+from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +23,11 @@ BUILT_IN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 
 
 class Interpreter:
-    """One file, with one thread. ``keep_all``: values between operators can be read too."""
+    """One file by the runtime's own kernels, with one thread. ``graph``: the file's. ``keep_all``:
+    values between operators can be read too.
+    """
 
-    def __init__(self, data: bytes, kernels: str, keep_all: bool = False) -> None:
+    def __init__(self, data: bytes, graph: Graph, keep_all: bool = False) -> None:
         silence()
         with _silent():
             from ai_edge_litert import interpreter as litert
@@ -32,22 +35,19 @@ class Interpreter:
             self._own = litert.Interpreter(
                 model_content=data,
                 num_threads=1,
-                experimental_op_resolver_type=litert.OpResolverType[kernels],
+                experimental_op_resolver_type=litert.OpResolverType[BUILT_IN],
                 experimental_preserve_all_tensors=keep_all,
             )
             self._own.allocate_tensors()
-        runner = self._own.get_signature_runner()
-        given, made = runner.get_input_details(), runner.get_output_details()
-        self._inputs = [given[name]["index"] for name in _in_order(given)]
-        self._outputs = [made[name]["index"] for name in _in_order(made)]
+        self._graph = graph
 
     def run(self, inputs: Inputs) -> list[torch.Tensor]:
         import torch
 
-        for number, tensor in zip(self._inputs, inputs, strict=True):
+        for number, tensor in zip(self._graph.inputs, inputs, strict=True):
             self._own.set_tensor(number, tensor.contiguous().numpy())
         self._own.invoke()
-        return [torch.from_numpy(self._own.get_tensor(number)) for number in self._outputs]
+        return [torch.from_numpy(self._own.get_tensor(number)) for number in self._graph.outputs]
 
     def value(self, number: int) -> np.ndarray[Any, Any] | None:
         """The value of a tensor after a run; None if it has none."""
@@ -59,11 +59,7 @@ class Interpreter:
 
 def reference(data: bytes) -> Callable[[Inputs], list[torch.Tensor]]:
     """Runs a file by the runtime's own kernels."""
-    return Interpreter(data, BUILT_IN).run
-
-
-def _in_order(names: Any) -> list[str]:
-    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return Interpreter(data, read_graph(data)).run
 
 
 def silence() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
-from edgekit.program import Kind, Operator, Program
+from edgekit.program import Program
 from edgekit.runner.client import ProfileRow
 from edgekit.runtimes.base import Located
-from edgekit.runtimes.xnnpack.events import TABLE, aligned
+from edgekit.runtimes.xnnpack import events
 
 # XNNPACK's nodes by the file's operators.
 NODES = {
@@ -32,22 +31,4 @@ NODES = {
 
 def locate(program: Program, rows: Sequence[ProfileRow]) -> list[Located]:
     """The operator and the layer of every row of a profile, in their order."""
-    calls = {call.instruction: call for call in program.calls}
-    located: list[Located] = []
-    for instruction, events in groupby(rows, lambda row: row.instruction):
-        call, names = calls.get(instruction), [row.name for row in events]
-        operators = program.operators_of(call) if call else []
-        if call is not None and not call.delegated:
-            located += [Located(operators[0].kind.name, operators[0].layer, 0) for _ in names]
-            continue
-        places = aligned([_as_node(operator) for operator in operators], names)
-        located += [
-            Located(name.replace(TABLE, "Table Lookup"), layer, index)
-            for name, (layer, index) in zip(names, places, strict=True)
-        ]
-    return located
-
-
-def _as_node(operator: Operator) -> Operator:
-    kind = operator.kind
-    return Operator(Kind(NODES.get(kind.name, kind.name), kind.quantized), operator.layer)
+    return events.locate(program, rows, NODES)

@@ -26,7 +26,7 @@ from edgekit.runtimes.export import export
 from edgekit.runtimes.litert.corrections import without_returns_to_float
 from edgekit.runtimes.litert.describe import Scopes, layer_of
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
-from edgekit.runtimes.litert.interpreter import BUILT_IN, Interpreter
+from edgekit.runtimes.litert.interpreter import Interpreter
 from edgekit.runtimes.litert.lower import convert, described, scopes_of
 from edgekit.runtimes.quiet import first_line, quiet
 
@@ -53,19 +53,19 @@ def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
         exported = export(source.model, source.example)
         data, scopes = convert(exported), scopes_of(exported)
     graph = read_graph(data)
-    _check_conversion(data, source)
-    found = ranges(data, graph, source.fitted, progress)
+    model = Interpreter(data, graph, keep_all=True)
+    _check_conversion(model, source)
+    found = ranges(model, graph, source.fitted, progress)
     with progress.stage(f"quantizing {plan.precision}"):
         rounded = _quantized(data, graph, plan, found, _float_names(graph, plan, scopes))
     return described(without_returns_to_float(rounded), scopes)
 
 
-def _check_conversion(data: bytes, source: FloatModel) -> None:
+def _check_conversion(model: Interpreter, source: FloatModel) -> None:
     """Raise RuntimeFailure if the converted float file computes something else than the model.
 
     Parity of int8 compares the file with itself, by other kernels: it cannot show that.
     """
-    model = Interpreter(data, BUILT_IN)
     agreement: OutputsAgreement | None = None
     for inputs in [source.example, *source.fitted[:CHECKED]]:
         with torch.no_grad():
@@ -81,36 +81,33 @@ def _check_conversion(data: bytes, source: FloatModel) -> None:
         )
 
 
-def ranges(data: bytes, graph: Graph, calibration: Sequence[Inputs], progress: Progress) -> Ranges:
+def ranges(
+    model: Interpreter, graph: Graph, calibration: Sequence[Inputs], progress: Progress
+) -> Ranges:
     """The least and the greatest value of each activation of a float file, over all inputs."""
     import numpy as np
 
-    model = Interpreter(data, BUILT_IN, keep_all=True)
-    numbers = [
-        number
+    names = {
+        number: tensor.name
         for number, tensor in enumerate(graph.tensors)
         # the quantizer rounds weights by channel: a range would make it one step for all
         if tensor.dtype == "float32" and not tensor.is_constant
-    ]
+    }
     found: Ranges = {}
     with progress.stage("calibrating") as stage:
         for done, inputs in enumerate(calibration, 1):
             model.run(inputs)
-            for number in numbers:
+            for number, name in names.items():
                 value = model.value(number)
                 if value is None or not value.size:
                     continue
                 if not np.isfinite(value).all():
                     raise RuntimeFailure(
-                        f"{graph.tensors[number].name or number} has values that are not finite "
-                        "for a calibration input",
+                        f"{name or number} has values that are not finite for a calibration input",
                         "build with --precision fp32, or remove NaN and infinity from the model",
                     )
-                low, high = found.get(graph.tensors[number].name, (value.min(), value.max()))
-                found[graph.tensors[number].name] = (
-                    min(low, value.min()),
-                    max(high, value.max()),
-                )
+                low, high = found.get(name, (value.min(), value.max()))
+                found[name] = (min(low, value.min()), max(high, value.max()))
             stage.advance(done, len(calibration))
     return found
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
 from edgekit.cost.shapes import OperatorShape
 from edgekit.documents.verdict import Advice
-from edgekit.errors import MissingExtraError, RunnerError
+from edgekit.errors import RunnerError
 from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
@@ -35,11 +33,7 @@ class LiteRT:
     half = None
 
     def __init__(self) -> None:
-        for package in SUPPORT.packages:
-            try:
-                installed_version(package)
-            except PackageNotFoundError:
-                raise MissingExtraError("building for LiteRT", SUPPORT.extra) from None
+        SUPPORT.require("building for LiteRT")
 
     def quantize(
         self, source: FloatModel, plan: Plan, train: Train | None, progress: Progress

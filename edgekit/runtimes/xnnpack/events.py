@@ -1,4 +1,4 @@
-"""Assigns the operators that XNNPACK reports in a profile to those of a delegate's graph.
+"""Assigns the events of a profile to the operators and layers of a program, without torch.
 
 XNNPACK reports the names of the operators that it ran, in order. A fused operator has no event; an
 inserted operator has an event but no node.
@@ -6,10 +6,13 @@ inserted operator has an event but no node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-from edgekit.program import Operator
+from edgekit.program import Call, Operator, Program
+from edgekit.runner.client import ProfileRow
+from edgekit.runtimes.base import Located
 from edgekit.runtimes.xnnpack.alignment import candidates
 
 # XNNPACK's names for its operators, by the kind of node, if they differ from the kind.
@@ -63,6 +66,38 @@ class _Item(NamedTuple):
     events: frozenset[str]
     cost: int
     elide: int
+
+
+def locate(
+    program: Program, rows: Sequence[ProfileRow], nodes: Mapping[str, str] | None = None
+) -> list[Located]:
+    """The operator and the layer of every row of a profile, in their order.
+
+    A kernel's instruction is one operator, a delegate's is a graph. ``nodes``: XNNPACK's nodes by
+    the runtime's names of operators, if these differ.
+    """
+    calls = {call.instruction: call for call in program.calls}
+    located: list[Located] = []
+    for instruction, events in groupby(rows, lambda row: row.instruction):
+        call = calls.get(instruction)
+        located += _locate(program, call, [row.name for row in events], nodes or {})
+    return located
+
+
+def _locate(
+    program: Program, call: Call | None, names: list[str], nodes: Mapping[str, str]
+) -> Iterator[Located]:
+    operators = program.operators_of(call) if call else []
+    if call and not call.delegated:
+        (kernel,) = operators
+        yield from (Located(kernel.kind.name, kernel.layer, 0) for _ in names)
+        return
+    renamed = [
+        one._replace(kind=one.kind._replace(name=nodes.get(one.kind.name, one.kind.name)))
+        for one in operators
+    ]
+    for name, (layer, index) in zip(names, aligned(renamed, names), strict=True):
+        yield Located(name.replace(TABLE, "Table Lookup"), layer, index)
 
 
 def layers_of_events(operators: Sequence[Operator], names: Sequence[str]) -> list[str | None]:

@@ -15,9 +15,8 @@ from edgekit.measure.operators import operator_times, runs_of_round
 from edgekit.program import Call, Kind, LayerCount, Operator, OutsideOperator, Program
 from edgekit.runner.client import ProfileRow, RunReport
 from edgekit.runtimes.executorch.describe import LayerMap, _kernel_operators
-from edgekit.runtimes.executorch.profile import locate
 from edgekit.runtimes.xnnpack.alignment import MOST_PAIRS, candidates
-from edgekit.runtimes.xnnpack.events import layers_of_events
+from edgekit.runtimes.xnnpack.events import layers_of_events, locate
 
 
 def same(items: str, events: str):
