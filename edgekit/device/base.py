@@ -11,6 +11,9 @@ from typing import IO, Protocol
 Advance = Callable[[int], None]
 # The bytes, or chunks of an input that does not fit into memory.
 Stdin = bytes | Iterable[bytes]
+# Set for a program that edgekit waits for, and so for its children: if the connection is lost,
+# the device ends what carries it (device/shell/guard).
+COMMAND_VARIABLE = "EDGEKIT_COMMAND"
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 
-from edgekit.device.base import Transport
+from edgekit.device.base import COMMAND_VARIABLE, Transport
 from edgekit.errors import DeviceError, StoreError
 
 # Removing files that were just written may take a while on a slow card.
 CLEAN_UP_S = 30.0
 
 # The folder exists as long as this shell's stdin is open. It closes when the client ends, is
-# killed or loses the connection; then the device removes the folder. The folder's name has the
-# shell's process id: it tells folders in use from those that a power failure left.
-HOLD = """
+# killed or loses the connection; then the device removes the folder. The traps stand before the
+# folder is made, and remove it by the process id in its name: mktemp may be ended before it has
+# printed the name. The guard on the device ends what carries its variable, and after some seconds
+# by force: the removal, which may take longer, does not carry it.
+HOLD = f"""
 umask 077
-folder=$(mktemp -d "${1:-${TMPDIR:-/tmp}}/edgekit-$$-XXXXXX") || exit 1
-trap 'rm -rf "$folder"' EXIT
+parent=${{1:-${{TMPDIR:-/tmp}}}}
+trap 'unset {COMMAND_VARIABLE}; rm -rf "$parent/edgekit-$$-"*' EXIT
 trap 'exit 1' HUP INT TERM
-printf '%s\\n' "$folder"
+mktemp -d "$parent/edgekit-$$-XXXXXX" || exit 1
 cat >/dev/null
 """
 

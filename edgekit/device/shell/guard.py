@@ -15,10 +15,10 @@ import time
 from contextlib import suppress
 from itertools import count
 
+from edgekit.device.base import COMMAND_VARIABLE
 from edgekit.device.shell.channel import Channel, OpenChannel
 from edgekit.errors import DeviceError
 
-VARIABLE = "EDGEKIT_COMMAND"
 # How long the device may take to end a program. The script's own limit is shorter.
 END_LIMIT_S = 30.0
 
@@ -100,7 +100,7 @@ class Guard:
     @staticmethod
     def environment(name: str) -> list[str]:
         """The variable by which the guard finds the program."""
-        return [f"{VARIABLE}={name}."]
+        return [f"{COMMAND_VARIABLE}={name}."]
 
     def done(self, name: str) -> None:
         """Unregister a program that has ended by itself."""
@@ -120,7 +120,7 @@ class Guard:
         self._channel.close()
 
     def _start(self) -> Channel:
-        argv = ["sh", "-c", SCRIPT, "edgekit-guard", VARIABLE]
+        argv = ["sh", "-c", SCRIPT, "edgekit-guard", COMMAND_VARIABLE]
         channel = self._open_channel(argv)
         channel.await_start()
         return channel
