@@ -67,8 +67,9 @@ class BuildOptions:
     _: KW_ONLY
     target: Annotated["str | Target", Option("A target's name or TOML file.")]
     runtime: Annotated[
-        RuntimeChoice, Option("The on-device runtime; auto: the target's first that is installed.")
-    ] = "auto"
+        RuntimeChoice | None,
+        Option("The on-device runtime; else the target's first. auto: the best of all, compared."),
+    ] = None
     precision: Annotated[
         PrecisionChoice,
         Option("auto: the first of int8, repaired, mixed, fp16, fp32 within --max-drop."),

@@ -13,6 +13,7 @@ from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Parity
 from edgekit.documents.memory import MemoryLedger
+from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.search import SearchReport
 from edgekit.documents.verdict import (
     Accuracy,
@@ -36,7 +37,7 @@ class Record(Frozen):
     with its source. ``missing``: why a figure is unknown. ``inferences``: how many ``evaluate``
     of the recipe runs. ``memory``: the ledger; None in bundles of older versions. ``latency``: by
     operator; None if it was not predicted. ``search``: None if the build did not search;
-    ``relaxations``: if nothing fits after that.
+    ``relaxations``: if nothing fits after that. ``runtimes``: of a build for all of them.
     """
 
     schema_: Literal["edgekit.verdict/1"] = Field(default=VERDICT_SCHEMA, alias="schema")
@@ -59,6 +60,7 @@ class Record(Frozen):
     latency: Omitted[LatencyParts | None] = None
     search: Omitted[SearchReport | None] = None
     relaxations: Omitted[tuple[Relaxation, ...] | None] = None
+    runtimes: Omitted[tuple[RuntimeCandidate, ...] | None] = None
     seconds: dict[str, float]
 
     @field_validator("environment", mode="before")
@@ -120,6 +122,7 @@ def verdict_document(
         latency=record.latency,
         search=record.search,
         relaxations=record.relaxations or (),
+        runtimes=record.runtimes or (),
         seconds=record.seconds,
     )
 

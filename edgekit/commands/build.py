@@ -20,7 +20,7 @@ from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import SettingError, TargetError
 from edgekit.fleet.workers import open_workers
-from edgekit.pipeline.bundle_build import BundleBuild, Clock
+from edgekit.pipeline.bundle_build import Built, BundleBuild, Clock
 from edgekit.plan import Plan, read_plan
 from edgekit.process.interrupt import uninterruptible
 from edgekit.process.waiting import wait_passively
@@ -28,7 +28,7 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.search.constraints import Constraints
-from edgekit.target import Target, load_target
+from edgekit.target import RuntimeName, Target, load_target
 from edgekit.values import thread_count
 
 Keywords = ParamSpec("Keywords")
@@ -84,7 +84,7 @@ def build(options: BuildOptions) -> VerdictDocument:
     progress = options.progress or Silent()
     target = _with_threads(_target(options.target), options)
     wanted = _plan(options.plan)
-    engine = _runtime(options, target)
+    engine = choose_runtime(_runtime(options), target)
     name = check_name(options.name or default_name(Path(options.recipe)))
     folder = Path(options.output or Path("build") / f"{name}-{target.name}").absolute()
     check_output(folder)
@@ -99,23 +99,34 @@ def build(options: BuildOptions) -> VerdictDocument:
         return _run(job, wanted, name, folder)
 
 
-def _runtime(options: BuildOptions, target: Target) -> Runtime:
-    """The chosen runtime; for ``auto`` and a finished file, the one that it was lowered for."""
-    own = runtime_of_file(Path(options.recipe)) if options.runtime == "auto" else None
-    return choose_runtime(own or options.runtime, target)
+def _runtime(options: BuildOptions) -> RuntimeName | None:
+    """The runtime that was asked for, if it is one; else that of a finished file, if it is one."""
+    if options.runtime is None or options.runtime == "auto":
+        return runtime_of_file(Path(options.recipe))
+    return options.runtime
 
 
 def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> VerdictDocument:
-    with job.progress.stage("starting PyTorch"), uninterruptible():
-        from edgekit.pipeline.model.source import open_source  # imports torch
+    with job.progress.stage("starting PyTorch"), uninterruptible():  # which these import
+        from edgekit.pipeline.choose_runtime import build_best
+        from edgekit.pipeline.model.source import open_source
+        from edgekit.pipeline.searched import searched
 
     options, source = job.options, Path(job.options.recipe)
     with output_errors(folder), job.clock.timed("total"):
         if options.is_finished:
             return job.package_finished(source, name, folder)
         calibration = Path(options.calibration) if options.calibration is not None else None
+        wanted = plan or options.precision
         with open_source(source, options.seed) as recipe:
-            return job.run(recipe, calibration, plan or options.precision, name, folder)
+
+            def build_for(runtime: Runtime, place: Path) -> Built:
+                return replace(job, engine=runtime).run(recipe, calibration, wanted, name, place)
+
+            if options.runtime == "auto":
+                return build_best(job, build_for, folder)
+            built = build_for(job.engine, folder)
+            return built.advised(searched(built))
 
 
 def default_name(recipe: Path) -> str:

@@ -44,7 +44,7 @@ def calibrate_device(
     progress = progress or Silent()
     with connection(device, accept_new_host_key, progress) as transport:
         facts, target = device_target(transport)
-        engine = choose_runtime("auto", target)
+        engine = choose_runtime(None, target)
         path = calibration_path(facts, engine.name, engine.version)
         if path.exists():
             read_calibration(path)  # a damaged or newer file is not replaced

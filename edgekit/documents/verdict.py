@@ -11,6 +11,7 @@ from edgekit.documents.base import EXIT_OF_VERDICT, Document
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Emulation, OutputFidelity, Parity
 from edgekit.documents.memory import MemoryLedger
+from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.search import SearchReport
 from edgekit.frozen import Extensible, Omitted
 from edgekit.plan import Factors, Plan, Training
@@ -147,7 +148,8 @@ class VerdictDocument(Document):
     """The document of ``build``, and the base of that of ``check``.
 
     ``memory``: None if the bundle has no ledger (edgekit 0.1). ``latency``: by operator; None if it
-    was not predicted so.
+    was not predicted so. ``runtimes``: what ``--runtime auto`` considered, the kept one first; JSON
+    has no such key otherwise.
     Only from ``build``: ``advice``, and ``notes`` on changes to the recipe's model.
     """
 
@@ -168,6 +170,7 @@ class VerdictDocument(Document):
     latency: LatencyParts | None = None
     search: SearchReport | None = None
     relaxations: tuple[Relaxation, ...] = ()
+    runtimes: Omitted[tuple[RuntimeCandidate, ...]] = ()
     advice: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)

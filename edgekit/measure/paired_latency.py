@@ -37,6 +37,14 @@ class Timed(NamedTuple):
     inputs: list[bytes]
 
 
+class Placed(NamedTuple):
+    """An artifact on a device with its runner, its inputs as raw bytes, and inference threads."""
+
+    at: Installed
+    inputs: list[bytes]
+    threads: int
+
+
 @dataclass(frozen=True)
 class PairedLatency:
     """The result of timing two artifacts on one device.
@@ -132,28 +140,12 @@ class MeasuringDevice:
         return times_ms
 
     def _alternate(self, first: Timed, second: Timed) -> PairedLatency:
-        both = (first, second)
         with scratch(self.transport) as place:
-            pair = [
-                self._put(timed.artifact, place / name)
-                for name, timed in zip(("first", "second"), both, strict=True)
-            ]
-            ratios: list[float] = []
-            seconds_ms: list[float] = []
-            peaks_mb: list[list[float]] = [[], []]
-            for index in range(ROUNDS):
-                times_ms = [0.0, 0.0]
-                for which in (0, 1) if index % 2 == 0 else (1, 0):
-                    inputs = both[which].inputs
-                    report = measure(
-                        pair[which], inputs, runs=RUNS, warmup=WARMUP, threads=self.threads
-                    )
-                    times_ms[which] = float(np.median(report.latencies_ms))
-                    peaks_mb[which].append(report.peak_memory_mb)
-                ratios.append(times_ms[0] / times_ms[1])
-                seconds_ms.append(times_ms[1])
-        own_mb, other_mb = (float(np.median(peaks)) for peaks in peaks_mb)
-        return PairedLatency(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)
+            one, other = (
+                Placed(self._put(timed.artifact, place / name), timed.inputs, self.threads)
+                for name, timed in (("first", first), ("second", second))
+            )
+            return alternate(one, other)
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
         self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
@@ -166,3 +158,25 @@ class MeasuringDevice:
             model.write_bytes(artifact.data)
             self.transport.put(model, place / artifact.file_name)
         return Installed(self.transport, place / RUNNER, place / artifact.file_name)
+
+
+def alternate(first: Placed, second: Placed) -> PairedLatency:
+    """Time both in rounds of new processes, each round in the other order.
+
+    Raises RunnerError, StoreError, DeviceError.
+    """
+    both = (first, second)
+    ratios: list[float] = []
+    seconds_ms: list[float] = []
+    peaks_mb: list[list[float]] = [[], []]
+    for index in range(ROUNDS):
+        times_ms = [0.0, 0.0]
+        for which in (0, 1) if index % 2 == 0 else (1, 0):
+            at, inputs, threads = both[which]
+            report = measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=threads)
+            times_ms[which] = float(np.median(report.latencies_ms))
+            peaks_mb[which].append(report.peak_memory_mb)
+        ratios.append(times_ms[0] / times_ms[1])
+        seconds_ms.append(times_ms[1])
+    own_mb, other_mb = (float(np.median(peaks)) for peaks in peaks_mb)
+    return PairedLatency(ratio_interval(ratios), float(np.median(seconds_ms)), own_mb, other_mb)

@@ -1,18 +1,17 @@
-"""A build from start to end: recipe, compression, precision, package, measurement, verdict."""
+"""A build: recipe, compression, precision, package, measurement, verdict."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits
 from edgekit.build_options import BuildOptions
-from edgekit.bundle.manifest import VERDICT, Manifest, read_manifest
+from edgekit.bundle.manifest import VERDICT, Manifest
 from edgekit.bundle.verdict import Record, verdict_document
 from edgekit.bundle.write import atomic_folder
 from edgekit.cost import memory
@@ -23,7 +22,6 @@ from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.memory import MemoryLedger
 from edgekit.documents.verdict import CompressionStep, VerdictDocument
-from edgekit.errors import EdgekitError
 from edgekit.fleet.workers import Workers
 from edgekit.measure.golden import Load, golden_inputs
 from edgekit.measure.operators import calibrated_rows, latency_parts, profiled_rows
@@ -36,14 +34,10 @@ from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import Runtime
 from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
-from edgekit.search.points import Points
 from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
 if TYPE_CHECKING:
-    import torch
-
-    from edgekit.pipeline.fit.fit import FitResult
     from edgekit.pipeline.model.cache_key import Fingerprint
     from edgekit.pipeline.model.context import BuildContext
     from edgekit.pipeline.model.subject import Subject
@@ -92,13 +86,9 @@ class BundleBuild:
         wanted: Plan | PrecisionChoice,
         name: str,
         folder: Path,
-    ) -> VerdictDocument:
-        """Build a bundle from a recipe, by the ladder or by a given plan. If a budget is not met, a
-        search for a smaller model follows.
-        """
+    ) -> Built:
+        """Build a bundle from a recipe, by the ladder or by a given plan."""
         from edgekit.pipeline.constraints import check_constraints
-        from edgekit.pipeline.fit.fit import may_fit
-        from edgekit.pipeline.fit.goals import open_budgets
         from edgekit.pipeline.model.cache_key import Fingerprint
         from edgekit.pipeline.model.subject import read_subject
         from edgekit.pipeline.plans import base_plan, check_plan, check_runtime, int8_training
@@ -121,16 +111,11 @@ class BundleBuild:
             context = self._context(host, Fingerprint(subject))
             subject = judged(subject, context)
         with self.clock.timed("artifact"):
-            result = self._build(subject, context, base, wanted, training)
+            result = self.build_model(subject, context, base, wanted, training)
         settled = self._with_threads(result, context)
         context = context.with_threads(settled.target.threads)
-        document = settled._bundle(result, host, name, folder)
-        if may_fit(options) and open_budgets(document):
-            with self.clock.timed("search"), closing(Points(self.progress.note)) as points:
-                document = settled._fitted(
-                    subject, context, document, result, training, constraints, points
-                )
-        return self._advised(document.replaced(notes=subject.notes), subject.model)
+        document = settled.write_bundle(result, host, name, folder)
+        return Built(settled, subject, context, result, training, constraints, document)
 
     def _with_threads(self, result: BuildResult, context: BuildContext) -> BundleBuild:
         """With --threads auto: this build for the number of threads that is fastest."""
@@ -141,7 +126,7 @@ class BundleBuild:
         with self.clock.timed("threads"):
             return replace(self, target=fastest(self.target, result, context))
 
-    def _build(
+    def build_model(
         self,
         subject: Subject,
         context: BuildContext,
@@ -182,60 +167,6 @@ class BundleBuild:
         meter = Meter(self.target, context, context.device)
         return lambda subject, plan: meter.cost(subject, plan).times
 
-    def _fitted(
-        self,
-        subject: Subject,
-        context: BuildContext,
-        document: VerdictDocument,
-        result: BuildResult,
-        training: Training | None,
-        constraints: Constraints,
-        points: Points,
-    ) -> VerdictDocument:
-        """Search for a smaller model, and build it."""
-        from edgekit.pipeline.fit.evaluator import Evaluator
-        from edgekit.pipeline.fit.fit import fit, precision_of
-        from edgekit.pipeline.fit.meter import Meter
-
-        meter = Meter(self.target, context, context.device, times="latency_ms" in self.limits)
-        evaluator = Evaluator(subject, meter, precision_of(document.plan), self.workers, points)
-        found = fit(evaluator, self.options, constraints, document, result.artifact)
-        fitted, is_complete = self._best_of(subject, context, document, found, training)
-        if found.is_complete and is_complete:
-            evaluator.forget_measured()  # only now: what was interrupted goes on with the same plan
-        return fitted
-
-    def _best_of(
-        self,
-        subject: Subject,
-        context: BuildContext,
-        document: VerdictDocument,
-        found: FitResult,
-        training: Training | None,
-    ) -> tuple[VerdictDocument, bool]:
-        """The better one of the bundle in the folder, and that of the plan that was found; and
-        whether the latter was built.
-        """
-        from edgekit.pipeline.fit.outcome import outcome, with_search
-
-        folder = Path(document.bundle)
-        if found.plan is None:
-            self.progress.note(f"the search ends: {found.report.end}")
-            return with_search(folder, document, found.report, found.relaxations), True
-        name = read_manifest(folder).name
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgekit-fit-") as place:
-            draft = Path(place) / folder.name
-            try:
-                limited = replace(self.options, time_limit_s=found.limit_s)
-                job = replace(self, options=limited)
-                smaller = job._build(subject, context, found.plan, "auto", training)
-                rival = self._bundle(smaller, context.host_files, name, draft)
-            except EdgekitError as error:  # the first bundle is there all the same
-                self.progress.note(f"the smaller model failed: {error.message}")
-                report = found.report.replaced(end=f"the smaller model failed: {error.message}")
-                return with_search(folder, document, report, ()), False
-            return outcome(folder, document, draft, rival, found.report), True
-
     def _wants_data(self, wanted: Plan | PrecisionChoice) -> bool:
         """Whether calibration data is needed: for int8, to judge fp16, or for changes to the model
         before.
@@ -265,12 +196,6 @@ class BundleBuild:
         files = self.engine.runner_files(self.target.architecture, self.progress)
         return MeasuringDevice(self.engine.name, self.transport, files, self.target.threads)
 
-    def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
-        """The document with advice on the operators that no delegate runs."""
-        classes = {layer: type(module).__name__ for layer, module in model.named_modules()}
-        advice = self.engine.advise(document.program.outside, classes)
-        return document.replaced(advice=advice)
-
     def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
         """Package a file that was lowered elsewhere, without recipe and ladder."""
         from edgekit.pipeline.finished_file import read_finished
@@ -280,9 +205,9 @@ class BundleBuild:
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
             finished = read_finished(path, self.engine, host, self.options.seed)
         context = self._context(host, NoFingerprint())
-        return self._with_threads(finished, context)._bundle(finished, host, name, folder)
+        return self._with_threads(finished, context).write_bundle(finished, host, name, folder)
 
-    def _bundle(
+    def write_bundle(
         self, result: BuildResult, host: RunnerFiles, name: str, folder: Path
     ) -> VerdictDocument:
         from edgekit.runner.staging import staged
@@ -348,8 +273,9 @@ class BundleBuild:
 
     @property
     def _is_latency_unwanted(self) -> bool:
-        """A quick build predicts, which takes seconds, only for a budget."""
-        return self.options.effort == "quick" and "latency_ms" not in self.limits
+        """A quick build predicts, which takes seconds, only for a budget or a comparison."""
+        is_for_nothing = "latency_ms" not in self.limits and self.options.runtime != "auto"
+        return self.options.effort == "quick" and is_for_nothing
 
     def _peaks_here(self, here: Installed, inputs: list[bytes]) -> list[float]:
         with self.progress.stage("measuring peak memory"):
@@ -408,6 +334,31 @@ def _limit_of_each(options: BuildOptions, base: Plan, training: Training | None)
     in_int8 = training is not None or options.effort == "thorough"  # which may distil (ladder.py)
     count, limit_s = len(base.trainings) + in_int8, options.time_limit_s
     return limit_s / count if limit_s is not None and count else limit_s
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle that was written, and what a search for a smaller model continues from.
+
+    ``job``: with the number of threads that was chosen.
+    """
+
+    job: BundleBuild
+    subject: Subject
+    context: BuildContext
+    result: BuildResult
+    training: Training | None
+    constraints: Constraints
+    document: VerdictDocument
+
+    def advised(self, document: VerdictDocument) -> VerdictDocument:
+        """The document with notes on the recipe's model, and advice on the operators that no
+        delegate runs.
+        """
+        modules = self.subject.model.named_modules()
+        classes = {layer: type(module).__name__ for layer, module in modules}
+        advice = self.job.engine.advise(document.program.outside, classes)
+        return document.replaced(notes=self.subject.notes, advice=advice)
 
 
 @dataclass(frozen=True)

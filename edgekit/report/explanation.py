@@ -9,6 +9,7 @@ from rich.table import Table
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
 from edgekit.report.compression import refused_rows, step_rows, width_rows
 from edgekit.report.latency import latency_table
+from edgekit.report.runtimes import runtime_rows
 from edgekit.report.search import search_rows, search_table
 from edgekit.report.terminal import grid, render
 
@@ -29,6 +30,7 @@ def render_explanation(document: VerdictDocument) -> str:
     plan = document.plan
     rows = [
         ("bundle", document.bundle),
+        *runtime_rows(document.runtimes),
         *step_rows(document.compression),
         *width_rows(document.compression),
         *refused_rows(document.compression),

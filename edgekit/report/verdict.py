@@ -14,6 +14,7 @@ from edgekit.report.compression import step_rows
 from edgekit.report.latency import latency_table
 from edgekit.report.memory import memory_table
 from edgekit.report.operators import SLOWEST
+from edgekit.report.runtimes import runtime_rows
 from edgekit.report.search import search_rows
 from edgekit.report.terminal import INTERVAL, grid, number, render, render_line
 
@@ -25,6 +26,7 @@ def render_verdict(document: VerdictDocument) -> str:
     program = document.program
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
+        *runtime_rows(document.runtimes),
         *[("note", note) for note in document.notes],
         *step_rows(document.compression),
         *search_rows(document.search, document.relaxations),

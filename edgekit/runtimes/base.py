@@ -230,13 +230,15 @@ class HostSupport:
 
     ``extra``: the extra of edgekit that installs ``packages``. ``packages``: for each, the
     statement that tests it. ``pythons``: the Python versions that it is available for. ``glibc``:
-    the oldest C library that its runner starts with. ``suffix``: that of its files.
+    the oldest C library that its runner starts with. ``libraries``: those that each bundle has.
+    ``suffix``: that of its files.
     """
 
     extra: str
     packages: Mapping[str, str]
     pythons: str
     glibc: str
+    libraries: tuple[str, ...]
     suffix: str
     # The folder of the compiled runner, maybe not there yet; None if its compiler is not installed.
     runner_folder: Callable[[Architecture], Path | None]

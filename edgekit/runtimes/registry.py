@@ -15,7 +15,6 @@ from edgekit.runtimes.litert import host as litert_host
 from edgekit.runtimes.litert import profile as litert_profile
 from edgekit.runtimes.xnnpack import events as xnnpack_events
 from edgekit.target import RuntimeName, Target
-from edgekit.values import RuntimeChoice
 
 
 @dataclass(frozen=True)
@@ -47,28 +46,40 @@ RUNTIMES: dict[RuntimeName, Entry] = {
 }
 
 
-def choose_runtime(choice: RuntimeChoice, target: Target) -> Runtime:
-    """The requested runtime. ``auto``: the first runtime of the target that is installed.
+def choose_runtime(choice: RuntimeName | None, target: Target) -> Runtime:
+    """The requested runtime; None: the first runtime of the target that is installed.
 
     Raises TargetError (the target does not list it), SettingError (edgekit does not build for
     it), MissingExtraError (it is not installed).
     """
-    if choice != "auto":
+    if choice is not None:
         return _entry(choice, target).create()
-    missing = None
-    for name in target.runtimes:
-        if name in RUNTIMES:
-            try:
-                return RUNTIMES[name].create()
-            except MissingExtraError as error:
-                missing = missing or error
-    if missing is not None:
+    found = installed_runtimes(target)
+    for runtime in found.values():
+        if not isinstance(runtime, MissingExtraError):
+            return runtime
+    for missing in found.values():
+        assert isinstance(missing, MissingExtraError)
         raise missing
     raise TargetError(
         f"the target '{target.name}' lists {', '.join(target.runtimes)}: edgekit builds for "
         f"{', '.join(RUNTIMES)} only",
         f"add one of them to 'runtimes' of the target, if {target.name} can run it",
     )
+
+
+def installed_runtimes(target: Target) -> dict[RuntimeName, Runtime | MissingExtraError]:
+    """The runtimes of the target that edgekit builds for, in the target's order; an error for each
+    that is not installed.
+    """
+    found: dict[RuntimeName, Runtime | MissingExtraError] = {}
+    for name in target.runtimes:
+        if name in RUNTIMES:
+            try:
+                found[name] = RUNTIMES[name].create()
+            except MissingExtraError as error:
+                found[name] = error
+    return found
 
 
 def _entry(name: RuntimeName, target: Target) -> Entry:

@@ -119,6 +119,7 @@ def entry(folder: Path) -> Entry:
         packages={"numpy": "import numpy"},
         pythons=">=3.11",
         glibc="2.28",
+        libraries=(),
         suffix=".npz",
         runner_folder=lambda architecture: folder,
         other_wheel=lambda architecture: OtherWheel("numpy", True, "none needed", "true"),

@@ -69,26 +69,26 @@ class TestChoosing:
         with pytest.raises(TargetError, match="its runtimes are litert, tflite"):
             choose_runtime("executorch", target("litert", "tflite"))
 
-    def test_auto_takes_the_first_that_the_target_lists_and_that_is_installed(
+    def test_without_a_choice_the_first_that_the_target_lists_and_that_is_installed(
         self, numpy_entry, monkeypatch
     ) -> None:
-        assert choose_runtime("auto", target("executorch", "litert")).name == "executorch"
-        assert choose_runtime("auto", target("tflite", "litert", "executorch")).name == "litert"
+        assert choose_runtime(None, target("executorch", "litert")).name == "executorch"
+        assert choose_runtime(None, target("tflite", "litert", "executorch")).name == "litert"
 
         def not_installed() -> Runtime:
             raise MissingExtraError("building for ExecuTorch", "executorch")
 
         entry = Entry(not_installed, RUNTIMES["executorch"].host, RUNTIMES["executorch"].locate)
         monkeypatch.setitem(registry.RUNTIMES, "executorch", entry)
-        assert choose_runtime("auto", target("executorch", "litert")).name == "litert"
+        assert choose_runtime(None, target("executorch", "litert")).name == "litert"
         with pytest.raises(MissingExtraError):
-            choose_runtime("auto", target("executorch"))
+            choose_runtime(None, target("executorch"))
         with pytest.raises(MissingExtraError):
             choose_runtime("executorch", target("executorch", "litert"))
 
     def test_a_target_without_any_runtime_of_edgekit(self) -> None:
         with pytest.raises(TargetError, match="tflite"):
-            choose_runtime("auto", target("tflite"))
+            choose_runtime(None, target("tflite"))
 
     def test_the_command_line_says_so(self, edgekit_command) -> None:
         done = edgekit_command("build", str(DIGITS), "--target", "x86", "--runtime", "tflite")

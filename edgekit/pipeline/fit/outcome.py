@@ -22,10 +22,13 @@ def outcome(
     report: SearchReport,
 ) -> VerdictDocument:
     """``draft``, the bundle of ``rival``, replaces that in ``folder`` if it is better."""
-    is_better = _rank(rival) < _rank(document)
+    own, other = (
+        (*budget_rank(one), value_of(one, "accuracy_drop") or 0.0) for one in (rival, document)
+    )
+    is_better = own < other
     report = report.replaced(
         points=tuple(
-            point.replaced(accuracy_drop=_value(rival, "accuracy_drop")) if point.kept else point
+            point.replaced(accuracy_drop=value_of(rival, "accuracy_drop")) if point.kept else point
             for point in report.points
         ),
         end=report.end if is_better else f"{report.end}; the bundle without it is nearer to them",
@@ -73,7 +76,7 @@ def _enough(line: BudgetLine) -> float:
     return round_up(line.interval[1] if line.interval is not None else line.value)
 
 
-def _rank(document: VerdictDocument) -> tuple[int, int, float, float]:
+def budget_rank(document: VerdictDocument) -> tuple[int, int, float]:
     """Fewer missed budgets first, then fewer unknown ones, then less above the limits."""
     statuses = [line.status for line in document.budgets]
     excess = sum(
@@ -81,9 +84,8 @@ def _rank(document: VerdictDocument) -> tuple[int, int, float, float]:
         for line in document.budgets
         if line.limit and line.value is not None
     )
-    drop = _value(document, "accuracy_drop")
-    return statuses.count("missed"), statuses.count("unknown"), excess, drop or 0.0
+    return statuses.count("missed"), statuses.count("unknown"), excess
 
 
-def _value(document: VerdictDocument, name: BudgetName) -> float | None:
+def value_of(document: VerdictDocument, name: BudgetName) -> float | None:
     return next(line.value for line in document.budgets if line.name == name)

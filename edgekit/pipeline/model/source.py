@@ -19,7 +19,7 @@ FOREIGN = {
     ".safetensors": "a weights file is not a model: write a recipe that loads them (edgekit init)",
     ".onnx": "start from the PyTorch model that it was exported from (edgekit init)",
     ".pte": "a finished program contains no PyTorch model: name a recipe (--recipe)",
-    ".tflite": "edgekit has no runtime for it: start from the PyTorch model (edgekit init)",
+    ".tflite": "a finished program contains no PyTorch model: name a recipe (--recipe)",
 }
 
 

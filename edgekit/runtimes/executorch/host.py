@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.runtimes.base import COMPILER, TORCH, HostSupport
-from edgekit.runtimes.executorch import native
+from edgekit.runtimes.executorch import describe, native
 from edgekit.runtimes.executorch.wheel import EXTRA, WHEEL
 
 SUFFIX = ".pte"
@@ -22,6 +22,7 @@ SUPPORT = HostSupport(
     packages=PACKAGES,
     pythons=">=3.11,<3.15",  # the pinned wheels, from edgekit's own minimum on
     glibc=native.GLIBC,
+    libraries=describe.BASE_LIBRARIES,
     suffix=SUFFIX,
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,

@@ -21,6 +21,7 @@ SUPPORT = HostSupport(
     packages=PACKAGES,
     pythons=">=3.11,<3.15",
     glibc=native.GLIBC,
+    libraries=(native.LIBRARY,),
     suffix=SUFFIX,
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,

@@ -1,0 +1,167 @@
+"""``--runtime auto``: the bundle is built for each runtime that can run on the target, and the best
+one is kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.bundle.manifest import VERDICT, read_manifest
+from edgekit.bundle.verdict import read_record
+from edgekit.bundle.write import publish
+from edgekit.cache import write_atomically
+from edgekit.device.facts.hardware import hardware_of
+from edgekit.documents.runtimes import RuntimeCandidate
+from edgekit.documents.verdict import VerdictDocument
+from edgekit.errors import (
+    EdgekitError,
+    MissingExtraError,
+    PreflightError,
+    RuntimeFailure,
+    SettingError,
+)
+from edgekit.pipeline.bundle_build import Built, BundleBuild
+from edgekit.pipeline.contest import Contest, contest
+from edgekit.pipeline.fit.goals import open_budgets
+from edgekit.pipeline.fit.outcome import value_of
+from edgekit.pipeline.package import needed_version
+from edgekit.pipeline.searched import searched
+from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.registry import RUNTIMES, choose_runtime, installed_runtimes
+
+# Builds the bundle for a runtime in a folder.
+BuildFor = Callable[[Runtime, Path], Built]
+
+
+@dataclass(frozen=True)
+class _Winner:
+    """The best of some bundles, and what each other one lost by."""
+
+    built: Built
+    document: VerdictDocument
+    contests: tuple[Contest, ...]
+
+
+def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocument:
+    """Build for all runtimes of the target, and keep the best bundle in ``folder``.
+
+    A runtime that is not installed, or cannot run there, is left out; so is one whose build fails
+    while another's succeeds. If no bundle meets the budgets, each runtime gets its own search.
+    Raises what building for the only runtime raises; if all fail, the first one's error.
+    """
+    able, refused = _candidates(job)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
+    ) as place:
+        all_built, failed = _build_all(job, build, able, Path(place))
+        winner = _best(job, [(built, built.document) for built in all_built])
+        if open_budgets(winner.document):
+            winner = _best(job, [(built, searched(built)) for built in all_built])
+        document = winner.built.advised(winner.document)
+        document = _recorded(document, winner, (*refused, *failed))
+        publish(Path(document.bundle), folder)
+    return document.replaced(bundle=str(folder))
+
+
+def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]]:
+    """The runtimes to build for, and those that cannot be, with the reason.
+
+    Raises TargetError, MissingExtraError: there is none.
+    """
+    able: list[Runtime] = []
+    refused = []
+    for name, found in installed_runtimes(job.target).items():
+        why = found.message if isinstance(found, MissingExtraError) else _why_not(job, found)
+        if why is not None:
+            refused.append(RuntimeCandidate(runtime=name, kept=False, reason=why))
+        elif not isinstance(found, MissingExtraError):
+            able.append(found)
+    return able or [choose_runtime(None, job.target)], refused if able else []
+
+
+def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
+    """Why no bundle of this runtime can do, whatever the model; None if one may."""
+    files = runtime.runner_files(job.target.architecture, job.progress)
+    always = RUNTIMES[runtime.name].host.libraries
+    binaries = [files.runner, *(files.libraries[name] for name in always)]
+    needed = needed_version(binaries, b"GLIBC")
+    there = job.target.glibc
+    if job.transport is not None:
+        there = hardware_of(job.transport).glibc or there
+    if _numbers(there) < _numbers(needed):
+        where = job.transport.name if job.transport is not None else f"target {job.target.name}"
+        return f"it needs glibc {needed}, the {where} has {there}"
+    size_mb = sum(path.stat().st_size for path in binaries) / 1e6
+    limit = job.limits.get("size_mb")
+    if limit is not None and size_mb > limit.value:
+        return f"it has {size_mb:.1f} MB without a model, size_mb is {limit.value:g}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _build_all(
+    job: BundleBuild, build: BuildFor, runtimes: Sequence[Runtime], place: Path
+) -> tuple[list[Built], list[RuntimeCandidate]]:
+    """Raises the first error if no build succeeds, others than a runtime's own at once."""
+    built: list[Built] = []
+    failed: list[RuntimeCandidate] = []
+    errors: list[EdgekitError] = []
+    for runtime in runtimes:
+        job.progress.note(f"building for {runtime.name}")
+        try:
+            built.append(build(runtime, place / runtime.name))
+        except (RuntimeFailure, PreflightError, SettingError) as error:
+            job.progress.note(f"{runtime.name}: {error.message}")
+            errors.append(error)
+            why = f"not built: {error.message}"
+            failed.append(RuntimeCandidate(runtime=runtime.name, kept=False, reason=why))
+    if not built:
+        raise errors[0]
+    return built, failed
+
+
+def _best(job: BundleBuild, rivals: Sequence[tuple[Built, VerdictDocument]]) -> _Winner:
+    best, contests = rivals[0], []
+    for rival in rivals[1:]:
+        found = contest(job, best[1], rival[1])
+        best = best if found.winner is best[1] else rival
+        contests.append(found)
+    return _Winner(*best, tuple(contests))
+
+
+def _recorded(
+    document: VerdictDocument, winner: _Winner, others: Sequence[RuntimeCandidate]
+) -> VerdictDocument:
+    """The document with all candidates, which verdict.json gets too."""
+    losers = [_candidate(one.loser, one.reason, one) for one in winner.contests]
+    why = winner.contests[-1].why_kept if winner.contests else "the only one that was built"
+    candidates = (_candidate(document, why), *losers, *others)
+    folder = Path(document.bundle)
+    record = read_record(folder, read_manifest(folder).digest).replaced(runtimes=candidates)
+    write_atomically(folder / VERDICT, record.to_bytes())
+    return document.replaced(runtimes=candidates)
+
+
+def _candidate(
+    document: VerdictDocument, reason: str, lost: Contest | None = None
+) -> RuntimeCandidate:
+    return RuntimeCandidate(
+        runtime=document.runtime,
+        kept=lost is None,
+        reason=reason,
+        verdict=document.verdict,
+        precision=document.plan.precision,
+        latency_ms=value_of(document, "latency_ms"),
+        peak_memory_mb=value_of(document, "peak_memory_mb"),
+        size_mb=value_of(document, "size_mb"),
+        accuracy_drop=value_of(document, "accuracy_drop"),
+        latency_ratio=lost.ratio if lost is not None else None,
+        latency_source=lost.source if lost is not None else None,
+    )

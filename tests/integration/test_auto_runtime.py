@@ -1,0 +1,148 @@
+"""``--runtime auto``: built for all runtimes of the target, compared, and the best one kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy_runtime
+import pytest
+
+import edgekit
+from edgekit.documents.runtimes import RuntimeCandidate
+from edgekit.documents.verdict import VerdictDocument
+from edgekit.errors import ExportError, MissingExtraError, RuntimeFailure
+from edgekit.plan import Plan
+from edgekit.runtimes import registry
+from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.registry import RUNTIMES, Entry
+from edgekit.target import Target, load_target
+
+pytestmark = pytest.mark.runtime
+
+RECIPE = """
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+
+def example_inputs():
+    return (torch.zeros(1, 16),)
+
+def calibration():
+    torch.manual_seed(1)
+    return [(torch.randn(1, 16),) for _ in range(60)]
+"""
+
+
+@pytest.fixture(scope="module")
+def numpy_entry(tmp_path_factory) -> Entry:
+    """A second runtime, in Python: slower, and with far more memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        entry = numpy_runtime.entry(tmp_path_factory.mktemp("numpy"))
+        patch.setitem(RUNTIMES, "litert", entry)
+        yield entry
+
+
+@pytest.fixture
+def recipe(write_recipe, numpy_entry) -> Path:
+    return write_recipe(RECIPE)
+
+
+def target(*runtimes: str) -> Target:
+    return load_target("x86").replaced(runtimes=runtimes)
+
+
+def build(recipe: Path, tmp_path: Path, *runtimes: str, **options) -> VerdictDocument:
+    options = {"runtime": "auto", "effort": "quick", "output": tmp_path / "bundle"} | options
+    return edgekit.build(recipe, target=target(*runtimes), **options)
+
+
+def by_name(document: VerdictDocument) -> dict[str, RuntimeCandidate]:
+    return {one.runtime: one for one in document.runtimes}
+
+
+@pytest.mark.parametrize("order", [("litert", "executorch"), ("executorch", "litert")])
+def test_the_faster_one_is_kept_whatever_the_order(recipe, tmp_path, order) -> None:
+    document = build(recipe, tmp_path, *order, device="local")
+    assert document.runtime == "executorch"
+    found = by_name(document)
+    assert document.runtimes[0] == found["executorch"]
+    assert found["executorch"].kept
+    lost = found["litert"]
+    assert not lost.kept
+    assert lost.latency_ratio is not None and lost.latency_ratio[1] > 1
+    assert lost.latency_source == "measured"
+    assert lost.peak_memory_mb > found["executorch"].peak_memory_mb
+    assert (tmp_path / "bundle" / "model.pte").is_file()
+    assert {path.name for path in tmp_path.iterdir()} >= {"bundle", "recipe.py"}
+    assert not list(tmp_path.glob(".edgekit*"))
+    again = edgekit.check(tmp_path / "bundle")
+    assert again.runtimes == document.runtimes
+
+
+@pytest.mark.parametrize(("size_mb", "verdict"), [(1, "missed"), (0.3, None)])
+def test_a_budget_that_only_the_slower_one_meets(recipe, tmp_path, size_mb, verdict) -> None:
+    """Where no model would fit beside the runtime's own files, it is refused before a build."""
+    document = build(recipe, tmp_path, "executorch", "litert", size_mb=size_mb)
+    assert document.runtime == "litert"
+    assert document.verdict == "fits"
+    lost = by_name(document)["executorch"]
+    assert lost.verdict == verdict
+    assert lost.reason
+
+
+def test_without_a_device_and_a_prediction_memory_decides(recipe, tmp_path) -> None:
+    document = build(recipe, tmp_path, "litert", "executorch")
+    assert document.runtime == "executorch"
+    assert by_name(document)["litert"].latency_ratio is None
+
+
+def test_a_runtime_that_cannot_follow_the_plan_is_left_out(recipe, tmp_path) -> None:
+    plan = Plan(precision="int8", equalize=0.5)
+    document = build(recipe, tmp_path, "litert", "executorch", plan=plan)
+    assert document.runtime == "executorch"
+    assert "quantizes after conversion" in by_name(document)["litert"].reason
+
+
+def test_a_runtime_that_is_not_installed_is_named(recipe, tmp_path, monkeypatch) -> None:
+    def not_installed() -> Runtime:
+        raise MissingExtraError("building for ExecuTorch", "executorch")
+
+    entry = Entry(not_installed, RUNTIMES["executorch"].host, RUNTIMES["executorch"].locate)
+    monkeypatch.setitem(registry.RUNTIMES, "executorch", entry)
+    document = build(recipe, tmp_path, "executorch", "litert")
+    assert document.runtime == "litert"
+    assert "extra" in by_name(document)["executorch"].reason
+    with pytest.raises(MissingExtraError):
+        build(recipe, tmp_path, "executorch")
+
+
+def test_if_all_fail_the_first_error_is_raised_and_the_old_bundle_stays(
+    recipe, tmp_path, monkeypatch
+) -> None:
+    build(recipe, tmp_path, "executorch")
+    before = (tmp_path / "bundle" / "manifest.json").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise RuntimeFailure("no lowering today")
+
+    monkeypatch.setattr(numpy_runtime.NumpyRuntime, "lower", fail)
+    with pytest.raises(RuntimeFailure, match="no lowering"):
+        build(recipe, tmp_path, "litert", precision="fp32")
+    assert (tmp_path / "bundle" / "manifest.json").read_bytes() == before
+    assert not list(tmp_path.glob(".edgekit*"))
+
+
+def test_an_error_of_the_model_ends_the_build_at_once(write_recipe, numpy_entry, tmp_path) -> None:
+    recipe = write_recipe(
+        RECIPE.replace("nn.ReLU()", "Odd()") + "class Odd(nn.Module):\n    def forward(self, x):\n"
+        "        return x if x.sum() > 0 else -x\n"
+    )
+    with pytest.raises(ExportError):
+        build(recipe, tmp_path, "executorch", "litert", precision="fp32")
+
+
+def test_the_search_goes_on_for_each(recipe, tmp_path) -> None:
+    document = build(recipe, tmp_path, "executorch", "litert", effort="normal", memory_mb=1)
+    assert document.verdict == "missed"
+    assert document.search is not None
+    assert document.runtime == "executorch"  # it is nearer to the budget
