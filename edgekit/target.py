@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from edgekit.budget import BudgetLimits
 from edgekit.errors import RuntimeFailure, TargetError
 from edgekit.frozen import Frozen
+from edgekit.values import RuntimeName
 
 Architecture = Literal["x86_64", "aarch64"]
-RuntimeName = Literal["executorch", "litert", "tflite"]
 # Features of cores that compute in half precision, as Linux names them.
 HALF_PRECISION = ("asimdhp", "avx512_fp16")
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, Predicate
 
-RuntimeChoice = Literal["auto", "executorch", "litert", "tflite"]
+RuntimeName = Literal["executorch", "litert", "tflite"]
+RuntimeChoice = Literal["auto", RuntimeName]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8", "mixed"]
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]

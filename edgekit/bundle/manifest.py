@@ -18,7 +18,8 @@ from edgekit.errors import BundleError, UsageError
 from edgekit.frozen import Frozen
 from edgekit.plan import Plan
 from edgekit.program import Program, TensorSpec
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture
+from edgekit.values import RuntimeName
 
 MANIFEST = "manifest.json"
 VERDICT = "verdict.json"

@@ -19,6 +19,7 @@ from edgekit.cli.shared_flags import (
     Verbose,
     positive,
 )
+from edgekit.values import RuntimeName
 
 
 @app.command()
@@ -227,6 +228,10 @@ def targets_probe(
 @targets_app.command("calibrate")
 def targets_calibrate(
     device: Device,
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(help="The on-device runtime; else the first that is installed here."),
+    ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Accept a device that is not steady; record why.")
     ] = False,
@@ -242,6 +247,7 @@ def targets_calibrate(
 
     document = calibrate_device(
         device,
+        runtime=runtime,
         lenient=lenient,
         accept_new_host_key=accept_new_host_key,
         progress=make_progress(output.quiet),

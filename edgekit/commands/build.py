@@ -28,8 +28,8 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.search.constraints import Constraints
-from edgekit.target import RuntimeName, Target, load_target
-from edgekit.values import thread_count
+from edgekit.target import Target, load_target
+from edgekit.values import RuntimeName, thread_count
 
 Keywords = ParamSpec("Keywords")
 Options = TypeVar("Options")

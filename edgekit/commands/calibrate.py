@@ -24,17 +24,21 @@ from edgekit.process.waiting import wait_passively
 from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime
+from edgekit.values import RuntimeName
 from edgekit.version import __version__
 
 
 def calibrate_device(
     device: str = "local",
     *,
+    runtime: RuntimeName | None = None,
     lenient: bool = False,
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> CalibrateDocument:
     """Time the calibration's programs on a device, fit and store the result.
+
+    ``runtime``: each has a calibration of its own; None: the first one that is installed.
 
     Raises DeviceError; TargetError: edgekit does not build for the device; CalibrationError: the
     device was not steady, or the stored calibration cannot be read; MissingExtraError,
@@ -44,7 +48,7 @@ def calibrate_device(
     progress = progress or Silent()
     with connection(device, accept_new_host_key, progress) as transport:
         facts, target = device_target(transport)
-        engine = choose_runtime(None, target)
+        engine = choose_runtime(runtime, target)
         path = calibration_path(facts, engine.name, engine.version)
         if path.exists():
             read_calibration(path)  # a damaged or newer file is not replaced

@@ -1,59 +1,31 @@
 """The memory ledger: the parts of the runner's peak resident memory on a target, predicted.
 
-The sizes are the runtime's (sizes.py). The constants are fitted to measured peaks:
-docs/benchmarks.md, "The memory ledger".
+The sizes are the runtime's (sizes.py), and so are the constants of its runner, which are fitted to
+measured peaks: docs/benchmarks.md, "The memory ledger".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from edgekit.cost.sizes import DelegateMemory, ProgramMemory
 from edgekit.documents.memory import ActivationPoint, MemoryLedger, MemoryPart
-from edgekit.target import Architecture
 
 MB = 1e6
 HIGHEST_POINTS = 3
+# The interval to either side.
+SPREAD, SPREAD_MB = 0.06, 0.3
 # A program without kernels outside its delegates loads so many libraries.
 DELEGATE_LIBRARIES = 3
 
 
-@dataclass(frozen=True)
-class Constants:
-    """Fitted to one architecture, in MB.
-
-    ``start_mb``: the runner with its runtime at loading; ``run_mb``: what running adds to it.
-    ``library_...``: the same of the libraries with kernels for outside the delegates;
-    ``kernel_mb``: for each different kernel that runs. ``node_mb``: the allocator's and the
-    runtime's own memory for each operator in a delegate. ``spread``, ``spread_mb``: the interval
-    to either side.
-    """
-
-    start_mb: float
-    run_mb: float
-    library_start_mb: float
-    library_run_mb: float
-    kernel_mb: float
-    node_mb: float
-    spread: float
-    spread_mb: float
-
-
-CONSTANTS: dict[Architecture, Constants] = {
-    "x86_64": Constants(5.50, 0.23, 0.50, 0.24, 0.153, 0.0023, 0.06, 0.3),
-    "aarch64": Constants(4.53, 0.015, 0.38, 0.0, 0.110, 0.0023, 0.06, 0.3),
-}
-
-
-def ledger(sizes: ProgramMemory, architecture: Architecture) -> MemoryLedger:
+def ledger(sizes: ProgramMemory) -> MemoryLedger:
     """Predict the parts of the peak at loading and at running."""
-    constants = CONSTANTS[architecture]
-    parts = tuple(_parts(sizes, constants))
+    parts = tuple(_parts(sizes))
     load_mb = sum(part.load_mb for part in parts)
     run_mb = sum(part.run_mb for part in parts)
     peak_mb = max(load_mb, run_mb)
-    margin_mb = peak_mb * constants.spread + constants.spread_mb
+    margin_mb = peak_mb * SPREAD + SPREAD_MB
     return MemoryLedger(
         parts=parts,
         load_mb=round(load_mb, 3),
@@ -64,10 +36,10 @@ def ledger(sizes: ProgramMemory, architecture: Architecture) -> MemoryLedger:
     )
 
 
-def _parts(sizes: ProgramMemory, constants: Constants) -> Iterator[MemoryPart]:
+def _parts(sizes: ProgramMemory) -> Iterator[MemoryPart]:
     packed, weights = _at_load(sizes.delegates)
     workspace, tables = _at_run(sizes.delegates)
-    at_start, more = _runner_mb(sizes, constants)
+    at_start, more = _runner_mb(sizes)
     everything = sum(delegate.packed for delegate in sizes.delegates)
     nodes = sum(len(delegate.points) for delegate in sizes.delegates)
     kept = sizes.program_bytes + sizes.constant_bytes
@@ -79,15 +51,17 @@ def _parts(sizes: ProgramMemory, constants: Constants) -> Iterator[MemoryPart]:
     yield _part("live activations", 0, workspace)
     yield _part("planned arena", 0, sizes.planned_bytes)
     yield _part("input buffers", 0, sizes.input_bytes)
-    yield _part("allocator slack", nodes * constants.node_mb * MB, nodes * constants.node_mb * MB)
+    slack = nodes * sizes.runner.node_mb * MB
+    yield _part("allocator slack", slack, slack)
 
 
 def _part(name: str, load_bytes: float, run_bytes: float) -> MemoryPart:
     return MemoryPart(name=name, load_mb=round(load_bytes / MB, 3), run_mb=round(run_bytes / MB, 3))
 
 
-def _runner_mb(sizes: ProgramMemory, constants: Constants) -> tuple[float, float]:
+def _runner_mb(sizes: ProgramMemory) -> tuple[float, float]:
     """The runner's own memory at loading, and what running adds."""
+    constants = sizes.runner
     start_mb, more_mb = constants.start_mb, constants.run_mb
     if sizes.libraries > DELEGATE_LIBRARIES:
         start_mb += constants.library_start_mb

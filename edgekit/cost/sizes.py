@@ -1,6 +1,6 @@
-"""The sizes that a runtime reports about a program: the input of the memory ledger.
+"""What a runtime reports about a program's memory: the input of the memory ledger.
 
-Bytes only, in terms that all runtimes share. Nothing here was measured.
+In terms that all runtimes share. The bytes are read from the program; RunnerMemory was measured.
 """
 
 from __future__ import annotations
@@ -44,6 +44,23 @@ class DelegateMemory(Frozen):
         return max(self.points, key=lambda point: point.live_bytes, default=ProgramPoint("", 0))
 
 
+class RunnerMemory(Frozen):
+    """The runner's own memory on one architecture, fitted to measured peaks, in MB.
+
+    ``start_mb``: the runner with its runtime at loading; ``run_mb``: what running adds to it.
+    ``library_...``: the same of the libraries with kernels for outside the delegates;
+    ``kernel_mb``: for each different kernel that runs. ``node_mb``: the allocator's and the
+    runtime's own memory for each operator in a delegate.
+    """
+
+    start_mb: float
+    run_mb: float
+    library_start_mb: float = 0.0
+    library_run_mb: float = 0.0
+    kernel_mb: float = 0.0
+    node_mb: float = 0.0
+
+
 class ProgramMemory(Frozen):
     """``program_bytes``: the part of the file that stays in memory.
     ``constant_bytes``: constants outside delegates, which stay as they are stored.
@@ -58,6 +75,7 @@ class ProgramMemory(Frozen):
     input_bytes: int
     libraries: int
     kernels: int
+    runner: RunnerMemory
     delegates: tuple[DelegateMemory, ...]
 
 

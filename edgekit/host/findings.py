@@ -34,13 +34,13 @@ from edgekit.runtimes.registry import RUNTIMES
 from edgekit.settings import read_layers, user_file
 from edgekit.target import (
     Architecture,
-    RuntimeName,
     Target,
     built_in_folder,
     host_architecture,
     read_target,
     target_files,
 )
+from edgekit.values import RuntimeName
 
 BUILD = "building"
 HERE = "running here"

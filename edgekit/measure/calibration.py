@@ -30,7 +30,7 @@ from edgekit.progress import Progress, Stage
 from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.registry import locate
-from edgekit.target import RuntimeName
+from edgekit.values import RuntimeName
 
 ROUNDS, LEAST_ROUNDS = 5, 3
 # The limit of all rounds. A slow device gets fewer of them, but at least LEAST_ROUNDS.

@@ -14,7 +14,7 @@ from edgekit.program import Program
 from edgekit.runner.client import ProfileRow, RunReport
 from edgekit.runtimes.base import Located
 from edgekit.runtimes.registry import locate
-from edgekit.target import RuntimeName
+from edgekit.values import RuntimeName
 
 # A round has as many runs as take this long, within bounds. The mean of a few runs of microseconds
 # would mostly show interruptions.

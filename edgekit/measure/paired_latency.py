@@ -22,7 +22,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.runner.files import RunnerFiles
-from edgekit.target import RuntimeName
+from edgekit.values import RuntimeName
 
 # Nine rounds: the 95 % interval then leaves out the smallest and the largest ratio (intervals.py).
 ROUNDS, RUNS, WARMUP = 9, 20, 3

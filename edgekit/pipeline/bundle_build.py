@@ -291,7 +291,7 @@ class BundleBuild:
 
     def _ledger(self, artifact: Artifact, architecture: Architecture) -> MemoryLedger | None:
         sizes = self.engine.memory_sizes(artifact, architecture)
-        return ledger(sizes, architecture) if sizes is not None else None
+        return ledger(sizes) if sizes is not None else None
 
     def _record(self, manifest: Manifest, result: BuildResult, measured: _Measured) -> Record:
         figures: Figures = dict(measured.figures)

@@ -1,4 +1,4 @@
-"""A finished .pte instead of a recipe: packaged and measured as it is.
+"""A finished .pte or .tflite instead of a recipe: packaged and measured as it is.
 
 Its correct outputs are unknown, so there is neither parity nor accuracy. The golden outputs are
 computed on this host, and a device's outputs are compared with them.
@@ -23,7 +23,7 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runner.staging import staged, staged_file
 from edgekit.runtimes.base import Runtime
 
-AS_IT_IS = "lowered elsewhere, packaged as it is"
+AS_IT_IS = "lowered elsewhere, packaged as it is; its golden inputs are random"
 NO_REFERENCE = "a finished file has neither a float model nor evaluate()"
 # Limit of one inference on this host: a damaged program may never end.
 TIMEOUT_S = 120.0
@@ -62,13 +62,18 @@ def read_finished(path: Path, runtime: Runtime, host: RunnerFiles, seed: int) ->
 
 
 def make_inputs(program: Program, seed: int) -> Inputs:
-    """Random numbers from 0 to 1; zeros for integers, because every embedding has a row 0."""
+    """Random numbers from 0 to 1, or all steps of a quantized input; zeros for other integers,
+    because every embedding has a row 0.
+    """
     random = torch.Generator().manual_seed(seed)
     return tuple(_input(spec, random) for spec in program.inputs)
 
 
 def _input(spec: TensorSpec, random: torch.Generator) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, spec.dtype)
+    if dtype in (torch.uint8, torch.int8):  # pixels, or steps of a quantized input
+        limits = torch.iinfo(dtype)
+        return torch.randint(limits.min, limits.max + 1, spec.shape, generator=random, dtype=dtype)
     if not dtype.is_floating_point:
         return torch.zeros(spec.shape, dtype=dtype)
     return torch.rand(spec.shape, generator=random).to(dtype)

@@ -23,7 +23,8 @@ from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture
+from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
     import torch

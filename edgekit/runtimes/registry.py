@@ -14,7 +14,8 @@ from edgekit.runtimes.executorch import host as executorch_host
 from edgekit.runtimes.litert import host as litert_host
 from edgekit.runtimes.litert import profile as litert_profile
 from edgekit.runtimes.xnnpack import events as xnnpack_events
-from edgekit.target import RuntimeName, Target
+from edgekit.target import Target
+from edgekit.values import RuntimeName
 
 
 @dataclass(frozen=True)

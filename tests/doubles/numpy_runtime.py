@@ -28,7 +28,8 @@ from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture
+from edgekit.values import RuntimeName
 
 FILE_NAME = "model.npz"
 SOURCE = Path(__file__).with_name("numpy_runner.py")

@@ -327,8 +327,9 @@ def test_a_finished_file_becomes_a_bundle(write_recipe, tmp_path) -> None:
     document = edgekit.build(file, target="x86", output=tmp_path / "again")
     assert document.runtime == "litert"
     assert (tmp_path / "again" / "model.tflite").read_bytes() == file.read_bytes()
-    measured = edgekit.bench(tmp_path / "again", "local", runs=5)
-    assert measured.latency_ms.median > 0
+    for what in (tmp_path / "again", file):
+        measured = edgekit.bench(what, "local", runs=5)
+        assert measured.latency_ms.median > 0
 
 
 def test_damaged_files_end_in_an_error(runtime, tmp_path) -> None:
@@ -353,3 +354,24 @@ def test_damaged_files_end_in_an_error(runtime, tmp_path) -> None:
         except RuntimeFailure:
             pass
     assert read < 40  # of what was changed in place, some is only a weight
+
+
+def test_max_pooling_with_padding_in_int8(runtime) -> None:
+    """The converter pads with minus infinity, which has no step."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.MaxPool2d(3, 2, padding=1), torch.nn.Conv2d(8, 4, 1)
+    ).eval()  # fmt: skip
+    source = source_of(model, 1, 3, 18, 18)
+    artifact = runtime.quantize(source, Plan(precision="int8"), None, Silent())
+    found = outputs_of(runtime, artifact, *source.fitted[0])
+    with torch.no_grad():
+        assert sqnr_db(found[0], model(*source.fitted[0]).numpy()) > 25
+
+
+def test_the_bytes_of_large_constants_that_the_quantizer_stores_behind_the_file(runtime) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8))
+    artifact = runtime.quantize(source_of(model, 1, 64), Plan(precision="int8"), None, Silent())
+    products = [one for one in runtime.operator_shapes(artifact) if one.kind == "linear"]
+    assert [one.macs for one in products] == [64 * 128, 128 * 8]
+    assert [one.weight_bytes for one in products] == [64 * 128 + 4 * 128, 128 * 8 + 4 * 8]

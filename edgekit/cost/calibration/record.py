@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from edgekit.cost.shapes import OperatorShape, OperatorTimes, TimedOperator
 from edgekit.frozen import Frozen
-from edgekit.target import Architecture, RuntimeName, Target
+from edgekit.target import Architecture, Target
+from edgekit.values import RuntimeName
 
 CALIBRATION_SCHEMA: Literal["edgekit.calibration/1"] = "edgekit.calibration/1"
 # Names that a target's ``cpu`` has for any core of an architecture.

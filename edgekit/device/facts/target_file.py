@@ -21,7 +21,7 @@ FEATURES = {
 }  # fmt: skip
 # QEMU's name for a core with all features that it can emulate.
 ANY_CORE = "max"
-RUNTIMES = ("executorch",)
+RUNTIMES = ("executorch", "litert")
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Meter:
         """An artifact with all its costs but the latency."""
         artifact = result.artifact
         sizes = self.context.runtime.memory_sizes(artifact, self.target.architecture)
-        memory = ledger(sizes, self.target.architecture) if sizes is not None else None
+        memory = ledger(sizes) if sizes is not None else None
         shapes = self.context.runtime.operator_shapes(artifact) or ()
         return Lowered(result, Cost(None, None, memory, len(artifact.data) / 1e6, shapes))
 

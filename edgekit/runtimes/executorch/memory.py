@@ -1,9 +1,4 @@
-"""The sizes of a .pte in memory, read from the bytes that ship: the input of the memory ledger.
-
-XNNPACK packs each constant of a kernel anew, and makes tables of pointers for convolutions and
-pooling at the first inference. The formulas are those of its source (src/operators); tiles are
-those of common CPUs, and differ by a few per cent of the packed weights between CPUs.
-"""
+"""The sizes of a .pte in memory, read from the bytes that ship: the input of the memory ledger."""
 
 from __future__ import annotations
 
@@ -11,11 +6,21 @@ import struct
 from collections import Counter
 from collections.abc import Collection, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-from edgekit.cost.sizes import DelegateMemory, ProgramMemory, Step, live_points
+from edgekit.cost.sizes import DelegateMemory, ProgramMemory, RunnerMemory, Step, live_points
 from edgekit.program import Program
 from edgekit.runtimes.executorch.describe import decode_xnnpack
+from edgekit.runtimes.xnnpack.packing import (
+    TILES,
+    Tiles,
+    bilinear_table_bytes,
+    depthwise_bytes,
+    has_depthwise_kernel,
+    product_bytes,
+    product_table_bytes,
+    window_table_bytes,
+)
 from edgekit.target import Architecture
 
 ITEM_BYTES = {
@@ -23,29 +28,18 @@ ITEM_BYTES = {
     "qcint32": 4, "qcint4": 0.5, "qdint8": 1, "qbint4": 0.5, "qpint8": 1, "int32": 4, "pfp32": 4,
 }  # fmt: skip
 INTEGERS = {"qint8", "quint8"}
-POINTER = 8
+RUNNER: dict[Architecture, RunnerMemory] = {
+    "x86_64": RunnerMemory(
+        start_mb=5.50, run_mb=0.23, library_start_mb=0.50, library_run_mb=0.24, kernel_mb=0.153,
+        node_mb=0.0023,
+    ),
+    "aarch64": RunnerMemory(
+        start_mb=4.53, run_mb=0.015, library_start_mb=0.38, kernel_mb=0.110, node_mb=0.0023
+    ),
+}  # fmt: skip
 EXTENDED_HEADER = b"eh00"
 
 
-class Tiles(NamedTuple):
-    """Output channels that a kernel computes at once, for float32, float16 and int8, and the
-    multiple that it pads input channels to in int8.
-    """
-
-    float_channels: int
-    half_channels: int
-    int8_channels: int
-    int8_depth: int
-
-
-TILES: dict[Architecture, Tiles] = {
-    "x86_64": Tiles(16, 16, 16, 8),
-    "aarch64": Tiles(8, 16, 16, 8),
-}
-ROW_TILE = 4  # output pixels that a convolution computes at once
-# For each output channel, beside its weights: a bias, and for int8 weights a scale.
-BIAS_BYTES = {4: 4, 2: 2, 1: 8, 0.5: 12}
-DEPTHWISE_TILES = (3, 4, 9, 25)
 PRODUCT = "BatchMatrixMultiply"
 TWO_INPUTS = {"Add", "Subtract", "Multiply", "Div", "Minimum", "Maximum", "PReLU", PRODUCT}
 ELEMENTWISE = {
@@ -78,6 +72,7 @@ def memory_sizes(data: bytes, program: Program, architecture: Architecture) -> P
         input_bytes=sum(spec.byte_count for spec in program.inputs),
         libraries=len(program.libraries),
         kernels=len(outside),
+        runner=RUNNER[architecture],
         delegates=tuple(delegates),
     )
 
@@ -251,11 +246,8 @@ class Node:
             return 0
         item = self._packed_item(filter_)
         if self.is_depthwise:
-            return self._depthwise_bytes(item)
-        outputs, inputs, taps, groups = self._filter_shape(filter_)
-        depth = inputs if item > 1 else _round_up(inputs, self._tiles.int8_depth)
-        row = int(taps * depth * item) + BIAS_BYTES[item]
-        return groups * _round_up(outputs, self._channel_tile(item)) * row
+            return depthwise_bytes(self._get("groups"), self.taps, item, self._tiles)
+        return product_bytes(*self._filter_shape(filter_), item, self._tiles)
 
     def _packed_item(self, filter_: Value) -> float:
         """The bytes of a packed weight: two if the layer computes in half precision, even if the
@@ -273,11 +265,6 @@ class Node:
         inputs = self._fields.get("group_input_channels", 1)
         return outputs, inputs, self.taps, self._fields.get("groups", 1)
 
-    def _channel_tile(self, item: float) -> int:
-        if item == 2:
-            return self._tiles.half_channels
-        return self._tiles.float_channels if item > 1 else self._tiles.int8_channels
-
     @property
     def taps(self) -> int:
         return max(self._get("kernel_height") * self._get("kernel_width"), 1)
@@ -286,13 +273,7 @@ class Node:
     def is_depthwise(self) -> bool:
         """Whether XNNPACK has a depthwise kernel for it. Others are grouped convolutions."""
         one_each = self._get("group_output_channels") == 1 == self._get("group_input_channels")
-        return one_each and self.name.endswith("Conv2d") and self.taps <= DEPTHWISE_TILES[-1]
-
-    def _depthwise_bytes(self, item: float) -> int:
-        tile = next(size for size in DEPTHWISE_TILES if size >= self.taps)
-        return _round_up(self._get("groups"), self._channel_tile(item)) * (
-            int(tile * item) + BIAS_BYTES[item]
-        )
+        return one_each and self.name.endswith("Conv2d") and has_depthwise_kernel(self.taps)
 
     @property
     def table_bytes(self) -> int:
@@ -301,27 +282,19 @@ class Node:
             return 0
         _, height, width, _ = output.dims
         if self.is_depthwise:
-            return self._sliding_bytes("kernel", "subsampling", height, width)
+            return self._window_bytes("kernel", "subsampling", height, width)
         if "Conv" in self.name and self.name != "Convert":
             stride = max(self._get("subsampling_height"), self._get("subsampling_width"))
             if self.taps == 1 and stride <= 1 and self.name == "Conv2d":
                 return 0  # a plain product of matrices
-            return _round_up(height * width, ROW_TILE) * self.taps * POINTER
+            return product_table_bytes(height * width, self.taps)
         if self.name in ("MaxPooling2d", "AvgPooling2d", "ArgMaxPooling2d"):
-            return self._sliding_bytes("pooling", "stride", height, width)
+            return self._window_bytes("pooling", "stride", height, width)
         if self.name == "ResizeBilinear2D":
-            return height * width * (4 * POINTER + 2 * 4)
+            return bilinear_table_bytes(height * width)
         return 0
 
-    def _sliding_bytes(self, kernel: str, stride: str, height: int, width: int) -> int:
-        rows, columns = self._get(f"{kernel}_height"), self._get(f"{kernel}_width")
-        step = (
-            columns
-            if self._get("dilation_width") > 1
-            else min(max(self._get(f"{stride}_width"), 1), columns)
-        )
-        return height * (rows * columns + (width - 1) * step * rows) * POINTER
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
+    def _window_bytes(self, kernel: str, stride: str, height: int, width: int) -> int:
+        window = (self._get(f"{kernel}_height"), self._get(f"{kernel}_width"))
+        step = self._get(f"{stride}_width")
+        return window_table_bytes(height, width, window, step, self._get("dilation_width"))

@@ -16,7 +16,8 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel, Half, Pt2e
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture
+from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
     import torch

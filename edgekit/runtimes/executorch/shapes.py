@@ -9,7 +9,8 @@ from typing import Any
 from edgekit.cost.shapes import CONVOLUTION, DEPTHWISE, LINEAR, MATMUL, OperatorShape
 from edgekit.program import ITEM_SIZE, Call, Operator, Program
 from edgekit.runtimes.executorch.describe import SCALAR_TYPES, decode_xnnpack
-from edgekit.runtimes.executorch.memory import TILES, Node, Value
+from edgekit.runtimes.executorch.memory import Node, Value
+from edgekit.runtimes.xnnpack.packing import TILES
 
 # By XNNPACK's names without "Static"; other kinds are these names in lower case.
 KINDS = {

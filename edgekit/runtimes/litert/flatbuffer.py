@@ -111,7 +111,8 @@ def _graph(data: bytes) -> Graph:
     if signatures:
         first = signatures[0]
         sides = [[one.tensorIndex for one in side] for side in (first.inputs, first.outputs)]
-    tensors = tuple(_tensor(tensor, model.buffers) for tensor in subgraph.tensors)
+    stored = [_stored_bytes(buffer, len(data)) for buffer in model.buffers]
+    tensors = tuple(_tensor(tensor, stored) for tensor in subgraph.tensors)
     nodes = tuple(_node(operator, model) for operator in subgraph.operators)
     inputs, outputs = (tuple(map(int, side)) for side in sides)
     used = [number for node in nodes for number in (*node.inputs, *node.outputs)]
@@ -121,10 +122,20 @@ def _graph(data: bytes) -> Graph:
     return Graph(tensors, nodes, inputs, outputs)
 
 
-def _tensor(tensor: Any, buffers: list[Any]) -> Tensor:
+def _stored_bytes(buffer: Any, file_bytes: int) -> int:
+    """The size of a constant. The quantizer stores large ones behind the flatbuffer."""
+    if buffer.data is not None:
+        return len(buffer.data)
+    if buffer.offset <= 1:  # none
+        return 0
+    if buffer.offset + buffer.size > file_bytes:
+        raise LookupError("a constant behind the end of the file")
+    return int(buffer.size)
+
+
+def _tensor(tensor: Any, stored: list[int]) -> Tensor:
     dtype = _names("TensorType")[tensor.type]
     shape = tuple(map(int, tensor.shape if tensor.shape is not None else ()))
-    stored = buffers[tensor.buffer].data if tensor.buffer else None
     scales = getattr(tensor.quantization, "scale", None)
     quantization = None
     if scales is not None and len(scales) == 1 and dtype in ("INT8", "UINT8", "INT16"):
@@ -134,7 +145,7 @@ def _tensor(tensor: Any, buffers: list[Any]) -> Tensor:
         _text(tensor.name),
         DTYPES.get(dtype, dtype.lower()),
         shape,
-        0 if stored is None else len(stored),
+        stored[tensor.buffer] if tensor.buffer else 0,
         quantization,
     )
 

@@ -39,6 +39,8 @@ BITS = 8
 # So many inputs, beside the example, show whether the converted float file is right.
 CHECKED = 4
 ANYTHING = ".*"
+# The operator that pads with a given value; the converter uses it for max pooling.
+PADDING = "PADV2"
 
 
 def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
@@ -93,6 +95,8 @@ def ranges(
         # the quantizer rounds weights by channel: a range would make it one step for all
         if tensor.dtype == "float32" and not tensor.is_constant
     }
+    # before a maximum, minus infinity stands for nothing: the lowest step does too
+    padded = {number for node in graph.nodes if node.kind == PADDING for number in node.outputs}
     found: Ranges = {}
     with progress.stage("calibrating") as stage:
         for done, inputs in enumerate(calibration, 1):
@@ -101,6 +105,8 @@ def ranges(
                 value = model.value(number)
                 if value is None or not value.size:
                     continue
+                if number in padded:
+                    value = value[np.isfinite(value)]
                 if not np.isfinite(value).all():
                     raise RuntimeFailure(
                         f"{name or number} has values that are not finite for a calibration input",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgekit.cost.shapes import OperatorShape
+from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
 from edgekit.errors import RunnerError
 from edgekit.plan import Plan
@@ -16,7 +17,8 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.litert.host import SUPPORT
 from edgekit.runtimes.litert.wheel import VERSION
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture
+from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +60,12 @@ class LiteRT:
 
         return read(data)
 
-    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> None:  # noqa: ARG002
-        return None
+    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory:
+        from edgekit.runtimes.litert.flatbuffer import read_graph
+        from edgekit.runtimes.litert.memory import memory_sizes
+
+        graph = read_graph(artifact.data)
+        return memory_sizes(len(artifact.data), graph, artifact.program, architecture)
 
     def operator_shapes(self, artifact: Artifact) -> tuple[OperatorShape, ...]:
         from edgekit.runtimes.litert.flatbuffer import read_graph

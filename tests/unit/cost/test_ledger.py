@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 
 from edgekit.cost import memory
-from edgekit.cost.ledger import CONSTANTS, ledger
-from edgekit.cost.sizes import DelegateMemory, ProgramMemory, ProgramPoint, Step, live_points
+from edgekit.cost.ledger import ledger
+from edgekit.cost.sizes import (
+    DelegateMemory,
+    ProgramMemory,
+    ProgramPoint,
+    RunnerMemory,
+    Step,
+    live_points,
+)
 from edgekit.documents.memory import MemoryLedger
 
 MB = 1_000_000
+RUNNER = RunnerMemory(
+    start_mb=5, run_mb=0.5, library_start_mb=0.5, library_run_mb=0.25, kernel_mb=0.25, node_mb=0.01
+)
 
 
 def live(steps: list[Step], sizes: dict[int, int]) -> list[int]:
@@ -65,7 +75,7 @@ def program(*delegates: DelegateMemory, **values: int) -> ProgramMemory:
         ("program_bytes", "constant_bytes", "planned_bytes", "input_bytes",
          "kernels"), 0,
     )  # fmt: skip
-    return ProgramMemory(**{**fields, "libraries": 3, **values}, delegates=delegates)
+    return ProgramMemory(**{**fields, "libraries": 3, **values}, runner=RUNNER, delegates=delegates)
 
 
 def part(found: MemoryLedger, name: str) -> tuple[float, float]:
@@ -73,7 +83,7 @@ def part(found: MemoryLedger, name: str) -> tuple[float, float]:
 
 
 def test_totals_are_the_sums_of_the_parts() -> None:
-    found = ledger(program(delegate(4, 5, 1, 2, 3), planned_bytes=MB, input_bytes=MB), "x86_64")
+    found = ledger(program(delegate(4, 5, 1, 2, 3), planned_bytes=MB, input_bytes=MB))
     assert found.load_mb == pytest.approx(sum(one.load_mb for one in found.parts))
     assert found.run_mb == pytest.approx(sum(one.run_mb for one in found.parts))
     assert found.peak_mb == max(found.load_mb, found.run_mb)
@@ -83,41 +93,41 @@ def test_totals_are_the_sums_of_the_parts() -> None:
 
 
 def test_loading_peaks_where_stored_and_packed_weights_of_a_delegate_exist_at_once() -> None:
-    found = ledger(program(delegate(8, 8, 0), delegate(2, 2, 0)), "x86_64")
+    found = ledger(program(delegate(8, 8, 0), delegate(2, 2, 0)))
     assert part(found, "weights as stored") == (8, 0)
     assert part(found, "packed weights") == (8, 10)
-    late = ledger(program(delegate(2, 2, 0), delegate(8, 8, 0)), "x86_64")
+    late = ledger(program(delegate(2, 2, 0), delegate(8, 8, 0)))
     assert part(late, "weights as stored") == (8, 0)
     assert part(late, "packed weights") == (10, 10)
 
 
 def test_a_workspace_that_grows_exists_twice_for_a_moment() -> None:
-    growing = ledger(program(delegate(0, 0, 1, 4), delegate(0, 0, 1, 5)), "x86_64")
+    growing = ledger(program(delegate(0, 0, 1, 4), delegate(0, 0, 1, 5)))
     assert part(growing, "live activations") == (0, 9)
-    shrinking = ledger(program(delegate(0, 0, 1, 5), delegate(0, 0, 1, 4)), "x86_64")
+    shrinking = ledger(program(delegate(0, 0, 1, 5), delegate(0, 0, 1, 4)))
     assert part(shrinking, "live activations") == (0, 5)
     assert part(shrinking, "kernel tables") == (0, 2)
 
 
 def test_the_highest_program_points_come_first() -> None:
-    found = ledger(program(delegate(0, 0, 0, 1, 6, 2, 3)), "x86_64")
+    found = ledger(program(delegate(0, 0, 0, 1, 6, 2, 3)))
     assert [(point.index, point.live_mb) for point in found.activations] == [(1, 6), (3, 3), (2, 2)]
 
 
 def test_kernels_outside_delegates_take_memory_of_their_own() -> None:
-    without = ledger(program(delegate(0, 0, 0)), "x86_64")
-    with_kernels = ledger(program(delegate(0, 0, 0), libraries=4, kernels=10), "x86_64")
-    constants = CONSTANTS["x86_64"]
+    without = ledger(program(delegate(0, 0, 0)))
+    with_kernels = ledger(program(delegate(0, 0, 0), libraries=4, kernels=10))
+    constants = RUNNER
     added = constants.library_start_mb + constants.library_run_mb + 10 * constants.kernel_mb
     assert with_kernels.run_mb - without.run_mb == pytest.approx(added)
 
 
 def test_an_empty_program_has_a_ledger() -> None:
-    assert ledger(program(), "aarch64").activations == ()
+    assert ledger(program()).activations == ()
 
 
 def test_another_architecture_s_figure_is_that_of_its_ledger() -> None:
-    target = ledger(program(delegate(1, 1, 0)), "aarch64")
+    target = ledger(program(delegate(1, 1, 0)))
     figure = memory.predicted([10.0, 10.2], target)
     assert (figure.value, figure.interval) == (target.peak_mb, target.interval)
     assert figure.source == "predicted"

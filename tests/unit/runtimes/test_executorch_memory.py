@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from edgekit.runtimes.executorch.memory import TILES, Node, Value, flatbuffer_bytes
+from edgekit.runtimes.executorch.memory import Node, Value, flatbuffer_bytes
+from edgekit.runtimes.xnnpack.packing import TILES
 
 FLOAT, HALF, INT8 = "xnn_datatype_fp32", "xnn_datatype_fp16", "xnn_datatype_qcint8"
 
