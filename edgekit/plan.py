@@ -318,21 +318,21 @@ class Plan(Frozen):
         return self.observer == "histogram" and not repairs
 
     @property
-    def repairs(self) -> tuple[str, ...]:
-        """The steps in addition to plain quantization, as text."""
-        steps = []
+    def repairs(self) -> dict[str, str]:
+        """The steps in addition to plain quantization: the plan's field, and the step as text."""
+        steps = {}
         if self.observer != "histogram":
-            steps.append(f"ranges by {self.observer}")
+            steps["observer"] = f"ranges by {self.observer}"
         if self.equalize is not None:
-            steps.append(f"equalization ({self.equalize:g})")
+            steps["equalize"] = f"equalization ({self.equalize:g})"
         if self.correct:
-            steps.append("gain and bias correction")
+            steps["correct"] = "gain and bias correction"
         if self.round:
-            steps.append("learned rounding")
+            steps["round"] = "learned rounding"
         if self.train is not None:
             labels = self.train.objective == "labels"
-            steps.append("quantization-aware training" if labels else "distillation")
-        return tuple(steps)
+            steps["train"] = "quantization-aware training" if labels else "distillation"
+        return steps
 
 
 def read_plan(path: Path) -> Plan:

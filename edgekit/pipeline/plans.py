@@ -184,11 +184,13 @@ def _resize(recipe: Recipe, wanted: int | tuple[int, int] | str | None) -> Resiz
 
 
 def check_runtime(runtime: Runtime, plan: Plan, training: Training | None) -> None:
-    """Raises SettingError: what repairs or trains int8 is for a runtime with Runtime.pt2e."""
-    wanted = plan.repairs if plan.is_quantized else ()
-    if training is not None:
-        wanted += ("training in int8",)
-    if runtime.pt2e is None and wanted:
+    """Raises SettingError: a repair or a training that the runtime cannot do."""
+    steps = plan.repairs.items() if plan.is_quantized else ()
+    able = {*runtime.repairs, *(("train",) if runtime.pt2e is not None else ())}
+    wanted = [text for field, text in steps if field not in able]
+    if training is not None and runtime.pt2e is None:
+        wanted.append("training in int8")
+    if wanted:
         raise SettingError(
             f"{runtime.name} quantizes after conversion: {', '.join(wanted)} cannot be done there",
             "leave it out (--plan, --qat, --distill), or choose another --runtime",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
     # Gives a simulation the weights of ``plan.train``, in place. Raises TrainingError.
     Train = Callable[[Simulation], None]
+
+
+# Repairs of int8, as fields of a plan.
+Repair = Literal["observer", "equalize", "correct", "round"]
 
 
 class Located(NamedTuple):
@@ -126,13 +130,15 @@ class Half(Protocol):
 
 
 class Runtime(Protocol):
-    """``name`` and ``version`` are the runtime's own. ``pt2e``: None if the runtime quantizes after
-    conversion; a plan then has neither repairs nor training in int8. ``half``: None if the runtime
-    does not compute in half precision.
+    """``name`` and ``version`` are the runtime's own. ``repairs``: the fields of a plan that it can
+    apply. ``pt2e``: None if the runtime quantizes after conversion; then there is no training in
+    int8, and no search for float layers. ``half``: None if the runtime does not compute in half
+    precision.
     """
 
     name: RuntimeName
     version: str
+    repairs: frozenset[Repair]
 
     @property
     def pt2e(self) -> Pt2e | None: ...

@@ -24,7 +24,7 @@ from edgekit.program import Artifact, Call, Kind, OutsideOperator, Program, Tens
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel
+from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel, Repair
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
@@ -40,6 +40,7 @@ class NumpyRuntime:
     # a name that targets may list, and that has no entry of its own
     name: RuntimeName = "litert"
     version = np.__version__
+    repairs: frozenset[Repair] = frozenset()
     pt2e = None
     half = None
 

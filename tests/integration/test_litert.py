@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -375,3 +376,82 @@ def test_the_bytes_of_large_constants_that_the_quantizer_stores_behind_the_file(
     products = [one for one in runtime.operator_shapes(artifact) if one.kind == "linear"]
     assert [one.macs for one in products] == [64 * 128, 128 * 8]
     assert [one.weight_bytes for one in products] == [64 * 128 + 4 * 128, 128 * 8 + 4 * 8]
+
+
+def unequal() -> torch.nn.Module:
+    """Channels of the inner activation have ranges from 1 to 1000."""
+    torch.manual_seed(0)
+    first, norm, last = (
+        torch.nn.Conv2d(3, 16, 3),
+        torch.nn.BatchNorm2d(16),
+        torch.nn.Conv2d(16, 8, 3),
+    )
+    factors = torch.logspace(0, 3, 16)
+    with torch.no_grad():
+        norm.weight.mul_(factors)
+        last.weight.div_(factors[None, :, None, None])
+    return torch.nn.Sequential(first, norm, torch.nn.ReLU(), last).eval()
+
+
+def quality_db(runtime, source: FloatModel, **plan: Any) -> float:
+    artifact = runtime.quantize(source, Plan(precision="int8", **plan), None, Silent())
+    found = np.stack([outputs_of(runtime, artifact, *one)[0] for one in source.fitted[:8]])
+    with torch.no_grad():
+        wanted = np.stack([source.model(*one).numpy() for one in source.fitted[:8]])
+    return sqnr_db(found, wanted)
+
+
+def test_equalization_of_the_float_model(runtime) -> None:
+    source = source_of(unequal(), 1, 3, 12, 12)
+    weights = [one.clone() for one in source.model.state_dict().values()]
+    plain = quality_db(runtime, source)
+    assert quality_db(runtime, source, equalize=0.5) > plain + 6
+    after = source.model.state_dict().values()
+    assert all(torch.equal(one, two) for one, two in zip(weights, after, strict=True))
+
+
+def test_ranges_by_an_observer(runtime) -> None:
+    """One pixel of 17,000 takes most of the range, unless it is cut off."""
+    source = source_of(torch.nn.Conv2d(3, 8, 1), 1, 3, 12, 12)
+    source.fitted[-1][0][0, 0, 0, 0] = 1000.0
+    plain = quality_db(runtime, source)
+    assert quality_db(runtime, source, observer="percentile") > plain + 6
+
+
+def test_bias_correction_restores_the_mean_of_every_channel(runtime) -> None:
+    source = source_of(unequal(), 1, 3, 12, 12)
+
+    def shift(**plan: Any) -> float:
+        artifact = runtime.quantize(source, Plan(precision="int8", **plan), None, Silent())
+        found = np.mean([outputs_of(runtime, artifact, *one)[0] for one in source.fitted], (0, 1))
+        with torch.no_grad():
+            wanted = np.mean([source.model(*one).numpy() for one in source.fitted], (0, 1))
+        return float(np.abs(found.mean((1, 2)) - wanted.mean((1, 2))).max())
+
+    assert shift(correct=True) < 0.5 * shift()
+
+
+def test_a_build_repairs_int8_where_it_loses(write_recipe, tmp_path) -> None:
+    source = """
+def model():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3))
+    factors = torch.logspace(0, 3, 16)
+    with torch.no_grad():
+        net[1].weight.mul_(factors)
+        net[3].weight.div_(factors[None, :, None, None])
+    return net.eval()
+
+def example_inputs():
+    return (torch.zeros(1, 3, 12, 12),)
+
+def calibration():
+    torch.manual_seed(1)
+    return [(torch.randn(1, 3, 12, 12),) for _ in range(60)]
+"""
+    document = edgekit.build(
+        write_recipe(source), target="x86", runtime="litert", output=tmp_path / "bundle"
+    )
+    assert document.plan.precision == "int8"
+    assert document.plan.equalize is not None
+    assert [rung.precision for rung in document.ladder] == ["int8", "int8 repaired"]

@@ -52,8 +52,7 @@ class ObservedValues:
         flat = value.reshape(-1)
         if not len(flat):
             return
-        low, high = (float(bound) for bound in flat.aminmax())
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.widen(*(float(bound) for bound in flat.aminmax()))
         count = SAMPLES_PER_VALUE * (len(value) if value.dim() else 1)
         step = max(1, len(flat) // count)
         self.samples.append(flat[:: step | 1].clone())
@@ -61,6 +60,10 @@ class ObservedValues:
             magnitude = value.abs()
             self.second = _highest(self.second, magnitude, 1)
             self.last = _highest(self.last, magnitude, value.dim() - 1)
+
+    def widen(self, low: float, high: float) -> None:
+        """Extremes alone, which are enough for the observer min_max."""
+        self.low, self.high = min(self.low, low), max(self.high, high)
 
     def all(self) -> torch.Tensor:
         flat = torch.cat(self.samples)
@@ -123,12 +126,24 @@ def _steps(
         return _at(low, high, grid)
     parts = [seen[point.name].all() for point in points]
     if observer == "percentile":
-        values = torch.cat(parts)
-        cut = (100 - PERCENTILE) / 100
-        return _at(float(values.quantile(cut)), float(values.quantile(1 - cut)), grid)
+        return _percentile(torch.cat(parts), grid)
     follows = observer == "mse_after_activation"
     functions = [_following(simulation, point) if follows else _unchanged for point in points]
     return _least_error(list(zip(parts, functions, strict=True)), low, high, grid)
+
+
+def steps_of(values: ObservedValues, observer: Observer, grid: Grid) -> Steps:
+    """The steps of a value whose activation function, if it has one, is behind it already."""
+    if observer == "percentile":
+        return _percentile(values.all(), grid)
+    if observer in ("mse", "mse_after_activation"):
+        return _least_error([(values.all(), _unchanged)], values.low, values.high, grid)
+    return _at(values.low, values.high, grid)
+
+
+def _percentile(values: torch.Tensor, grid: Grid) -> Steps:
+    cut = (100 - PERCENTILE) / 100
+    return _at(float(values.quantile(cut)), float(values.quantile(1 - cut)), grid)
 
 
 def _at(low: float, high: float, grid: Grid) -> Steps:

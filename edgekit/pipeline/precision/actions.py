@@ -10,6 +10,7 @@ from edgekit.errors import RecipeError, RuntimeFailure
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import to_bytes
 from edgekit.pipeline.model.subject import Subject
+from edgekit.pipeline.precision.built_repairs import best_built
 from edgekit.pipeline.precision.candidate import Candidate, make
 from edgekit.pipeline.precision.lower import lower
 from edgekit.pipeline.precision.payoff import Payoff, compare, is_larger
@@ -42,13 +43,17 @@ class Searches(Protocol):
 class Actions(Protocol):
     """The operations that the ladder uses.
 
-    ``base``: the changes made to the model before. ``can_repair``: the runtime supports repairs and
-    training of int8 (Runtime.pt2e). ``by_points``: losses are in points, from evaluate() or of
-    classes. ``may_mix_inputs``: training may draw inputs in any order.
+    ``base``: the changes made to the model before. ``can_search``: int8 can be simulated, searched
+    and trained (Runtime.pt2e). ``can_repair``: the runtime applies repairs. ``by_points``: losses
+    are in points, from evaluate() or of classes. ``may_mix_inputs``: training may draw inputs in
+    any order.
     """
 
     @property
     def base(self) -> Plan: ...
+
+    @property
+    def can_search(self) -> bool: ...
 
     @property
     def can_repair(self) -> bool: ...
@@ -73,6 +78,10 @@ class Actions(Protocol):
 
     def searches(self, plain: Plan, build_s: float) -> Searches:
         """``build_s``: the build time of plain int8, in seconds."""
+        ...
+
+    def built_repairs(self, plain: Plan) -> Plan:
+        """The best of some plans with repairs, each built and run; without ``can_search``."""
         ...
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
@@ -103,8 +112,12 @@ class BuildActions:
     effort: Effort
 
     @property
-    def can_repair(self) -> bool:
+    def can_search(self) -> bool:
         return self.context.runtime.pt2e is not None
+
+    @property
+    def can_repair(self) -> bool:
+        return bool(self.context.runtime.repairs)
 
     @property
     def has_calibration(self) -> bool:
@@ -127,6 +140,9 @@ class BuildActions:
 
     def searches(self, plain: Plan, build_s: float) -> Searches:
         return CachedSearches(self.subject, self.context, plain, self.effort, build_s)
+
+    def built_repairs(self, plain: Plan) -> Plan:
+        return best_built(self.subject, self.context, plain)
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
         return trained(self.subject, self.context, plan, limit_s)

@@ -51,7 +51,7 @@ def reason_of(candidate: Candidate, limit: float, lost: float) -> str:
     plan = candidate.plan
     kind = "float" if plan.float_as == "fp32" else "float (fp16)"
     floats = [f"{kind}: {', '.join(plan.float_layers)}"] if plan.float_layers else []
-    how = ", ".join([*plan.repairs, *floats])
+    how = ", ".join([*plan.repairs.values(), *floats])
     allowed = f"limit {limit:.3g}" if candidate.drop is not None else ""
     if allowed and lost:
         allowed += f": compression cost {lost:.3g}"

@@ -141,18 +141,18 @@ class _Ladder:
         start = self._plan("int8")  # mixed, if a constraint keeps layers float
         plain = self._try(start, start.precision)
         self.build_s = time.perf_counter() - start_s
-        if not self.actions.can_repair:
-            if not self._is_good(plain):
-                self._fail("int8 repaired", NO_REPAIRS)
-            return
         quick = self.request.effort == "quick"
+        if not self.actions.can_search:
+            if not self._is_good(plain):
+                self._try_built(start, plain, quick)
+            return
         if not quick and (plain is not None or isinstance(self.failure, ParityError)):
             self.blames = plain is None or plain.loss - self.request.lost > NOTICEABLE_DROP
             self.plain = self.start = self._searches(start)
             if not self._is_good(plain):
                 self._try_operators(self.plain)
             if not self._is_good(self._best()):
-                self._try_repaired(self.start)
+                self._try_repaired(self.start.repairs.plan)
         self._train(self._best())
 
     def _train(self, start: Attempt | None) -> None:
@@ -186,8 +186,14 @@ class _Ladder:
         if found.enough:
             self._try(plan, "mixed")
 
-    def _try_repaired(self, searches: Searches) -> None:
-        plan = searches.repairs.plan
+    def _try_built(self, start: Plan, plain: Attempt | None, quick: bool) -> None:
+        """Repairs of a runtime that quantizes after conversion."""
+        if not self.actions.can_repair:
+            self._fail("int8 repaired", NO_REPAIRS)
+        elif plain is not None and not quick:
+            self._try_repaired(self.actions.built_repairs(start))
+
+    def _try_repaired(self, plan: Plan) -> None:
         name = "mixed repaired" if plan.float_layers else "int8 repaired"
         if plan.is_plain:
             self._fail(name, "no repair brings it closer to the float model")

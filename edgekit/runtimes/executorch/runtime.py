@@ -13,7 +13,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, Half, Pt2e
+from edgekit.runtimes.base import FloatModel, Half, Pt2e, Repair
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
 from edgekit.target import Architecture
@@ -30,6 +30,7 @@ class ExecuTorch:
 
     name: RuntimeName = "executorch"
     version = VERSION
+    repairs: frozenset[Repair] = frozenset(("observer", "equalize", "correct", "round"))
 
     def __init__(self) -> None:
         SUPPORT.require("building for ExecuTorch")

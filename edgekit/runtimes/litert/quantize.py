@@ -6,8 +6,11 @@ Quantized before conversion, each convolution's weights would be transposed at e
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,14 +18,18 @@ from torch.utils import _pytree as pytree
 
 from edgekit.compress.divergence import arrays
 from edgekit.compress.graph import within
+from edgekit.compress.quantization.affine import Grid
+from edgekit.compress.quantization.equalize_float import equalized
+from edgekit.compress.quantization.observe import ObservedValues, steps_of
 from edgekit.errors import RuntimeFailure
 from edgekit.fidelity.agreement import OutputsAgreement, float_passes
-from edgekit.plan import Plan
+from edgekit.plan import Observer, Plan
 from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.export import export
+from edgekit.runtimes.litert.bias import with_corrected_biases
 from edgekit.runtimes.litert.corrections import without_returns_to_float
 from edgekit.runtimes.litert.describe import Scopes, layer_of
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
@@ -39,12 +46,17 @@ BITS = 8
 # So many inputs, beside the example, show whether the converted float file is right.
 CHECKED = 4
 ANYTHING = ".*"
+# The observers that take all of a range.
+WIDEST = ("histogram", "min_max")
 # The operator that pads with a given value; the converter uses it for max pooling.
 PADDING = "PADV2"
 
 
 def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
-    """Quantize by a plan without repairs. Raises ExportError, RuntimeFailure."""
+    """Quantize by a plan; it has no other repairs than LiteRT's.
+
+    Raises ExportError, RuntimeFailure, RecipeError (a value that is not finite).
+    """
     if plan.linear != "static":
         raise RuntimeFailure(
             f"LiteRT's {plan.linear} int8 is not offered: convolutions get three times slower, and "
@@ -53,14 +65,21 @@ def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
         )
     with quiet(), progress.stage("converting for LiteRT"):
         exported = export(source.model, source.example)
+        if plan.equalize is not None:
+            model = equalized(source.model, exported, source.fitted, plan.equalize)
+            source = replace(source, model=model)
+            exported = export(model, source.example)
         data, scopes = convert(exported), scopes_of(exported)
     graph = read_graph(data)
-    model = Interpreter(data, graph, keep_all=True)
-    _check_conversion(model, source)
-    found = ranges(model, graph, source.fitted, progress)
+    interpreter = Interpreter(data, graph, keep_all=True)
+    _check_conversion(interpreter, source)
+    found = ranges(interpreter, graph, source.fitted, plan.observer, progress)
     with progress.stage(f"quantizing {plan.precision}"):
         rounded = _quantized(data, graph, plan, found, _float_names(graph, plan, scopes))
-    return described(without_returns_to_float(rounded), scopes)
+        rounded = without_returns_to_float(rounded)
+    if plan.correct:
+        rounded = with_corrected_biases(rounded, data, source.fitted, progress)
+    return described(rounded, scopes)
 
 
 def _check_conversion(model: Interpreter, source: FloatModel) -> None:
@@ -84,9 +103,15 @@ def _check_conversion(model: Interpreter, source: FloatModel) -> None:
 
 
 def ranges(
-    model: Interpreter, graph: Graph, calibration: Sequence[Inputs], progress: Progress
+    model: Interpreter,
+    graph: Graph,
+    calibration: Sequence[Inputs],
+    observer: Observer,
+    progress: Progress,
 ) -> Ranges:
-    """The least and the greatest value of each activation of a float file, over all inputs."""
+    """The range of each activation of a float file, over all inputs; by default from its least to
+    its greatest value.
+    """
     import numpy as np
 
     names = {
@@ -97,7 +122,7 @@ def ranges(
     }
     # before a maximum, minus infinity stands for nothing: the lowest step does too
     padded = {number for node in graph.nodes if node.kind == PADDING for number in node.outputs}
-    found: Ranges = {}
+    seen: dict[str, ObservedValues] = {}
     with progress.stage("calibrating") as stage:
         for done, inputs in enumerate(calibration, 1):
             model.run(inputs)
@@ -112,10 +137,24 @@ def ranges(
                         f"{name or number} has values that are not finite for a calibration input",
                         "build with --precision fp32, or remove NaN and infinity from the model",
                     )
-                low, high = found.get(name, (value.min(), value.max()))
-                found[name] = (min(low, value.min()), max(high, value.max()))
+                values = seen.setdefault(name, ObservedValues())
+                if observer in WIDEST:
+                    values.widen(float(value.min()), float(value.max()))
+                else:
+                    values.add(torch.from_numpy(value))
             stage.advance(done, len(calibration))
-    return found
+    return {name: _range(values, observer) for name, values in seen.items()}
+
+
+def _range(values: ObservedValues, observer: Observer) -> tuple[Any, Any]:
+    import numpy as np
+
+    if observer in WIDEST:
+        return np.float32(values.low), np.float32(values.high)
+    grid = Grid(BITS)
+    steps = steps_of(values, observer, grid)
+    low, high = ((end - steps.zero_point) * steps.scale for end in (grid.low, grid.high))
+    return np.float32(low), np.float32(high)
 
 
 def _float_names(graph: Graph, plan: Plan, scopes: Scopes) -> list[str]:
@@ -173,7 +212,7 @@ def _quantized(
         for name, (low, high) in found.items()
     }
     try:
-        with quiet():
+        with quiet(), redirect_stderr(io.StringIO()):  # a progress bar that nothing turns off
             tool = quantizer.Quantizer(bytearray(data), manager.get_quantization_recipe())
             result = tool.quantize(
                 calibration, enable_progress_bar=False, enable_progress_report=False

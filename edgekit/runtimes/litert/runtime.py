@@ -14,7 +14,7 @@ from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel
+from edgekit.runtimes.base import FloatModel, Repair
 from edgekit.runtimes.litert.host import SUPPORT
 from edgekit.runtimes.litert.wheel import VERSION
 from edgekit.target import Architecture
@@ -31,6 +31,8 @@ class LiteRT:
 
     name: RuntimeName = "litert"
     version = VERSION
+    # those that act on the float model, its ranges, or the quantized file's biases
+    repairs: frozenset[Repair] = frozenset(("observer", "equalize", "correct"))
     pt2e = None
     half = None
 

@@ -56,6 +56,7 @@ class Double:
     training_error: TrainingError | None = None
     judged_by: str | None = EVALUATE
     base: Plan = field(default_factory=lambda: Plan(precision="fp32"))
+    can_search: bool = True
     can_repair: bool = True
     has_calibration: bool = True
     by_points: bool = True
@@ -80,6 +81,9 @@ class Double:
         repaired = plain.replaced(equalize=0.5) if self.repair else plain
         bought = FloatLayers(self.layers, tuple(1.0 / 2**i for i in range(len(self.layers))), 2.0)
         return Searching(RepairSearchResult(repaired, 1.0, 0.5), bought, self.operators)
+
+    def built_repairs(self, plain: Plan) -> Plan:
+        return plain.replaced(equalize=0.5) if self.repair else plain
 
     def train(
         self, plan: Plan, limit_s: float | None
@@ -147,15 +151,31 @@ def test_repairs_come_before_float_layers() -> None:
 
 def test_a_runtime_without_repairs_goes_from_int8_to_fp32() -> None:
     enough = FloatOperators((":cat",), 0.0, 0.001, 1.0)
-    double = Double({"int8": 3.0}, operators=enough, layers=(("head",),), can_repair=False)
+    none: Any = {"can_search": False, "can_repair": False}
+    double = Double({"int8": 3.0}, operators=enough, layers=(("head",),), **none)
     found = climbed(double, effort="thorough")
     assert double.built == ["int8", "fp32"]
     assert [rung.precision for rung in found.ladder] == ["int8", "int8 repaired", "fp32"]
     assert found.blame == ()
-    good = Double({"int8": 0.2}, can_repair=False)
+    good = Double({"int8": 0.2}, **none)
     assert [rung.precision for rung in climbed(good).ladder] == ["int8"]
     # int8 that was asked for stays, whatever it loses
-    assert taken(climbed(Double({"int8": 3.0}, can_repair=False), "int8")) == "int8"
+    assert taken(climbed(Double({"int8": 3.0}, **none), "int8")) == "int8"
+
+
+def test_a_runtime_that_quantizes_after_conversion_builds_each_repair() -> None:
+    losses: dict[str, float | Exception] = {"int8": 3.0, "int8 repaired": 0.4}
+    double = Double(losses, layers=(("head",),), can_search=False)
+    assert taken(climbed(double)) == "int8 repaired"
+    assert double.built == ["int8", "int8 repaired"]
+    assert climbed(Double(losses, can_search=False)).blame == ()
+    no_gain = Double({"int8": 3.0}, repair=False, can_search=False)
+    assert taken(climbed(no_gain)) == "fp32"
+    assert no_gain.built == ["int8", "fp32"]
+    quick = Double(losses, can_search=False)
+    climbed(quick, effort="quick")
+    assert "int8 repaired" not in quick.built
+    assert climbed(Double({"int8": 0.2}, can_search=False)).ladder[0].taken
 
 
 def test_operators_in_float_come_before_repairs() -> None:
