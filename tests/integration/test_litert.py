@@ -455,3 +455,38 @@ def calibration():
     assert document.plan.precision == "int8"
     assert document.plan.equalize is not None
     assert [rung.precision for rung in document.ladder] == ["int8", "int8 repaired"]
+
+
+def test_devices_may_differ_where_float_operators_lie_between_int8_layers(
+    write_recipe, tmp_path
+) -> None:
+    source = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x)[:, 0])
+
+def model():
+    torch.manual_seed(0)
+    return Net().eval()
+
+def example_inputs():
+    return (torch.zeros(1, 12, 32),)
+
+def calibration():
+    torch.manual_seed(1)
+    return [(torch.randn(1, 12, 32),) for _ in range(40)]
+"""
+    document = edgekit.build(
+        write_recipe(source), target="rpi4", runtime="litert", precision="int8", effort="quick",
+        output=tmp_path / "bundle",
+    )  # fmt: skip
+    (output,) = document.program.outputs
+    assert output.moved is not None
+    assert output.moved.whole >= output.quantization.scale
+    assert edgekit.check(tmp_path / "bundle").emulation.status == "passed"

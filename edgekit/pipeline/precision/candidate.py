@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from edgekit.pipeline.precision.cross_check import cross_checked
 from edgekit.pipeline.precision.lower import LoweredModel, lower
 from edgekit.pipeline.precision.parity import compare, in_sequence, judge_without_labels, require
 from edgekit.plan import Plan
-from edgekit.program import Artifact
+from edgekit.program import Artifact, MovedBySteps
 from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
 
@@ -82,16 +83,15 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
     ):
         run = run_serving(serving)
         with context.progress.stage(f"checking parity of {plan.precision}"):
-            found_parity = compare(subject, lowered, run, plan.precision)
+            found_parity, differences = compare(subject, lowered, run, plan.precision)
             parity = require(found_parity, subject, plan.precision)
+            artifact = _with_tolerance(lowered, differences)
             parity = parity.replaced(sequence=in_sequence(subject, run))
         with context.progress.stage(f"evaluating {plan.precision} on the artifact") as stage:
             counted = CountedRun(run, stage)
             accuracy = Accuracy(fp32=subject.fp32_accuracy, artifact=subject.evaluate(counted))
             drop, judged_by = _drop(accuracy)
-            found = Candidate(
-                plan, lowered.artifact, parity, accuracy, drop, judged_by, counted.count
-            )
+            found = Candidate(plan, artifact, parity, accuracy, drop, judged_by, counted.count)
             if drop is not None or plan.precision == "fp32" or not subject.calibration:
                 return found
             judged = judge_without_labels(subject, run, plan)
@@ -104,6 +104,28 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
         fidelity=judged.outputs,
         divergence=judged.divergence,
     )
+
+
+def _with_tolerance(lowered: LoweredModel, differences: Sequence[float]) -> Artifact:
+    """The artifact with how far two correct devices may differ, where float operators lie between
+    int8 ones (compress/last_steps.py) and nothing in torch can tell.
+
+    The delegate and the runtime's own kernels are two correct implementations: devices may differ
+    as much as these do. Rounded up to a power of two of the output's steps, so that bundles of
+    different hosts seldom differ.
+    """
+    artifact, program = lowered.artifact, lowered.artifact.program
+    mixes = program.float_operators + program.outside_operators > 0
+    if not (lowered.by_own_kernels and mixes):
+        return artifact
+    outputs = []
+    for spec, difference in zip(program.outputs, differences, strict=True):
+        steps = spec.quantization
+        if steps is not None and spec.dtype != steps.dtype and difference > steps.scale:
+            whole = steps.scale * 2.0 ** math.ceil(math.log2(difference / steps.scale))
+            spec = spec.replaced(moved=MovedBySteps(whole=whole))
+        outputs.append(spec)
+    return replace(artifact, program=program.replaced(outputs=tuple(outputs)))
 
 
 @contextmanager

@@ -31,8 +31,13 @@ FLOAT_RULE = "max|a-b| / max|b| <= 1e-3"
 HALF_RULE = "SQNR >= 25 dB, or as near to the float model as half precision in torch"
 
 
-def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precision) -> Parity:
-    """Compare the artifact with its reference on the example and on calibration inputs."""
+def compare(
+    subject: Subject, lowered: LoweredModel, run: Run, precision: Precision
+) -> tuple[Parity, tuple[float, ...]]:
+    """Compare the artifact with its reference on the example and on calibration inputs.
+
+    Returns the parity, and the largest difference in each output.
+    """
     batched = [output.batched for output in subject.fidelity.outputs]
     quantized = QuantizedAgreement(batched)
     to_reference, to_float, half = (OutputsAgreement(len(batched)) for _ in range(3))
@@ -49,7 +54,7 @@ def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precis
         passed, rule, compared = quantized.passes, INT8_RULE, to_reference
     else:
         passed, rule, compared = float_passes(to_reference), FLOAT_RULE, to_reference
-    return Parity(
+    parity = Parity(
         **compared.worst().model_dump(),
         passed=passed,
         reference=EAGER if compared is to_float else lowered.reference_name,
@@ -57,6 +62,7 @@ def compare(subject: Subject, lowered: LoweredModel, run: Run, precision: Precis
         compared=to_reference.compared,
         float_model=to_float.worst(),
     )
+    return parity, tuple(output.max_abs_diff for output in to_reference.outputs)
 
 
 def in_sequence(subject: Subject, run: Run) -> Agreement | None:
