@@ -28,7 +28,7 @@ from edgekit.target import Architecture
 
 RUNNER: dict[Architecture, RunnerMemory] = {
     "x86_64": RunnerMemory(start_mb=9.38, run_mb=0.05, node_mb=0.0037),
-    "aarch64": RunnerMemory(start_mb=8.0, run_mb=0.3, node_mb=0.0023),
+    "aarch64": RunnerMemory(start_mb=7.65, run_mb=0.29, node_mb=0.0033),
 }
 DEPTHWISE = "DEPTHWISE_CONV_2D"
 CONVOLUTIONS = ("CONV_2D", "TRANSPOSE_CONV")
