@@ -73,8 +73,8 @@ def build(options: BuildOptions) -> VerdictDocument:
 
     The arguments are the fields of BuildOptions (edgekit/build_options.py), each with a line of
     help; docs/cli.md has the details. ``recipe`` may be a program that torch.export.save wrote
-    (.pt2), or a finished .pte, which is packaged as it is. A missed budget is not an error: the
-    bundle is written, and the document says ``missed``.
+    (.pt2), or a finished .pte or .tflite, which is packaged as it is. A missed budget is not an
+    error: the bundle is written, and the document says ``missed``.
 
     Raises SettingError for options; RecipeError, ExportError, TrainingError, TargetError,
     RuntimeFailure, ParityError, OutputError, UsageError, MissingExtraError, WorkerError; with
@@ -119,9 +119,11 @@ def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> Verdic
         calibration = Path(options.calibration) if options.calibration is not None else None
         wanted = plan or options.precision
         with open_source(source, options.seed) as recipe:
+            subject = job.read(recipe, calibration, wanted)
 
             def build_for(runtime: Runtime, place: Path) -> Built:
-                return replace(job, engine=runtime).run(recipe, calibration, wanted, name, place)
+                own = replace(job, engine=runtime, clock=job.clock.copy())
+                return own.run(subject, wanted, name, place)
 
             if options.runtime == "auto":
                 return build_best(job, build_for, folder)

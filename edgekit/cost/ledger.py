@@ -13,8 +13,6 @@ from edgekit.documents.memory import ActivationPoint, MemoryLedger, MemoryPart
 
 MB = 1e6
 HIGHEST_POINTS = 3
-# The interval to either side.
-SPREAD, SPREAD_MB = 0.06, 0.3
 # A program without kernels outside its delegates loads so many libraries.
 DELEGATE_LIBRARIES = 3
 
@@ -25,7 +23,7 @@ def ledger(sizes: ProgramMemory) -> MemoryLedger:
     load_mb = sum(part.load_mb for part in parts)
     run_mb = sum(part.run_mb for part in parts)
     peak_mb = max(load_mb, run_mb)
-    margin_mb = peak_mb * SPREAD + SPREAD_MB
+    margin_mb = peak_mb * sizes.runner.spread + sizes.runner.spread_mb
     return MemoryLedger(
         parts=parts,
         load_mb=round(load_mb, 3),

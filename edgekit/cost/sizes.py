@@ -50,7 +50,8 @@ class RunnerMemory(Frozen):
     ``start_mb``: the runner with its runtime at loading; ``run_mb``: what running adds to it.
     ``library_...``: the same of the libraries with kernels for outside the delegates;
     ``kernel_mb``: for each different kernel that runs. ``node_mb``: the allocator's and the
-    runtime's own memory for each operator in a delegate.
+    runtime's own memory for each operator in a delegate. ``spread``, ``spread_mb``: the interval of
+    a prediction to either side.
     """
 
     start_mb: float
@@ -59,6 +60,8 @@ class RunnerMemory(Frozen):
     library_run_mb: float = 0.0
     kernel_mb: float = 0.0
     node_mb: float = 0.0
+    spread: float = 0.06
+    spread_mb: float = 0.3
 
 
 class ProgramMemory(Frozen):

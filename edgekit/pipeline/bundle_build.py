@@ -63,7 +63,11 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[part] = round(time.perf_counter() - start, 3)
+            took = self.seconds.get(part, 0.0) + time.perf_counter() - start
+            self.seconds[part] = round(took, 3)
+
+    def copy(self) -> Clock:
+        return Clock(dict(self.seconds))
 
 
 @dataclass(frozen=True)
@@ -79,24 +83,26 @@ class BundleBuild:
     options: BuildOptions
     workers: Workers
 
+    def read(
+        self, recipe: Recipe, calibration: Path | None, wanted: Plan | PrecisionChoice
+    ) -> Subject:
+        """The recipe's model and data. They are read once: a recipe may draw random numbers."""
+        from edgekit.pipeline.model.subject import read_subject
+
+        with self.clock.timed("recipe"):
+            return read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
+
     def run(
-        self,
-        recipe: Recipe,
-        calibration: Path | None,
-        wanted: Plan | PrecisionChoice,
-        name: str,
-        folder: Path,
+        self, subject: Subject, wanted: Plan | PrecisionChoice, name: str, folder: Path
     ) -> Built:
-        """Build a bundle from a recipe, by the ladder or by a given plan."""
+        """Build a bundle of the subject, by the ladder or by a given plan."""
         from edgekit.pipeline.constraints import check_constraints
         from edgekit.pipeline.model.cache_key import Fingerprint
-        from edgekit.pipeline.model.subject import read_subject
         from edgekit.pipeline.plans import base_plan, check_plan, check_runtime, int8_training
         from edgekit.pipeline.precision.float_accuracy import judged
 
         options, host = self.options, self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("recipe"):
-            subject = read_subject(recipe, self._wants_data(wanted), self.progress, calibration)
             constraints = NO_CONSTRAINTS
             if isinstance(wanted, Plan):
                 if options.constraints is not None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bundle.manifest import VERDICT, read_manifest
@@ -22,9 +22,12 @@ from edgekit.errors import (
     PreflightError,
     RuntimeFailure,
     SettingError,
+    StoreError,
+    TrainingError,
+    WorkerError,
 )
 from edgekit.pipeline.bundle_build import Built, BundleBuild
-from edgekit.pipeline.contest import Contest, contest
+from edgekit.pipeline.contest import Contest, Rival, contest
 from edgekit.pipeline.fit.goals import open_budgets
 from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
@@ -40,8 +43,7 @@ BuildFor = Callable[[Runtime, Path], Built]
 class _Winner:
     """The best of some bundles, and what each other one lost by."""
 
-    built: Built
-    document: VerdictDocument
+    best: Rival
     contests: tuple[Contest, ...]
 
 
@@ -49,7 +51,8 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
     """Build for all runtimes of the target, and keep the best bundle in ``folder``.
 
     A runtime that is not installed, or cannot run there, is left out; so is one whose build fails
-    while another's succeeds. If no bundle meets the budgets, each runtime gets its own search.
+    while another's succeeds. The best bundle is in ``folder`` before a search starts: if it does
+    not meet the budgets, each runtime gets its own search.
     Raises what building for the only runtime raises; if all fail, the first one's error.
     """
     able, refused = _candidates(job)
@@ -57,20 +60,34 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
     ) as place:
-        all_built, failed = _build_all(job, build, able, Path(place))
-        winner = _best(job, [(built, built.document) for built in all_built])
-        if open_budgets(winner.document):
-            winner = _best(job, [(built, searched(built)) for built in all_built])
-        document = winner.built.advised(winner.document)
-        document = _recorded(document, winner, (*refused, *failed))
-        publish(Path(document.bundle), folder)
-    return document.replaced(bundle=str(folder))
+        rivals, failed = _build_all(job, build, able, Path(place))
+        others = (*refused, *failed)
+        winner = _best(job, rivals)
+        document = _published(winner, others, folder)
+        if open_budgets(document):
+            kept = Rival(winner.best.built, document)
+            rivals = [kept if one is winner.best else one for one in rivals]
+            winner = _best(job, [_searched(one) for one in rivals])
+            document = _published(winner, others, folder)
+    return winner.best.built.advised(document)
+
+
+def _searched(rival: Rival) -> Rival:
+    """The rival after its own search; as it is if that fails."""
+    built = replace(rival.built, document=rival.document)
+    try:
+        return Rival(built, searched(built))
+    except (RuntimeFailure, TrainingError, WorkerError, StoreError) as error:
+        name = rival.document.runtime
+        built.job.progress.note(f"the search for {name} failed: {error.message}")
+        return rival
 
 
 def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]]:
     """The runtimes to build for, and those that cannot be, with the reason.
 
-    Raises TargetError, MissingExtraError: there is none.
+    Raises TargetError, MissingExtraError, RuntimeFailure: there is none, for the first one's
+    reason.
     """
     able: list[Runtime] = []
     refused = []
@@ -80,12 +97,18 @@ def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]
             refused.append(RuntimeCandidate(runtime=name, kept=False, reason=why))
         elif not isinstance(found, MissingExtraError):
             able.append(found)
-    return able or [choose_runtime(None, job.target)], refused if able else []
+    if not able:
+        first = choose_runtime(None, job.target)  # what is wrong with it is an error or a budget
+        return [first], [one for one in refused if one.runtime != first.name]
+    return able, refused
 
 
 def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
     """Why no bundle of this runtime can do, whatever the model; None if one may."""
-    files = runtime.runner_files(job.target.architecture, job.progress)
+    try:
+        files = runtime.runner_files(job.target.architecture, job.progress)
+    except (RuntimeFailure, MissingExtraError) as error:
+        return error.message
     always = RUNTIMES[runtime.name].host.libraries
     binaries = [files.runner, *(files.libraries[name] for name in always)]
     needed = needed_version(binaries, b"GLIBC")
@@ -108,16 +131,17 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _build_all(
     job: BundleBuild, build: BuildFor, runtimes: Sequence[Runtime], place: Path
-) -> tuple[list[Built], list[RuntimeCandidate]]:
+) -> tuple[list[Rival], list[RuntimeCandidate]]:
     """Raises the first error if no build succeeds, others than a runtime's own at once."""
-    built: list[Built] = []
+    built: list[Rival] = []
     failed: list[RuntimeCandidate] = []
     errors: list[EdgekitError] = []
     for runtime in runtimes:
         job.progress.note(f"building for {runtime.name}")
         try:
-            built.append(build(runtime, place / runtime.name))
-        except (RuntimeFailure, PreflightError, SettingError) as error:
+            one = build(runtime, place / runtime.name / "bundle")
+            built.append(Rival(one, one.document))
+        except (RuntimeFailure, PreflightError, SettingError, MissingExtraError) as error:
             job.progress.note(f"{runtime.name}: {error.message}")
             errors.append(error)
             why = f"not built: {error.message}"
@@ -127,26 +151,29 @@ def _build_all(
     return built, failed
 
 
-def _best(job: BundleBuild, rivals: Sequence[tuple[Built, VerdictDocument]]) -> _Winner:
+def _best(job: BundleBuild, rivals: Sequence[Rival]) -> _Winner:
     best, contests = rivals[0], []
     for rival in rivals[1:]:
-        found = contest(job, best[1], rival[1])
-        best = best if found.winner is best[1] else rival
+        found = contest(job, best, rival)
+        best = best if found.winner is best.document else rival
         contests.append(found)
-    return _Winner(*best, tuple(contests))
+    return _Winner(best, tuple(contests))
 
 
-def _recorded(
-    document: VerdictDocument, winner: _Winner, others: Sequence[RuntimeCandidate]
+def _published(
+    winner: _Winner, others: Sequence[RuntimeCandidate], folder: Path
 ) -> VerdictDocument:
-    """The document with all candidates, which verdict.json gets too."""
+    """Put the winner's bundle in ``folder``, with all candidates in its verdict.json."""
+    document = winner.best.document
     losers = [_candidate(one.loser, one.reason, one) for one in winner.contests]
     why = winner.contests[-1].why_kept if winner.contests else "the only one that was built"
     candidates = (_candidate(document, why), *losers, *others)
-    folder = Path(document.bundle)
-    record = read_record(folder, read_manifest(folder).digest).replaced(runtimes=candidates)
-    write_atomically(folder / VERDICT, record.to_bytes())
-    return document.replaced(runtimes=candidates)
+    bundle = Path(document.bundle)
+    record = read_record(bundle, read_manifest(bundle).digest).replaced(runtimes=candidates)
+    write_atomically(bundle / VERDICT, record.to_bytes())
+    if bundle != folder:
+        publish(bundle, folder)
+    return document.replaced(runtimes=candidates, bundle=str(folder))
 
 
 def _candidate(

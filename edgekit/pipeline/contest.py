@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgekit.budget import BudgetLine, BudgetName, Figure, Origin
 from edgekit.bundle.manifest import read_manifest
 from edgekit.cost.prediction import predicted_latency
+from edgekit.cost.shapes import OperatorShape
 from edgekit.device.facts.probe import environment_of
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import RunnerError
 from edgekit.measure.golden import golden_inputs
 from edgekit.measure.paired_latency import Placed, alternate
-from edgekit.pipeline.bundle_build import BundleBuild
+from edgekit.pipeline.bundle_build import Built, BundleBuild
 from edgekit.pipeline.fit.outcome import budget_rank, value_of
+from edgekit.pipeline.precision.ladder import DEFAULT_MAX_DROP
 from edgekit.progress import Silent
 from edgekit.store.store import installed_on
 
@@ -40,8 +43,8 @@ class Ratio:
     def decides(self) -> bool:
         """Whether there is a difference beyond chance, and not a small one."""
         shown = self.low > 1 or self.high < 1
-        share = abs(self.middle - 1)
-        return shown and share > SAME_SHARE and share * self.first_ms > SAME_MS
+        difference_ms = abs(self.middle - 1) * self.first_ms
+        return shown and differ(self.middle) and difference_ms > SAME_MS
 
     @property
     def inverse(self) -> Ratio:
@@ -54,6 +57,13 @@ class Ratio:
         return (
             f"latency {self.middle:.2f}x that of {first} ({interval}), {self.source} {self.where}"
         )
+
+
+class Rival(NamedTuple):
+    """``document``: of the build, or of a search that followed it."""
+
+    built: Built
+    document: VerdictDocument
 
 
 @dataclass(frozen=True)
@@ -70,16 +80,20 @@ class Contest:
     source: Origin | None = None
 
 
-def contest(job: BundleBuild, first: VerdictDocument, second: VerdictDocument) -> Contest:
-    """Compare budgets first, then latency, accuracy and memory; the first wins if all are equal.
+def contest(job: BundleBuild, first: Rival, second: Rival) -> Contest:
+    """Compare budgets first, then losses that no budget allows, latency, smaller losses and
+    memory; the first wins if all are equal.
 
     On the named device both are timed in alternating rounds. Without one, or on an emulated one,
     predictions are compared: a difference within their intervals is not claimed, but decides if
     nothing else does.
     """
+    one, other = first.document, second.document
     ratio = _ratio(job, first, second)
-    second_wins, what = better(first, second, ratio)
-    winner, loser = (second, first) if second_wins else (first, second)
+    limit = job.limits.get("accuracy_drop")
+    allowed = limit.value if limit is not None else DEFAULT_MAX_DROP
+    second_wins, what = better(one, other, ratio, allowed)
+    winner, loser = (other, one) if second_wins else (one, other)
     turned = ratio.inverse if ratio is not None and second_wins else ratio
     compared = f"; {turned.text(winner.runtime)}" if turned is not None else ""
     reason = f"{winner.runtime} {what}{compared}"
@@ -88,22 +102,43 @@ def contest(job: BundleBuild, first: VerdictDocument, second: VerdictDocument) -
 
 
 def better(
-    first: VerdictDocument, second: VerdictDocument, ratio: Ratio | None
+    first: VerdictDocument,
+    second: VerdictDocument,
+    ratio: Ratio | None,
+    allowed: float = DEFAULT_MAX_DROP,
 ) -> tuple[bool, str]:
-    """Whether the second wins, and what the winner does better."""
+    """Whether the second wins, and what the winner does better. ``allowed``: the points that may
+    be lost.
+    """
     ranks = budget_rank(first), budget_rank(second)
-    if ranks[0] != ranks[1]:
-        as_many = ranks[0][:2] == ranks[1][:2]
-        return ranks[1] < ranks[0], "is nearer to the budgets" if as_many else "meets more budgets"
+    if ranks[0][:2] != ranks[1][:2]:
+        return ranks[1] < ranks[0], "meets more budgets"
+    if abs(ranks[0][2] - ranks[1][2]) > SAME_SHARE:
+        return ranks[1] < ranks[0], "is nearer to the budgets"
+    losses = _loss(first), _loss(second)
+    differs = abs(losses[0] - losses[1]) >= SAME_POINTS
+    if differs and max(losses) > allowed:
+        return losses[1] < losses[0], "loses less accuracy"
     if ratio is not None and ratio.decides:
         return ratio.middle < 1, "is faster"
-    drops = value_of(first, "accuracy_drop"), value_of(second, "accuracy_drop")
-    if drops[0] is not None and drops[1] is not None and abs(drops[0] - drops[1]) >= SAME_POINTS:
-        return drops[1] < drops[0], "loses less accuracy, and latency does not decide"
+    if differs:
+        return losses[1] < losses[0], "loses less accuracy, and latency does not decide"
     for name, value in _shares(first, second, ratio):
-        if abs(value - 1) > SAME_SHARE:
+        if differ(value):
             return value < 1, f"has {name}"
     return False, "is the target's first; no difference is shown"
+
+
+def differ(ratio: float) -> bool:
+    """Whether a ratio is more than SAME_SHARE from 1, in either direction alike."""
+    return max(ratio, 1 / ratio) > 1 + SAME_SHARE
+
+
+def _loss(document: VerdictDocument) -> float:
+    """The points lost: on evaluate(), else as the ladder judged the chosen rung; 0 if unknown."""
+    drop = value_of(document, "accuracy_drop")
+    taken = next((rung.drop for rung in document.ladder if rung.taken), None)
+    return drop if drop is not None else taken or 0.0
 
 
 def _shares(
@@ -126,10 +161,10 @@ def _shares(
     return found
 
 
-def _ratio(job: BundleBuild, first: VerdictDocument, second: VerdictDocument) -> Ratio | None:
+def _ratio(job: BundleBuild, first: Rival, second: Rival) -> Ratio | None:
     if job.transport is not None and environment_of(job.transport).emulated is False:
-        return _measured(job, first, second)
-    figures = [_predicted(job, one) for one in (first, second)]
+        return _measured(job, first.document, second.document)
+    figures = [_predicted(one) for one in (first, second)]
     if figures[0] is None or figures[1] is None:
         return None
     one, other = figures[0], figures[1]
@@ -159,8 +194,9 @@ def _placed(job: BundleBuild, folder: Path) -> Placed:
     return Placed(at, golden_inputs(folder, manifest), manifest.threads)
 
 
-def _predicted(job: BundleBuild, document: VerdictDocument) -> Figure | None:
+def _predicted(rival: Rival) -> Figure | None:
     """The latency that the bundle was judged by; predicted now if its device is emulated."""
+    document, job = rival.document, rival.built.job
     line = next(line for line in document.budgets if line.name == "latency_ms")
     if line.value is not None:
         return _figure(line)
@@ -169,7 +205,11 @@ def _predicted(job: BundleBuild, document: VerdictDocument) -> Figure | None:
     folder = Path(document.bundle)
     manifest = read_manifest(folder)
     inputs = golden_inputs(folder, manifest)
-    found = predicted_latency(folder, manifest, inputs, lambda: None, job.target, job.progress)
+
+    def shapes() -> tuple[OperatorShape, ...] | None:
+        return job.engine.operator_shapes(rival.built.result.artifact)
+
+    found = predicted_latency(folder, manifest, inputs, shapes, job.target, job.progress)
     return None if isinstance(found, str) else found.figure
 
 

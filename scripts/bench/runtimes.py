@@ -66,6 +66,8 @@ class Row:
     problems: dict[str, str] = field(default_factory=dict)
 
     def ratio(self, one: str, other: str) -> str:
+        if not (self.times_ms.get(one) and self.times_ms.get(other)):
+            return "-"
         pairs = zip(self.times_ms[one], self.times_ms[other], strict=True)
         found = with_interval([first / second for first, second in pairs])
         return f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})"
@@ -116,12 +118,13 @@ def rows_of(recipe: Path, pythons: Mapping[str, Path], threads: Sequence[int]) -
         for precision in PRECISIONS:
             try:
                 fidelity = [build(recipe, precision, one, folder) for one in OWN]
-                best = kept_by_auto(recipe, precision, folder)
+                best = {count: kept_by_auto(recipe, precision, folder, count) for count in threads}
             except EdgekitError as error:
                 print(f"{title}, {precision}: {error.message.splitlines()[0]}", file=sys.stderr)
                 continue
             for count in threads:
-                row = Row(f"{title} | {precision} | {count}", best, ", ".join(fidelity))
+                title_of = f"{title} | {precision} | {count}"
+                row = Row(title_of, best[count], ", ".join(fidelity))
                 row.problems |= problems
                 time_all(row, folder, precision, count, pythons)
                 yield row
@@ -134,7 +137,8 @@ def prepare_peers(recipe: Path, folder: Path, pythons: Mapping[str, Path]) -> di
     command = [pythons["torch"], HERE / "peer_engines.py", "prepare", recipe, folder]
     done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
     if done.returncode:
-        return dict.fromkeys(ENVIRONMENT_OF, done.stderr.strip().splitlines()[-1])
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return dict.fromkeys(ENVIRONMENT_OF, lines[-1])
     return dict(json.loads((folder / "problems.json").read_text()))
 
 
@@ -156,10 +160,10 @@ def build(recipe: Path, precision: str, runtime: str, folder: Path) -> str:
     return "equal" if agreement.sqnr_db is None else f"{agreement.sqnr_db:.1f}"
 
 
-def kept_by_auto(recipe: Path, precision: str, folder: Path) -> str:
+def kept_by_auto(recipe: Path, precision: str, folder: Path, threads: int) -> str:
     document = edgekit.build(
         recipe, target="x86", runtime="auto", precision=precision, effort="quick",
-        device="local", output=folder / f"auto-{precision}",
+        device="local", threads=threads, output=folder / f"auto-{precision}",
     )  # fmt: skip
     return document.runtime
 
@@ -184,8 +188,12 @@ def time_all(
         row.times_ms = {name: [] for name in arms}
         for index in range(ROUNDS):
             order = list(arms) if index % 2 == 0 else list(reversed(arms))
-            for name in order:
-                row.times_ms[name].append(arms[name]())
+            for name in [one for one in order if one in arms]:
+                try:
+                    row.times_ms[name].append(arms[name]())
+                except (RuntimeError, EdgekitError) as error:
+                    row.problems[f"{name} {precision}"] = str(error)
+                    del arms[name], row.times_ms[name]
 
 
 @contextmanager

@@ -60,9 +60,8 @@ def by_name(document: VerdictDocument) -> dict[str, RuntimeCandidate]:
     return {one.runtime: one for one in document.runtimes}
 
 
-@pytest.mark.parametrize("order", [("litert", "executorch"), ("executorch", "litert")])
-def test_the_faster_one_is_kept_whatever_the_order(recipe, tmp_path, order) -> None:
-    document = build(recipe, tmp_path, *order, device="local")
+def test_the_faster_one_is_kept(recipe, tmp_path) -> None:
+    document = build(recipe, tmp_path, "litert", "executorch", device="local")
     assert document.runtime == "executorch"
     found = by_name(document)
     assert document.runtimes[0] == found["executorch"]
@@ -139,6 +138,40 @@ def test_an_error_of_the_model_ends_the_build_at_once(write_recipe, numpy_entry,
     )
     with pytest.raises(ExportError):
         build(recipe, tmp_path, "executorch", "litert", precision="fp32")
+
+
+def test_every_runtime_builds_the_same_model(write_recipe, numpy_entry, tmp_path) -> None:
+    """A recipe may draw random numbers, and its data may be an iterator that ends."""
+    recipe = write_recipe(
+        """
+def model():
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+
+def example_inputs():
+    return (torch.zeros(1, 16),)
+
+DATA = iter([(torch.randn(1, 16),) for _ in range(60)])
+
+def calibration():
+    return DATA
+"""
+    )
+    kept = build(recipe, tmp_path, "litert", "executorch")
+    assert {one.runtime for one in kept.runtimes if one.verdict} == {"litert", "executorch"}
+    alone = build(recipe, tmp_path, "executorch", runtime=None, output=tmp_path / "alone")
+    models = [tmp_path / name / "model.pte" for name in ("bundle", "alone")]
+    assert kept.runtime == alone.runtime
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_a_runtime_whose_runner_cannot_be_made_is_left_out(recipe, tmp_path, monkeypatch) -> None:
+    def offline(*_: object) -> None:
+        raise RuntimeFailure("the wheel cannot be fetched")
+
+    monkeypatch.setattr(numpy_runtime.NumpyRuntime, "runner_files", offline)
+    document = build(recipe, tmp_path, "litert", "executorch")
+    assert document.runtime == "executorch"
+    assert "wheel" in by_name(document)["litert"].reason
 
 
 def test_the_search_goes_on_for_each(recipe, tmp_path) -> None:

@@ -157,8 +157,8 @@ def _freeze(stream: Stream | None) -> None:
 def _new_stream(simulation: Simulation, node: Node) -> Stream | None:
     """A new stream if the layer has its own weights for each channel of its output."""
     name, weight = operator_name(node), _weight(simulation, node)
-    if weight is None:
-        return None
+    if weight is None or (_has_bias(node) and _bias(simulation, node) is None):
+        return None  # a bias that another layer has too would stay as it is
     if name in CONVOLUTION:
         return Stream(len(weight), last=False, makers=[node])
     if name == "linear":
@@ -191,6 +191,11 @@ def _weight(simulation: Simulation, node: Node) -> torch.Tensor | None:
 def _bias(simulation: Simulation, node: Node) -> torch.Tensor | None:
     at = {"layer_norm": 3}.get(operator_name(node), 2)
     return _argument(simulation, node, at, "bias")
+
+
+def _has_bias(node: Node) -> bool:
+    at = {"layer_norm": 3}.get(operator_name(node), 2)
+    return (node.args[at] if len(node.args) > at else node.kwargs.get("bias")) is not None
 
 
 def _argument(simulation: Simulation, node: Node, at: int, name: str) -> torch.Tensor | None:

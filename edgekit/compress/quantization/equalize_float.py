@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from edgekit.compress.copying import copy_of
 from edgekit.compress.quantization.equalize import equalize
 from edgekit.compress.quantization.observe import observe
 from edgekit.compress.quantization.simulate import Simulation
@@ -43,7 +43,7 @@ def equalized(
     if not equalize(simulation, observe(simulation, data), share):
         return model
     scaled = dict(simulation.graph.named_parameters()) | dict(simulation.graph.named_buffers())
-    result = copy.deepcopy(model)
+    result = copy_of(model)
     with torch.no_grad():
         for name, tensor in (*result.named_parameters(), *result.named_buffers()):
             if name in scaled:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekit.compress.divergence import compare_outputs
-from edgekit.errors import RuntimeFailure
+from edgekit.errors import RecipeError, RuntimeFailure
 from edgekit.pipeline.model.batched import Batched
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_all, run_serving
@@ -28,9 +28,11 @@ STEPS: tuple[tuple[dict[Repair, object], ...], ...] = (
 
 
 def best_built(subject: Subject, context: BuildContext, plain: Plan) -> Plan:
-    """The plan whose artifact is nearest to the float model on inputs that nothing was fitted to;
+    """The plan whose artifact is nearest to the float model on the held-out calibration inputs;
     ``plain`` if no repair gains enough. A plan that cannot be built is left out.
     """
+    trials = sum(len(changes) for changes in _steps(context))
+    context.progress.note(f"repairing int8 builds {trials} more artifacts at most")
     judged = split(subject.calibration).judged
     floats = run_all(Batched(subject.model), judged)
 
@@ -46,7 +48,7 @@ def best_built(subject: Subject, context: BuildContext, plain: Plan) -> Plan:
         for plan in [best.replaced(**changes) for changes in plans]:
             try:
                 found = divergence(plan)
-            except RuntimeFailure as error:
+            except (RuntimeFailure, RecipeError) as error:
                 context.progress.note(f"{', '.join(plan.repairs.values())}: {error.message}")
                 continue
             if found < least * (1 - LEAST_GAIN):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from edgekit.documents.measure import OutputFidelity, Parity
 from edgekit.documents.verdict import Accuracy
 from edgekit.errors import RunnerError, RuntimeFailure
+from edgekit.fidelity.agreement import DEVICE_STEPS
 from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import CountedRun, run_serving
 from edgekit.pipeline.model.subject import Subject
@@ -22,6 +23,7 @@ from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
 
 EVALUATE = "evaluate"
+MOST_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ def _judge(subject: Subject, context: BuildContext, plan: Plan, lowered: Lowered
 
 
 def _with_tolerance(lowered: LoweredModel, differences: Sequence[float]) -> Artifact:
-    """The artifact with how far two correct devices may differ, where float operators lie between
-    int8 ones (compress/last_steps.py) and nothing in torch can tell.
+    """The artifact with how far two correct devices may differ in outputs that are stored as steps,
+    where float operators lie between int8 ones (compress/last_steps.py) and nothing in torch can
+    tell.
 
     The delegate and the runtime's own kernels are two correct implementations: devices may differ
-    as much as these do. Rounded up to a power of two of the output's steps, so that bundles of
-    different hosts seldom differ.
+    as much as these do, but by at most MOST_STEPS. Rounded up to a power of two of steps, so that
+    the bundles of different hosts seldom differ.
     """
     artifact, program = lowered.artifact, lowered.artifact.program
     mixes = program.float_operators + program.outside_operators > 0
@@ -122,7 +125,8 @@ def _with_tolerance(lowered: LoweredModel, differences: Sequence[float]) -> Arti
     for spec, difference in zip(program.outputs, differences, strict=True):
         steps = spec.quantization
         if steps is not None and spec.dtype != steps.dtype and difference > steps.scale:
-            whole = steps.scale * 2.0 ** math.ceil(math.log2(difference / steps.scale))
+            count = min(MOST_STEPS, 2 ** math.ceil(math.log2(difference / steps.scale)))
+            whole = steps.scale * count / DEVICE_STEPS  # of which a device may differ by two
             spec = spec.replaced(moved=MovedBySteps(whole=whole))
         outputs.append(spec)
     return replace(artifact, program=program.replaced(outputs=tuple(outputs)))

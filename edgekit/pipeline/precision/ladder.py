@@ -39,7 +39,7 @@ NEARLY_PASSING = 0.7
 # The loss, in points, that is assumed of int8 that could not be built.
 UNKNOWN_LOSS = 100.0
 LAST = "no other precision of auto passed"
-NO_REPAIRS = "this runtime quantizes after conversion, where int8 cannot be repaired or trained"
+NO_REPAIRS = "this runtime quantizes after conversion, and edgekit has no repairs for it"
 
 
 @dataclass(frozen=True)

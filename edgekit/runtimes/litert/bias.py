@@ -33,6 +33,11 @@ class Bias(NamedTuple):
     stored: NDArray[np.int32]
     scale: NDArray[np.float32]
 
+    @property
+    def place(self) -> int:
+        """Where the integers lie: two tensors may share them."""
+        return int(self.stored.__array_interface__["data"][0])
+
     def add(self, values: NDArray[np.floating]) -> None:
         limit = 2**31 - 1
         changed = self.stored + (values / self.scale).round()
@@ -71,16 +76,16 @@ def layers_of(data: bytearray, graph: Graph, original: Graph) -> list[Layer]:
     alone.
     """
     wanted = {tensor.name: number for number, tensor in enumerate(original.tensors)}
-    biases = [node.inputs[2] for node in graph.nodes if _has_bias(graph, node.inputs, node.kind)]
     found = []
     for node in graph.nodes:
-        if not _has_bias(graph, node.inputs, node.kind) or biases.count(node.inputs[2]) > 1:
+        if not _has_bias(graph, node.inputs, node.kind):
             continue
         output = node.outputs[0]
         name = graph.tensors[output].name
         if name in wanted and graph.tensors[output].quantization is not None:
             found.append(Layer(output, wanted[name], bias_at(data, node.inputs[2])))
-    return found
+    places = [layer.bias.place for layer in found]
+    return [layer for layer in found if places.count(layer.bias.place) == 1]
 
 
 def _has_bias(graph: Graph, inputs: tuple[int, ...], kind: str) -> bool:

@@ -27,8 +27,8 @@ from edgekit.runtimes.xnnpack.packing import (
 from edgekit.target import Architecture
 
 RUNNER: dict[Architecture, RunnerMemory] = {
-    "x86_64": RunnerMemory(start_mb=9.38, run_mb=0.05, node_mb=0.0037),
-    "aarch64": RunnerMemory(start_mb=7.65, run_mb=0.29, node_mb=0.0033),
+    "x86_64": RunnerMemory(start_mb=9.38, run_mb=0.05, node_mb=0.0037, spread=0.09),
+    "aarch64": RunnerMemory(start_mb=7.65, run_mb=0.29, node_mb=0.0033, spread=0.09),
 }
 DEPTHWISE = "DEPTHWISE_CONV_2D"
 CONVOLUTIONS = ("CONV_2D", "TRANSPOSE_CONV")
@@ -148,6 +148,8 @@ def packed_bytes(graph: Graph, node: Node, tiles: Tiles) -> int:
         return product_bytes(outputs // groups, inputs, taps, groups, item, tiles)
     if node.kind in ("FULLY_CONNECTED", "BATCH_MATMUL"):
         outputs, inputs = weights.shape[-2:]
+        if node.kind == "BATCH_MATMUL":  # stored the other way round
+            outputs, inputs = inputs, outputs
         return product_bytes(outputs, inputs, 1, prod(weights.shape[:-2]), item, tiles)
     return 0
 

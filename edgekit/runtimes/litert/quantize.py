@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,7 +48,7 @@ ANYTHING = ".*"
 # The observers that take all of a range.
 WIDEST = ("histogram", "min_max")
 # The operator that pads with a given value; the converter uses it for max pooling.
-PADDING = "PADV2"
+PADDING, MAXIMUM = "PADV2", "MAX_POOL_2D"
 
 
 def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
@@ -67,7 +66,6 @@ def quantize(source: FloatModel, plan: Plan, progress: Progress) -> Artifact:
         exported = export(source.model, source.example)
         if plan.equalize is not None:
             model = equalized(source.model, exported, source.fitted, plan.equalize)
-            source = replace(source, model=model)
             exported = export(model, source.example)
         data, scopes = convert(exported), scopes_of(exported)
     graph = read_graph(data)
@@ -120,8 +118,7 @@ def ranges(
         # the quantizer rounds weights by channel: a range would make it one step for all
         if tensor.dtype == "float32" and not tensor.is_constant
     }
-    # before a maximum, minus infinity stands for nothing: the lowest step does too
-    padded = {number for node in graph.nodes if node.kind == PADDING for number in node.outputs}
+    padded = _padded_for_maximum(graph)
     seen: dict[str, ObservedValues] = {}
     with progress.stage("calibrating") as stage:
         for done, inputs in enumerate(calibration, 1):
@@ -131,7 +128,8 @@ def ranges(
                 if value is None or not value.size:
                     continue
                 if number in padded:
-                    value = value[np.isfinite(value)]
+                    finite = value[np.isfinite(value)]
+                    value = np.where(np.isfinite(value), value, finite.min(initial=0.0))
                 if not np.isfinite(value).all():
                     raise RuntimeFailure(
                         f"{name or number} has values that are not finite for a calibration input",
@@ -144,6 +142,15 @@ def ranges(
                     values.add(torch.from_numpy(value))
             stage.advance(done, len(calibration))
     return {name: _range(values, observer) for name, values in seen.items()}
+
+
+def _padded_for_maximum(graph: Graph) -> set[int]:
+    """Tensors that only maxima read: minus infinity stands for nothing there, and so does the
+    lowest step.
+    """
+    padded = {number for node in graph.nodes if node.kind == PADDING for number in node.outputs}
+    others = {n for node in graph.nodes if node.kind != MAXIMUM for n in node.inputs}
+    return padded - others - set(graph.outputs)
 
 
 def _range(values: ObservedValues, observer: Observer) -> tuple[Any, Any]:

@@ -48,7 +48,7 @@ def product_bytes(
     group. ``taps``: pixels of the kernel. ``item``: the bytes of a packed weight.
     """
     depth = inputs if item > 1 else _round_up(inputs, tiles.int8_depth)
-    row = int(taps * depth * item) + BIAS_BYTES[item]
+    row = int(taps * depth * item) + BIAS_BYTES.get(item, 4)
     return groups * _round_up(outputs, tiles.channels(item)) * row
 
 
@@ -59,7 +59,7 @@ def has_depthwise_kernel(taps: int) -> bool:
 
 def depthwise_bytes(channels: int, taps: int, item: float, tiles: Tiles) -> int:
     tile = next(size for size in DEPTHWISE_TILES if size >= taps)
-    return _round_up(channels, tiles.channels(item)) * (int(tile * item) + BIAS_BYTES[item])
+    return _round_up(channels, tiles.channels(item)) * (int(tile * item) + BIAS_BYTES.get(item, 4))
 
 
 def product_table_bytes(pixels: int, taps: int) -> int:

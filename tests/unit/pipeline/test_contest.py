@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.budget import BudgetLimits, BudgetName, Figure, judge, merge_limits
-from edgekit.documents.verdict import VerdictDocument
+from edgekit.documents.verdict import Rung, VerdictDocument
 from edgekit.pipeline.contest import Ratio, better
 
 NO_LIMITS = BudgetLimits()
@@ -16,7 +16,7 @@ def bundle(limits: BudgetLimits = NO_LIMITS, **values: float) -> VerdictDocument
         name: Figure(value=value, source="measured") for name, value in values.items()
     }
     lines = judge(merge_limits([("flag", limits)]), figures, {})
-    return VerdictDocument.model_construct(runtime="executorch", budgets=tuple(lines))
+    return VerdictDocument.model_construct(runtime="executorch", budgets=tuple(lines), ladder=())
 
 
 def ratio(low: float, middle: float, high: float, first_ms: float = 10, source="measured") -> Ratio:
@@ -59,6 +59,28 @@ def test_otherwise_accuracy_decides_and_then_memory(small: Ratio) -> None:
     assert better(first, bundle(accuracy_drop=0.1, peak_memory_mb=10), small)[0]
     assert not better(first, bundle(accuracy_drop=0.8, peak_memory_mb=10), small)[0]
     assert better(first, bundle(accuracy_drop=0.8, peak_memory_mb=4), small)[0]
+
+
+def test_a_loss_beyond_the_limit_comes_before_latency() -> None:
+    exact, fast = bundle(accuracy_drop=0.5), bundle(accuracy_drop=50)
+    assert not better(exact, fast, ratio(0.4, 0.5, 0.6))[0]
+    assert better(exact, fast, ratio(0.4, 0.5, 0.6), allowed=60)[0]
+    rungs = [Rung(precision="int8", taken=True, reason="", drop=drop) for drop in (0.5, 50)]
+    judged = [bundle().model_copy(update={"ladder": (rung,)}) for rung in rungs]
+    assert not better(*judged, ratio(0.4, 0.5, 0.6))[0]  # without evaluate()
+
+
+def test_of_two_that_miss_by_about_as_much_the_faster_wins() -> None:
+    limits = BudgetLimits(memory_mb=10)
+    first, second = bundle(limits, peak_memory_mb=20.0), bundle(limits, peak_memory_mb=20.1)
+    assert better(first, second, ratio(0.3, 0.33, 0.4))[0]
+
+
+@pytest.mark.parametrize("middle", [0.5, 0.951, 0.9523, 0.96, 1.0, 1.049, 1.0501, 1.3])
+def test_the_order_does_not_matter(middle: float) -> None:
+    found = ratio(middle * 0.999, middle, middle * 1.001)
+    first, second = bundle(size_mb=3), bundle(size_mb=5)
+    assert better(first, second, found)[0] is not better(second, first, found.inverse)[0]
 
 
 def test_a_prediction_that_shows_nothing_decides_before_memory() -> None:
