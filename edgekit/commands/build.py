@@ -28,7 +28,7 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.search.constraints import Constraints
-from edgekit.target import Target, load_target
+from edgekit.target import MACHINES, Target, load_target
 from edgekit.values import thread_count
 
 Keywords = ParamSpec("Keywords")
@@ -101,7 +101,9 @@ def build(options: BuildOptions) -> VerdictDocument:
 
 def _runtime(options: BuildOptions, target: Target) -> Runtime:
     """The chosen runtime; for ``auto`` and a finished file, the one that it was lowered for."""
-    own = runtime_of_file(Path(options.recipe)) if options.runtime == "auto" else None
+    own = None
+    if options.runtime == "auto":
+        own = runtime_of_file(Path(options.recipe), target.runtimes)
     return choose_runtime(own or options.runtime, target)
 
 
@@ -163,7 +165,7 @@ def _device(
         return
     with connection(device, options.accept_new_host_key, progress) as transport:
         found = environment_of(transport).architecture
-        if found is not None and found != target.architecture:
+        if found is not None and found not in MACHINES[target.architecture]:
             raise TargetError(
                 f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
                 f"is {found}",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
 
+OTHER_RUNNER = "not predicted: the device runs it by its own Python, this host by another runner"
 NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
 
 
@@ -262,7 +263,7 @@ class BundleBuild:
     def _measuring_device(self) -> MeasuringDevice | None:
         if self.transport is None:
             return None
-        files = self.engine.runner_files(self.target.architecture, self.progress)
+        files = self.engine.device_files(self.target, self.progress)
         return MeasuringDevice(self.engine.name, self.transport, files, self.target.threads)
 
     def _advised(self, document: VerdictDocument, model: torch.nn.Module) -> VerdictDocument:
@@ -287,7 +288,7 @@ class BundleBuild:
     ) -> VerdictDocument:
         from edgekit.runner.staging import staged
 
-        files = self.engine.runner_files(self.target.architecture, self.progress)
+        files = self.engine.device_files(self.target, self.progress)
         with atomic_folder(folder) as draft, staged(result.artifact, host) as here:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
@@ -316,6 +317,8 @@ class BundleBuild:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
             return _Measured(found.figures(), found.environment, target)
+        if not self.engine.runs_here:
+            return _Measured({}, None, None, f"{NO_DEVICE}; {OTHER_RUNNER}")
         inputs = golden_inputs(draft, manifest)
         peaks = self._peaks_here(here, inputs)
         figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target)}
@@ -381,6 +384,8 @@ class BundleBuild:
                 if environment is None
                 else latency_unknown_reason(environment.emulated)
             )
+        if "peak_memory_mb" not in figures:
+            missing["peak_memory_mb"] = f"{NO_DEVICE}; {OTHER_RUNNER}"
         return Record(
             manifest=manifest.digest,
             recipe=str(result.source),

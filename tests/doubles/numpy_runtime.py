@@ -28,7 +28,7 @@ from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture, RuntimeName, Target
 
 FILE_NAME = "model.npz"
 SOURCE = Path(__file__).with_name("numpy_runner.py")
@@ -39,6 +39,7 @@ class NumpyRuntime:
     # a name that targets may list, and that has no entry of its own
     name: RuntimeName = "litert"
     version = np.__version__
+    runs_here = True
     pt2e = None
     half = None
 
@@ -72,6 +73,9 @@ class NumpyRuntime:
         runner.write_text(f"#!{sys.executable}\n{SOURCE.read_text()}")
         runner.chmod(0o755)
         return RunnerFiles(runner, {})
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
@@ -120,6 +124,7 @@ def entry(folder: Path) -> Entry:
         pythons=">=3.11",
         glibc="2.28",
         suffix=".npz",
+        architectures=("x86_64", "aarch64"),
         runner_folder=lambda architecture: folder,
         other_wheel=lambda architecture: OtherWheel("numpy", True, "none needed", "true"),
     )

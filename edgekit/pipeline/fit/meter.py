@@ -99,13 +99,15 @@ class Meter:
             inputs = [to_bytes(tensor) for tensor in result.example]
             latency, profiled = device.profile(Timed(artifact, inputs))
         rows, total_ms = mean_rows(profiled)
-        times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
+        times = None
+        if rows:
+            times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
         return replace(known, latency=figure, times=times, source="measured")
 
     def _predicted(self, result: BuildResult, known: Cost) -> Cost:
         artifact, context = result.artifact, self.context
-        files = context.runtime.runner_files(self.target.architecture, context.progress)
+        files = context.runtime.device_files(self.target, context.progress)
         with (
             tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,
             staged(artifact, context.host_files) as here,

@@ -23,6 +23,7 @@ SUPPORT = HostSupport(
     pythons=">=3.11,<3.15",  # the pinned wheels, from edgekit's own minimum on
     glibc=native.GLIBC,
     suffix=SUFFIX,
+    architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
 )

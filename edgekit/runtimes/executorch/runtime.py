@@ -16,7 +16,7 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel, Half, Pt2e
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture, RuntimeName, Target
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ class ExecuTorch:
 
     name: RuntimeName = "executorch"
     version = VERSION
+    runs_here = True
 
     def __init__(self) -> None:
         SUPPORT.require("building for ExecuTorch")
@@ -79,6 +80,9 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.native import runner_files
 
         return runner_files(architecture, progress)
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]

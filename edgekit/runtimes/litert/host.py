@@ -22,6 +22,7 @@ SUPPORT = HostSupport(
     pythons=">=3.11,<3.15",
     glibc=native.GLIBC,
     suffix=SUFFIX,
+    architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
 )

@@ -16,7 +16,7 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.litert.host import SUPPORT
 from edgekit.runtimes.litert.wheel import VERSION
-from edgekit.target import Architecture, RuntimeName
+from edgekit.target import Architecture, RuntimeName, Target
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ class LiteRT:
 
     name: RuntimeName = "litert"
     version = VERSION
+    runs_here = True
     pt2e = None
     half = None
 
@@ -71,6 +72,9 @@ class LiteRT:
         from edgekit.runtimes.litert.native import runner_files
 
         return runner_files(architecture, progress)
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self,
