@@ -67,8 +67,6 @@ def predicted_latency(
         progress.note(f"not used: {problem}")
     if calibrated.figure is not None:
         return Prediction(calibrated.figure, "calibrated", times=calibrated.times)
-    if manifest.needs.pythons:
-        return "not predicted: the runner is a program of the device's Python, which has no model"
     core = CORE_MODELS.get(target.cpu)
     if target.architecture == host_architecture():
         return f"not predicted: no calibration ({CALIBRATE})"

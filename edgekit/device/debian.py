@@ -21,8 +21,9 @@ from edgekit.errors import DeviceError, EdgekitError, UsageError
 from edgekit.target import Architecture
 
 ARCHITECTURES: dict[Architecture, str] = {"armv7l": "armhf", "aarch64": "arm64"}
-# Python -> the release of Debian that has it, as Raspberry Pi OS of the same name does.
-SUITES = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
+# Python -> the release of Debian that has it, with a NumPy that tflite-runtime takes: bullseye's is
+# too old, trixie's Python too new.
+SUITES = {"3.11": "bookworm"}
 PACKAGES = "libstdc++6,python3-minimal,python3-numpy"
 UNWANTED = ("./dev/*", "./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./var")
 # Debian chooses these libraries while it installs: name -> the folder that has it.

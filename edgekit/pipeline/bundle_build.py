@@ -34,7 +34,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.base import OTHER_RUNNER, Runtime
 from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.search.points import Points
 from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 MEMORY_ROUNDS: dict[Effort, int] = {"quick": 1, "normal": 3, "thorough": 9}
 
-OTHER_RUNNER = "not predicted: the device runs it by its own Python, this host by another runner"
 NO_DEVICE = "measured only on a device: build with --device, or edgekit bench"
 
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     Train = Callable[[Simulation], None]
 
 
+# Why memory and latency are unknown without a device, for a runtime that does not run here.
+OTHER_RUNNER = "not predicted: the device runs it by its own Python, this host by another runner"
+
+
 class Located(NamedTuple):
     """The operator and the layer of a profile's row. ``layer``: the module's name in the recipe's
     model; '' is the model itself, None is unknown. ``operator``: its number in its

@@ -10,8 +10,8 @@ from edgekit.target import Architecture
 
 BITS: dict[Architecture, int] = {"x86_64": 64, "aarch64": 64, "armv7l": 32}
 INSTALL = "on the device: sudo apt install python3 python3-numpy"
-# tflite-runtime 2.14 was compiled for NumPy 1: with a newer one it imports, and then fails.
-NUMPY_BELOW = 2
+# tflite-runtime 2.14 was compiled for these: with another one it imports, and then fails.
+NUMPY_FROM, NUMPY_BELOW = (1, 23), (2, 0)
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,17 @@ def python_problems(
     if python.numpy is None:
         reason = f" ({python.no_numpy})" if python.no_numpy else ""
         yield f"NumPy: the device's Python cannot import numpy{reason}", INSTALL
-    elif bundled and int(python.numpy.split(".")[0]) >= NUMPY_BELOW:
+    elif bundled and not NUMPY_FROM <= _numbers(python.numpy) < NUMPY_BELOW:
         yield (
-            f"NumPy: the device's Python has numpy {python.numpy}, tflite-runtime requires one "
-            f"below {NUMPY_BELOW}",
-            "on the device: python3 -m pip uninstall numpy; sudo apt install python3-numpy",
+            f"NumPy: the device's Python has numpy {python.numpy}, tflite-runtime requires 1.23 or "
+            "later and below 2",
+            "python3-numpy of Debian 12 fits; elsewhere, on the device: "
+            "python3 -m pip install --user 'numpy>=1.23.2,<2'",
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def has_wheel(manifest: Manifest, version: str) -> bool:

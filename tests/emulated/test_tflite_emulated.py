@@ -59,7 +59,7 @@ def output_kinds():
     return ["values"]
 """
 # Target -> the Python of the system that it is tried with, and the emulated core.
-SYSTEMS = {"rpi3-32": ("3.11", "cortex-a7"), "rpi3": ("3.9", "cortex-a53")}
+SYSTEMS = {"rpi3-32": ("3.11", "cortex-a7"), "rpi3": ("3.11", "cortex-a53")}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)

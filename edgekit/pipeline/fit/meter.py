@@ -27,6 +27,7 @@ from edgekit.pipeline.result import BuildResult, unjudged
 from edgekit.plan import Plan
 from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
+from edgekit.runtimes.base import OTHER_RUNNER
 from edgekit.target import Target
 
 
@@ -107,6 +108,8 @@ class Meter:
 
     def _predicted(self, result: BuildResult, known: Cost) -> Cost:
         artifact, context = result.artifact, self.context
+        if not context.runtime.runs_here:
+            return replace(known, why_not=OTHER_RUNNER)
         files = context.runtime.device_files(self.target, context.progress)
         with (
             tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,

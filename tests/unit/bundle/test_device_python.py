@@ -19,7 +19,7 @@ from edgekit.store.survey import Survey, parse_survey
 BULLSEYE = """version 3.9
 bits 32
 tflite False
-numpy 1.19.5
+numpy 1.23.5
 """
 ARMHF = {
     "architecture": "armv7l",
@@ -57,7 +57,7 @@ def refusal(manifest: Manifest, survey: Survey) -> str:
 
 
 def test_what_a_python_tells() -> None:
-    assert parse_python(BULLSEYE) == DevicePython("3.9", 32, "1.19.5", "", False)
+    assert parse_python(BULLSEYE) == DevicePython("3.9", 32, "1.23.5", "", False)
     broken = parse_python("version 3.13\nbits 64\ntflite True\nno_numpy No module named 'numpy'")
     assert broken == DevicePython("3.13", 64, None, "No module named 'numpy'", True)
     assert parse_python("") is None
@@ -97,7 +97,8 @@ def test_a_device_that_lacks_something(manifest, survey, change, has) -> None:
         ({"version": "3.13"}, "3.13"),
         ({"numpy": None, "no_numpy": "libblas.so.3 is missing"}, "libblas.so.3"),
         ({"numpy": None}, "sudo apt install python3 python3-numpy"),
-        ({"numpy": "2.1.3"}, "2.1.3"),
+        ({"numpy": "2.1.3"}, "below 2"),
+        ({"numpy": "1.19.5"}, "1.23 or later"),  # Debian 11's
     ],
 )
 def test_a_python_that_does_not_fit(manifest, survey, change, has) -> None:

@@ -33,6 +33,7 @@ PATHS = ("--input", "--output")
 # Option -> the least and the largest number that it takes.
 NUMBERS = {"--warmup": (0, MOST_RUNS), "--runs": (0, MOST_RUNS), "--threads": (1, MOST_THREADS)}
 IDENTIFIER = b"TFL3"
+NUMPY_FROM, NUMPY_BELOW = (1, 23), (2, 0)
 # What TFLite says about an operator that it lacks.
 LACKS_OPERATOR = ("unresolved custom op", "unresolved-ops", "Didn't find op", "not supported by")
 
@@ -202,16 +203,19 @@ def interpreter_class() -> Any:
 
 
 def require_numpy(is_bundled: bool) -> None:
-    """tflite-runtime 2.14 imports with NumPy 2, and then fails. A system's own fits its NumPy."""
+    """tflite-runtime 2.14 imports with another NumPy, and then fails. A system's own fits its
+    NumPy.
+    """
     try:
         import numpy
     except ImportError as error:
         hint = "sudo apt install python3-numpy"
         raise Failure(BAD_PROGRAM, f"a library cannot be loaded: numpy ({hint}): {error}") from None
-    if is_bundled and int(numpy.__version__.split(".")[0]) >= 2:
+    found = tuple(int(part) for part in numpy.__version__.split(".")[:2])
+    if is_bundled and not NUMPY_FROM <= found < NUMPY_BELOW:
         raise Failure(
             BAD_PROGRAM,
-            f"a library cannot be loaded: tflite-runtime needs numpy below 2, not "
+            "a library cannot be loaded: tflite-runtime needs numpy 1.23 or later and below 2, not "
             f"{numpy.__version__}",
         )
 
