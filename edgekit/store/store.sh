@@ -139,9 +139,10 @@ import importlib.util, struct, sys
 print("version", "%d.%d" % sys.version_info[:2])
 print("bits", 8 * struct.calcsize("P"))
 print("tflite", importlib.util.find_spec("tflite_runtime") is not None)
+sys.path = [folder for folder in sys.path if folder]
 try:
-    import numpy
-    print("numpy", numpy.__version__)
+    from numpy import __version__
+    print("numpy", __version__)
 except Exception as error:
     print("no_numpy", str(error).strip().split("\n")[0])
 ' 2>/dev/null

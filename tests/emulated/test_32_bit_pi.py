@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
 from conftest import DIGITS, documented
 from emulated.pi import Pi, booted
@@ -40,27 +39,15 @@ def bundle(tmp_path_factory):
     return folder
 
 
-def test_a_model_s_life_on_a_32_bit_pi(reach, bundle, tmp_path) -> None:
+def test_a_model_on_a_32_bit_pi(reach, bundle) -> None:
     first = documented("deploy", str(bundle), reach.device)
     assert first["path"] == f"{STORE}/digits/current"
-    assert documented("deploy", str(bundle), reach.device)["sent_bytes"] == 0
-
-    found = documented("bench", str(bundle), reach.device, "--runs", "5")
+    found = documented("bench", str(bundle), reach.device, "--runs", "3", "--threads", "1")
     assert found["parity"]["passed"]
     assert found["latency_ms"]["median"] > 0
     assert 20 < found["peak_memory_mb"] < 80
     assert found["per_op"] == []
 
-    accuracy = documented("eval", str(bundle), reach.device)
-    assert abs(accuracy["accuracy"] - accuracy["host_accuracy"]) <= 0.5
-
-    np.save(tmp_path / "x.npy", np.zeros((1, 1, 8, 8), np.float32))
-    output = tmp_path / "y.npy"
-    documented(
-        "run", str(bundle), reach.device, "--input", str(tmp_path / "x.npy"), "--output",
-        str(output),
-    )  # fmt: skip
-    assert np.load(output).shape == (1, 10)
     # nothing but the listed files is in the release, and nothing in the system
     listed = {file.path for file in read_manifest(bundle).files} | {"manifest.json", ".files"}
     there = reach.ssh(f"cd {STORE}/digits/current/ && find . -type f").stdout.split()

@@ -207,16 +207,16 @@ def require_numpy(is_bundled: bool) -> None:
     NumPy.
     """
     try:
-        import numpy
+        from numpy import __version__ as version
     except ImportError as error:
         hint = "sudo apt install python3-numpy"
         raise Failure(BAD_PROGRAM, f"a library cannot be loaded: numpy ({hint}): {error}") from None
-    found = tuple(int(part) for part in numpy.__version__.split(".")[:2])
+    found = tuple(int(part) for part in version.split(".")[:2])
     if is_bundled and not NUMPY_FROM <= found < NUMPY_BELOW:
         raise Failure(
             BAD_PROGRAM,
             "a library cannot be loaded: tflite-runtime needs numpy 1.23 or later and below 2, not "
-            f"{numpy.__version__}",
+            f"{version}",
         )
 
 
@@ -472,6 +472,8 @@ def guarded(values: Sequence[str]) -> int:
         code, message = NO_MEMORY, "out of memory; close other programs"
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # of the library: it raises errors of any kind
+        code, message = EXECUTION_FAILED, " ".join(f"{type(error).__name__}: {error}".split())
     os.write(2, f"edgekit-runner: {message}\n".encode(errors="replace"))
     return code
 
