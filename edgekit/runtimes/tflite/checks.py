@@ -25,7 +25,8 @@ def checked(data: bytes) -> bytes:
     narrow = sorted({tensor.dtype for tensor in graph.tensors if tensor.dtype in NARROW})
     if narrow:
         raise RuntimeFailure(
-            f"the file has weights in {', '.join(narrow)}: tflite-runtime 2.14 crashes on them",
+            f"the file has weights in {', '.join(narrow)}: tflite-runtime 2.14 computes "
+            "them wrongly, or crashes",
             INSTEAD,
         )
     if wrong := list(_hybrid(graph)):
