@@ -2,6 +2,7 @@
 
 stages/KIND-KEY/    the result of a build's stage (pipeline/model/stage_cache.py), with digests
 runners/KEY/        a compiled native runner
+roots/              other architectures' Python, to check bundles with (device/debian.py)
 points/             measured points of searches, in a database (search/points.py)
 zig/                the compiler's own cache
 """
@@ -31,7 +32,7 @@ def cache_folder() -> Path:
 STAGES, POINTS = "stages", "points"
 DIGESTS = "digests.json"
 # clear() removes these: builds can make them again.
-REBUILT = (STAGES, POINTS, "runners", "zig")
+REBUILT = (STAGES, POINTS, "runners", "zig", "roots")
 STAGES_LIMIT_BYTES = 4_000_000_000
 DRAFT_LIMIT_S = 24 * 3600
 

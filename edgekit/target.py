@@ -7,7 +7,7 @@ import platform
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,9 +17,19 @@ from edgekit.errors import RuntimeFailure, TargetError
 from edgekit.frozen import Frozen
 from edgekit.values import RuntimeName
 
-Architecture = Literal["x86_64", "aarch64"]
+Architecture = Literal["x86_64", "aarch64", "armv7l"]
+# What kernels report (uname -m) under a system of each architecture. A 32-bit system may run on a
+# 64-bit kernel.
+MACHINES: dict[Architecture, tuple[str, ...]] = {
+    "x86_64": ("x86_64", "amd64"),
+    "aarch64": ("aarch64", "arm64"),
+    "armv7l": ("armv7l", "armv8l", "aarch64", "arm64"),
+}
 # Features of cores that compute in half precision, as Linux names them.
 HALF_PRECISION = ("asimdhp", "avx512_fp16")
+
+
+PythonVersion = Annotated[str, Field(pattern=r"^3\.\d{1,2}$")]
 
 
 class Target(Frozen):
@@ -38,6 +48,9 @@ class Target(Frozen):
     memory_mb: float | None = Field(default=None, gt=0)
     glibc: str = Field(pattern=r"^2\.\d{1,3}$", description="the C library on the device")
     runtimes: tuple[RuntimeName, ...] = Field(min_length=1)
+    pythons: tuple[PythonVersion, ...] = Field(
+        default=(), description="the device's Python for tflite; several: any of them"
+    )
     root: str | None = Field(
         default=None,
         pattern=r"^~?/[^\n]*$",

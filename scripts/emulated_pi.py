@@ -90,9 +90,10 @@ def build(options: argparse.Namespace) -> None:
 
 def boot(options: argparse.Namespace) -> None:
     folder, name = options.folder.absolute(), options.name or f"emulated-{options.model}"
-    if find_image(folder) is None:
+    bits = BOARDS[options.model].bits
+    if find_image(folder, bits) is None:
         require((*TO_BUILD, *TO_BOOT))  # all that is missing at once
-    image = build_image(folder, options.mirror)
+    image = build_image(folder, options.mirror, bits)
     start = time.monotonic()
     machine = boot_machine(
         folder,

@@ -74,7 +74,7 @@ def empty_cache(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     shared = cache_folder().resolve()
     patch.setenv("XDG_CACHE_HOME", str(folder))
     cache_folder().mkdir()
-    for name in ("runners", "zig", "emulated-pi"):
+    for name in ("runners", "zig", "emulated-pi", "roots", "pythons"):
         (shared / name).mkdir(parents=True, exist_ok=True)
         (cache_folder() / name).symlink_to((shared / name).resolve())
     return cache_folder()

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from edgekit.cache import file_digest
 from edgekit.documents.base import canonical_json
 from edgekit.errors import BundleError, UsageError
-from edgekit.frozen import Frozen
+from edgekit.frozen import Frozen, Omitted
 from edgekit.plan import Plan
 from edgekit.program import Program, TensorSpec
 from edgekit.target import Architecture
@@ -59,7 +59,8 @@ class File(Frozen):
 
 class Needs(Frozen):
     """The requirements for a device. ``cpu``: the core that the bundle is for, by QEMU's name;
-    ``cpu_features``: by their names in /proc/cpuinfo.
+    ``cpu_features``: by their names in /proc/cpuinfo. ``pythons``: the versions of Python that its
+    runner is for; empty for a native runner.
     """
 
     architecture: Architecture
@@ -67,6 +68,7 @@ class Needs(Frozen):
     glibc: str
     glibcxx: str
     cpu_features: tuple[str, ...] = ()
+    pythons: Omitted[tuple[str, ...]] = ()
 
 
 class RuntimeInfo(Frozen):

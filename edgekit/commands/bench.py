@@ -25,7 +25,7 @@ from edgekit.measure.session import (
     measure_bundle,
 )
 from edgekit.progress import Progress, Silent
-from edgekit.runtimes.registry import runtime_of_file, suffixes
+from edgekit.runtimes.registry import runtime_of_file, runtimes_on, suffixes
 from edgekit.target import Architecture, Target
 
 
@@ -77,7 +77,7 @@ def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[
         architecture = found.architecture or "of unknown architecture"
         raise PreflightError(
             f"{transport.name} is {architecture}: {source.name} cannot be packaged for it",
-            f"edgekit packages for {' and '.join(get_args(Architecture))}",
+            f"edgekit packages for {', '.join(get_args(Architecture))}",
         )
     target = Target.model_validate(
         {
@@ -87,7 +87,7 @@ def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[
             "cores": found.cores or 1,
             "threads": 1,
             "glibc": "2.27",
-            "runtimes": (runtime_of_file(source),),
+            "runtimes": (runtime_of_file(source, runtimes_on(found.architecture)),),
         }
     )
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:

@@ -28,7 +28,7 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import choose_runtime, runtime_of_file
 from edgekit.search.constraints import Constraints
-from edgekit.target import Target, load_target
+from edgekit.target import MACHINES, Target, load_target
 from edgekit.values import RuntimeName, thread_count
 
 Keywords = ParamSpec("Keywords")
@@ -84,7 +84,7 @@ def build(options: BuildOptions) -> VerdictDocument:
     progress = options.progress or Silent()
     target = _with_threads(_target(options.target), options)
     wanted = _plan(options.plan)
-    engine = choose_runtime(_runtime(options), target)
+    engine = choose_runtime(_runtime(options, target), target)
     name = check_name(options.name or default_name(Path(options.recipe)))
     folder = Path(options.output or Path("build") / f"{name}-{target.name}").absolute()
     check_output(folder)
@@ -99,10 +99,10 @@ def build(options: BuildOptions) -> VerdictDocument:
         return _run(job, wanted, name, folder)
 
 
-def _runtime(options: BuildOptions) -> RuntimeName | None:
+def _runtime(options: BuildOptions, target: Target) -> RuntimeName | None:
     """The runtime that was asked for, if it is one; else that of a finished file, if it is one."""
     if options.runtime is None or options.runtime == "auto":
-        return runtime_of_file(Path(options.recipe))
+        return runtime_of_file(Path(options.recipe), target.runtimes)
     return options.runtime
 
 
@@ -176,7 +176,7 @@ def _device(
         return
     with connection(device, options.accept_new_host_key, progress) as transport:
         found = environment_of(transport).architecture
-        if found is not None and found != target.architecture:
+        if found is not None and found not in MACHINES[target.architecture]:
             raise TargetError(
                 f"the target '{target.name}' is {target.architecture}, but the device '{device}' "
                 f"is {found}",

@@ -18,6 +18,7 @@ from edgekit.cost.calibration.store import (
 )
 from edgekit.device.connect import connection
 from edgekit.documents.calibration import CalibrateDocument, CalibrationQuality, LeftOutProgram
+from edgekit.errors import CalibrationError
 from edgekit.measure.calibration import CalibrationDevice, CalibrationProgram, measure_programs
 from edgekit.process.interrupt import uninterruptible
 from edgekit.process.waiting import wait_passively
@@ -49,6 +50,12 @@ def calibrate_device(
     with connection(device, accept_new_host_key, progress) as transport:
         facts, target = device_target(transport)
         engine = choose_runtime(runtime, target)
+        if not engine.runs_here:
+            raise CalibrationError(
+                f"{device}: {engine.name} does not report the times of operators, which a "
+                "calibration consists of",
+                "measure the bundles themselves: edgekit bench",
+            )
         path = calibration_path(facts, engine.name, engine.version)
         if path.exists():
             read_calibration(path)  # a damaged or newer file is not replaced
@@ -56,7 +63,7 @@ def calibrate_device(
         draft = _draft(path, programs)
         if draft.count:
             progress.note(f"an interrupted calibration of {facts.title} is continued")
-        files = engine.runner_files(target.architecture, progress)
+        files = engine.device_files(target, progress)
         threads = tuple(sorted({1, target.threads}))
         place = CalibrationDevice(transport, engine.name, files, threads)
         times, warnings = measure_programs(programs, place, draft, lenient, progress)

@@ -17,7 +17,7 @@ from edgekit.host.findings import (
 )
 from edgekit.host.prediction import PREDICTING
 from edgekit.progress import Progress
-from edgekit.runtimes.registry import RUNTIMES
+from edgekit.runtimes.registry import RUNTIMES, runtimes_on
 from edgekit.target import Architecture
 
 
@@ -34,9 +34,10 @@ def diagnose(progress: Progress) -> DoctorDocument:
         _ability("check and benchmark bundles here", findings, {HERE}),
         _ability("deploy over SSH", findings, {SSH}),
     ]
-    if "aarch64" in architectures and found.host != "aarch64":
-        purposes = {HERE, checking("aarch64")}
-        abilities.append(_ability("check aarch64 bundles here", findings, purposes))
+    for one in architectures:
+        if one not in ("x86_64", found.host):
+            purposes = {HERE, checking(one)}
+            abilities.append(_ability(f"check {one} bundles here", findings, purposes))
     abilities.append(_ability("predict latency without a device", findings, {PREDICTING}))
     abilities.append(_ability("search with several processes (--workers)", findings, {WORKERS}))
     commands = [finding.command for finding in findings if not finding.is_fine and finding.command]
@@ -53,7 +54,7 @@ def _building(name: str, findings: Sequence[Finding], architecture: Architecture
     """With the runtime that lacks the least: one is enough."""
     found = [
         _ability(name, findings, {BUILD, building_with(runtime), building(architecture, runtime)})
-        for runtime in RUNTIMES
+        for runtime in runtimes_on(architecture)
     ]
     return min(found, key=lambda ability: len(ability.lacks))
 

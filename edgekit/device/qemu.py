@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.device.base import Completed, Stdin
+from edgekit.device.debian import SUITES, PythonRoot, python_of, root_folder
 from edgekit.device.local import LocalProcess, LocalTransport
 from edgekit.errors import DeviceError, EdgekitError
 from edgekit.target import Architecture
@@ -23,7 +24,15 @@ from edgekit.target import Architecture
 LOADERS: dict[Architecture, str] = {
     "x86_64": "lib64/ld-linux-x86-64.so.2",
     "aarch64": "lib/ld-linux-aarch64.so.1",
+    "armv7l": "lib/ld-linux-armhf.so.3",
 }
+# The names of their folders of libraries, and of QEMU's programs, where they are not obvious.
+TRIPLES: dict[Architecture, str] = {
+    "x86_64": "x86_64-linux-gnu",
+    "aarch64": "aarch64-linux-gnu",
+    "armv7l": "arm-linux-gnueabihf",
+}
+PROGRAMS: dict[Architecture, str] = {"armv7l": "qemu-arm"}
 # QEMU prints this if a signal ended the emulated program, but not if QEMU itself failed.
 GUEST_SIGNAL = b"uncaught target signal"
 # Otherwise QEMU writes the emulated program's core file beside the user's files, and the kernel
@@ -55,18 +64,22 @@ class Sysroot:
 
 @dataclass(frozen=True)
 class Core:
-    """An Arm core as a kernel describes it: the fields of MIDR_EL1, and the features."""
+    """An Arm core as a kernel describes it: the fields of MIDR_EL1, and the features.
+    ``version``: of Arm's architecture.
+    """
 
     part: int
     variant: int
     revision: int
     features: str
+    version: int = 8
 
     @property
     def midr(self) -> int:
         return 0x410F0000 | self.variant << 20 | self.part << 4 | self.revision
 
 
+ARMV7 = "half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae evtstrm"
 ARMV8 = "fp asimd evtstrm crc32 cpuid"
 ARMV8_2 = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
@@ -75,6 +88,8 @@ ARMV8_2 = (
 # By QEMU's names. A53, A72 and A76 are the cores of the Raspberry Pi 3, 4 and 5: of these, only
 # the A76 has Arm's cryptography extension.
 CORES = {
+    "cortex-a7": Core(0xC07, 0, 5, ARMV7, version=7),
+    "cortex-a15": Core(0xC0F, 2, 1, ARMV7, version=7),
     "cortex-a35": Core(0xD04, 0, 2, ARMV8),
     "cortex-a53": Core(0xD03, 0, 4, ARMV8),
     "cortex-a55": Core(0xD05, 2, 0, ARMV8_2),
@@ -101,16 +116,26 @@ class QemuTransport(LocalTransport):
 
     A program given by its path runs on the emulated CPU and must be executable. A program given
     by its name alone (``sh``) is the host's. ``root`` is QEMU's ``-L``: its files hide the
-    host's files of the same path (``fake_root``). ``options``: further ones of QEMU.
+    host's files of the same path (``fake_root``). ``options``: further ones of QEMU. ``python``:
+    programs are in Python, and the Python of ``root`` runs them.
 
     Besides the cases of Transport, DeviceError means that QEMU itself failed.
     """
 
     def __init__(
-        self, emulator: Emulator, cpu: str, root: Path, options: Sequence[str] = ()
+        self,
+        emulator: Emulator,
+        cpu: str,
+        root: Path,
+        options: Sequence[str] = (),
+        python: bool = False,
     ) -> None:
         self.name = f"an emulated {cpu} ({emulator.label})"
         own = [emulator.program, "-cpu", cpu, "-L", str(root), *options]
+        if python:
+            # by their own paths: QEMU 7.2 does not look for all of them below -L (statx)
+            system = PythonRoot(root, "")
+            own += ["-E", f"PYTHONPATH={system.packages}", str(system.python)]
         self._prefix = [*NO_CORE_FILES, *own]
 
     def run(
@@ -145,7 +170,8 @@ def find_emulator(architecture: Architecture) -> Emulator | None:
 def find_emulators(architecture: Architecture) -> Iterator[Emulator]:
     """Every user mode of QEMU on PATH that answers to --version, in the order of PATH."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    for name in (f"qemu-{architecture}", f"qemu-{architecture}-static"):
+    program_name = PROGRAMS.get(architecture, f"qemu-{architecture}")
+    for name in (program_name, f"{program_name}-static"):
         for folder in dict.fromkeys(folders):
             program = shutil.which(name, path=folder)
             emulator = _emulator_at(program) if program else None
@@ -173,12 +199,30 @@ def find_sysroot(architecture: Architecture, native: bool = False) -> Sysroot | 
     """
     prefix = os.environ.get("QEMU_LD_PREFIX")
     places = [Path(prefix)] if prefix else []
-    places = [] if native else [*places, Path(f"/usr/{architecture}-linux-gnu")]
-    for root in (*places, Path("/")):
-        libc = _library(root, architecture, "libc.so.6")
-        libstdcxx = _library(root, architecture, "libstdc++.so.6")
-        if (root / LOADERS[architecture]).exists() and libc and libstdcxx:
-            return Sysroot(root, _newest(libc, b"GLIBC"), _newest(libstdcxx, b"GLIBCXX"))
+    places = [] if native else [*places, Path(f"/usr/{TRIPLES[architecture]}")]
+    found = (_sysroot_at(root, architecture) for root in (*places, Path("/")))
+    return next((one for one in found if one is not None), None)
+
+
+def find_python_sysroot(architecture: Architecture, pythons: Sequence[str]) -> Sysroot | None:
+    """A root folder with the architecture's Python, in one of these versions, and its libraries:
+    from QEMU_LD_PREFIX or the cache (debian.py).
+    """
+    prefix = os.environ.get("QEMU_LD_PREFIX")
+    places = [Path(prefix)] if prefix else []
+    places += [root_folder(architecture, one) for one in pythons if one in SUITES]
+    for place in places:
+        python = python_of(place)
+        if python is not None and python.version in pythons:
+            return _sysroot_at(place, architecture)
+    return None
+
+
+def _sysroot_at(root: Path, architecture: Architecture) -> Sysroot | None:
+    libc = _library(root, architecture, "libc.so.6")
+    libstdcxx = _library(root, architecture, "libstdc++.so.6")
+    if (root / LOADERS[architecture]).exists() and libc and libstdcxx:
+        return Sysroot(root, _newest(libc, b"GLIBC"), _newest(libstdcxx, b"GLIBCXX"))
     return None
 
 
@@ -225,8 +269,9 @@ def kernel_files(core: Core, count: int) -> dict[str, str]:
 def _cpuinfo(core: Core, index: int) -> str:
     return (
         f"processor\t: {index}\nBogoMIPS\t: 108.00\nFeatures\t: {core.features}\n"
-        f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: {core.variant:#x}\n"
-        f"CPU part\t: {core.part:#x}\nCPU revision\t: {core.revision}\n\n"
+        f"CPU implementer\t: 0x41\nCPU architecture: {core.version}\n"
+        f"CPU variant\t: {core.variant:#x}\nCPU part\t: {core.part:#x}\n"
+        f"CPU revision\t: {core.revision}\n\n"
     )
 
 
@@ -241,7 +286,7 @@ def _ask(program: str, *arguments: str) -> str:
 
 def _library(root: Path, architecture: Architecture, name: str) -> Path | None:
     """Search the folders of multi-architecture systems, then of others; the 32-bit ones last."""
-    multi = f"{architecture}-linux-gnu"
+    multi = TRIPLES[architecture]
     folders = (f"lib/{multi}", f"usr/lib/{multi}", "lib64", "usr/lib64", "lib", "usr/lib")
     return next((root / f / name for f in folders if (root / f / name).is_file()), None)
 

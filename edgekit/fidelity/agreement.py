@@ -210,6 +210,15 @@ def half_passes(agreement: OutputsAgreement, reference: OutputsAgreement | None 
     )
 
 
+def other_kernels_pass(agreement: OutputsAgreement) -> bool:
+    """Whether int8 outputs of another implementation are near enough: SQNR >= 20 dB for each.
+
+    Two correct ones round differently in every layer, so they differ by more than steps of the
+    last one (QuantizedAgreement).
+    """
+    return all(_level_db(output) >= MIN_SQNR_DB for output in agreement.outputs)
+
+
 def _level_db(output: OutputAgreement) -> float:
     return math.inf if output.sqnr_db is None else output.sqnr_db
 

@@ -20,8 +20,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from edgekit.cache import cache_folder, usage
+from edgekit.device.debian import SUITES, command_for
 from edgekit.device.local import LocalTransport
-from edgekit.device.qemu import find_emulator, find_sysroot
+from edgekit.device.qemu import PROGRAMS, find_emulator, find_python_sysroot, find_sysroot
 from edgekit.documents.host import Finding
 from edgekit.errors import EdgekitError, RuntimeFailure, SettingError, TargetError
 from edgekit.fleet.workers import EXTRA as CLUSTER_EXTRA
@@ -51,6 +52,8 @@ WORKERS = "searching with workers"
 BASE = {"numpy": (BUILD, HERE), "paramiko": (SSH,)}
 BESIDE_A_RUNTIME = {"safetensors": (BUILD,), "torch-pruning": (PRUNING,), "pillow": (IMAGES,)}
 FOR_WORKERS = {"distributed": (WORKERS,)}
+# The Python of the system in which 32-bit bundles are checked, if there is none yet.
+EMULATED_PYTHON = "3.11"
 # The target that decides whether this host is ready to build.
 REFERENCE = "x86"
 
@@ -90,7 +93,7 @@ def look_at_host(progress: Progress) -> HostFindings:
             _other_wheel(name, host, other)
             for name, host in wanted.items()
             for other in architectures
-            if other != own
+            if other != own and other in host.architectures
         ),
         *([_own_libraries(own)] if own else []),
         *(row for other in architectures if other != own for row in _emulated(other, targets)),
@@ -157,10 +160,11 @@ def _pip() -> Finding:
 
 
 def _wanted(hosts: Mapping[RuntimeName, HostSupport]) -> dict[RuntimeName, HostSupport]:
-    """The runtimes of which a package is installed that no other one needs; else the first."""
+    """The runtimes of which a package is installed that no other extra has; else the first."""
     found = {}
     for name, host in hosts.items():
-        shared = {p for other, one in hosts.items() if other != name for p in one.packages}
+        others = [one for one in hosts.values() if one.extra != host.extra]
+        shared = {package for one in others for package in one.packages}
         if any(installed_version(package) for package in host.packages.keys() - shared):
             found[name] = host
     return found or dict(list(hosts.items())[:1])
@@ -226,8 +230,10 @@ def _libraries(
 def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Finding]:
     """The emulator and libraries with which ``check`` runs bundles of another architecture."""
     name, needed_for = f"qemu-{architecture}", (checking(architecture),)
+    if architecture == "armv7l":
+        return _emulated_with_python(architecture)
     if architecture != "aarch64":
-        detail = "edgekit emulates aarch64 only"
+        detail = "edgekit emulates Arm only"
         return [Finding(name=name, status="not_needed", detail=detail)]
     libraries = _libraries(
         architecture, native=False, needed_for=needed_for, command=_apt_install(emulation.PACKAGES)
@@ -249,6 +255,30 @@ def _emulated(architecture: Architecture, targets: Iterable[Target]) -> list[Fin
         detail += f"; does not support {', '.join(unknown)}: try a newer QEMU"
     status = "wrong_version" if unknown else "ok"
     return [Finding(name=name, status=status, detail=detail, needed_for=needed_for), libraries]
+
+
+def _emulated_with_python(architecture: Architecture) -> list[Finding]:
+    """The emulator and the system with which ``check`` runs bundles whose runner is in Python.
+
+    Few people need them, so nothing is reported as missing.
+    """
+    emulator, system = find_emulator(architecture), find_python_sysroot(architecture, [*SUITES])
+    rows = (
+        (PROGRAMS[architecture], emulator and f"{emulator.version}, {emulator.program}",
+         _apt_install("qemu-user")),
+        (f"Python ({architecture})", system and f"in {system.root}",
+         command_for(architecture, EMULATED_PYTHON)),
+    )  # fmt: skip
+    return [
+        Finding(
+            name=name,
+            status="ok" if detail else "not_needed",
+            detail=detail or "only to check such bundles here",
+            needed_for=(checking(architecture),),
+            command=None if detail else command,
+        )
+        for name, detail, command in rows
+    ]
 
 
 def _ssh_client() -> Finding:
@@ -288,7 +318,12 @@ def _cache(architectures: Iterable[Architecture]) -> Finding:
         megabytes = sum(size for _, _, size in usage()) / 1e6
         detail = f"{folder}, {megabytes:.1f} MB"
         hosts = [entry.host for entry in RUNTIMES.values()]
-        runners = [(one, host.runner_folder(one)) for one in architectures for host in hosts]
+        runners = [
+            (one, host.runner_folder(one))
+            for one in architectures
+            for host in hosts
+            if one in host.architectures
+        ]
         if any(path is not None for _, path in runners):
             ready = dict.fromkeys(one for one, path in runners if path and path.is_dir())
             detail += f"; compiled runners: {', '.join(ready) or 'none yet'}"

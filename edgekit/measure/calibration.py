@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
+from edgekit.bundle.manifest import RUNNER
 from edgekit.cost.calibration.record import ProgramTimes
 from edgekit.cost.calibration.store import Draft
 from edgekit.cost.shapes import OperatorShape, times_by_operator
@@ -29,6 +29,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress, Stage
 from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.runner.files import RunnerFiles
+from edgekit.runner.staging import put_runner
 from edgekit.runtimes.registry import locate
 from edgekit.values import RuntimeName
 
@@ -196,12 +197,8 @@ class _Session:
         """Copy a program, and its runner and libraries where they are missing."""
         transport, files = self._device.transport, self._device.files
         if not self._installed:
-            transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
-            transport.put(files.runner, place / RUNNER)
-            transport.run(["chmod", "755", str(place / RUNNER)])
-            libraries = {name for one, _ in self._cases for name in one.artifact.program.libraries}
-            for library in sorted(libraries):
-                transport.put(files.libraries[library], place / LIBRARY_FOLDER / library)
+            named = {name for one, _ in self._cases for name in one.artifact.program.libraries}
+            put_runner(transport, files, named, place)
         if program.name not in self._installed:
             model = place / f"{program.name}-{program.artifact.file_name}"
             with tempfile.NamedTemporaryFile() as file:

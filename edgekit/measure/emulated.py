@@ -17,14 +17,17 @@ from pathlib import Path, PurePosixPath
 
 from edgekit.bundle.manifest import RUNNER, Manifest, Needs
 from edgekit.device.base import Transport
+from edgekit.device.debian import ARCHITECTURES, SUITES, command_for
 from edgekit.device.facts.cores import cpu_name
 from edgekit.device.local import LocalTransport
 from edgekit.device.qemu import (
+    PROGRAMS,
     Emulator,
     QemuTransport,
     Sysroot,
     fake_root,
     find_emulator,
+    find_python_sysroot,
     find_sysroot,
 )
 from edgekit.documents.measure import Emulation, Parity
@@ -39,6 +42,13 @@ TIME_LIMIT_S = 60.0
 ANY_X86 = "x86-64"
 PACKAGES = "qemu-user libc6-arm64-cross libstdc++6-arm64-cross libgcc-s1-arm64-cross"
 INSTALL = f"sudo apt-get install {PACKAGES}"
+# QEMU's 32-bit Arm has no 64-bit cores. These older ones have no instruction that those lack.
+OLDER_CORES = {
+    "cortex-a35": "cortex-a7",
+    "cortex-a53": "cortex-a7",
+    "cortex-a72": "cortex-a15",
+    "cortex-a76": "cortex-a15",
+}
 WRONG = "do not deploy it: build it again; if the error persists, report it"
 PREFIX = "set QEMU_LD_PREFIX to the root folder of a newer arm64 system"
 
@@ -52,11 +62,14 @@ class _NotChecked(Exception):  # noqa: N818 - not an error: it ends the attempt
 
 @dataclass(frozen=True)
 class _Processor:
-    """The processor that runs the bundle. Without an emulator: this host's."""
+    """The processor that runs the bundle. Without an emulator: this host's. ``python``: the runner
+    is run by the Python of ``sysroot``.
+    """
 
     name: str
     sysroot: Sysroot
     emulator: Emulator | None = None
+    python: bool = False
 
     @property
     def label(self) -> str:
@@ -70,7 +83,7 @@ class _Processor:
             yield LocalTransport()
             return
         with fake_root(self.sysroot, self.name, cores) as root:
-            yield QemuTransport(self.emulator, self.name, root)
+            yield QemuTransport(self.emulator, self.name, root, python=self.python)
 
 
 def emulate(folder: Path, manifest: Manifest, progress: Progress) -> Emulation:
@@ -111,6 +124,8 @@ def _choose(needs: Needs) -> _Processor:
 
     Raises _NotChecked.
     """
+    if needs.pythons:
+        return _choose_with_python(needs)
     is_native = platform.system() == "Linux" and platform.machine() == needs.architecture
     emulator = find_emulator("aarch64") if needs.architecture == "aarch64" else None
     can_emulate = emulator is not None and needs.cpu in emulator.cpus and needs.cpu != "max"
@@ -126,6 +141,30 @@ def _choose(needs: Needs) -> _Processor:
     if not can_emulate:
         raise _unknown_cpu(emulator, needs.cpu)
     return _Processor(needs.cpu, _libraries(needs), emulator)
+
+
+def _choose_with_python(needs: Needs) -> _Processor:
+    """An emulated CPU, and a system with Python and NumPy. This host's own Python is never used: it
+    is not the device's. Raises _NotChecked.
+    """
+    if needs.architecture not in ARCHITECTURES:
+        raise _NotChecked("its runner is for the device's own Python")
+    emulator = find_emulator(needs.architecture)
+    if emulator is None:
+        name = PROGRAMS.get(needs.architecture, f"qemu-{needs.architecture}")
+        raise _NotChecked(f"{name} is not installed", "sudo apt-get install qemu-user")
+    cpu = OLDER_CORES.get(needs.cpu, needs.cpu) if needs.architecture == "armv7l" else needs.cpu
+    if cpu == "max" or cpu not in emulator.cpus:
+        raise _unknown_cpu(emulator, cpu)
+    known = [one for one in needs.pythons if one in SUITES]
+    sysroot = find_python_sysroot(needs.architecture, needs.pythons)
+    if sysroot is None:
+        versions = " or ".join(needs.pythons)
+        raise _NotChecked(
+            f"there is no {needs.architecture} system with Python {versions} to run it with",
+            command_for(needs.architecture, known[-1]) if known else None,
+        )
+    return _Processor(cpu, _new_enough(sysroot, needs), emulator, python=True)
 
 
 def _unknown_cpu(emulator: Emulator, cpu: str) -> _NotChecked:
@@ -147,6 +186,10 @@ def _libraries(needs: Needs, native: bool = False) -> Sysroot:
             f"there is no C and C++ library for {needs.architecture} (libc.so.6, libstdc++.so.6)",
             None if native else INSTALL,
         )
+    return _new_enough(sysroot, needs, native)
+
+
+def _new_enough(sysroot: Sysroot, needs: Needs, native: bool = False) -> Sysroot:
     if sysroot.glibc < _version(needs.glibc) or sysroot.glibcxx < _version(needs.glibcxx):
         raise _NotChecked(
             f"the C and C++ libraries for {needs.architecture} in {sysroot.root} are too old: "

@@ -14,6 +14,7 @@ from edgekit.fidelity.agreement import (
     group_steps,
     half_passes,
     last_steps,
+    other_kernels_pass,
 )
 from edgekit.fidelity.groups import Array, Floats
 from edgekit.program import TensorSpec
@@ -24,6 +25,8 @@ DEFAULT_RUNS = 60
 DEFAULT_WARMUP = 5
 STEPS_RULE, FLOAT_RULE = "within 2 steps of the output's scale", "max|a-b| / max|b| <= 1e-4"
 HALF_RULE = "SQNR >= 25 dB for each output"
+# The golden outputs are those of another runner, whose kernels round differently.
+OTHER_KERNELS_RULE = f"{STEPS_RULE}, or SQNR >= 20 dB for each output"
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,16 @@ def require_golden(
         _step(spec, values, stride) if int8 else None
         for spec, values, stride in zip(specs, expected, strides, strict=True)
     ]
+    passed, rule = device_passes(actual, expected, steps), STEPS_RULE if int8 else FLOAT_RULE
+    if half:
+        passed, rule = half_passes(agreement), HALF_RULE
+    elif int8 and manifest.needs.pythons:
+        passed, rule = passed or other_kernels_pass(agreement), OTHER_KERNELS_RULE
     parity = Parity(
         **agreement.worst().model_dump(),
-        passed=half_passes(agreement) if half else device_passes(actual, expected, steps),
+        passed=passed,
         reference="the bundle's golden outputs",
-        rule=HALF_RULE if half else STEPS_RULE if int8 else FLOAT_RULE,
+        rule=rule,
         compared=1,
     )
     if not parity.passed:

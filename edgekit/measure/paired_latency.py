@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER
 from edgekit.device.base import Transport
 from edgekit.device.facts.probe import environment_of
 from edgekit.device.scratch import scratch
@@ -22,6 +21,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, RunReport, measure
 from edgekit.runner.files import RunnerFiles
+from edgekit.runner.staging import put_runner
 from edgekit.values import RuntimeName
 
 # Nine rounds: the 95 % interval then leaves out the smallest and the largest ratio (intervals.py).
@@ -148,16 +148,12 @@ class MeasuringDevice:
             return alternate(one, other)
 
     def _put(self, artifact: Artifact, place: PurePosixPath) -> Installed:
-        self.transport.run(["mkdir", "-p", str(place / LIBRARY_FOLDER)])
-        self.transport.put(self.files.runner, place / RUNNER)
-        self.transport.run(["chmod", "755", str(place / RUNNER)])
-        for library in artifact.program.libraries:
-            self.transport.put(self.files.libraries[library], place / LIBRARY_FOLDER / library)
+        runner = put_runner(self.transport, self.files, artifact.program.libraries, place)
         with TemporaryDirectory(prefix="edgekit-") as folder:
             model = Path(folder) / artifact.file_name
             model.write_bytes(artifact.data)
             self.transport.put(model, place / artifact.file_name)
-        return Installed(self.transport, place / RUNNER, place / artifact.file_name)
+        return Installed(self.transport, runner, place / artifact.file_name)
 
 
 def alternate(first: Placed, second: Placed) -> PairedLatency:

@@ -115,8 +115,9 @@ def _rounds(
     runs = -(-load.runs // ROUNDS)
     for index in range(ROUNDS):
         timed.append(_round(installed, inputs, load, runs))
-        times = runs_of_round(timed[0], runs)
-        profiled.append(_round(installed, inputs, load, times, profile=True))
+        if index == 0 or profiled[0].profile:  # some runners have none: tflite-runtime's
+            times = runs_of_round(timed[0], runs)
+            profiled.append(_round(installed, inputs, load, times, profile=True))
         stage.advance(index + 1, ROUNDS)
     return timed, profiled
 

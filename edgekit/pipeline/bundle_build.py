@@ -32,7 +32,7 @@ from edgekit.program import Artifact
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.base import OTHER_RUNNER, Runtime
 from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
 from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
@@ -199,7 +199,7 @@ class BundleBuild:
     def _measuring_device(self) -> MeasuringDevice | None:
         if self.transport is None:
             return None
-        files = self.engine.runner_files(self.target.architecture, self.progress)
+        files = self.engine.device_files(self.target, self.progress)
         return MeasuringDevice(self.engine.name, self.transport, files, self.target.threads)
 
     def package_finished(self, path: Path, name: str, folder: Path) -> VerdictDocument:
@@ -218,7 +218,7 @@ class BundleBuild:
     ) -> VerdictDocument:
         from edgekit.runner.staging import staged
 
-        files = self.engine.runner_files(self.target.architecture, self.progress)
+        files = self.engine.device_files(self.target, self.progress)
         with atomic_folder(folder) as draft, staged(result.artifact, host) as here:
             with self.clock.timed("package"), self.progress.stage("packaging"):
                 manifest = self._package(draft, name, result, files, here)
@@ -247,6 +247,8 @@ class BundleBuild:
             load = Load(self.target.threads)
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
             return _Measured(found.figures(), found.environment, target)
+        if not self.engine.runs_here:
+            return _Measured({}, None, None, f"{NO_DEVICE}; {OTHER_RUNNER}")
         inputs = golden_inputs(draft, manifest)
         peaks = self._peaks_here(here, inputs)
         figures: Figures = {"peak_memory_mb": self._peak_memory(peaks, target)}
@@ -313,6 +315,8 @@ class BundleBuild:
                 if environment is None
                 else latency_unknown_reason(environment.emulated)
             )
+        if "peak_memory_mb" not in figures:
+            missing["peak_memory_mb"] = f"{NO_DEVICE}; {OTHER_RUNNER}"
         return Record(
             manifest=manifest.digest,
             recipe=str(result.source),

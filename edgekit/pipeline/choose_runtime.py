@@ -33,7 +33,7 @@ from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
 from edgekit.pipeline.searched import searched
 from edgekit.runtimes.base import Runtime
-from edgekit.runtimes.registry import RUNTIMES, choose_runtime, installed_runtimes
+from edgekit.runtimes.registry import RUNTIMES, choose_runtime, runtimes_of
 
 # Builds the bundle for a runtime in a folder.
 BuildFor = Callable[[Runtime, Path], Built]
@@ -91,11 +91,11 @@ def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]
     """
     able: list[Runtime] = []
     refused = []
-    for name, found in installed_runtimes(job.target).items():
-        why = found.message if isinstance(found, MissingExtraError) else _why_not(job, found)
+    for name, found in runtimes_of(job.target).items():
+        why = found.message if isinstance(found, EdgekitError) else _why_not(job, found)
         if why is not None:
             refused.append(RuntimeCandidate(runtime=name, kept=False, reason=why))
-        elif not isinstance(found, MissingExtraError):
+        elif not isinstance(found, EdgekitError):
             able.append(found)
     if not able:
         first = choose_runtime(None, job.target)  # what is wrong with it is an error or a budget
@@ -105,8 +105,10 @@ def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]
 
 def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
     """Why no bundle of this runtime can do, whatever the model; None if one may."""
+    if not runtime.runs_here and job.transport is None and job.target.runtimes[0] != runtime.name:
+        return "without --device its latency and memory are unknown"
     try:
-        files = runtime.runner_files(job.target.architecture, job.progress)
+        files = runtime.device_files(job.target, job.progress)
     except (RuntimeFailure, MissingExtraError) as error:
         return error.message
     always = RUNTIMES[runtime.name].host.libraries

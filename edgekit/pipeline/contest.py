@@ -200,7 +200,7 @@ def _predicted(rival: Rival) -> Figure | None:
     line = next(line for line in document.budgets if line.name == "latency_ms")
     if line.value is not None:
         return _figure(line)
-    if job.transport is None:
+    if job.transport is None or not job.engine.runs_here:
         return None
     folder = Path(document.bundle)
     manifest = read_manifest(folder)

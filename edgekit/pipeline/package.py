@@ -39,6 +39,7 @@ GOLDEN_LIMIT_BYTES = 1_000_000
 BASE_FEATURES: dict[Architecture, tuple[str, ...]] = {
     "x86_64": ("sse2",),
     "aarch64": ("fp", "asimd"),
+    "armv7l": ("neon",),
 }
 
 
@@ -52,15 +53,18 @@ def package(
     host_run: Run,
 ) -> Manifest:
     """Fill ``draft``. ``host_run`` runs the artifact on this host, for the golden outputs."""
-    artifact, program = result.artifact, result.artifact.program
+    artifact = result.artifact
+    libraries = files.needed(artifact.program.libraries)
+    program = artifact.program.replaced(libraries=tuple(libraries))
     (draft / artifact.file_name).write_bytes(artifact.data)
     shutil.copyfile(files.runner, draft / RUNNER)
     (draft / RUNNER).chmod(0o755)
     (draft / LIBRARY_FOLDER).mkdir()
-    for library in program.libraries:
-        shutil.copyfile(files.libraries[library], draft / LIBRARY_FOLDER / library)
+    for library, source in libraries.items():
+        (draft / LIBRARY_FOLDER / library).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, draft / LIBRARY_FOLDER / library)
     roles: dict[str, Role] = {artifact.file_name: "model", RUNNER: "runner"}
-    roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in program.libraries}
+    roles |= {f"{LIBRARY_FOLDER}/{library}": "library" for library in libraries}
     (draft / CLIENT).write_bytes(package_files("edgekit.portable").joinpath(CLIENT).read_bytes())
     roles[CLIENT] = "client"
     golden = write_golden(draft, program, result.example, host_run)
@@ -80,6 +84,7 @@ def package(
             cpu_features=BASE_FEATURES[target.architecture],
             glibc=needed_version(binaries, b"GLIBC"),
             glibcxx=needed_version(binaries, b"GLIBCXX"),
+            pythons=files.pythons,
         ),
         runtime=RuntimeInfo(
             name=runtime.name,

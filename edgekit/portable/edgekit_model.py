@@ -516,6 +516,7 @@ def _product(sizes: tuple[int, ...]) -> int:
 def _check(runner: _Runner) -> list[str]:
     """Compare with the golden outputs by the rule of `edgekit bench`: within two steps of a
     quantized output, or within 1e-4 of a float output's largest number; in half precision 25 dB.
+    tflite-runtime rounds differently than the host's runner: there 20 dB are enough in int8.
     """
     manifest, inputs, problems = runner.manifest, [], []
     golden, precision = manifest["golden"], manifest["plan"]["precision"]
@@ -532,23 +533,28 @@ def _check(runner: _Runner) -> list[str]:
         finite = [number for number in expected if math.isfinite(number)] or [0.0]
         spec = manifest["program"]["outputs"][index]
         if precision == "fp16":
-            problems += _half_problems(tensor, actual, expected)
+            problems += _noise_problems(tensor, actual, expected, 25.0)
             continue
         known, moved = spec["quantization"], (spec.get("moved") or {}).get("whole", 0.0)
         step = known["scale"] if known else max((max(finite) - min(finite)) / 255, moved)
         allowed = 2 * (1 + 1e-6) * step if precision != "fp32" else 1e-4 * max(map(abs, finite))
         gap = max(map(_gap, actual, expected), default=0.0)
-        if gap > allowed:
+        if gap > allowed and precision != "fp32" and manifest["needs"].get("pythons"):
+            problems += _noise_problems(tensor, actual, expected, 20.0)
+        elif gap > allowed:
             problems.append(f"{tensor} differs by up to {gap:.3g}; allowed is {allowed:.3g}")
     return problems
 
 
-def _half_problems(tensor: Tensor, actual: list[Any], expected: list[Any]) -> list[str]:
+def _noise_problems(
+    tensor: Tensor, actual: list[Any], expected: list[Any], least_db: float
+) -> list[str]:
     gaps = list(map(_gap, actual, expected))
     noise = sum(gap * gap for gap in gaps)
     signal = sum(number * number for number in expected if math.isfinite(number))
-    enough = noise <= signal * 10**-2.5
-    return [] if enough else [f"{tensor} differs by up to {max(gaps):.3g}; less than 25 dB"]
+    if noise <= signal * 10 ** (-least_db / 10):
+        return []
+    return [f"{tensor} differs by up to {max(gaps):.3g}; less than {least_db:g} dB"]
 
 
 def _gap(a: float, b: float) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edgekit.bundle.manifest import LIBRARY_FOLDER, RUNNER, Manifest
+from edgekit.device.base import Transport
 from edgekit.device.local import LocalTransport
 from edgekit.program import Artifact
 from edgekit.runner.client import Installed
@@ -25,17 +26,37 @@ def staged(artifact: Artifact, files: RunnerFiles) -> Iterator[Installed]:
 
 @contextmanager
 def staged_file(
-    data: bytes, file_name: str, libraries: Sequence[str], files: RunnerFiles
+    data: bytes, file_name: str, libraries: Iterable[str], files: RunnerFiles
 ) -> Iterator[Installed]:
     """A runtime's model file, installed on this host with ``libraries``."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         folder = Path(name)
-        shutil.copy2(files.runner, folder / RUNNER)
+        shutil.copyfile(files.runner, folder / RUNNER)
+        (folder / RUNNER).chmod(0o755)
         (folder / LIBRARY_FOLDER).mkdir()
-        for library in libraries:
-            (folder / LIBRARY_FOLDER / library).symlink_to(files.libraries[library].resolve())
+        for library, source in files.needed(libraries).items():
+            place = folder / LIBRARY_FOLDER / library
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(source.resolve())
         (folder / file_name).write_bytes(data)
         yield installed_at(LocalTransport(), folder, file_name)
+
+
+def put_runner(
+    transport: Transport, files: RunnerFiles, named: Iterable[str], place: PurePosixPath
+) -> PurePosixPath:
+    """Copy a runner, and the libraries of programs that name some, to a device's folder.
+
+    Returns the runner's path. Raises DeviceError, StoreError.
+    """
+    libraries = {place / LIBRARY_FOLDER / n: path for n, path in files.needed(named).items()}
+    folders = sorted({str(path.parent) for path in libraries} | {str(place / LIBRARY_FOLDER)})
+    transport.run(["mkdir", "-p", *folders])
+    transport.put(files.runner, place / RUNNER)
+    transport.run(["chmod", "755", str(place / RUNNER)])
+    for path, source in sorted(libraries.items()):
+        transport.put(source, path)
+    return place / RUNNER
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from edgekit.cost.shapes import OperatorShape
 from edgekit.cost.sizes import ProgramMemory
 from edgekit.documents.verdict import Advice
-from edgekit.errors import MissingExtraError, RunnerError
+from edgekit.errors import MissingExtraError, RunnerError, TargetError
 from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.target import Architecture
+from edgekit.target import Architecture, Target
 from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Repairs of int8, as fields of a plan.
 Repair = Literal["observer", "equalize", "correct", "round"]
+# Why memory and latency are unknown without a device, for a runtime that does not run here.
+OTHER_RUNNER = "not predicted: the device runs it by its own Python, this host by another runner"
 
 
 class Located(NamedTuple):
@@ -133,12 +135,14 @@ class Runtime(Protocol):
     """``name`` and ``version`` are the runtime's own. ``repairs``: the fields of a plan that it can
     apply. ``pt2e``: None if the runtime quantizes after conversion; then there is no training in
     int8, and no search for float layers. ``half``: None if the runtime does not compute in half
-    precision.
+    precision. ``runs_here``: whether this host runs artifacts by the runner that devices get; else
+    memory and latency measured here do not apply to a device.
     """
 
     name: RuntimeName
     version: str
     repairs: frozenset[Repair]
+    runs_here: bool
 
     @property
     def pt2e(self) -> Pt2e | None: ...
@@ -190,7 +194,16 @@ class Runtime(Protocol):
         ...
 
     def runner_files(self, architecture: Architecture, progress: Progress) -> RunnerFiles:
-        """The runner for ``architecture``. A missing one is first built or fetched."""
+        """The runner that runs artifacts on a host of ``architecture``. A missing one is first
+        built or fetched. Raises RuntimeFailure.
+        """
+        ...
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        """The runner for a target's devices. A missing one is first built or fetched.
+
+        Raises RuntimeFailure; TargetError: the runtime has none for such devices.
+        """
         ...
 
     def advise(
@@ -238,7 +251,7 @@ class HostSupport:
     ``extra``: the extra of edgekit that installs ``packages``. ``packages``: for each, the
     statement that tests it. ``pythons``: the Python versions that it is available for. ``glibc``:
     the oldest C library that its runner starts with. ``libraries``: those that each bundle has.
-    ``suffix``: that of its files.
+    ``suffix``: that of its files. ``architectures``: those of the devices that it runs on.
     """
 
     extra: str
@@ -247,6 +260,7 @@ class HostSupport:
     glibc: str
     libraries: tuple[str, ...]
     suffix: str
+    architectures: tuple[Architecture, ...]
     # The folder of the compiled runner, maybe not there yet; None if its compiler is not installed.
     runner_folder: Callable[[Architecture], Path | None]
     other_wheel: Callable[[Architecture], OtherWheel]
@@ -258,3 +272,12 @@ class HostSupport:
                 installed_version(package)
             except PackageNotFoundError:
                 raise MissingExtraError(what, self.extra) from None
+
+    def require_target(self, name: str, target: Target) -> None:
+        """Raise TargetError if the runtime ``name`` does not run on the target's architecture."""
+        if target.architecture not in self.architectures:
+            raise TargetError(
+                f"{name} does not run on {target.architecture}, the architecture of the target "
+                f"'{target.name}': it is for {' and '.join(self.architectures)}",
+                "build with --runtime tflite for a 32-bit system",
+            )

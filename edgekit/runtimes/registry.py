@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.errors import MissingExtraError, SettingError, TargetError
+from edgekit.errors import EdgekitError, MissingExtraError, TargetError
 from edgekit.program import Program
 from edgekit.runner.client import ProfileRow
 from edgekit.runtimes.base import HostSupport, Located, Runtime
 from edgekit.runtimes.executorch import host as executorch_host
 from edgekit.runtimes.litert import host as litert_host
 from edgekit.runtimes.litert import profile as litert_profile
+from edgekit.runtimes.tflite import host as tflite_host
 from edgekit.runtimes.xnnpack import events as xnnpack_events
 from edgekit.target import Target
 from edgekit.values import RuntimeName
@@ -41,69 +42,79 @@ def _litert() -> Runtime:
     return LiteRT()
 
 
+def _tflite() -> Runtime:
+    from edgekit.runtimes.tflite.runtime import TFLite
+
+    return TFLite()
+
+
 RUNTIMES: dict[RuntimeName, Entry] = {
     "executorch": Entry(_executorch, executorch_host.SUPPORT, xnnpack_events.locate),
     "litert": Entry(_litert, litert_host.SUPPORT, litert_profile.locate),
+    "tflite": Entry(_tflite, tflite_host.SUPPORT, litert_profile.locate),
 }
 
 
 def choose_runtime(choice: RuntimeName | None, target: Target) -> Runtime:
     """The requested runtime; None: the first runtime of the target that is installed.
 
-    Raises TargetError (the target does not list it), SettingError (edgekit does not build for
-    it), MissingExtraError (it is not installed).
+    Raises TargetError (the target does not list it, or it does not run there), MissingExtraError
+    (it is not installed).
     """
-    if choice is not None:
-        return _entry(choice, target).create()
-    found = installed_runtimes(target)
-    for runtime in found.values():
-        if not isinstance(runtime, MissingExtraError):
-            return runtime
-    for missing in found.values():
-        assert isinstance(missing, MissingExtraError)
-        raise missing
-    raise TargetError(
-        f"the target '{target.name}' lists {', '.join(target.runtimes)}: edgekit builds for "
-        f"{', '.join(RUNTIMES)} only",
-        f"add one of them to 'runtimes' of the target, if {target.name} can run it",
-    )
+    if choice is None:
+        return _first_installed(target)
+    if choice not in target.runtimes:
+        raise TargetError(
+            f"the target '{target.name}' does not run {choice}: its runtimes are "
+            f"{', '.join(target.runtimes)}"
+        )
+    return _create(choice, target)
 
 
-def installed_runtimes(target: Target) -> dict[RuntimeName, Runtime | MissingExtraError]:
-    """The runtimes of the target that edgekit builds for, in the target's order; an error for each
-    that is not installed.
+def _first_installed(target: Target) -> Runtime:
+    found = list(runtimes_of(target).values())
+    for one in found:
+        if not isinstance(one, EdgekitError):
+            return one
+    assert isinstance(found[0], EdgekitError)
+    raise found[0]
+
+
+def runtimes_of(target: Target) -> dict[RuntimeName, Runtime | EdgekitError]:
+    """The target's runtimes in its order; an error for one that is not installed, or that does not
+    run there.
     """
-    found: dict[RuntimeName, Runtime | MissingExtraError] = {}
+    found: dict[RuntimeName, Runtime | EdgekitError] = {}
     for name in target.runtimes:
-        if name in RUNTIMES:
-            try:
-                found[name] = RUNTIMES[name].create()
-            except MissingExtraError as error:
-                found[name] = error
+        try:
+            found[name] = _create(name, target)
+        except (MissingExtraError, TargetError) as error:
+            found[name] = error
     return found
 
 
-def _entry(name: RuntimeName, target: Target) -> Entry:
-    if name not in target.runtimes:
-        raise TargetError(
-            f"the target '{target.name}' does not run {name}: its runtimes are "
-            f"{', '.join(target.runtimes)}"
-        )
-    if name not in RUNTIMES:
-        raise SettingError(
-            f"edgekit does not build for {name} yet", f"it builds for {', '.join(RUNTIMES)}"
-        )
-    return RUNTIMES[name]
+def _create(name: RuntimeName, target: Target) -> Runtime:
+    RUNTIMES[name].host.require_target(name, target)
+    return RUNTIMES[name].create()
 
 
-def runtime_of_file(path: Path) -> RuntimeName | None:
-    """The runtime whose finished files have this suffix; None if there is none."""
-    return next((n for n, entry in RUNTIMES.items() if entry.host.suffix == path.suffix), None)
+def runtime_of_file(path: Path, preferred: Sequence[RuntimeName] = ()) -> RuntimeName | None:
+    """The runtime whose finished files have this suffix; None if there is none.
+
+    If there are several: the first one of ``preferred``, else the registry's first.
+    """
+    found = [name for name, entry in RUNTIMES.items() if entry.host.suffix == path.suffix]
+    return next((name for name in preferred if name in found), found[0] if found else None)
+
+
+def runtimes_on(architecture: str | None) -> tuple[RuntimeName, ...]:
+    """The runtimes that run on devices of an architecture."""
+    return tuple(n for n, entry in RUNTIMES.items() if architecture in entry.host.architectures)
 
 
 def suffixes() -> tuple[str, ...]:
     """The suffixes of finished files."""
-    return tuple(entry.host.suffix for entry in RUNTIMES.values())
+    return tuple(dict.fromkeys(entry.host.suffix for entry in RUNTIMES.values()))
 
 
 def locate(runtime: RuntimeName, program: Program, rows: Sequence[ProfileRow]) -> list[Located]:

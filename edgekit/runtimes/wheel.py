@@ -1,7 +1,7 @@
-"""A runtime's wheel for an architecture: the native runner needs its libraries.
+"""A runtime's wheel for an architecture: the runner needs its libraries.
 
-For this host it is the installed package. For another architecture pip fetches it once, with a
-pinned hash, into a folder of the Python environment.
+For this host it is the installed package. For another architecture, or another Python, pip fetches
+it once, with a pinned hash, into a folder of the Python environment.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from edgekit.target import Architecture, host_architecture
 
 @dataclass(frozen=True)
 class RuntimeWheel:
-    """One wheel for each architecture, for any Python version: native libraries do not depend on
+    """One wheel for each architecture, for one Python version: native libraries do not depend on
     Python, and equal inputs give equal bundles.
 
     ``package``: the name of the distribution; ``module``: of what it installs. ``kept``: the
     beginnings of the names that are unpacked. ``fetcher``: the module of edgekit that fetches it if
-    it is run. ``extra``: the extra of edgekit that installs it.
+    it is run. ``extra``: the extra of edgekit that installs it. ``python``: the version of Python
+    that the wheel is for. ``of_python``: its libraries work with that version only.
     """
 
     package: str
@@ -43,15 +44,22 @@ class RuntimeWheel:
     kept: tuple[str, ...]
     fetcher: str
     extra: str
+    python: str = "3.11"
+    of_python: bool = False
 
     def folder(self, architecture: Architecture, progress: Progress) -> Path:
         """The folder of the module; fetched if it is missing. Raises RuntimeFailure."""
         if architecture == host_architecture():
             return self.installed_folder()
+        return self.fetched(architecture, progress)
+
+    def fetched(self, architecture: Architecture, progress: Progress) -> Path:
+        """The folder of a fetched wheel's module; fetched if missing. Raises RuntimeFailure."""
         folder = self.fetched_folder(architecture)
         if not folder.is_dir():
             progress.note(
-                f"fetching the {self.package} wheel for {architecture} ({self.size_mb} MB, once)"
+                f"fetching the {self.package} wheel for {self._what(architecture)} "
+                f"({self.size_mb} MB, once)"
             )
             with progress.stage(f"fetching the {architecture} runtime"):
                 make_folder_once(folder, lambda draft: self._fetch(architecture, draft))
@@ -60,7 +68,16 @@ class RuntimeWheel:
     def fetched_folder(self, architecture: Architecture) -> Path:
         """The folder of another architecture's wheel, fetched or not."""
         wheels = Path(sys.prefix) / "share" / "edgekit" / "wheels"
-        return wheels / f"{self.package}-{self.version}-{architecture}"
+        own = f"-{self.abi}" if self.of_python else ""
+        return wheels / f"{self.package}-{self.version}{own}-{architecture}"
+
+    @property
+    def abi(self) -> str:
+        """The tag of Python's binary interface: cp311."""
+        return "cp" + self.python.replace(".", "")
+
+    def _what(self, architecture: Architecture) -> str:
+        return f"{architecture} and Python {self.python}" if self.of_python else architecture
 
     def installed_folder(self) -> Path:
         spec = importlib.util.find_spec(self.module)
@@ -101,7 +118,7 @@ class RuntimeWheel:
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
             "--only-binary=:all:", "--platform", f"{self.platform}_{architecture}",
-            "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
+            "--python-version", self.python, "--implementation", "cp", "--abi", self.abi,
             "--dest", str(folder), "--requirement", str(pinned),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -109,7 +126,8 @@ class RuntimeWheel:
         if done.returncode != 0 or not wheels:
             last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
             raise RuntimeFailure(
-                f"pip could not fetch {self.package} {self.version} for {architecture}: {last}",
+                f"pip could not fetch {self.package} {self.version} for "
+                f"{self._what(architecture)}: {last}",
                 f"with a network connection, run {self._command(architecture)}",
             )
         return wheels[0]

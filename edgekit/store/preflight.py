@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 from edgekit.bundle.manifest import Manifest
 from edgekit.errors import PreflightError
+from edgekit.store.python import BITS, python_problems
 from edgekit.store.survey import Survey
+from edgekit.target import MACHINES, Architecture
 
-# Other names of an architecture. The names that 32-bit systems report (armv8l) are not synonyms.
-SYNONYMS = {"amd64": "x86_64", "arm64": "aarch64"}
-LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
+LOADERS: dict[Architecture, str] = {
+    "x86_64": "ld-linux-x86-64.so.2",
+    "aarch64": "ld-linux-aarch64.so.1",
+    "armv7l": "ld-linux-armhf.so.3",
+}
+# A 64-bit kernel lists the features of its own mode under a 32-bit system too.
+IMPLIED_BY = {"neon": "asimd"}
 LEFT_FREE_MB = 1.0
 
 
@@ -43,28 +49,31 @@ def find_problems(
 ) -> Iterator[tuple[str, str | None]]:
     """Yield each problem, as what the device has and the bundle requires, with a hint."""
     needs = manifest.needs
-    architecture = SYNONYMS.get(survey.architecture or "", survey.architecture)
-    if architecture is not None and architecture != needs.architecture:
+    machine = survey.architecture
+    if machine is not None and machine not in MACHINES[needs.architecture]:
         yield (
-            f"architecture: the device is {architecture}, the bundle is for {needs.architecture}",
+            f"architecture: the device is {machine}, the bundle is for {needs.architecture}",
             "build for the device's own target: edgekit targets list",
         )
         return
-    loader = LOADERS[needs.architecture]
+    loader, bits = LOADERS[needs.architecture], BITS[needs.architecture]
     if survey.loaders and not any(path.endswith(loader) for path in survey.loaders):
         yield (
             f"system: the device has the loader {', '.join(survey.loaders)}, the bundle requires "
-            f"{loader}: a 64-bit system, not only a 64-bit kernel",
-            "install the 64-bit Raspberry Pi OS",
+            f"{loader}: a {bits}-bit system, whatever its kernel is",
+            f"install the {bits}-bit Raspberry Pi OS, or build for the device's own target",
         )
         return
     yield from _libraries(manifest, survey)
-    absent = [feature for feature in needs.cpu_features if feature not in survey.cpu_features]
-    if survey.cpu_features and absent:
+    known = survey.cpu_features
+    absent = [one for one in needs.cpu_features if not {one, IMPLIED_BY.get(one, one)} & known]
+    if known and absent:
         yield (
             f"CPU: the device's lacks {', '.join(absent)}, which the bundle requires",
             "build for the device's own target: edgekit targets list",
         )
+    if needs.pythons:
+        yield from python_problems(manifest, survey.python)
     if sends:
         yield from _space(manifest, survey, peak_memory_mb)
     yield from _store(survey)

@@ -110,7 +110,8 @@ class Store:
         self._root = root
 
     def survey(self, release: Release) -> Survey:
-        done = self._script("survey", release.name, release.id, stdin=release.lines)
+        python = ["python"] if release.manifest.needs.pythons else []
+        done = self._script("survey", release.name, release.id, *python, stdin=release.lines)
         return parse_survey(_text(done.stdout))
 
     def install(self, release: Release, *, current: bool, progress: Progress) -> Installation:

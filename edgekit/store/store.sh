@@ -91,7 +91,7 @@ lock() {
 
 # ---- survey: all that a deployment needs to know, in one round trip ----
 
-survey() { # NAME ID; the release's files on stdin
+survey() { # NAME ID [python]; the release's files on stdin
   read_files
   section uname; uname -s -r -m
   section cpuinfo; lines_of /proc/cpuinfo 'Features*' 'flags*'
@@ -100,6 +100,7 @@ survey() { # NAME ID; the release's files on stdin
   section loaders; existing /lib/ld-linux-* /lib64/ld-linux-*
   section libstdcxx; existing /lib/libstdc++.so.6.0.* /usr/lib/libstdc++.so.6.0.* \
     /lib64/libstdc++.so.6.0.* /lib/*/libstdc++.so.6.0.* /usr/lib/*/libstdc++.so.6.0.*
+  section python; [ -z "${3:-}" ] || python_facts
   section root; echo "$root"
   section tools
   for tool in cat chmod cp dd df ln mkdir mktemp mv readlink rm sha256sum sleep sync tr uname; do
@@ -129,6 +130,22 @@ c_library() {
   for loader in /lib/ld-linux-*.so.? /lib64/ld-linux-*.so.?; do
     [ ! -x "$loader" ] || "$loader" --version 2>/dev/null | head -n 1
   done
+}
+
+python_facts() { # for a runner in Python; what imports NumPy takes a second on a small device
+  command -v python3 >/dev/null || return
+  python3 -c '
+import importlib.util, struct, sys
+print("version", "%d.%d" % sys.version_info[:2])
+print("bits", 8 * struct.calcsize("P"))
+print("tflite", importlib.util.find_spec("tflite_runtime") is not None)
+sys.path = [folder for folder in sys.path if folder]
+try:
+    from numpy import __version__
+    print("numpy", __version__)
+except Exception as error:
+    print("no_numpy", str(error).strip().split("\n")[0])
+' 2>/dev/null
 }
 
 refused_write() {

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from edgekit.device.facts.libc import glibc_version
+from edgekit.store.python import DevicePython, parse_python
 
 MARK = "\n@@edgekit "
 NEEDED_TOOLS = (
@@ -20,7 +21,8 @@ class Survey:
 
     ``damaged``: the release's files that are missing or wrong; None if it is not installed.
     ``held``: the digests of its files that any release in the store has. ``loaders``: of glibc;
-    they reveal a 32-bit system on a 64-bit kernel. 1 MB = 1,000,000 bytes.
+    they reveal a 32-bit system on a 64-bit kernel. ``python``: also None if the release does not
+    need it. 1 MB = 1,000,000 bytes.
     """
 
     root: str
@@ -38,6 +40,7 @@ class Survey:
     current: str | None
     damaged: tuple[str, ...] | None
     held: frozenset[str]
+    python: DevicePython | None = None
 
 
 def sections_of(text: str) -> list[tuple[str, str]]:
@@ -67,6 +70,7 @@ def parse_survey(text: str) -> Survey:
         current=sections.get("current") or None,
         damaged=None if damaged == ["absent"] else tuple(filter(None, damaged)),
         held=frozenset(line.split(" ")[0] for line in sections.get("held", "").splitlines()),
+        python=parse_python(sections.get("python", "")),
     )
 
 

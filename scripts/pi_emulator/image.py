@@ -33,6 +33,10 @@ PACKAGES = """
     mount openssh-server openssh-sftp-server procps python3-minimal sed tar usr-is-merged
     util-linux
 """
+# What the 32-bit system has besides, for the runtime that runs by the device's Python.
+PACKAGES_32 = "python3-numpy"
+# Debian chooses these libraries while it installs: name -> the folder that has it.
+CHOSEN = {"libblas.so.3": "blas", "liblapack.so.3": "lapack"}
 # Not unpacked: this host's own settings, and what no program in the guest reads.
 UNWANTED = """
     ./dev/* ./etc/hostname ./etc/resolv.conf ./etc/apt ./lib/udev ./lib/systemd ./usr/lib/klibc
@@ -63,34 +67,40 @@ class Image:
         return self.folder / "root.ext4"
 
 
-def find_image(folder: Path) -> Image | None:
-    """The image in ``folder`` as this version makes it."""
-    image = Image(folder / f"image-{_key()}")
+def find_image(folder: Path, bits: int = 64) -> Image | None:
+    """The image in ``folder`` as this version makes it. ``bits``: of its system, 64 or 32; the
+    kernel always has 64.
+    """
+    image = Image(folder / f"{_stem(bits)}-{_key()}")
     return image if image.folder.is_dir() else None
 
 
-def build_image(folder: Path, mirror: str | None = None) -> Image:
+def build_image(folder: Path, mirror: str | None = None, bits: int = 64) -> Image:
     """Return the image in ``folder``; it is made where it is missing, and appears whole.
 
     ``mirror``: a Debian mirror's address; None is what this machine's apt is set up with.
     Raises PiError.
     """
-    if found := find_image(folder):
+    if found := find_image(folder, bits):
         return found
     require(TO_BUILD)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder / "build.lock"):
-        for remains in folder.glob(".image-*"):  # of a build that was killed
+        for remains in folder.glob(".image*"):  # of a build that was killed
             shutil.rmtree(remains, ignore_errors=True)
-        if found := find_image(folder):  # another build was faster
+        if found := find_image(folder, bits):  # another build was faster
             return found
-        image = Image(folder / f"image-{_key()}")
+        image = Image(folder / f"{_stem(bits)}-{_key()}")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".image-") as draft:
-            _fill(Path(draft), image.folder.name, mirror)
-            for outdated in folder.glob("image-*"):
+            _fill(Path(draft), image.folder.name, mirror, bits)
+            for outdated in folder.glob(f"{_stem(bits)}-*"):
                 shutil.rmtree(outdated)
             (Path(draft) / "whole").rename(image.folder)
     return image
+
+
+def _stem(bits: int) -> str:
+    return "image" if bits == 64 else f"image{bits}"
 
 
 def _key() -> str:
@@ -119,14 +129,15 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _fill(draft: Path, name: str, mirror: str | None) -> None:
+def _fill(draft: Path, name: str, mirror: str | None, bits: int) -> None:
     whole, tree = draft / "whole", draft / "tree"
     whole.mkdir()
     tree.mkdir()
-    with working("fetching Debian packages for arm64, unpacking them"):
-        _unpack(_sources(mirror), tree, draft)
+    with working(f"fetching Debian packages for {bits}-bit Arm, unpacking them"):
+        _unpack(_sources(mirror), tree, draft, bits)
     with working(f"making {name}"):
         _link_folders(tree)
+        _link_chosen(tree)
         _take_kernel(tree, whole / "kernel")
         _add_accounts(tree)
         _add_own_files(tree)
@@ -167,12 +178,23 @@ def _os_release() -> str | None:
     return fields.get("VERSION_CODENAME", "").strip('"') if fields.get("ID") == "debian" else None
 
 
-def _unpack(sources: list[str], tree: Path, draft: Path) -> None:
+def _packages(bits: int) -> list[str]:
+    """The architectures, the system's first, and the packages. A 32-bit system has the 64-bit
+    kernel too.
+    """
+    if bits == 64:
+        return ["arm64", ",".join(PACKAGES.split())]
+    own = [f"{one}:arm64" if one.startswith("linux-image") else one for one in PACKAGES.split()]
+    return ["armhf,arm64", ",".join([*own, PACKAGES_32])]
+
+
+def _unpack(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
     """Stream mmdebstrap's archive of unpacked packages into ``tree``."""
+    architectures, packages = _packages(bits)
     (draft / "sources.list").write_text("\n".join(sources) + "\n")
     fetch = [
         str(find_program("mmdebstrap")), "--variant=extract", "--mode=chrootless", "--format=tar",
-        "--architectures=arm64", f"--include={','.join(PACKAGES.split())}", *_apt_options(),
+        f"--architectures={architectures}", f"--include={packages}", *_apt_options(),
         SUITE, "-", str(draft / "sources.list"),
     ]  # fmt: skip
     merge = r"--transform=flags=rh;s,^\./\(bin\|sbin\|lib\)/,./usr/\1/,"
@@ -217,6 +239,12 @@ def _link_folders(tree: Path) -> None:
     for name in BUSYBOX.split():
         if not any(os.path.lexists(tree / "usr" / at / name) for at in ("bin", "sbin")):
             (tree / "usr/bin" / name).symlink_to("busybox")
+
+
+def _link_chosen(tree: Path) -> None:
+    for name, folder in CHOSEN.items():
+        for path in tree.glob(f"usr/lib/*/{folder}/{name}"):
+            (path.parent.parent / name).symlink_to(f"{folder}/{name}")
 
 
 def _take_kernel(tree: Path, kernel: Path) -> None:

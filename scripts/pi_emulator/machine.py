@@ -29,19 +29,30 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Board:
-    """A board as QEMU can show it: its name, its processor, its memory; edgekit's target."""
+    """A board as QEMU can show it: its name, its processor, its memory; edgekit's target. ``bits``:
+    of its system; the kernel always has 64.
+    """
 
     title: str
     target: str
     cpu: str
     machine: str
     memory_mib: int
+    bits: int = 64
 
 
 # Memory is that of the smallest board sold.
 BOARDS = {
     "zero2w": Board(
         "Raspberry Pi Zero 2 W Rev 1.0", "rpi-zero2w", "cortex-a53", "virt,gic-version=2", 512
+    ),
+    "pi3-32": Board(
+        "Raspberry Pi 3 Model B Plus Rev 1.3",
+        "rpi3-32",
+        "cortex-a53",
+        "virt,gic-version=2",
+        1024,
+        bits=32,
     ),
     "pi4": Board(
         "Raspberry Pi 4 Model B Rev 1.4", "rpi4", "cortex-a72", "virt,gic-version=2", 1024

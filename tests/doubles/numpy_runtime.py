@@ -28,7 +28,7 @@ from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel, 
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
-from edgekit.target import Architecture
+from edgekit.target import Architecture, Target
 from edgekit.values import RuntimeName
 
 FILE_NAME = "model.npz"
@@ -41,6 +41,7 @@ class NumpyRuntime:
     name: RuntimeName = "litert"
     version = np.__version__
     repairs: frozenset[Repair] = frozenset()
+    runs_here = True
     pt2e = None
     half = None
 
@@ -74,6 +75,9 @@ class NumpyRuntime:
         runner.write_text(f"#!{sys.executable}\n{SOURCE.read_text()}")
         runner.chmod(0o755)
         return RunnerFiles(runner, {})
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]
@@ -123,6 +127,7 @@ def entry(folder: Path) -> Entry:
         glibc="2.28",
         libraries=(),
         suffix=".npz",
+        architectures=("x86_64", "aarch64"),
         runner_folder=lambda architecture: folder,
         other_wheel=lambda architecture: OtherWheel("numpy", True, "none needed", "true"),
     )

@@ -28,6 +28,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import BAD_ARGUMENTS, BAD_PROGRAM, Installed, Serving, measure
+from edgekit.runner.files import RunnerFiles
 from edgekit.runner.staging import staged
 from edgekit.runtimes.base import FloatModel, Runtime
 from edgekit.runtimes.export import export
@@ -78,15 +79,17 @@ class RuntimeContract:
     def int8(cls, runtime: Runtime, source: FloatModel) -> Artifact:
         return quantized(runtime, source)
 
+    def files(self, runtime: Runtime) -> RunnerFiles:
+        """The runner that the tests run here."""
+        return runtime.runner_files(host_architecture(), Silent())
+
     @pytest.fixture
     def here(self, runtime: Runtime, artifact: Artifact) -> Iterator[Installed]:
-        files = runtime.runner_files(host_architecture(), Silent())
-        with staged(artifact, files) as place:
+        with staged(artifact, self.files(runtime)) as place:
             yield place
 
     def outputs(self, runtime: Runtime, artifact: Artifact, source: FloatModel) -> np.ndarray:
-        files = runtime.runner_files(host_architecture(), Silent())
-        with staged(artifact, files) as place, Serving(place) as serving:
+        with staged(artifact, self.files(runtime)) as place, Serving(place) as serving:
             rows = [
                 np.frombuffer(serving.infer([one.numpy().tobytes()])[0], np.float32)
                 for (one,) in source.calibration

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from edgekit.documents.environment import DeviceEnvironment
 from edgekit.documents.probe import CoreCluster, Hardware
-from edgekit.target import Architecture
+from edgekit.target import MACHINES, Architecture
 
 # The features that kernels for neural networks are chosen by, as Linux names them.
 FEATURES = {
     "aarch64": ("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"),
+    "armv7l": ("neon", "vfpv4", "asimd"),
     "x86_64": (
         "sse4_1", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512dq",
         "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",
@@ -21,7 +22,14 @@ FEATURES = {
 }  # fmt: skip
 # QEMU's name for a core with all features that it can emulate.
 ANY_CORE = "max"
-RUNTIMES = ("executorch", "litert")
+# The runtimes that run on an architecture without more; a reader may add others.
+RUNTIMES: dict[Architecture, tuple[str, ...]] = {
+    "x86_64": ("executorch", "litert"),
+    "aarch64": ("executorch", "litert"),
+    "armv7l": ("tflite",),
+}
+# Of a 64-bit kernel, asimd implies neon.
+NEON = {"neon", "asimd"}
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,24 @@ class TargetDraft:
 
 
 def draft_target(environment: DeviceEnvironment, hardware: Hardware) -> TargetDraft:
-    problems = tuple(_problems(environment, hardware))
-    if problems:
+    architecture = _architecture(environment, hardware)
+    problems = tuple(_problems(environment, hardware, architecture))
+    if problems or architecture is None:
         return TargetDraft(None, problems, ())
     fast = fast_clusters(hardware)
     threads = sum(cluster.physical_cores or len(cluster.cpus) for cluster in fast)
     clock_mhz = _clock_mhz(environment, fast)
     keys: dict[str, Any] = {
         "description": _plain(environment.model or environment.cpu or "unknown device"),
-        "architecture": environment.architecture,
+        "architecture": architecture,
         "cpu": _core(environment, fast),
-        "features": used_features(environment),
+        "features": [one for one in FEATURES[architecture] if one in environment.cpu_features],
         "cores": environment.cores,
         "clock_ghz": round(clock_mhz / 1000, 3) if clock_mhz else None,
         "threads": max(1, min(threads, environment.cores or 1, 256)),
         "memory_mb": round(environment.memory_mb) if environment.memory_mb else None,
         "glibc": hardware.glibc,
-        "runtimes": list(RUNTIMES),
+        "runtimes": list(RUNTIMES[architecture]),
     }
     known = {key: value for key, value in keys.items() if value is not None}
     return TargetDraft(known, (), tuple(_notes(environment, hardware, known)))
@@ -78,15 +87,26 @@ def fast_clusters(hardware: Hardware) -> list[CoreCluster]:
     return sorted(clusters, key=lambda one: -(one.frequency_max_mhz or 0))
 
 
-def _problems(environment: DeviceEnvironment, hardware: Hardware) -> Iterator[str]:
-    architecture = environment.architecture
-    if architecture not in get_args(Architecture):
+def _architecture(environment: DeviceEnvironment, hardware: Hardware) -> Architecture | None:
+    """That of the system, whatever its kernel is; None if edgekit does not build for it."""
+    machine, is_32_bit = environment.architecture, hardware.userland_bits == 32
+    for architecture, machines in MACHINES.items():
+        if machine in machines and (architecture == "armv7l") == (is_32_bit or machine[-1] == "l"):
+            return architecture
+    return None
+
+
+def _problems(
+    environment: DeviceEnvironment, hardware: Hardware, architecture: Architecture | None
+) -> Iterator[str]:
+    if architecture is None:
+        bits = ", with a 32-bit system" if hardware.userland_bits == 32 else ""
         yield (
-            f"architecture: {architecture or 'unknown'}; edgekit builds for "
-            f"{' and '.join(get_args(Architecture))} (64-bit systems) only"
+            f"architecture: {environment.architecture or 'unknown'}{bits}; edgekit builds for "
+            f"{', '.join(MACHINES)} only"
         )
-    elif hardware.userland_bits == 32:
-        yield "system: 32-bit, on a 64-bit kernel; edgekit needs a 64-bit system"
+    elif architecture == "armv7l" and not NEON & set(environment.cpu_features):
+        yield "CPU: it has no NEON, which the runtime for 32-bit systems needs"
     if hardware.libc == "musl":
         yield "C library: musl; edgekit's runners need glibc"
     elif hardware.glibc is None:

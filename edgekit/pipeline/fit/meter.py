@@ -27,6 +27,7 @@ from edgekit.pipeline.result import BuildResult, unjudged
 from edgekit.plan import Plan
 from edgekit.runner.client import Serving
 from edgekit.runner.staging import staged
+from edgekit.runtimes.base import OTHER_RUNNER
 from edgekit.target import Target
 
 
@@ -99,13 +100,17 @@ class Meter:
             inputs = [to_bytes(tensor) for tensor in result.example]
             latency, profiled = device.profile(Timed(artifact, inputs))
         rows, total_ms = mean_rows(profiled)
-        times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
+        times = None
+        if rows:
+            times = timed_shapes(name, artifact.program, known.shapes, rows, total_ms)
         figure = Figure(value=latency.median, source="measured", interval=latency.interval)
         return replace(known, latency=figure, times=times, source="measured")
 
     def _predicted(self, result: BuildResult, known: Cost) -> Cost:
         artifact, context = result.artifact, self.context
-        files = context.runtime.runner_files(self.target.architecture, context.progress)
+        if not context.runtime.runs_here:
+            return replace(known, why_not=OTHER_RUNNER)
+        files = context.runtime.device_files(self.target, context.progress)
         with (
             tempfile.TemporaryDirectory(prefix="edgekit-fit-") as folder,
             staged(artifact, context.host_files) as here,

@@ -24,6 +24,7 @@ SUPPORT = HostSupport(
     glibc=native.GLIBC,
     libraries=describe.BASE_LIBRARIES,
     suffix=SUFFIX,
+    architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
 )

@@ -16,7 +16,7 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel, Half, Pt2e, Repair
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
-from edgekit.target import Architecture
+from edgekit.target import Architecture, Target
 from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class ExecuTorch:
     name: RuntimeName = "executorch"
     version = VERSION
     repairs: frozenset[Repair] = frozenset(("observer", "equalize", "correct", "round"))
+    runs_here = True
 
     def __init__(self) -> None:
         SUPPORT.require("building for ExecuTorch")
@@ -81,6 +82,9 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.native import runner_files
 
         return runner_files(architecture, progress)
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self, outside: Iterable[OutsideOperator], classes: Mapping[str, str]

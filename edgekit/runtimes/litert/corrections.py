@@ -14,7 +14,7 @@ def in_order(data: bytes) -> bytes:
     The converter sorts them by name: args_10 before args_2. The runner and applications give them
     by place.
     """
-    return _edited(data, _sort)
+    return edited(data, _sort)
 
 
 def without_returns_to_float(data: bytes) -> bytes:
@@ -22,10 +22,10 @@ def without_returns_to_float(data: bytes) -> bytes:
 
     The quantizer gives an output that other operators also read to them as float.
     """
-    return _edited(data, _read_stored)
+    return edited(data, _read_stored)
 
 
-def _edited(data: bytes, edit: Callable[[Any], bool]) -> bytes:
+def edited(data: bytes, edit: Callable[[Any], bool]) -> bytes:
     """The file after ``edit``, which returns whether it changed the model; else the same bytes."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils

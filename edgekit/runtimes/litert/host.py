@@ -23,6 +23,7 @@ SUPPORT = HostSupport(
     glibc=native.GLIBC,
     libraries=(native.LIBRARY,),
     suffix=SUFFIX,
+    architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
 )

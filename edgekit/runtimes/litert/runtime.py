@@ -17,7 +17,7 @@ from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel, Repair
 from edgekit.runtimes.litert.host import SUPPORT
 from edgekit.runtimes.litert.wheel import VERSION
-from edgekit.target import Architecture
+from edgekit.target import Architecture, Target
 from edgekit.values import RuntimeName
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class LiteRT:
     version = VERSION
     # those that act on the float model, its ranges, or the quantized file's biases
     repairs: frozenset[Repair] = frozenset(("observer", "equalize", "correct"))
+    runs_here = True
     pt2e = None
     half = None
 
@@ -62,7 +63,7 @@ class LiteRT:
 
         return read(data)
 
-    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory:
+    def memory_sizes(self, artifact: Artifact, architecture: Architecture) -> ProgramMemory | None:
         from edgekit.runtimes.litert.flatbuffer import read_graph
         from edgekit.runtimes.litert.memory import memory_sizes
 
@@ -79,6 +80,9 @@ class LiteRT:
         from edgekit.runtimes.litert.native import runner_files
 
         return runner_files(architecture, progress)
+
+    def device_files(self, target: Target, progress: Progress) -> RunnerFiles:
+        return self.runner_files(target.architecture, progress)
 
     def advise(
         self,

@@ -221,6 +221,8 @@ TARGETS = {
     "intel_hybrid_laptop": ("x86-64", 8, 2, 1.2, "2.38"),
     "epyc_vm": ("x86-64", 4, 2, None, "2.36"),
     "qemu_virt": ("cortex-a72", None, None, None, "2.36"),
+    "rpi4_32bit": ("cortex-a72", 4, 4, 1.8, "2.31"),
+    "beaglebone": ("cortex-a8", 1, 1, 1.0, "2.31"),
 }
 
 
@@ -234,10 +236,8 @@ def test_targets(draft, name) -> None:
 
 
 REFUSED = {
-    "rpi4_32bit": "32-bit",
     "alpine": "musl",
-    "beaglebone": "armv7l",
-    "busybox_board": "armv7l",
+    "busybox_board": "C library",
 }
 
 
@@ -246,6 +246,25 @@ def test_devices_that_cannot_be_targets(draft, name) -> None:
     found = draft(name)
     assert found.keys is None
     assert any(REFUSED[name] in problem for problem in found.problems)
+
+
+@pytest.mark.parametrize(("name", "feature"), [("rpi4_32bit", "asimd"), ("beaglebone", "neon")])
+def test_a_32_bit_system_is_for_tflite(machine, draft, name, feature) -> None:
+    """On whichever kernel; but not without NEON."""
+    keys = draft(name).keys
+    assert (keys["architecture"], keys["runtimes"]) == ("armv7l", ["tflite"])
+    assert keys["features"] == [feature]
+    environment, hardware = machine(name)
+    found = draft_target(environment.replaced(cpu_features=("half", "thumb")), hardware)
+    assert found.keys is None
+    assert "NEON" in found.problems[0]
+
+
+def test_a_32_bit_system_that_is_no_arm(machine) -> None:
+    environment, hardware = machine("x86_laptop")
+    found = draft_target(environment, hardware.replaced(userland_bits=32))
+    assert found.keys is None
+    assert "32-bit" in found.problems[0]
 
 
 def test_nothing_unknown_is_filled_in(machine) -> None:

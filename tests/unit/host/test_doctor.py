@@ -67,6 +67,9 @@ class Host:
         monkeypatch.setattr(findings, "host_architecture", lambda: "x86_64")
         monkeypatch.setattr(findings, "find_emulator", lambda architecture: self.emulator)
         monkeypatch.setattr(findings, "find_sysroot", lambda architecture, native: self.libraries)
+        monkeypatch.setattr(
+            findings, "find_python_sysroot", lambda architecture, pythons: self.libraries
+        )
         monkeypatch.setattr(RuntimeWheel, "fetched_folder", lambda _, architecture: self.wheel)
         monkeypatch.setattr(Engine, "folder", lambda _, architecture: tmp_path / architecture)
         self.tools: set[str] = {tool.name for tool in TOOLS}
@@ -128,12 +131,15 @@ def test_without_torch_the_command_installs_all_that_a_build_needs(host) -> None
     ]
     assert works(document) == {
         "build for aarch64": False,
+        "build for armv7l": False,
         "build for x86_64": False,
         "build with executorch": False,
         "build with litert": False,
+        "build with tflite": False,
         "check and benchmark bundles here": True,
         "deploy over SSH": True,
         "check aarch64 bundles here": True,
+        "check armv7l bundles here": True,
         "predict latency without a device": True,
         "search with several processes (--workers)": True,
     }
@@ -145,7 +151,9 @@ def test_one_runtime_is_enough(host) -> None:
     assert document.ready
     assert document.commands == ()
     assert [name for name, works_here in works(document).items() if not works_here] == [
-        "build with litert"
+        "build for armv7l",
+        "build with litert",
+        "build with tflite",
     ]
     assert "litert-torch==0.10.0" in host.finding("litert-torch").command
 
@@ -236,6 +244,7 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
         "build for x86_64",
         "build with executorch",
         "build with litert",
+        "build with tflite",
         "check and benchmark bundles here",
         "predict latency without a device",
         "search with several processes (--workers)",
@@ -243,6 +252,7 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
     said = "\n".join(document.commands)
     assert "paramiko>=5.1" in said
     assert "-m edgekit.runtimes.executorch.wheel aarch64" in said
+    assert "-m edgekit.runtimes.tflite.wheel armv7l" in said
     assert "apt-get install qemu-user libc6-arm64-cross" in said
     assert "pillow>=11" in said
 

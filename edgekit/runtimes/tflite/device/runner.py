@@ -1,0 +1,483 @@
+#!/usr/bin/env python3
+"""The runner for tflite-runtime: docs/runner.md specifies arguments, document, codes and frames.
+
+It runs by the device's Python, 3.9 or later, with NumPy. tflite-runtime lies beside it, in a folder
+of ``lib`` for each version of Python; without one for this Python, the system's own is used.
+Nothing is written beside it.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+SCHEMA, RUNTIME = "edgekit.runner/1", "tflite"
+HELP = """\
+usage: runner --model FILE [--input FILE]... [--output FILE]... [--warmup N] [--runs N]
+              [--threads N] [--profile]
+       runner --model FILE --serve [--threads N]
+       runner --model FILE --describe
+       runner --help | --version
+"""
+BAD_ARGUMENTS, BAD_PROGRAM, MISSING_KERNEL, NO_MEMORY = 2, 3, 4, 5
+INPUT_DOES_NOT_FIT, EXECUTION_FAILED, FILE_ERROR = 6, 7, 8
+MOST_TENSORS, MOST_RUNS, MOST_THREADS = 64, 100000000, 256
+FLAGS = ("--profile", "--serve", "--describe", "--help", "--version")
+PATHS = ("--input", "--output")
+# Option -> the least and the largest number that it takes.
+NUMBERS = {"--warmup": (0, MOST_RUNS), "--runs": (0, MOST_RUNS), "--threads": (1, MOST_THREADS)}
+IDENTIFIER = b"TFL3"
+NUMPY_FROM, NUMPY_BELOW = (1, 23), (2, 0)
+# What TFLite says about an operator that it lacks.
+LACKS_OPERATOR = ("unresolved custom op", "unresolved-ops", "Didn't find op", "not supported by")
+
+HEADER = struct.Struct("<4sIQ")
+MAGIC, MOST_BYTES, SINK_BYTES = b"EKF1", 1 << 40, 1 << 16
+END, RUN, STATS_REQUEST = 0, 1, 3
+HELLO, RESULT, ERROR, STATS = 100, 101, 102, 103
+
+
+class Failure(Exception):
+    """An error with its exit code. The message is one line."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = " ".join(message.split())
+
+
+class Broken(Failure):
+    """The stream of requests cannot be read any further."""
+
+
+class ClientEnded(Exception):
+    """Nobody reads the answers any more."""
+
+
+# ---- the command line ----
+
+
+def parse(values: Sequence[str]) -> dict[str, Any]:
+    """The options by name. Raises Failure."""
+    options: dict[str, Any] = {"--model": None, "--input": [], "--output": []}
+    options.update({"--warmup": 3, "--runs": 20, "--threads": 1}, **dict.fromkeys(FLAGS, False))
+    rest = list(values)
+    while rest:
+        option = rest.pop(0)
+        if option in FLAGS:
+            options[option] = True
+        elif not rest:
+            raise Failure(BAD_ARGUMENTS, f"unknown option or no value: {option}")
+        else:
+            take(options, option, rest.pop(0))
+    if options["--help"] or options["--version"]:
+        return options
+    if options["--model"] is None:
+        raise Failure(BAD_ARGUMENTS, "--model FILE is missing")
+    if options["--describe"]:
+        options["--runs"] = options["--warmup"] = 0
+    if options["--output"] and options["--runs"] == 0:
+        raise Failure(BAD_ARGUMENTS, "--output needs at least one run")
+    return options
+
+
+def take(options: dict[str, Any], option: str, value: str) -> None:
+    """Store one option's value."""
+    if option in PATHS:
+        if len(options[option]) == MOST_TENSORS:
+            raise Failure(BAD_ARGUMENTS, f"more than {MOST_TENSORS} times {option}")
+        options[option].append(value)
+    elif option in NUMBERS:
+        low, high = NUMBERS[option]
+        digits = value[1:] if value[:1] in ("+", "-") else value
+        if not (digits.isascii() and digits.isdigit() and low <= int(value) <= high):
+            message = f"{option} takes a whole number from {low} to {high}, not '{value}'"
+            raise Failure(BAD_ARGUMENTS, message)
+        options[option] = int(value)
+    elif option == "--model":
+        options[option] = value
+    else:
+        raise Failure(BAD_ARGUMENTS, f"unknown option: {option} (--help lists them)")
+
+
+# ---- the operating system ----
+
+
+def write_all(data: bytes) -> None:
+    """Write to stdout. Raises ClientEnded, Failure."""
+    view = memoryview(data)
+    try:
+        while len(view):
+            view = view[os.write(1, view) :]
+    except BrokenPipeError:
+        raise ClientEnded from None
+    except OSError as error:
+        raise Failure(FILE_ERROR, f"stdout cannot be written: {error.strerror}") from None
+
+
+def status_kb(row: str) -> int:
+    """A row of /proc/self/status in the kernel's kB, e.g. "VmHWM:"; 0 if it is missing."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(row)), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Swap:
+    """The most of this process that was seen in swap: the kernel keeps no peak of it."""
+
+    peak_kb = 0
+
+    @classmethod
+    def look(cls) -> int:
+        cls.peak_kb = max(cls.peak_kb, status_kb("VmSwap:"))
+        return cls.peak_kb
+
+
+def read_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise Failure(FILE_ERROR, f"{path} cannot be read: {error.strerror}") from None
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a file, which appears complete or not at all."""
+    draft = path + ".part"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+        os.replace(draft, path)
+    except OSError as error:
+        try:
+            os.unlink(draft)
+        except OSError:
+            pass
+        raise Failure(FILE_ERROR, f"{path} cannot be written: {error.strerror}") from None
+
+
+# ---- tflite-runtime ----
+
+
+class Silent:
+    """Without what the library writes to stderr: only our own line of an error may stand there."""
+
+    def __enter__(self) -> None:
+        self.stderr = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+    def __exit__(self, *error: object) -> None:
+        os.dup2(self.stderr, 2)
+        os.close(self.stderr)
+
+
+def interpreter_class() -> Any:
+    """tflite-runtime's Interpreter. Raises Failure: it, or NumPy, cannot be imported."""
+    sys.dont_write_bytecode = True  # the folder is a release, whose files are listed
+    here = os.path.dirname(os.path.realpath(sys.argv[0]))
+    name = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    own = os.path.join(here, "lib", name)
+    is_bundled = os.path.isdir(own)
+    if is_bundled:
+        sys.path.insert(0, own)
+    require_numpy(is_bundled)
+    try:
+        with Silent():
+            from tflite_runtime.interpreter import Interpreter
+    except ImportError as error:
+        source = f"from {own}" if is_bundled else f"for Python {name[2]}.{name[3:]}"
+        raise Failure(
+            BAD_PROGRAM, f"a library cannot be loaded: tflite_runtime {source}: {error}"
+        ) from None
+    return Interpreter
+
+
+def require_numpy(is_bundled: bool) -> None:
+    """tflite-runtime 2.14 imports with another NumPy, and then fails. A system's own fits its
+    NumPy.
+    """
+    try:
+        from numpy import __version__ as version
+    except ImportError as error:
+        hint = "sudo apt install python3-numpy"
+        raise Failure(BAD_PROGRAM, f"a library cannot be loaded: numpy ({hint}): {error}") from None
+    found = tuple(int(part) for part in version.split(".")[:2])
+    if is_bundled and not NUMPY_FROM <= found < NUMPY_BELOW:
+        raise Failure(
+            BAD_PROGRAM,
+            "a library cannot be loaded: tflite-runtime needs numpy 1.23 or later and below 2, not "
+            f"{version}",
+        )
+
+
+class Tensor:
+    """An input or output. ``bytes``: its size."""
+
+    def __init__(self, details: Mapping[str, Any], word: str) -> None:
+        import numpy
+
+        self.index = details["index"]
+        self.dtype = numpy.dtype(details["dtype"])
+        self.shape = tuple(int(size) for size in details["shape"])
+        if any(size < 0 for size in details.get("shape_signature", ())):
+            raise Failure(BAD_PROGRAM, f"{word} has a shape that is not fixed")
+        if self.dtype.kind not in "biuf":
+            raise Failure(BAD_PROGRAM, f"{word} has a type that the runner does not know")
+        count = 1
+        for size in self.shape:
+            count *= size
+        self.bytes = count * self.dtype.itemsize
+
+    def describe(self) -> dict[str, Any]:
+        return {"dtype": self.dtype.name, "shape": list(self.shape), "bytes": self.bytes}
+
+
+class Engine:
+    """A program that is ready to run."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        self.threads = threads
+        make = interpreter_class()
+        start_ns = time.monotonic_ns()
+        # the library verifies nothing: for most damaged files it ends the process
+        data = read_file(path)
+        if data[4:8] != IDENTIFIER:
+            raise Failure(BAD_PROGRAM, f"{path} is not a LiteRT model")
+        try:
+            with Silent():
+                # the bytes must live as long as the interpreter, which refers to them
+                self.interpreter = make(model_content=data, num_threads=threads)
+                self.interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            text = str(error)
+            lacks = any(words in text for words in LACKS_OPERATOR)
+            raise Failure(MISSING_KERNEL if lacks else BAD_PROGRAM, f"{path}: {text}") from None
+        self.inputs = self.tensors(self.interpreter.get_input_details(), "input")
+        self.outputs = self.tensors(self.interpreter.get_output_details(), "output")
+        self.load_ns = time.monotonic_ns() - start_ns
+        self.loaded_kb = status_kb("VmRSS:")
+        Swap.look()
+
+    def tensors(self, details: Sequence[Mapping[str, Any]], word: str) -> list[Tensor]:
+        if len(details) > MOST_TENSORS:
+            message = f"the program has more than {MOST_TENSORS} inputs or outputs"
+            raise Failure(BAD_PROGRAM, message)
+        return [Tensor(one, f"{word} {place}") for place, one in enumerate(details)]
+
+    @property
+    def input_bytes(self) -> int:
+        return sum(tensor.bytes for tensor in self.inputs)
+
+    def arrays(self, data: bytes) -> list[Any]:
+        """The inputs in one block of bytes."""
+        import numpy
+
+        found, start = [], 0
+        for tensor in self.inputs:
+            count = tensor.bytes // tensor.dtype.itemsize
+            one = numpy.frombuffer(data, tensor.dtype, count, start) if count else numpy.empty(0)
+            found.append(one.astype(tensor.dtype, copy=False).reshape(tensor.shape))
+            start += tensor.bytes
+        return found
+
+    def run(self, inputs: Iterable[Any]) -> int:
+        """One inference; its nanoseconds. The inputs are copied before the clock starts."""
+        try:
+            for tensor, value in zip(self.inputs, inputs):
+                self.interpreter.set_tensor(tensor.index, value)
+            start_ns = time.monotonic_ns()
+            self.interpreter.invoke()
+            return time.monotonic_ns() - start_ns
+        except (RuntimeError, ValueError) as error:
+            raise Failure(EXECUTION_FAILED, f"the program failed: {error}") from None
+
+    def results(self) -> list[bytes]:
+        """The bytes of each output of the last run, in C order."""
+        return [self.interpreter.get_tensor(tensor.index).tobytes() for tensor in self.outputs]
+
+    def document(self, latencies_ns: Iterable[int] = ()) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "runtime": RUNTIME,
+            "threads": self.threads,
+            "load_ns": self.load_ns,
+            "cpu_ns": time.process_time_ns(),
+            "planned_bytes": 0,
+            "peak_memory_kb": status_kb("VmHWM:"),
+            "peak_swap_kb": Swap.look(),
+            "rss_loaded_kb": self.loaded_kb,
+            "inputs": [tensor.describe() for tensor in self.inputs],
+            "outputs": [tensor.describe() for tensor in self.outputs],
+            "latencies_ns": list(latencies_ns),
+        }
+
+
+# ---- a single measurement ----
+
+
+def run_once(engine: Engine, options: Mapping[str, Any]) -> None:
+    files, outputs = options["--input"], options["--output"]
+    if outputs and len(outputs) != len(engine.outputs):
+        raise Failure(
+            BAD_ARGUMENTS,
+            f"the program gives {len(engine.outputs)} outputs; {len(outputs)} files were named",
+        )
+    inputs = engine.arrays(read_inputs(engine, files))
+    latencies_ns = array.array("Q", bytes(8 * options["--runs"]))
+    for _ in range(options["--warmup"]):
+        engine.run(inputs)
+    Swap.look()
+    for place in range(options["--runs"]):
+        latencies_ns[place] = engine.run(inputs)
+    if outputs:
+        for path, data in zip(outputs, engine.results()):
+            write_file(path, data)
+    write_all(to_json(engine.document(latencies_ns)))
+
+
+def read_inputs(engine: Engine, files: Sequence[str]) -> bytes:
+    """The inputs in one block of bytes: of the files, or zeros."""
+    if not files:
+        return bytes(engine.input_bytes)
+    if len(files) != len(engine.inputs):
+        raise Failure(
+            INPUT_DOES_NOT_FIT,
+            f"the program takes {len(engine.inputs)} inputs; {len(files)} files were given",
+        )
+    parts = []
+    for path, tensor in zip(files, engine.inputs):
+        parts.append(read_file(path))
+        if len(parts[-1]) != tensor.bytes:
+            raise Failure(
+                INPUT_DOES_NOT_FIT,
+                f"{path} has {len(parts[-1])} bytes, but the input takes {tensor.bytes}",
+            )
+    return b"".join(parts)
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, separators=(",", ":")) + "\n").encode("ascii")
+
+
+# ---- serving: frames of a 16-byte header and a payload ----
+
+
+def read_all(size: int) -> bytes:
+    """``size`` bytes of stdin; fewer at its end."""
+    parts, missing = [], size
+    while missing:
+        data = os.read(0, min(missing, 1 << 20))
+        if not data:
+            break
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def read_payload(size: int) -> bytes:
+    data = read_all(size)
+    if len(data) < size:
+        raise Broken(FILE_ERROR, "the input ended inside a frame")
+    return data
+
+
+def drain(size: int) -> None:
+    while size:
+        size -= len(read_payload(min(size, SINK_BYTES)))
+
+
+def send(kind: int, *parts: bytes) -> None:
+    header = HEADER.pack(MAGIC, kind, sum(len(part) for part in parts))
+    write_all(b"".join([header, *parts]))
+
+
+def send_error(failure: Failure) -> None:
+    send(ERROR, json.dumps({"code": failure.code, "message": failure.message}).encode("ascii"))
+
+
+def serve(engine: Engine) -> None:
+    send(HELLO, to_json(engine.document()))
+    while True:
+        header = read_all(HEADER.size)
+        if not header:
+            return
+        if len(header) < HEADER.size:
+            raise Broken(FILE_ERROR, "the input ended inside a frame")
+        magic, kind, length = HEADER.unpack(header)
+        if magic != MAGIC or length > MOST_BYTES:
+            failure = Broken(BAD_ARGUMENTS, "a request is no frame of this protocol")
+            send_error(failure)
+            raise failure
+        if kind == END:
+            return
+        try:
+            answer(engine, kind, length)
+        except Broken:
+            raise
+        except Failure as failure:
+            send_error(failure)
+
+
+def answer(engine: Engine, kind: int, length: int) -> None:
+    """Answer one request. Raises Failure; Broken, after which no request can be read."""
+    if kind == RUN and length == engine.input_bytes:
+        latency_ns = engine.run(engine.arrays(read_payload(length)))
+        send(RESULT, struct.pack("<Q", latency_ns), *engine.results())
+        return
+    drain(length)
+    if kind == RUN:
+        raise Failure(
+            INPUT_DOES_NOT_FIT,
+            f"the request has {length} bytes, but the inputs take {engine.input_bytes}",
+        )
+    if kind != STATS_REQUEST:
+        raise Failure(BAD_ARGUMENTS, f"a request of unknown kind {kind}")
+    send(STATS, to_json(engine.document()))
+
+
+def main(values: Sequence[str]) -> None:
+    options = parse(values)
+    if options["--help"]:
+        write_all(HELP.encode())
+    elif options["--version"]:
+        write_all(f"{SCHEMA} {RUNTIME}\n".encode())
+    else:
+        engine = Engine(options["--model"], options["--threads"])
+        if options["--serve"]:
+            serve(engine)
+        else:
+            run_once(engine, options)
+
+
+def guarded(values: Sequence[str]) -> int:
+    """Run, and return the exit code. An error is one line on stderr."""
+    try:
+        main(values)
+        return 0
+    except ClientEnded:
+        return 0
+    except Failure as failure:
+        code, message = failure.code, failure.message
+    except MemoryError:
+        code, message = NO_MEMORY, "out of memory; close other programs"
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # of the library: it raises errors of any kind
+        code, message = EXECUTION_FAILED, " ".join(f"{type(error).__name__}: {error}".split())
+    os.write(2, f"edgekit-runner: {message}\n".encode(errors="replace"))
+    return code
+
+
+if __name__ == "__main__":
+    # Not sys.exit(): the library's destructors stop thread pools, which is slow and useless here.
+    os._exit(guarded(sys.argv[1:]))
