@@ -13,7 +13,7 @@ from edgekit.progress import Progress, Silent, Stage
 
 # Seconds from a stage's start to its first line of progress, and between lines. Libraries hold
 # Python's lock for up to two seconds, so there is a line at least every ten seconds.
-FIRST_BEAT_S, BEAT_S = 5.0, 8.0
+FIRST_BEAT_S, BEAT_S = 5.0, 7.0
 
 
 def make_progress(quiet: bool) -> Progress:

@@ -536,7 +536,7 @@ def _check(runner: _Runner) -> list[str]:
             problems += _noise_problems(tensor, actual, expected, 25.0)
             continue
         known, moved = spec["quantization"], (spec.get("moved") or {}).get("whole", 0.0)
-        step = known["scale"] if known else max((max(finite) - min(finite)) / 255, moved)
+        step = max(known["scale"] if known else (max(finite) - min(finite)) / 255, moved)
         allowed = 2 * (1 + 1e-6) * step if precision != "fp32" else 1e-4 * max(map(abs, finite))
         gap = max(map(_gap, actual, expected), default=0.0)
         if gap > allowed and precision != "fp32" and manifest["needs"].get("pythons"):

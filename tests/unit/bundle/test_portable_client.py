@@ -656,7 +656,7 @@ def test_the_home_folder(tmp_path, monkeypatch) -> None:
 # ---- the golden case ----
 
 
-def golden(folder: Path, inputs: bytes, outputs: bytes, stride=1, precision="fp32", scale=None):
+def golden(folder: Path, inputs: bytes, outputs: bytes, stride=1, precision="fp32", scale=None, moved=0):
     (folder / "golden" / "input_0.bin").write_bytes(inputs)
     (folder / "golden" / "output_0.bin").write_bytes(outputs)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -664,6 +664,8 @@ def golden(folder: Path, inputs: bytes, outputs: bytes, stride=1, precision="fp3
     manifest["plan"]["precision"] = precision
     if scale:
         manifest["program"]["outputs"][0]["quantization"] = {"scale": scale, "zero_point": 0}
+    if moved:  # float operators lie between int8 ones
+        manifest["program"]["outputs"][0]["moved"] = {"whole": moved}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -684,6 +686,8 @@ def floats(*values: float) -> bytes:
         (floats(2, 5.1, 6), {"precision": "int8", "scale": 0.5}, False),
         (floats(2, 4.03, 6), {"precision": "int8"}, True),
         (floats(2, 4.04, 6), {"precision": "int8"}, False),
+        (floats(2, 4.09, 6), {"precision": "int8", "scale": 0.02, "moved": 0.05}, True),
+        (floats(2, 4.11, 6), {"precision": "int8", "scale": 0.02, "moved": 0.05}, False),
         (floats(2, 4.4, 6), {"precision": "fp16"}, True),
         (floats(2, 4.5, 6), {"precision": "fp16"}, False),
         (floats(2, 4, math.nan), {"precision": "fp16"}, False),
