@@ -135,7 +135,9 @@ class QemuTransport(LocalTransport):
         if python:
             # by their own paths: QEMU 7.2 does not look for all of them below -L (statx)
             system = PythonRoot(root, "")
-            own += ["-E", f"PYTHONPATH={system.packages}", str(system.python)]
+            own += ["-E", f"PYTHONPATH={system.packages}", "-U", "PYTHONHOME"]
+            own += ["-E", "PYTHONNOUSERSITE=1", "-E", "PYTHONDONTWRITEBYTECODE=1"]
+            own.append(str(system.python))
         self._prefix = [*NO_CORE_FILES, *own]
 
     def run(
@@ -214,7 +216,9 @@ def find_python_sysroot(architecture: Architecture, pythons: Sequence[str]) -> S
     for place in places:
         python = python_of(place)
         if python is not None and python.version in pythons:
-            return _sysroot_at(place, architecture)
+            found = _sysroot_at(place, architecture)
+            if found is not None:
+                return found
     return None
 
 

@@ -24,6 +24,8 @@ DEVICE_FLOAT_TOLERANCE = 1e-4
 # Of half precision. Its noise depends on the order of additions, which differs between kernels.
 MIN_HALF_SQNR_DB = 25.0
 DEVICE_STEPS = 2
+# Of another implementation, which rounds differently in every layer: MobileNetV2 differs by 4.
+OTHER_KERNELS_STEPS = 8
 MIN_GROUP_ELEMENTS = 32
 # These replace infinity, which JSON lacks.
 WORST_DIFF = 3.4e38
@@ -208,15 +210,6 @@ def half_passes(agreement: OutputsAgreement, reference: OutputsAgreement | None 
         level >= min(MIN_HALF_SQNR_DB, other - NEARLY_DB)
         for level, other in zip(own, others, strict=True)
     )
-
-
-def other_kernels_pass(agreement: OutputsAgreement) -> bool:
-    """Whether int8 outputs of another implementation are near enough: SQNR >= 20 dB for each.
-
-    Two correct ones round differently in every layer, so they differ by more than steps of the
-    last one (QuantizedAgreement).
-    """
-    return all(_level_db(output) >= MIN_SQNR_DB for output in agreement.outputs)
 
 
 def _level_db(output: OutputAgreement) -> float:

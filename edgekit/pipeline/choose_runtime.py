@@ -112,7 +112,7 @@ def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
     except (RuntimeFailure, MissingExtraError) as error:
         return error.message
     always = RUNTIMES[runtime.name].host.libraries
-    binaries = [files.runner, *(files.libraries[name] for name in always)]
+    binaries = [files.runner, *files.needed(always).values()]
     needed = needed_version(binaries, b"GLIBC")
     there = job.target.glibc
     if job.transport is not None:

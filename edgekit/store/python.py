@@ -10,6 +10,11 @@ from edgekit.target import Architecture
 
 BITS: dict[Architecture, int] = {"x86_64": 64, "aarch64": 64, "armv7l": 32}
 INSTALL = "on the device: sudo apt install python3 python3-numpy"
+PIP = "on the device: python3 -m pip install --user 'numpy>=1.23.2,<2'"
+# Older releases of Debian package a NumPy that is too old.
+PACKAGED_FROM = (3, 10)
+# The newest Python that tflite-runtime 2.14 has a wheel for.
+LAST_WHEEL = (3, 11)
 # tflite-runtime 2.14 was compiled for these: with another one it imports, and then fails.
 NUMPY_FROM, NUMPY_BELOW = (1, 23), (2, 0)
 
@@ -67,14 +72,23 @@ def python_problems(
         )
     if python.numpy is None:
         reason = f" ({python.no_numpy})" if python.no_numpy else ""
-        yield f"NumPy: the device's Python cannot import numpy{reason}", INSTALL
-    elif bundled and not NUMPY_FROM <= _numbers(python.numpy) < NUMPY_BELOW:
+        old = _numbers(python.version) < PACKAGED_FROM
+        yield f"NumPy: the device's Python cannot import numpy{reason}", PIP if old else INSTALL
+    elif _needs_that_numpy(python, bundled) and not _fits(python.numpy):
         yield (
             f"NumPy: the device's Python has numpy {python.numpy}, tflite-runtime requires 1.23 or "
             "later and below 2",
-            "python3-numpy of Debian 12 fits; elsewhere, on the device: "
-            "python3 -m pip install --user 'numpy>=1.23.2,<2'",
+            f"python3-numpy of Debian 12 fits; elsewhere, {PIP}",
         )
+
+
+def _needs_that_numpy(python: DevicePython, bundled: bool) -> bool:
+    """A system's own tflite_runtime fits its NumPy; that of pip is for the same as the bundle's."""
+    return bundled or _numbers(python.version) <= LAST_WHEEL
+
+
+def _fits(numpy: str) -> bool:
+    return NUMPY_FROM <= _numbers(numpy) < NUMPY_BELOW
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -135,11 +135,13 @@ c_library() {
 python_facts() { # for a runner in Python; what imports NumPy takes a second on a small device
   command -v python3 >/dev/null || return
   python3 -c '
-import importlib.util, struct, sys
+import sys
+sys.path = [folder for folder in sys.path if folder]
+import importlib.util, struct
 print("version", "%d.%d" % sys.version_info[:2])
 print("bits", 8 * struct.calcsize("P"))
-print("tflite", importlib.util.find_spec("tflite_runtime") is not None)
-sys.path = [folder for folder in sys.path if folder]
+print("tflite", importlib.util.find_spec("tflite_runtime.interpreter") is not None if
+      importlib.util.find_spec("tflite_runtime") else False)
 try:
     from numpy import __version__
     print("numpy", __version__)

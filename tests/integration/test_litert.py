@@ -490,3 +490,24 @@ def calibration():
     assert output.moved is not None
     assert output.moved.whole >= output.quantization.scale
     assert edgekit.check(tmp_path / "bundle").emulation.status == "passed"
+
+
+def test_large_constants_survive_corrections_of_the_file(runtime) -> None:
+    """The quantizer stores those of 256 KiB and more behind the flatbuffer."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(600, 600), torch.nn.Linear(600, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            inner = self.first(x)
+            return inner, self.last(inner)
+
+    torch.manual_seed(0)
+    source = source_of(Net(), 1, 600)
+    artifact = runtime.quantize(source, Plan(precision="int8"), None, Silent())
+    found = outputs_of(runtime, artifact, *source.example)
+    with torch.no_grad():
+        for one, wanted in zip(found, source.model(*source.example), strict=True):
+            assert sqnr_db(one, wanted.numpy()) > 20

@@ -27,10 +27,10 @@ def without_returns_to_float(data: bytes) -> bytes:
 
 def edited(data: bytes, edit: Callable[[Any], bool]) -> bytes:
     """The file after ``edit``, which returns whether it changed the model; else the same bytes."""
-    from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+    # with the constants that the quantizer stores behind the flatbuffer
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if edit(model) else data
 
 

@@ -15,7 +15,6 @@ from edgekit.fidelity.agreement import (
     float_passes,
     group_steps,
     half_passes,
-    other_kernels_pass,
 )
 from edgekit.measure.latency import summarize
 
@@ -265,15 +264,3 @@ def test_each_output_in_half_precision_counts() -> None:
     agreement = OutputsAgreement(2)
     agreement.add([np.ones(4), np.zeros(4)], [np.ones(4), np.ones(4)])
     assert not half_passes(agreement)
-
-
-@pytest.mark.parametrize(("level_db", "passes"), [(40.0, True), (20.5, True), (19.5, False)])
-def test_outputs_of_other_kernels(level_db, passes) -> None:
-    assert other_kernels_pass(with_noise(level_db)) == passes
-
-
-def test_each_output_of_other_kernels_counts() -> None:
-    agreement = OutputsAgreement(2)
-    agreement.add([np.ones(4), np.zeros(4)], [np.ones(4), np.ones(4)])
-    assert not other_kernels_pass(agreement)
-    assert not other_kernels_pass(compare([math.nan], [1.0]))

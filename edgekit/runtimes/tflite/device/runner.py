@@ -28,6 +28,7 @@ usage: runner --model FILE [--input FILE]... [--output FILE]... [--warmup N] [--
 BAD_ARGUMENTS, BAD_PROGRAM, MISSING_KERNEL, NO_MEMORY = 2, 3, 4, 5
 INPUT_DOES_NOT_FIT, EXECUTION_FAILED, FILE_ERROR = 6, 7, 8
 MOST_TENSORS, MOST_RUNS, MOST_THREADS = 64, 100000000, 256
+MOST_DIGITS = 9
 FLAGS = ("--profile", "--serve", "--describe", "--help", "--version")
 PATHS = ("--input", "--output")
 # Option -> the least and the largest number that it takes.
@@ -96,7 +97,8 @@ def take(options: dict[str, Any], option: str, value: str) -> None:
     elif option in NUMBERS:
         low, high = NUMBERS[option]
         digits = value[1:] if value[:1] in ("+", "-") else value
-        if not (digits.isascii() and digits.isdigit() and low <= int(value) <= high):
+        is_number = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
+        if not (is_number and low <= int(value) <= high):
             message = f"{option} takes a whole number from {low} to {high}, not '{value}'"
             raise Failure(BAD_ARGUMENTS, message)
         options[option] = int(value)
@@ -258,7 +260,7 @@ class Engine:
                 # the bytes must live as long as the interpreter, which refers to them
                 self.interpreter = make(model_content=data, num_threads=threads)
                 self.interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, SystemError, TypeError) as error:
             text = str(error)
             lacks = any(words in text for words in LACKS_OPERATOR)
             raise Failure(MISSING_KERNEL if lacks else BAD_PROGRAM, f"{path}: {text}") from None
@@ -465,7 +467,9 @@ def guarded(values: Sequence[str]) -> int:
         main(values)
         return 0
     except ClientEnded:
-        return 0
+        if "--serve" in values:
+            return 0
+        code, message = FILE_ERROR, "stdout cannot be written: Broken pipe"
     except Failure as failure:
         code, message = failure.code, failure.message
     except MemoryError:
