@@ -285,7 +285,7 @@ def test_other_runtimes_do_not_run_on_32_bits(name) -> None:
     with pytest.raises(TargetError):
         choose_runtime(name, target)
     with pytest.raises((TargetError, MissingExtraError), match="armv7l"):
-        choose_runtime("auto", target.replaced(runtimes=(name,)))
+        choose_runtime(None, target.replaced(runtimes=(name,)))
 
 
 def test_dynamic_int8_is_refused(runtime) -> None:
