@@ -259,6 +259,7 @@ def test_clearing_removes_what_is_made_again(build, fresh_cache) -> None:
         (fresh_cache / name).unlink()
     (fresh_cache / "runners").mkdir()
     assert cache.clear() > 0
-    assert {name for name, _, _ in cache.usage()} == {"emulated-pi"}
+    # pythons: of these tests (old_python.py)
+    assert {name for name, _, _ in cache.usage()} - {"pythons"} == {"emulated-pi"}
     shutil.rmtree(fresh_cache / "stages", ignore_errors=True)
     assert cache.clear() == 0
