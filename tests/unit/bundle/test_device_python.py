@@ -96,7 +96,8 @@ def test_a_device_that_lacks_something(manifest, survey, change, has) -> None:
         ({"version": "3.10"}, 'pythons = ["3.10"]'),
         ({"version": "3.13"}, "3.13"),
         ({"numpy": None, "no_numpy": "libblas.so.3 is missing"}, "libblas.so.3"),
-        ({"numpy": None}, "sudo apt install python3 python3-numpy"),
+        ({"numpy": None}, "pip install --user"),  # Debian 11 packages one that is too old
+        ({"numpy": None, "version": "3.11"}, "sudo apt install python3 python3-numpy"),
         ({"numpy": "2.1.3"}, "below 2"),
         ({"numpy": "1.19.5"}, "1.23 or later"),  # Debian 11's
     ],
@@ -117,3 +118,8 @@ def test_a_native_bundle_asks_for_no_python(tmp_path: Path, survey) -> None:
     assert "pythons" not in json.loads(native.to_bytes())["needs"]
     changed = native.replaced(needs=native.needs.replaced(architecture="armv7l"))
     require(changed, replace(survey, python=None), "pi", None)
+
+
+def test_a_tflite_of_pip_s_needs_an_old_numpy_too(manifest, survey) -> None:
+    own = replace(survey.python, version="3.10", has_tflite=True, numpy="2.2.6")
+    assert "below 2" in refusal(manifest, replace(survey, python=own))
