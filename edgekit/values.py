@@ -27,6 +27,11 @@ NotNegative = Annotated[float, Ge(0), Lt(math.inf), Words("a number of 0 or more
 Share = Annotated[float, Gt(0), Lt(1), Words("a share between 0 and 1, such as 0.5 for a half")]
 
 
+def version_numbers(text: str) -> tuple[int, ...]:
+    """2.36 as (2, 36), which can be compared."""
+    return tuple(int(part) for part in text.split("."))
+
+
 def image_size(value: int | tuple[int, int] | str) -> tuple[int, int] | None:
     """Height and width: of 176, (160, 224), "176" or "160x224". None if it is none of these."""
     if isinstance(value, int):

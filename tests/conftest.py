@@ -215,3 +215,16 @@ def write_recipe(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def numpy_entry(tmp_path_factory):
+    """A second runtime, in Python, in LiteRT's place: slower, and with far more memory."""
+    import numpy_runtime
+
+    from edgekit.runtimes.registry import RUNTIMES
+
+    with pytest.MonkeyPatch.context() as patch:
+        entry = numpy_runtime.entry(tmp_path_factory.mktemp("numpy"))
+        patch.setitem(RUNTIMES, "litert", entry)
+        yield entry

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from edgekit.budget import BudgetName, Figure, Figures, Limits, judge, verdict_of
-from edgekit.bundle.manifest import VERDICT, Manifest, seal, unseal
+from edgekit.bundle.manifest import VERDICT, Manifest, read_manifest, seal, unseal
+from edgekit.cache import write_atomically
 from edgekit.documents.environment import MeasuredEnvironment
 from edgekit.documents.latency import LatencyParts
 from edgekit.documents.measure import Parity
@@ -91,6 +92,12 @@ def read_record(bundle: Path, manifest_digest: str) -> Record:
             "build or copy the bundle again",
         )
     return record
+
+
+def amend_record(bundle: Path, **values: Any) -> None:
+    """Replace values in a bundle's verdict.json. Raises BundleError."""
+    record = read_record(bundle, read_manifest(bundle).digest).replaced(**values)
+    write_atomically(bundle / VERDICT, record.to_bytes())
 
 
 def peak_of(record: Record) -> float | None:

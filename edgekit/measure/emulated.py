@@ -36,6 +36,7 @@ from edgekit.measure.golden import Load, golden_inputs, require_golden
 from edgekit.progress import Progress
 from edgekit.runner.client import Installed
 from edgekit.runner.staging import runnable_copy
+from edgekit.values import version_numbers
 
 TIME_LIMIT_S = 60.0
 # A bundle for this CPU must run on any processor of its architecture.
@@ -190,7 +191,8 @@ def _libraries(needs: Needs, native: bool = False) -> Sysroot:
 
 
 def _new_enough(sysroot: Sysroot, needs: Needs, native: bool = False) -> Sysroot:
-    if sysroot.glibc < _version(needs.glibc) or sysroot.glibcxx < _version(needs.glibcxx):
+    wanted = version_numbers(needs.glibc), version_numbers(needs.glibcxx)
+    if sysroot.glibc < wanted[0] or sysroot.glibcxx < wanted[1]:
         raise _NotChecked(
             f"the C and C++ libraries for {needs.architecture} in {sysroot.root} are too old: "
             f"the bundle needs glibc {needs.glibc} and GLIBCXX {needs.glibcxx}",
@@ -256,7 +258,3 @@ def host_cpu() -> str:
         return cpu_name(Path("/proc/cpuinfo").read_text()) or "unknown"
     except OSError:
         return "unknown"
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bundle.manifest import VERDICT, read_manifest
-from edgekit.bundle.verdict import read_record
+from edgekit.bundle.verdict import amend_record
 from edgekit.bundle.write import publish
-from edgekit.cache import write_atomically
 from edgekit.device.facts.hardware import hardware_of
 from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.verdict import VerdictDocument
@@ -27,13 +25,13 @@ from edgekit.errors import (
     WorkerError,
 )
 from edgekit.pipeline.bundle_build import Built, BundleBuild
-from edgekit.pipeline.contest import Contest, Rival, contest
-from edgekit.pipeline.fit.goals import open_budgets
+from edgekit.pipeline.contest import Contest, Ratio, Rival, contest
 from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
-from edgekit.pipeline.searched import searched
+from edgekit.pipeline.searched import searched, wants_search
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime, runtimes_of
+from edgekit.values import version_numbers
 
 # Builds the bundle for a runtime in a folder.
 BuildFor = Callable[[Runtime, Path], Built]
@@ -64,7 +62,7 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
         others = (*refused, *failed)
         winner = _best(job, rivals)
         document = _published(winner, others, folder)
-        if open_budgets(document):
+        if wants_search(job, document):
             kept = Rival(winner.best.built, document)
             rivals = [kept if one is winner.best else one for one in rivals]
             winner = _best(job, [_searched(one) for one in rivals])
@@ -91,20 +89,25 @@ def _candidates(job: BundleBuild) -> tuple[list[Runtime], list[RuntimeCandidate]
     """
     able: list[Runtime] = []
     refused = []
+    glibc = hardware_of(job.transport).glibc if job.transport is not None else None
     for name, found in runtimes_of(job.target).items():
-        why = found.message if isinstance(found, EdgekitError) else _why_not(job, found)
+        if isinstance(found, EdgekitError):
+            why: str | None = found.message
+        else:
+            why = _why_not(job, found, glibc or job.target.glibc)
+            able += [found] if why is None else []
         if why is not None:
             refused.append(RuntimeCandidate(runtime=name, kept=False, reason=why))
-        elif not isinstance(found, EdgekitError):
-            able.append(found)
     if not able:
         first = choose_runtime(None, job.target)  # what is wrong with it is an error or a budget
         return [first], [one for one in refused if one.runtime != first.name]
     return able, refused
 
 
-def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
-    """Why no bundle of this runtime can do, whatever the model; None if one may."""
+def _why_not(job: BundleBuild, runtime: Runtime, glibc: str) -> str | None:
+    """Why no bundle of this runtime can do, whatever the model; None if one may. ``glibc``: of the
+    device, or the target.
+    """
     if not runtime.runs_here and job.transport is None and job.target.runtimes[0] != runtime.name:
         return "without --device its latency and memory are unknown"
     try:
@@ -114,21 +117,14 @@ def _why_not(job: BundleBuild, runtime: Runtime) -> str | None:
     always = RUNTIMES[runtime.name].host.libraries
     binaries = [files.runner, *files.needed(always).values()]
     needed = needed_version(binaries, b"GLIBC")
-    there = job.target.glibc
-    if job.transport is not None:
-        there = hardware_of(job.transport).glibc or there
-    if _numbers(there) < _numbers(needed):
+    if version_numbers(glibc) < version_numbers(needed):
         where = job.transport.name if job.transport is not None else f"target {job.target.name}"
-        return f"it needs glibc {needed}, the {where} has {there}"
+        return f"it needs glibc {needed}, the {where} has {glibc}"
     size_mb = sum(path.stat().st_size for path in binaries) / 1e6
     limit = job.limits.get("size_mb")
     if limit is not None and size_mb > limit.value:
         return f"it has {size_mb:.1f} MB without a model, size_mb is {limit.value:g}"
     return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
 
 
 def _build_all(
@@ -167,23 +163,22 @@ def _published(
 ) -> VerdictDocument:
     """Put the winner's bundle in ``folder``, with all candidates in its verdict.json."""
     document = winner.best.document
-    losers = [_candidate(one.loser, one.reason, one) for one in winner.contests]
-    why = winner.contests[-1].why_kept if winner.contests else "the only one that was built"
-    candidates = (_candidate(document, why), *losers, *others)
+    losers = [_candidate(one.loser, one.reason, one.ratio) for one in winner.contests]
+    why = f"it {winner.contests[-1].what}" if winner.contests else "the only one that was built"
+    candidates = (_candidate(document, why, kept=True), *losers, *others)
     bundle = Path(document.bundle)
-    record = read_record(bundle, read_manifest(bundle).digest).replaced(runtimes=candidates)
-    write_atomically(bundle / VERDICT, record.to_bytes())
+    amend_record(bundle, runtimes=candidates)
     if bundle != folder:
         publish(bundle, folder)
     return document.replaced(runtimes=candidates, bundle=str(folder))
 
 
 def _candidate(
-    document: VerdictDocument, reason: str, lost: Contest | None = None
+    document: VerdictDocument, reason: str, ratio: Ratio | None = None, kept: bool = False
 ) -> RuntimeCandidate:
     return RuntimeCandidate(
         runtime=document.runtime,
-        kept=lost is None,
+        kept=kept,
         reason=reason,
         verdict=document.verdict,
         precision=document.plan.precision,
@@ -191,6 +186,6 @@ def _candidate(
         peak_memory_mb=value_of(document, "peak_memory_mb"),
         size_mb=value_of(document, "size_mb"),
         accuracy_drop=value_of(document, "accuracy_drop"),
-        latency_ratio=lost.ratio if lost is not None else None,
-        latency_source=lost.source if lost is not None else None,
+        latency_ratio=(ratio.middle, ratio.low, ratio.high) if ratio is not None else None,
+        latency_source=ratio.source if ratio is not None else None,
     )

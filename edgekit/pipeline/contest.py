@@ -16,7 +16,7 @@ from edgekit.errors import RunnerError
 from edgekit.measure.golden import golden_inputs
 from edgekit.measure.paired_latency import Placed, alternate
 from edgekit.pipeline.bundle_build import Built, BundleBuild
-from edgekit.pipeline.fit.outcome import budget_rank, value_of
+from edgekit.pipeline.fit.outcome import budget_rank, line_of, value_of
 from edgekit.pipeline.precision.ladder import DEFAULT_MAX_DROP
 from edgekit.progress import Silent
 from edgekit.store.store import installed_on
@@ -68,16 +68,21 @@ class Rival(NamedTuple):
 
 @dataclass(frozen=True)
 class Contest:
-    """``reason``: what the loser lost by. ``ratio``: the loser's latency divided by the winner's;
-    None if unknown.
+    """``what``: what the winner does better. ``ratio``: the loser's latency divided by the
+    winner's; None if unknown.
     """
 
     winner: VerdictDocument
     loser: VerdictDocument
-    reason: str
-    why_kept: str
-    ratio: tuple[float, float, float] | None = None
-    source: Origin | None = None
+    what: str
+    ratio: Ratio | None
+
+    @property
+    def reason(self) -> str:
+        """What the loser lost by."""
+        name = self.winner.runtime
+        compared = f"; {self.ratio.text(name)}" if self.ratio is not None else ""
+        return f"{name} {self.what}{compared}"
 
 
 def contest(job: BundleBuild, first: Rival, second: Rival) -> Contest:
@@ -93,12 +98,9 @@ def contest(job: BundleBuild, first: Rival, second: Rival) -> Contest:
     limit = job.limits.get("accuracy_drop")
     allowed = limit.value if limit is not None else DEFAULT_MAX_DROP
     second_wins, what = better(one, other, ratio, allowed)
-    winner, loser = (other, one) if second_wins else (one, other)
-    turned = ratio.inverse if ratio is not None and second_wins else ratio
-    compared = f"; {turned.text(winner.runtime)}" if turned is not None else ""
-    reason = f"{winner.runtime} {what}{compared}"
-    numbers = (turned.middle, turned.low, turned.high) if turned is not None else None
-    return Contest(winner, loser, reason, f"it {what}", numbers, turned.source if turned else None)
+    if second_wins:
+        return Contest(other, one, what, ratio.inverse if ratio is not None else None)
+    return Contest(one, other, what, ratio)
 
 
 def better(
@@ -197,7 +199,7 @@ def _placed(job: BundleBuild, folder: Path) -> Placed:
 def _predicted(rival: Rival) -> Figure | None:
     """The latency that the bundle was judged by; predicted now if its device is emulated."""
     document, job = rival.document, rival.built.job
-    line = next(line for line in document.budgets if line.name == "latency_ms")
+    line = line_of(document, "latency_ms")
     if line.value is not None:
         return _figure(line)
     if job.transport is None or not job.engine.runs_here:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.bundle.manifest import read_manifest
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import EdgekitError
-from edgekit.pipeline.bundle_build import Built
+from edgekit.pipeline.bundle_build import Built, BundleBuild
 from edgekit.pipeline.fit.evaluator import Evaluator
 from edgekit.pipeline.fit.fit import FitResult, fit, may_fit, precision_of
 from edgekit.pipeline.fit.goals import open_budgets
@@ -19,13 +19,17 @@ from edgekit.pipeline.fit.outcome import outcome, with_search
 from edgekit.search.points import Points
 
 
+def wants_search(job: BundleBuild, document: VerdictDocument) -> bool:
+    return may_fit(job.options) and bool(open_budgets(document))
+
+
 def searched(built: Built) -> VerdictDocument:
     """The document of the bundle, or of a better one that a search finds and puts in its place.
 
     Raises RecipeError, ExportError, WorkerError.
     """
     job, document = built.job, built.document
-    if not (may_fit(job.options) and open_budgets(document)):
+    if not wants_search(job, document):
         return document
     with job.clock.timed("search"), closing(Points(job.progress.note)) as points:
         return _fitted(built, points)

@@ -9,6 +9,7 @@ from edgekit.errors import PreflightError
 from edgekit.store.python import BITS, python_problems
 from edgekit.store.survey import Survey
 from edgekit.target import MACHINES, Architecture
+from edgekit.values import version_numbers
 
 LOADERS: dict[Architecture, str] = {
     "x86_64": "ld-linux-x86-64.so.2",
@@ -80,7 +81,7 @@ def find_problems(
 
 
 def _libraries(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str | None]]:
-    required = _numbers(manifest.needs.glibc)
+    required = version_numbers(manifest.needs.glibc)
     if survey.glibc is not None and survey.glibc < required:
         yield (
             f"C library: the device has glibc {_dots(survey.glibc)}, the bundle requires "
@@ -92,7 +93,7 @@ def _libraries(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str | 
             f"C library: the device has musl, the bundle requires glibc {manifest.needs.glibc}",
             "use a system with glibc (Raspberry Pi OS, Debian, Ubuntu)",
         )
-    required = _numbers(manifest.needs.glibcxx)
+    required = version_numbers(manifest.needs.glibcxx)
     if required <= (0,):
         return
     if survey.glibcxx is None and survey.glibc is not None:
@@ -145,10 +146,6 @@ def _store(survey: Survey) -> Iterator[tuple[str, str | None]]:
             f"tools: the device has no {', '.join(survey.lacking_tools)}",
             "edgekit needs a POSIX shell with coreutils or busybox on the device",
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
 
 
 def _dots(version: tuple[int, ...]) -> str:

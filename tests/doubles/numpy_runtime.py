@@ -33,6 +33,18 @@ from edgekit.values import RuntimeName
 
 FILE_NAME = "model.npz"
 SOURCE = Path(__file__).with_name("numpy_runner.py")
+RECIPE = """
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+
+def example_inputs():
+    return (torch.zeros(1, 16),)
+
+def calibration():
+    torch.manual_seed(1)
+    return [(torch.randn(1, 16),) for _ in range(60)]
+"""
 KINDS = {"linear": "linear", "relu": "relu"}
 
 

@@ -63,6 +63,16 @@ def sqnr_db(found: np.ndarray, wanted: np.ndarray) -> float:
     return 10 * np.log10(float((wanted**2).mean()) / max(noise, 1e-20))
 
 
+class Many(torch.nn.Module):
+    """Twelve inputs, each with a weight of its own: their order shows in the outputs."""
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        total = inputs[0]
+        for place, one in enumerate(inputs[1:], 2):
+            total = total + place * one
+        return total, inputs[11] * inputs[2]
+
+
 class RuntimeContract:
     @pytest.fixture(scope="class")
     @classmethod

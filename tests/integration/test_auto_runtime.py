@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy_runtime
 import pytest
+from numpy_runtime import RECIPE
 
 import edgekit
 from edgekit.documents.runtimes import RuntimeCandidate
@@ -18,28 +19,6 @@ from edgekit.runtimes.registry import RUNTIMES, Entry
 from edgekit.target import Target, load_target
 
 pytestmark = pytest.mark.runtime
-
-RECIPE = """
-def model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
-
-def example_inputs():
-    return (torch.zeros(1, 16),)
-
-def calibration():
-    torch.manual_seed(1)
-    return [(torch.randn(1, 16),) for _ in range(60)]
-"""
-
-
-@pytest.fixture(scope="module")
-def numpy_entry(tmp_path_factory) -> Entry:
-    """A second runtime, in Python: slower, and with far more memory."""
-    with pytest.MonkeyPatch.context() as patch:
-        entry = numpy_runtime.entry(tmp_path_factory.mktemp("numpy"))
-        patch.setitem(RUNTIMES, "litert", entry)
-        yield entry
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runtime_contract import RuntimeContract, sqnr_db
+from runtime_contract import Many, RuntimeContract, sqnr_db
 
 import edgekit
 from edgekit.errors import EdgekitError, ParityError, RuntimeFailure
@@ -152,13 +152,6 @@ def test_a_wrong_kernel_of_the_delegate_is_refused(
 
 
 def test_inputs_keep_their_order_and_types(runtime) -> None:
-    class Many(torch.nn.Module):
-        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            total = inputs[0]
-            for place, one in enumerate(inputs[1:], 2):
-                total = total + place * one
-            return total, inputs[11] * inputs[2]
-
     torch.manual_seed(0)
     inputs = [torch.randn(1, 4) for _ in range(12)]
     artifact = converted(runtime, Many(), *inputs)

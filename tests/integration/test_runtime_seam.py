@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy_runtime
 import pytest
 from conftest import DIGITS
+from numpy_runtime import RECIPE
 from runtime_contract import RuntimeContract
 
 import edgekit
@@ -19,27 +20,6 @@ from edgekit.runtimes.registry import RUNTIMES, Entry, choose_runtime
 from edgekit.target import Target, load_target
 
 pytestmark = pytest.mark.runtime
-
-RECIPE = """
-def model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
-
-def example_inputs():
-    return (torch.zeros(1, 16),)
-
-def calibration():
-    torch.manual_seed(1)
-    return [(torch.randn(1, 16),) for _ in range(60)]
-"""
-
-
-@pytest.fixture(scope="module")
-def numpy_entry(tmp_path_factory) -> Entry:
-    with pytest.MonkeyPatch.context() as patch:
-        entry = numpy_runtime.entry(tmp_path_factory.mktemp("numpy"))
-        patch.setitem(RUNTIMES, "litert", entry)
-        yield entry
 
 
 class TestExecuTorch(RuntimeContract):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from old_python import SUPPORTED, VERSION, old_environment, path_with
-from runtime_contract import RuntimeContract, lowered, perceptron, quantized
+from runtime_contract import Many, RuntimeContract, lowered, perceptron, quantized
 
 import edgekit
 from edgekit.bundle.manifest import read_manifest
@@ -311,13 +311,6 @@ def test_inputs_keep_their_order_on_the_device(runtime, request) -> None:
     if VERSION not in SUPPORTED:
         pytest.skip("tflite-runtime has no wheel for this Python")
     request.getfixturevalue("old_python")
-
-    class Many(torch.nn.Module):
-        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            total = inputs[0]
-            for place, one in enumerate(inputs[1:], 2):
-                total = total + place * one
-            return total, inputs[11] * inputs[2]
 
     torch.manual_seed(0)
     inputs = tuple(torch.randn(1, 4) for _ in range(12))

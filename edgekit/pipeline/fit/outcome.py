@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgekit.budget import BudgetLine, BudgetName, round_up
-from edgekit.bundle.manifest import VERDICT, read_manifest
-from edgekit.bundle.verdict import read_record
+from edgekit.bundle.verdict import amend_record
 from edgekit.bundle.write import publish
-from edgekit.cache import write_atomically
 from edgekit.documents.search import SearchReport
 from edgekit.documents.verdict import Relaxation, VerdictDocument
 
@@ -49,9 +47,7 @@ def with_search(
 ) -> VerdictDocument:
     """Add the search to the bundle's verdict.json and to the document."""
     found = (*relaxed([document]), *relaxations) if document.verdict != "fits" else ()
-    record = read_record(folder, read_manifest(folder).digest)
-    record = record.replaced(search=report, relaxations=found or None)
-    write_atomically(folder / VERDICT, record.to_bytes())
+    amend_record(folder, search=report, relaxations=found or None)
     return document.replaced(search=report, relaxations=found)
 
 
@@ -87,5 +83,9 @@ def budget_rank(document: VerdictDocument) -> tuple[int, int, float]:
     return statuses.count("missed"), statuses.count("unknown"), excess
 
 
+def line_of(document: VerdictDocument, name: BudgetName) -> BudgetLine:
+    return next(line for line in document.budgets if line.name == name)
+
+
 def value_of(document: VerdictDocument, name: BudgetName) -> float | None:
-    return next(line.value for line in document.budgets if line.name == name)
+    return line_of(document, name).value

@@ -43,7 +43,6 @@ def best_built(subject: Subject, context: BuildContext, plain: Plan) -> Plan:
         return compare_outputs(subject.fidelity, outputs, floats).divergence
 
     best, least = plain, divergence(plain)
-    before = least
     for plans in _steps(context):
         for plan in [best.replaced(**changes) for changes in plans]:
             try:
@@ -53,7 +52,7 @@ def best_built(subject: Subject, context: BuildContext, plain: Plan) -> Plan:
                 continue
             if found < least * (1 - LEAST_GAIN):
                 best, least = plan, found
-    return best if least <= before * (1 - LEAST_GAIN) else plain
+    return best
 
 
 def _steps(context: BuildContext) -> Iterator[list[dict[Repair, object]]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgekit.progress import Progress
 from edgekit.recipe.calibration_file import spread_over
 from edgekit.recipe.tensors import Inputs
-from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
+from edgekit.runtimes.litert.flatbuffer import Graph, Node, read_graph
 from edgekit.runtimes.litert.interpreter import Interpreter
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def layers_of(data: bytearray, graph: Graph, original: Graph) -> list[Layer]:
     wanted = {tensor.name: number for number, tensor in enumerate(original.tensors)}
     found = []
     for node in graph.nodes:
-        if not _has_bias(graph, node.inputs, node.kind):
+        if not _has_bias(graph, node):
             continue
         output = node.outputs[0]
         name = graph.tensors[output].name
@@ -88,10 +88,10 @@ def layers_of(data: bytearray, graph: Graph, original: Graph) -> list[Layer]:
     return [layer for layer in found if places.count(layer.bias.place) == 1]
 
 
-def _has_bias(graph: Graph, inputs: tuple[int, ...], kind: str) -> bool:
-    if kind not in CORRECTED or len(inputs) < 3:
+def _has_bias(graph: Graph, node: Node) -> bool:
+    if node.kind not in CORRECTED or len(node.inputs) < 3:
         return False
-    bias = graph.tensors[inputs[2]]
+    bias = graph.tensors[node.inputs[2]]
     return bias.is_constant and bias.dtype == "int32"
 
 

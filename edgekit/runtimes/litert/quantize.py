@@ -127,10 +127,10 @@ def ranges(
                 value = model.value(number)
                 if value is None or not value.size:
                     continue
+                finite = np.isfinite(value)
                 if number in padded:
-                    finite = value[np.isfinite(value)]
-                    value = np.where(np.isfinite(value), value, finite.min(initial=0.0))
-                if not np.isfinite(value).all():
+                    value = np.where(finite, value, value[finite].min(initial=0.0))
+                elif not finite.all():
                     raise RuntimeFailure(
                         f"{name or number} has values that are not finite for a calibration input",
                         "build with --precision fp32, or remove NaN and infinity from the model",
