@@ -79,6 +79,12 @@ class Transport(Protocol):
         """
         ...
 
+    def own_cpu_ms(self) -> float:
+        """CPU time that this process and its ended children have used on the device so far: 0 if
+        the device is another machine.
+        """
+        ...
+
     def get(self, source: PurePosixPath, target: Path) -> None:
         """Copy a file from the device."""
         ...

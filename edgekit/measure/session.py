@@ -86,6 +86,9 @@ def measure_bundle(
             timed, profiled = _rounds(installed, inputs, load, stage)
         canary = speed_ratio(speed, sing(transport)) if speed else None
     after = environment_of(transport)
+    seen = conditions(
+        before, watching.samples, after, _cpu_ms(timed + profiled), canary, watching.own_cpu_ms
+    )
     operators, profiled_ms = operator_times(manifest.runtime.name, manifest.program, profiled)
     return Measurement(
         parity=parity,
@@ -96,7 +99,7 @@ def measure_bundle(
         threads=timed[0].threads,
         operators=operators,
         profiled_ms=profiled_ms,
-        conditions=conditions(before, watching.samples, after, _cpu_ms(timed + profiled), canary),
+        conditions=seen,
     )
 
 

@@ -52,13 +52,17 @@ def conditions(
     after: DeviceEnvironment,
     runner_cpu_ms: float | None,
     canary: float | None = None,
+    own_cpu_ms: float = 0.0,
 ) -> Conditions:
     """Summarize the state of a device around timed runs. Pure.
 
     ``samples``: of a watch. ``runner_cpu_ms``: the CPU time of all runner processes during the
-    watch, the sum of their ``RunReport.cpu_ms``. ``canary``: the device's speed after the runs to
-    that before them (canary.py).
+    watch, the sum of their ``RunReport.cpu_ms``. ``own_cpu_ms``: of the watch; on this host it
+    includes these processes. ``canary``: the device's speed after the runs to that before them
+    (canary.py).
     """
+    if runner_cpu_ms is not None:
+        runner_cpu_ms = max(runner_cpu_ms, own_cpu_ms)
     during = _during(before, samples, after, runner_cpu_ms)
     noise = find_noise(Observation(before, samples, after, during, canary))
     return Conditions(before, during, after, noise)

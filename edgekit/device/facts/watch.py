@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from threading import Event, Thread
@@ -46,11 +46,17 @@ ANSWER_S = 5.0
 
 
 class Watch:
-    """The samples so far; complete after the ``with`` block."""
+    """The samples so far; complete after the ``with`` block. ``own_cpu_ms``: what edgekit itself
+    has used on the device in the block (Transport.own_cpu_ms).
+    """
 
-    def __init__(self, process: Process, every_s: float) -> None:
+    own_cpu_ms: float = 0.0
+
+    def __init__(self, process: Process, every_s: float, own_cpu_ms: Callable[[], float]) -> None:
         self._process = process
         self._every_s = every_s
+        self._read_own_ms = own_cpu_ms
+        self._own_before_ms = 0.0
         self._samples: list[DeviceState] = []
         self._first = Event()
         self._stopping = Event()
@@ -64,9 +70,11 @@ class Watch:
         """Return after the first sample, so that the shell's start does not disturb timed runs."""
         self._thread.start()
         self._first.wait(ANSWER_S)
+        self._own_before_ms = self._read_own_ms()
 
     def end(self) -> None:
         """Take the last sample and end the process."""
+        self.own_cpu_ms = self._read_own_ms() - self._own_before_ms
         self._stopping.set()
         self._thread.join(ANSWER_S)
         with suppress(OSError):  # it has ended
@@ -107,7 +115,7 @@ def watch(transport: Transport, every_s: float = 1.0, root: str = "/") -> Iterat
     samples and no error. ``root`` replaces the device's /.
     """
     process = transport.start(["sh", "-c", SCRIPT, "edgekit-watch", root])
-    watching = Watch(process, every_s)
+    watching = Watch(process, every_s, transport.own_cpu_ms)
     try:
         watching.begin()
         yield watching

@@ -86,6 +86,9 @@ class ShellTransport:
             with suppress(FileNotFoundError):
                 Path(draft).unlink()
 
+    def own_cpu_ms(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         self._guard.close()
 

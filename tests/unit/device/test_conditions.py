@@ -204,6 +204,26 @@ def test_other_processes() -> None:
     )
 
 
+def test_what_edgekit_itself_does_on_this_host_is_no_other_process() -> None:
+    device, samples = probed("x86_vm"), watched("x86_vm/beside_a_spinner")
+    busy_ms = samples[-1].cpu_busy_ms - samples[0].cpu_busy_ms
+    assert conditions(device, samples, device, 2349.9, own_cpu_ms=busy_ms).warnings == ()
+    assert conditions(device, samples, device, 2349.9, own_cpu_ms=100).warnings != ()
+
+
+def test_a_watch_counts_what_this_process_and_its_programs_use() -> None:
+    device = LocalTransport()
+    with watch(device) as watching:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        device.run(["sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"])
+    assert watching.own_cpu_ms > 200
+    with watch(Shell("sh")) as idle:
+        time.sleep(0.2)
+    assert idle.own_cpu_ms < 150
+
+
 def test_what_cannot_be_told_of_others() -> None:
     """A run over in an instant, a runner that does not tell its CPU time, one sample."""
     samples = watched("rpi4/watch")

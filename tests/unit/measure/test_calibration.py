@@ -131,16 +131,35 @@ def test_a_damaged_measurement_is_made_again(device, draft, tmp_path) -> None:
 
 
 def test_a_disturbed_round_is_refused_and_made_again(device, draft, tmp_path) -> None:
-    """The supply is weak in the second round."""
+    """The supply is weak from the second round on."""
     device.environments = [CALM, CALM, CALM, CALM, WEAK]
+    before = len(device.processes)
     with pytest.raises(CalibrationError) as caught:
         run(tmp_path, draft)
     assert "under-voltage" in caught.value.message
     assert "--lenient" in caught.value.hint
     assert draft.count == len(FACTOR) * len(THREADS)  # those of the first round
+    rounds = 1 + 1 + module.REPEATS
+    assert len(device.processes) - before == 2 * rounds * len(FACTOR) * len(THREADS)
     device.environments, before = [CALM], len(device.processes)
     run(tmp_path, draft)
     assert len(device.processes) - before == 2 * (ROUNDS - 1) * len(FACTOR) * len(THREADS)
+
+
+def test_a_round_that_was_disturbed_for_a_moment_is_taken_again(device, draft, tmp_path) -> None:
+    device.environments = [CALM, CALM, WEAK, WEAK, CALM]
+    times, warnings = run(tmp_path, draft)
+    assert not warnings
+    assert len(times) == len(FACTOR) * len(THREADS)
+    assert len(device.processes) == 2 * (ROUNDS + 1) * len(FACTOR) * len(THREADS)
+
+
+def test_a_slow_device_takes_no_round_again(device, draft, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "LIMIT_S", 0.0)
+    device.environments = [WEAK]
+    with pytest.raises(CalibrationError):
+        run(tmp_path, draft)
+    assert len(device.processes) == 2 * len(FACTOR) * len(THREADS)
 
 
 def test_lenient_accepts_and_records_what_disturbed(device, draft, tmp_path) -> None:
