@@ -22,7 +22,7 @@ from edgekit.pipeline.model.context import BuildContext
 from edgekit.pipeline.model.predict import run_serving, to_bytes
 from edgekit.pipeline.model.subject import Subject
 from edgekit.pipeline.package import package
-from edgekit.pipeline.precision.lower import lower
+from edgekit.pipeline.precision.lower import lower, lower_for_costs
 from edgekit.pipeline.result import BuildResult, unjudged
 from edgekit.plan import Plan
 from edgekit.runner.client import Serving
@@ -66,15 +66,19 @@ class Meter:
     times: bool = True
 
     def cost(self, subject: Subject, plan: Plan) -> Cost:
-        """Lower the subject's model in the plan's precision, and report what it costs.
+        """Lower the subject's model in the plan's precision, and report what it costs. The build
+        has, or will want, this artifact.
 
         Raises ExportError, RuntimeFailure, RunnerError, DeviceError.
         """
-        return self.time(self.lowered(subject, plan))
+        artifact = lower(subject, self.context.of(subject), plan).artifact
+        return self.time(self.sized(unjudged(subject, artifact, plan)))
 
     def lowered(self, subject: Subject, plan: Plan) -> Lowered:
-        """The part that needs no device. Raises ExportError, RuntimeFailure."""
-        artifact = lower(subject, self.context.of(subject), plan).artifact
+        """An artifact for its costs alone, without the latency. Raises ExportError,
+        RuntimeFailure.
+        """
+        artifact = lower_for_costs(subject, self.context.of(subject), plan)
         return self.sized(unjudged(subject, artifact, plan))
 
     def sized(self, result: BuildResult) -> Lowered:

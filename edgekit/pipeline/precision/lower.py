@@ -30,6 +30,8 @@ EAGER, QUANTIZED = "the eager model in torch", "the quantized model in torch"
 OWN_KERNELS = "the same file by the runtime's own kernels"
 PROGRAM_FILE, DESCRIPTION = "program.pt2", "program.json"
 REFERENCE = "reference.pt"
+# Inputs that calibrate an artifact of which only the costs are wanted.
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ def lower(subject: Subject, context: BuildContext, plan: Plan) -> LoweredModel:
     lowered = _lower(subject, context, plan, _program(subject, context, plan, key, floats), floats)
     cache_stage(context, "artifact", key, floats, lambda draft: _write(draft, lowered))
     return lowered
+
+
+def lower_for_costs(subject: Subject, context: BuildContext, plan: Plan) -> Artifact:
+    """A plan's artifact as far as its latency and sizes depend on it: few inputs calibrate it, and
+    no reference is computed. Raises ExportError, RuntimeFailure.
+    """
+    few = replace(subject, calibration=tuple(subject.fitted[:FEW]))
+    program = _program(few, context, plan, None, [])
+    if isinstance(program, Artifact):
+        return program
+    with context.progress.stage(f"lowering {plan.precision}"):
+        return context.runtime.lower(program)
 
 
 def _lower(
