@@ -99,6 +99,14 @@ def test_text_is_for_people(edgekit_command, digits_bundle) -> None:
     assert "\x1b[" not in checked.stdout + benched.stdout
 
 
+def test_libraries_print_nothing_into_an_unchanged_build(edgekit_command, tmp_path) -> None:
+    command = ("build", str(DIGITS), "--target", "x86", "--effort", "quick", "--output")
+    edgekit_command(*command, str(tmp_path / "first"))
+    again = edgekit_command(*command, str(tmp_path / "second"))
+    assert again.returncode == 0
+    assert [line for line in again.stderr.splitlines() if not line.startswith(("- ", "  "))] == []
+
+
 def test_bench_refuses_a_pi_s_bundle(edgekit_command, digits_arm_bundle) -> None:
     done = edgekit_command("bench", str(digits_arm_bundle), "local")
     assert done.returncode == 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import RuntimeFailure
 from edgekit.program import Call, Kind, Operator, Program, Quantization, TensorSpec
+from edgekit.runtimes.executorch.pte import read_program
 from edgekit.runtimes.xnnpack.alignment import candidates
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ def kernel_name(node: torch.fx.Node) -> str:
 
 def describe(data: bytes, layers: LayerMap, steps: Steps) -> Program:
     """Describe a .pte. Raises RuntimeFailure: it cannot be read."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    program = deserialize_pte_binary(data).program
+    program = read_program(data)
     plan = program.execution_plan[0]
     operators = [operator.name for operator in plan.operators]
     tables = _Tables()

@@ -11,6 +11,7 @@ from typing import Any
 from edgekit.cost.sizes import DelegateMemory, ProgramMemory, RunnerMemory, Step, live_points
 from edgekit.program import Program
 from edgekit.runtimes.executorch.describe import decode_xnnpack
+from edgekit.runtimes.executorch.pte import read_program
 from edgekit.runtimes.xnnpack.packing import (
     TILES,
     Tiles,
@@ -54,9 +55,7 @@ CONVERT = "Convert"
 
 def memory_sizes(data: bytes, program: Program, architecture: Architecture) -> ProgramMemory:
     """The sizes of a .pte that ``describe`` could read. ``program``: its description."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    file = deserialize_pte_binary(data).program
+    file = read_program(data)
     plan = file.execution_plan[0]
     outside = {kinds[0][0] for kinds in (c.operators for c in program.calls if not c.delegated)}
     delegates = []

@@ -10,6 +10,7 @@ from edgekit.cost.shapes import CONVOLUTION, DEPTHWISE, LINEAR, MATMUL, Operator
 from edgekit.program import ITEM_SIZE, Call, Operator, Program
 from edgekit.runtimes.executorch.describe import SCALAR_TYPES, decode_xnnpack
 from edgekit.runtimes.executorch.memory import Node, Value
+from edgekit.runtimes.executorch.pte import read_program
 from edgekit.runtimes.xnnpack.packing import TILES
 
 # By XNNPACK's names without "Static"; other kinds are these names in lower case.
@@ -33,9 +34,7 @@ PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "linear": 0}
 
 def operator_shapes(data: bytes, program: Program) -> tuple[OperatorShape, ...]:
     """All operators of a .pte in order of execution. ``program``: its description."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    file = deserialize_pte_binary(data).program
+    file = read_program(data)
     plan = file.execution_plan[0]
     shapes: list[OperatorShape] = []
     for call in program.calls:
