@@ -12,6 +12,7 @@ from edgekit.progress import Progress, Silent
 from edgekit.runtimes.base import OtherWheel
 from edgekit.runtimes.wheel import RuntimeWheel
 from edgekit.target import Architecture
+from edgekit.values import TFLITE_PYTHONS as PYTHONS
 
 VERSION = "2.14.0"
 # As the names of the wheels have it. All need only glibc 2.27 (x86_64: 2.29).
@@ -37,8 +38,6 @@ SHA256: dict[Architecture, dict[str, str]] = {
         "3.11": "c4e66a74165b18089c86788400af19fa551768ac782d231a9beae2f6434f7949",
     },
 }
-# tflite-runtime ends at Python 3.11.
-PYTHONS = ("3.9", "3.10", "3.11")
 MODULE = "tflite_runtime"
 
 
