@@ -238,7 +238,8 @@ def runner_error(code: int, stderr: bytes) -> RunnerError:
     if code == MISSING_KERNEL:
         return RunnerError(
             f"the runner lacks a kernel or backend: {detail}",
-            "the bundle's libraries do not match its model: build it again",
+            "the runtime's libraries on the device do not match the model: build it again, or with "
+            "another --runtime",
             code,
         )
     return RunnerError(f"the runner ended with code {code}: {detail}", runner_code=code)

@@ -380,7 +380,12 @@ class Engine:
         except Exception as error:
             text = str(error)
             lacks = any(words in text for words in LACKS_OPERATOR)
-            raise Failure(MISSING_KERNEL if lacks else BAD_PROGRAM, f"{path}: {text}") from None
+            if not lacks:
+                raise Failure(BAD_PROGRAM, f"{path}: {text}") from None
+            library_version = self.software["tflite_runtime"]
+            raise Failure(
+                MISSING_KERNEL, f"{path}: tflite_runtime {library_version}: {text}"
+            ) from None
         self.inputs = self.tensors(self.interpreter.get_input_details(), "input")
         self.outputs = self.tensors(self.interpreter.get_output_details(), "output")
         self.load_ns = time.monotonic_ns() - start_ns
