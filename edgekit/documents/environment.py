@@ -87,8 +87,8 @@ class MeasuredEnvironment(DeviceEnvironment):
 
     ``warnings``: what makes the result doubtful, and what to do about it. ``noise``: every source
     of noise, those that did not disturb too; empty in documents of older versions. ``software``:
-    name -> version of the device's own software that computed, such as Python and NumPy; None if
-    the bundle has all of it.
+    name -> version of the device's own software that computed, such as Python and NumPy; None, and
+    no key in JSON, if the bundle has all of it.
     """
 
     threads: int
@@ -97,4 +97,4 @@ class MeasuredEnvironment(DeviceEnvironment):
     after: DeviceState
     warnings: tuple[str, ...]
     noise: Omitted[tuple[NoiseFinding, ...]] = ()
-    software: dict[str, str] | None = None
+    software: Omitted[dict[str, str] | None] = None

@@ -272,6 +272,7 @@ def calibration():
         assert lines[name].value is None  # what runs here is another runner
     assert lines["peak_memory_mb"].status == "unknown"
     manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.program.delegates == document.program.delegates == ()
     assert manifest.needs.pythons == ("3.9", "3.11")
     assert manifest.needs.architecture == "armv7l"
     assert manifest.needs.glibc == "2.27"
