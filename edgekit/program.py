@@ -111,7 +111,8 @@ class OutsideOperator(Extensible):
 
 class ProgramSummary(Extensible):
     """A program as documents show it, with operators counted by layer, inside and outside
-    delegates.
+    delegates. ``delegates``: empty although ``layers`` is not: the device's are unknown, and the
+    counts are those of the runtime that ran the program on the host.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -124,7 +125,8 @@ class ProgramSummary(Extensible):
 
 
 class Program(Frozen):
-    """``planned_bytes``: the size of the arena for inputs, outputs and everything between
+    """``delegates``: one name for each delegate's graph; none if the device's are unknown.
+    ``planned_bytes``: the size of the arena for inputs, outputs and everything between
     delegates. ``housekeeping``: the names of kinds that only change a tensor's type or layout, or
     serve the runtime. They are not counted as operators of the model.
     """

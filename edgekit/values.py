@@ -11,6 +11,8 @@ from annotated_types import Ge, Gt, Lt, Predicate
 RuntimeName = Literal["executorch", "litert", "tflite"]
 RuntimeChoice = Literal["auto", RuntimeName]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8", "mixed"]
+# Those that tflite-runtime 2.14 has wheels for.
+TFLITE_PYTHONS = ("3.9", "3.10", "3.11")
 # How long a build may look for something better, and how often it measures.
 Effort = Literal["quick", "normal", "thorough"]
 

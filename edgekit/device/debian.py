@@ -9,10 +9,12 @@ The packages are unpacked, not installed: nothing of them runs here, and no priv
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +30,7 @@ PACKAGES = "libstdc++6,python3-minimal,python3-numpy"
 UNWANTED = ("./dev/*", "./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./var")
 # Debian chooses these libraries while it installs: name -> the folder that has it.
 CHOSEN = {"libblas.so.3": "blas", "liblapack.so.3": "lapack"}
-
-
+CHOICES = f"architectures: {', '.join(ARCHITECTURES)}; Python: {', '.join(SUITES)}"
 INDEX, ONLY_PACKAGES = "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"
 
 
@@ -52,7 +53,7 @@ class PythonRoot:
 
 def command_for(architecture: Architecture, python: str) -> str:
     """The command that makes a root."""
-    return f"{sys.executable} -m {__spec__.name} {architecture} {python}"
+    return shlex.join([sys.executable, "-m", __spec__.name, architecture, python])
 
 
 def root_folder(architecture: Architecture, python: str) -> Path:
@@ -73,10 +74,7 @@ def make_root(architecture: Architecture, python: str) -> Path:
     Raises UsageError: no release of Debian has that Python. DeviceError: mmdebstrap failed.
     """
     if architecture not in ARCHITECTURES or python not in SUITES:
-        raise UsageError(
-            f"there is no root for {architecture} with Python {python}",
-            f"architectures: {', '.join(ARCHITECTURES)}; Python: {', '.join(SUITES)}",
-        )
+        raise UsageError(f"there is no root for {architecture} with Python {python}", CHOICES)
     return make_folder_once(
         root_folder(architecture, python), lambda draft: _fill(draft, architecture, SUITES[python])
     )
@@ -131,14 +129,19 @@ def _ask(*command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def main() -> int:
+def main(values: Sequence[str]) -> int:
+    """Make the root that the command line names. Prints its folder, or the error."""
     try:
-        print(make_root(*sys.argv[1:3]))  # type: ignore[arg-type]
+        if len(values) != 2:
+            raise UsageError(f"usage: python -m {__spec__.name} ARCHITECTURE PYTHON", CHOICES)
+        architecture, python = values
+        print(make_root(architecture, python))  # type: ignore[arg-type]
     except EdgekitError as error:
-        print(f"error: {error.message}", f"  {error.hint}", sep="\n", file=sys.stderr)
+        hint = [f"  {error.hint}"] if error.hint else []
+        print(f"error: {error.message}", *hint, sep="\n", file=sys.stderr)
         return error.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -86,7 +86,9 @@ class MeasuredEnvironment(DeviceEnvironment):
     """The device before the timed runs, and its state ``before``, ``during`` and ``after`` them.
 
     ``warnings``: what makes the result doubtful, and what to do about it. ``noise``: every source
-    of noise, those that did not disturb too; empty in documents of older versions.
+    of noise, those that did not disturb too; empty in documents of older versions. ``software``:
+    name -> version of the device's own software that computed, such as Python and NumPy; None, and
+    no key in JSON, if the bundle has all of it.
     """
 
     threads: int
@@ -95,3 +97,4 @@ class MeasuredEnvironment(DeviceEnvironment):
     after: DeviceState
     warnings: tuple[str, ...]
     noise: Omitted[tuple[NoiseFinding, ...]] = ()
+    software: Omitted[dict[str, str] | None] = None

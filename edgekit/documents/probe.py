@@ -45,7 +45,8 @@ class SwapArea(Extensible):
 class Hardware(Extensible):
     """Fixed facts of a device beside its environment. None: unknown.
 
-    ``userland_bits``: 32 also on a 64-bit kernel with a 32-bit system.
+    ``userland_bits``: 32 also on a 64-bit kernel with a 32-bit system. ``python``: the version of
+    ``python3``, such as 3.11; None also if there is none.
     """
 
     clusters: tuple[CoreCluster, ...] = ()
@@ -54,6 +55,7 @@ class Hardware(Extensible):
     libc: Literal["glibc", "musl"] | None = None
     glibc: str | None = None
     userland_bits: int | None = None
+    python: str | None = None
 
 
 class ProbeDocument(Document):

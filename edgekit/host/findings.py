@@ -90,10 +90,10 @@ def look_at_host(progress: Progress) -> HostFindings:
         _pip(),
         *packages,
         *(
-            _other_wheel(name, host, other)
+            _wheel(name, host, one, targets)
             for name, host in wanted.items()
-            for other in architectures
-            if other != own and other in host.architectures
+            for one in _of_targets(name, host, targets)
+            if one != own or host.fetches_own
         ),
         *([_own_libraries(own)] if own else []),
         *(row for other in architectures if other != own for row in _emulated(other, targets)),
@@ -184,8 +184,26 @@ def _optional(finding: Finding) -> Finding:
     return finding.replaced(status="not_needed") if finding.status == "missing" else finding
 
 
-def _other_wheel(name: RuntimeName, host: HostSupport, architecture: Architecture) -> Finding:
-    wheel = host.other_wheel(architecture)
+def _of_targets(
+    name: RuntimeName, host: HostSupport, targets: Iterable[Target]
+) -> list[Architecture]:
+    """The architectures of the targets that list a runtime, and that it runs on."""
+    found = {target.architecture for target in targets if name in target.runtimes}
+    return sorted(found & set(host.architectures))
+
+
+def _wheel(
+    name: RuntimeName, host: HostSupport, architecture: Architecture, targets: Iterable[Target]
+) -> Finding:
+    """What builds fetch for the targets of an architecture. Nothing is fetched here."""
+    named = [
+        target.pythons
+        for target in targets
+        if target.architecture == architecture and name in target.runtimes
+    ]
+    # a target that names none is for all
+    pythons = sorted({one for group in named for one in group}) if all(named) else []
+    wheel = host.wheel(architecture, pythons)
     return Finding(
         name=wheel.name,
         status="ok" if wheel.is_there else "missing",

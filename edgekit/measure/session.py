@@ -31,6 +31,7 @@ class Measurement:
     """The measurements of a bundle on a device, and their conditions.
 
     ``swapped_mb``: the most that was swapped out, part of ``peaks_mb``; None if unknown.
+    ``software``: as in RunReport.
     """
 
     parity: Parity
@@ -42,10 +43,11 @@ class Measurement:
     operators: tuple[OperatorTime, ...]
     profiled_ms: float | None
     conditions: Conditions
+    software: dict[str, str] | None
 
     @property
     def environment(self) -> MeasuredEnvironment:
-        return self.conditions.environment(self.threads)
+        return self.conditions.environment(self.threads, self.software)
 
     def figures(self) -> Figures:
         """The figures for budgets. The latency of an emulated device is not among them."""
@@ -100,6 +102,7 @@ def measure_bundle(
         operators=operators,
         profiled_ms=profiled_ms,
         conditions=seen,
+        software=timed[0].software,
     )
 
 

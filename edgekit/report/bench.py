@@ -16,6 +16,7 @@ def render_bench(document: BenchDocument) -> str:
     latency, environment = document.latency_ms, document.environment
     rows = [
         ("device", _device(document.device, environment)),
+        *_software(environment.software),
         ("parity", parity_line(document.parity)),
         (
             "latency",
@@ -62,6 +63,10 @@ def _device(name: str, environment: MeasuredEnvironment) -> str:
     parts = [name, environment.model, environment.cpu, environment.os]
     text = ", ".join(str(part) for part in parts if part)
     return text + (" (EMULATED)" if environment.emulated else "")
+
+
+def _software(versions: dict[str, str] | None) -> list[tuple[str, str]]:
+    return [("software", ", ".join(f"{n} {v}" for n, v in versions.items()))] if versions else []
 
 
 def _conditions(environment: MeasuredEnvironment) -> str:

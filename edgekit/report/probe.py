@@ -42,6 +42,7 @@ def _system(environment: DeviceEnvironment, hardware: Hardware) -> str:
         environment.architecture or "architecture unknown",
         bits,
         libc or "C library unknown",
+        f"Python {hardware.python}" if hardware.python else None,
     ]
     return ", ".join(part for part in parts if part)
 

@@ -90,13 +90,23 @@ def _operators(program: ProgramSummary) -> str:
     quantized = sum(layer.quantized for layer in program.layers)
     floating = sum(layer.floating for layer in program.layers)
     outside = sum(operator.count for operator in program.outside)
+    if _delegates_unknown(program):
+        others = f" and {outside} other" if outside else ""
+        return f"{quantized} int8, {floating} float{others}; delegates on the device unknown"
     return (
         f"{quantized} int8 and {floating} float in {len(program.delegates)} delegate "
         f"subgraphs, {outside or 'none'} outside"
     )
 
 
+def _delegates_unknown(program: ProgramSummary) -> bool:
+    """Whether the device's runtime is another one than that which ran the program here."""
+    return bool(program.layers) and not program.delegates
+
+
 def _outside(program: ProgramSummary) -> list[tuple[str, str]]:
+    if _delegates_unknown(program):
+        return []
     rows = [
         f"{item.operator} in {item.layer or 'the model itself'}"
         + (f" ({item.count} times)" if item.count > 1 else "")

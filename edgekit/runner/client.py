@@ -58,6 +58,8 @@ class RunReport:
     ``peak_memory_mb``: the peak resident set, plus what was swapped out. ``swapped_mb``: the latter
     alone; None if the runner does not report it (edgekit 0.1).
     ``profiled_us``: the mean of the profiled runs, without the time of profiling itself.
+    ``software``: name -> version of the device's own software that computes; None if the bundle has
+    all of it.
     """
 
     runtime: str
@@ -72,6 +74,7 @@ class RunReport:
     profiled_us: float | None = None
     cpu_ms: float | None = None
     swapped_mb: float | None = None
+    software: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,8 @@ def runner_error(code: int, stderr: bytes) -> RunnerError:
     if code == MISSING_KERNEL:
         return RunnerError(
             f"the runner lacks a kernel or backend: {detail}",
-            "the bundle's libraries do not match its model: build it again",
+            "the runtime's libraries on the device do not match the model: build it again, or with "
+            "another --runtime",
             code,
         )
     return RunnerError(f"the runner ended with code {code}: {detail}", runner_code=code)
@@ -291,6 +295,7 @@ def _report(document: dict[str, Any]) -> RunReport:
         profiled_us=document["profiled_ns"] / 1e3 if "profiled_ns" in document else None,
         cpu_ms=document["cpu_ns"] / 1e6 if "cpu_ns" in document else None,
         swapped_mb=None if swapped_kb is None else _mb(swapped_kb),
+        software=document.get("software"),
     )
 
 

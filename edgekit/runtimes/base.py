@@ -225,8 +225,10 @@ class Runtime(Protocol):
         ...
 
 
-class OtherWheel(NamedTuple):
-    """The runtime's wheel that a build for another architecture needs. ``command`` fetches it."""
+class WheelState(NamedTuple):
+    """The runtime's wheel, or wheels, that builds for an architecture need. ``command`` fetches
+    those that are missing.
+    """
 
     name: str
     is_there: bool
@@ -252,6 +254,8 @@ class HostSupport:
     statement that tests it. ``pythons``: the Python versions that it is available for. ``glibc``:
     the oldest C library that its runner starts with. ``libraries``: those that each bundle has.
     ``suffix``: that of its files. ``architectures``: those of the devices that it runs on.
+    ``fetches_own``: builds for this host's architecture need a fetched wheel too, not only the
+    installed packages.
     """
 
     extra: str
@@ -263,7 +267,9 @@ class HostSupport:
     architectures: tuple[Architecture, ...]
     # The folder of the compiled runner, maybe not there yet; None if its compiler is not installed.
     runner_folder: Callable[[Architecture], Path | None]
-    other_wheel: Callable[[Architecture], OtherWheel]
+    # Called with the versions of Python that the targets' devices have; empty if none is named.
+    wheel: Callable[[Architecture, Sequence[str]], WheelState]
+    fetches_own: bool = False
 
     def require(self, what: str) -> None:
         """Raise MissingExtraError if a package that ``what`` needs is not installed."""

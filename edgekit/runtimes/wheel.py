@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.cache import file_digest, make_folder_once
 from edgekit.errors import MissingExtraError, RuntimeFailure
 from edgekit.progress import Progress
-from edgekit.runtimes.base import OtherWheel
+from edgekit.runtimes.base import WheelState
 from edgekit.target import Architecture, host_architecture
 
 
@@ -85,10 +85,13 @@ class RuntimeWheel:
             raise MissingExtraError("the native runner", self.extra)
         return Path(next(iter(spec.submodule_search_locations)))
 
-    def of_another(self, architecture: Architecture) -> OtherWheel:
-        """What doctor says about another architecture's wheel."""
-        is_there = os.access(self.fetched_folder(architecture), os.R_OK | os.X_OK)
-        return OtherWheel(
+    def is_fetched(self, architecture: Architecture) -> bool:
+        return os.access(self.fetched_folder(architecture), os.R_OK | os.X_OK)
+
+    def state(self, architecture: Architecture, pythons: Sequence[str]) -> WheelState:  # noqa: ARG002
+        """For doctor. The device's Python does not matter."""
+        is_there = self.is_fetched(architecture)
+        return WheelState(
             name=f"{self.package} ({architecture})",
             is_there=is_there,
             detail="fetched" if is_there else f"{self.size_mb} MB; fetched by the first build",
@@ -96,7 +99,8 @@ class RuntimeWheel:
         )
 
     def _command(self, architecture: Architecture) -> str:
-        return shlex.join([sys.executable, "-m", self.fetcher, architecture])
+        own = [self.python] if self.of_python else []
+        return shlex.join([sys.executable, "-m", self.fetcher, architecture, *own])
 
     def _fetch(self, architecture: Architecture, draft: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from edgekit.bundle.manifest import LIBRARY_FOLDER, Manifest
 from edgekit.target import Architecture
+from edgekit.values import TFLITE_PYTHONS
 
 BITS: dict[Architecture, int] = {"x86_64": 64, "aarch64": 64, "armv7l": 32}
 INSTALL = "on the device: sudo apt install python3 python3-numpy"
 PIP = "on the device: python3 -m pip install --user 'numpy>=1.23.2,<2'"
 # Older releases of Debian package a NumPy that is too old.
 PACKAGED_FROM = (3, 10)
-# The newest Python that tflite-runtime 2.14 has a wheel for.
-LAST_WHEEL = (3, 11)
 # tflite-runtime 2.14 was compiled for these: with another one it imports, and then fails.
 NUMPY_FROM, NUMPY_BELOW = (1, 23), (2, 0)
 
@@ -84,7 +83,7 @@ def python_problems(
 
 def _needs_that_numpy(python: DevicePython, bundled: bool) -> bool:
     """A system's own tflite_runtime fits its NumPy; that of pip is for the same as the bundle's."""
-    return bundled or _numbers(python.version) <= LAST_WHEEL
+    return bundled or _numbers(python.version) <= _numbers(TFLITE_PYTHONS[-1])
 
 
 def _fits(numpy: str) -> bool:

@@ -1,7 +1,7 @@
 """Machines as trees of the files that a probe reads, written by hand in the kernels' formats.
 
-Not recorded on the devices. Each tree has stubs of ``uname`` and ``getconf``, so that nothing of
-this host is read. recordings/ holds more, as files.
+Not recorded on the devices. Each tree has stubs of ``uname``, ``getconf`` and ``python3``, so that
+nothing of this host is read. recordings/ holds more, as files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ V8_2 = (
 class Machine:
     """``policies``: processors -> governor, then kHz: now, lowest, highest, base (0: no file).
 
-    ``getconf``: name -> answer; None: the device has no getconf. ``files``: path -> content.
+    ``getconf``: name -> answer; None: the device has no getconf. ``python``: of python3, likewise.
+    ``files``: path -> content.
     """
 
     uname: str
@@ -35,6 +36,7 @@ class Machine:
     swaps: str | None = ""
     siblings: Sequence[str] = ()
     getconf: Mapping[str, str] | None = None
+    python: str | None = None
     loaders: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,7 +91,9 @@ class Machine:
             "exit 127" if self.getconf is None else f"case $1 in\n{answers}  *) exit 1 ;;\nesac"
         )
         return {"usr/bin/uname": f"echo {self.uname}", "usr/bin/getconf": missing,
-                "usr/bin/vcgencmd": "exit 127"}  # fmt: skip
+                "usr/bin/vcgencmd": "exit 127",
+                "usr/bin/python3": f"echo Python {self.python}" if self.python else "exit 127",
+        }  # fmt: skip
 
 
 def _put(path: Path, text: str) -> Path:
@@ -135,6 +139,7 @@ MACHINES = {
         zones=[("cpu-thermal", "47236")],
         swaps="/var/swap                               file\t\t102396\t\t0\t\t-2\n",
         getconf=glibc("2.31"),
+        python="3.9.2",
         loaders=PI_LOADER,
     ),
     "rpi4_32bit": Machine(  # the 32-bit Raspberry Pi OS on its 64-bit kernel
@@ -146,6 +151,7 @@ MACHINES = {
         policies={"0 1 2 3": ("ondemand", 1800000, 600000, 1800000, 0)},
         zones=[("cpu-thermal", "51121")],
         getconf=glibc("2.31", bits=32),
+        python="3.9.2",
         loaders={"lib/ld-linux-armhf.so.3": "exit 0"},
     ),
     "rk3588": Machine(
@@ -162,6 +168,7 @@ MACHINES = {
         zones=[("soc-thermal", "41615"), ("bigcore0-thermal", "42538"), ("npu-thermal", "40692")],
         swaps="/dev/zram0                              partition\t4063808\t\t0\t\t5\n",
         getconf=glibc("2.35"),
+        python="3.10.12",
         loaders=PI_LOADER,
     ),
     "rk3399": Machine(
@@ -176,6 +183,7 @@ MACHINES = {
         },
         zones=[("cpu-thermal", "38125"), ("gpu-thermal", "37500")],
         getconf=glibc("2.36"),
+        python="3.11.2",
         loaders=PI_LOADER,
     ),
     "jetson_orin_nano": Machine(
@@ -191,6 +199,7 @@ MACHINES = {
         zones=[("cpu-thermal", "46875"), ("gpu-thermal", "46000"), ("cv0-thermal", "")],
         swaps="".join(f"/dev/zram{n}   partition\t650188\t\t0\t\t5\n" for n in range(6)),
         getconf=glibc("2.35"),
+        python="3.10.12",
         loaders=PI_LOADER,
     ),
     "jetson_nano": Machine(
@@ -202,6 +211,7 @@ MACHINES = {
         policies={"0 1 2 3": ("schedutil", 1479000, 102000, 1479000, 0)},
         zones=[("AO-therm", "41500"), ("CPU-therm", "36500"), ("GPU-therm", "35000")],
         getconf=glibc("2.27"),
+        python="3.6.9",
         loaders=PI_LOADER,
     ),
     "intel_hybrid_laptop": Machine(  # 2 performance cores with two threads each, 4 efficient ones
@@ -219,6 +229,7 @@ MACHINES = {
         swaps=ZRAM,
         siblings=["0-1", "0-1", "2-3", "2-3", "4", "5", "6", "7"],
         getconf=glibc("2.38"),
+        python="3.12.1",
         loaders={"lib64/ld-linux-x86-64.so.2": "exit 0"},
         files={
             "sys/devices/cpu_core/cpus": "0-3\n",
@@ -234,6 +245,7 @@ MACHINES = {
         os_release="Debian GNU/Linux 12 (bookworm)",
         siblings=["0-1", "0-1", "2-3", "2-3"],
         getconf=glibc("2.36"),
+        python="3.11.2",
         loaders={"lib64/ld-linux-x86-64.so.2": "exit 0"},
         files={
             "sys/class/dmi/id/sys_vendor": "QEMU\n",
@@ -246,6 +258,7 @@ MACHINES = {
         memory_kb=(3914540, 3500000, 0),
         os_release="Amazon Linux 2023",
         getconf=glibc("2.34"),
+        python="3.9.16",
         loaders=PI_LOADER,
         files={
             "sys/class/dmi/id/sys_vendor": "Amazon EC2\n",
@@ -258,6 +271,7 @@ MACHINES = {
         memory_kb=(7900000, 7000000, 0),
         os_release="Alpine Linux v3.19",
         getconf={"LONG_BIT": "64"},
+        python="3.11.8",
         loaders={"lib/ld-musl-x86_64.so.1": "echo 'musl libc (x86_64)' >&2; exit 1"},
     ),
     "yocto": Machine(  # BusyBox: no getconf, no os-release; the loader knows its version
@@ -282,6 +296,7 @@ MACHINES = {
         model="TI AM335x BeagleBone Black",
         policies={"0": ("ondemand", 1000000, 300000, 1000000, 0)},
         getconf=glibc("2.31", bits=32),
+        python="3.9.2",
         loaders={"lib/ld-linux-armhf.so.3": "exit 0"},
     ),
     "snapdragon_888": Machine(
@@ -297,6 +312,7 @@ MACHINES = {
         },
         swaps=ZRAM,
         getconf=glibc("2.38"),
+        python="3.11.6",
         loaders=PI_LOADER,
     ),
     "apple_m1": Machine(
@@ -310,6 +326,7 @@ MACHINES = {
             "4 5 6 7": ("schedutil", 600000, 600000, 3204000, 0),
         },
         getconf=glibc("2.38"),
+        python="3.12.2",
         loaders=PI_LOADER,
     ),
     "unknown_core": Machine(

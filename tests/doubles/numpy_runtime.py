@@ -24,7 +24,7 @@ from edgekit.program import Artifact, Call, Kind, OutsideOperator, Program, Tens
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, HostSupport, Located, OtherWheel, Repair
+from edgekit.runtimes.base import FloatModel, HostSupport, Located, Repair, WheelState
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
@@ -141,7 +141,7 @@ def entry(folder: Path) -> Entry:
         suffix=".npz",
         architectures=("x86_64", "aarch64"),
         runner_folder=lambda architecture: folder,
-        other_wheel=lambda architecture: OtherWheel("numpy", True, "none needed", "true"),
+        wheel=lambda architecture, pythons: WheelState("numpy", True, "none needed", "true"),
     )
     return Entry(lambda: NumpyRuntime(folder), host, locate)
 

@@ -21,11 +21,13 @@ from edgekit.bundle.manifest import read_manifest
 from edgekit.errors import MissingExtraError, PreflightError, RuntimeFailure, TargetError
 from edgekit.plan import Plan
 from edgekit.progress import Silent
-from edgekit.runner.client import Serving, measure
+from edgekit.runner.client import MISSING_KERNEL, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runner.staging import staged
 from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.litert.corrections import edited
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime
+from edgekit.runtimes.tflite.operators import NEWEST, has_operator
 from edgekit.target import host_architecture, load_target
 
 pytestmark = [
@@ -83,6 +85,7 @@ class TestTheDevicesRunner(RuntimeContract):
         """tflite-runtime's Python has no profile."""
         report = measure(here, runs=3, warmup=1, threads=1, profile=True)
         assert report.profile == ()
+        assert report.software["tflite_runtime"] == "2.14.0"
         assert len(report.latencies_ms) == 3
 
 
@@ -269,6 +272,7 @@ def calibration():
         assert lines[name].value is None  # what runs here is another runner
     assert lines["peak_memory_mb"].status == "unknown"
     manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.program.delegates == document.program.delegates == ()
     assert manifest.needs.pythons == ("3.9", "3.11")
     assert manifest.needs.architecture == "armv7l"
     assert manifest.needs.glibc == "2.27"
@@ -304,6 +308,92 @@ def test_a_finished_file_that_is_known_to_go_wrong(runtime, bits) -> None:
     rounded = bytes(quantizer.Quantizer(bytearray(data), made).quantize().quantized_model)
     with pytest.raises(RuntimeFailure, match="int4" if bits == 4 else "dynamic int8"):
         runtime.read(rounded)
+
+
+# ---- operators that are newer than 2.14 ----
+
+
+def renumbered(data: bytes, version: int) -> bytes:
+    """The file with another version of its first operator."""
+
+    def change(model) -> bool:
+        model.operatorCodes[0].version = version
+        return True
+
+    return edited(data, change)
+
+
+def test_an_operator_that_is_too_new(runtime) -> None:
+    """LiteRT, which runs the file on this host, has it."""
+    newer = NEWEST["FULLY_CONNECTED"] + 1
+    data = renumbered(lowered(runtime, perceptron()).data, newer)
+    assert RUNTIMES["litert"].create().read(data)
+    with pytest.raises(RuntimeFailure, match=f"FULLY_CONNECTED {newer}"):
+        runtime.read(data)
+
+
+@needs_old_python
+def test_an_operator_that_is_too_new_for_the_device(run, model, tmp_path) -> None:
+    (tmp_path / "newer").write_bytes(renumbered(model.read_bytes(), 99))
+    done = run("--model", tmp_path / "newer")
+    assert done.returncode == MISSING_KERNEL
+    assert b"tflite_runtime 2.14.0" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert done.stdout == b""
+
+
+def files_with_one_operator(folder: Path) -> dict[str, bool]:
+    """A file for each operator's newest version and the next one -> whether we say it is there."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    files = {}
+    for kind, number in vars(schema.BuiltinOperator).items():
+        if not isinstance(number, int) or kind in NO_BUILTIN:
+            continue
+        newest = NEWEST.get(kind, 1)
+        for version in (newest, newest + 1):
+            code = schema.OperatorCodeT()
+            code.builtinCode, code.version = number, version
+            code.deprecatedBuiltinCode = min(number, 127)
+            graph = schema.SubGraphT()
+            graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [], []
+            model = schema.ModelT()
+            model.version, model.operatorCodes = 3, [code]
+            model.subgraphs, model.buffers = [graph], [schema.BufferT()]
+            name = f"{kind} {version}"
+            data = flatbuffer_utils.convert_object_to_bytearray(model)
+            (folder / name).write_bytes(bytes(data))
+            files[name] = has_operator(kind, version)
+    return files
+
+
+@needs_old_python
+@pytest.mark.usefixtures("old_python")
+def test_the_wheel_has_the_operators_that_we_say(runtime, tmp_path) -> None:
+    files = files_with_one_operator(tmp_path)
+    wheel = next(path for name, path in files_here(runtime).libraries.items() if "interp" in name)
+    done = subprocess.run(
+        ["python3", "-c", ASK, str(wheel.parent.parent), str(tmp_path)],
+        capture_output=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert set(done.stdout.decode().splitlines()) == {name for name, has in files.items() if has}
+
+
+# Prints the files that tflite-runtime finds the operator of.
+ASK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from tflite_runtime.interpreter import Interpreter
+for name in os.listdir(sys.argv[2]):
+    try:
+        Interpreter(os.path.join(sys.argv[2], name))
+    except ValueError:
+        continue
+    print(name)
+"""
+# Names for other numbers; and one that is refused as control flow.
+NO_BUILTIN = ("CUSTOM", "PLACEHOLDER_FOR_GREATER_OP_CODES", "CALL")
 
 
 def test_inputs_keep_their_order_on_the_device(runtime, request) -> None:

@@ -33,11 +33,14 @@ class Conditions:
         """Of each source that disturbed: the problem and what to do."""
         return tuple(f"{one.problem}; {one.advice}" for one in self.noise if one.disturbs)
 
-    def environment(self, threads: int) -> MeasuredEnvironment:
+    def environment(
+        self, threads: int, software: dict[str, str] | None = None
+    ) -> MeasuredEnvironment:
         """For documents: ``before`` and ``after`` hold only the fields that can change."""
         return MeasuredEnvironment(
             **dict(self.before),
             threads=threads,
+            software=software,
             before=_state_of(self.before),
             during=self.during,
             after=_state_of(self.after),

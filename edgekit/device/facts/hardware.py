@@ -53,6 +53,7 @@ getconf GNU_LIBC_VERSION || {
     [ -x "$loader" ] && "$loader" --version
   done
 }
+section python; python3 --version
 exit 0
 """
 )
@@ -81,7 +82,14 @@ def parse_hardware(sections: Mapping[str, str]) -> Hardware:
         libc="glibc" if version else "musl" if musl else None,
         glibc=f"{version[0]}.{version[1]}" if version else None,
         userland_bits=userland_bits(sections.get("long_bit", ""), loaders),
+        python=_python(sections.get("python", "")),
     )
+
+
+def _python(text: str) -> str | None:
+    """The version from ``python3 --version``: 3.9 of "Python 3.9.2"."""
+    match = re.match(r"Python (3\.\d+)", text)
+    return match[1] if match else None
 
 
 def cpu_list(text: str) -> frozenset[int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 PRELUDE = r"""
 exec 2>/dev/null
 cd "${1:-/}" || exit 1
-PATH="$PWD/usr/bin:$PWD/opt/vc/bin:$PATH"
+[ "$PWD" = / ] || PATH="$PWD/usr/bin:$PWD/opt/vc/bin:$PATH"
+PATH="$PATH:/opt/vc/bin"
 
 set -- sys/devices/system/cpu/cpufreq/policy[0-9]*
 [ -d "$1" ] || set -- sys/devices/system/cpu/cpu[0-9]*/cpufreq

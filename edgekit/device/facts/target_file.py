@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.documents.environment import DeviceEnvironment
 from edgekit.documents.probe import CoreCluster, Hardware
 from edgekit.target import MACHINES, Architecture
+from edgekit.values import TFLITE_PYTHONS, RuntimeName, version_numbers
 
 # The features that kernels for neural networks are chosen by, as Linux names them.
 FEATURES = {
@@ -22,12 +23,13 @@ FEATURES = {
 }  # fmt: skip
 # QEMU's name for a core with all features that it can emulate.
 ANY_CORE = "max"
-# The runtimes that run on an architecture without more; a reader may add others.
-RUNTIMES: dict[Architecture, tuple[str, ...]] = {
-    "x86_64": ("executorch", "litert"),
-    "aarch64": ("executorch", "litert"),
-    "armv7l": ("tflite",),
+# The oldest C library that each runtime runs with, the preferred runtime first.
+NATIVE_GLIBC: dict[Architecture, dict[RuntimeName, str]] = {
+    "x86_64": {"executorch": "2.28", "litert": "2.28"},
+    "aarch64": {"executorch": "2.28", "litert": "2.34"},
+    "armv7l": {},
 }
+TFLITE_GLIBC: dict[Architecture, str] = {"x86_64": "2.29", "aarch64": "2.27", "armv7l": "2.27"}
 # Of a 64-bit kernel, asimd implies neon.
 NEON = {"neon", "asimd"}
 
@@ -49,7 +51,7 @@ def draft_target(environment: DeviceEnvironment, hardware: Hardware) -> TargetDr
     problems = tuple(_problems(environment, hardware, architecture))
     if problems or architecture is None:
         return TargetDraft(None, problems, ())
-    fast = fast_clusters(hardware)
+    fast, runtimes = fast_clusters(hardware), _runtimes(architecture, hardware)
     threads = sum(cluster.physical_cores or len(cluster.cpus) for cluster in fast)
     clock_mhz = _clock_mhz(environment, fast)
     keys: dict[str, Any] = {
@@ -62,7 +64,8 @@ def draft_target(environment: DeviceEnvironment, hardware: Hardware) -> TargetDr
         "threads": max(1, min(threads, environment.cores or 1, 256)),
         "memory_mb": round(environment.memory_mb) if environment.memory_mb else None,
         "glibc": hardware.glibc,
-        "runtimes": list(RUNTIMES[architecture]),
+        "runtimes": runtimes,
+        "pythons": [hardware.python] if _runs_tflite(runtimes, hardware) else None,
     }
     known = {key: value for key, value in keys.items() if value is not None}
     return TargetDraft(known, (), tuple(_notes(environment, hardware, known)))
@@ -96,6 +99,22 @@ def _architecture(environment: DeviceEnvironment, hardware: Hardware) -> Archite
     return None
 
 
+def _runtimes(architecture: Architecture, hardware: Hardware) -> list[RuntimeName]:
+    """Those that the C library is new enough for. tflite is for a system that lacks a native one.
+    Beside a native one it is listed only if the device's Python fits it.
+    """
+    glibc, known = version_numbers(hardware.glibc or "0"), NATIVE_GLIBC[architecture]
+    native = [name for name, oldest in known.items() if glibc >= version_numbers(oldest)]
+    if native and (len(native) == len(known) or hardware.python not in TFLITE_PYTHONS):
+        return native
+    runs = glibc >= version_numbers(TFLITE_GLIBC[architecture])
+    return [*native, "tflite"] if runs else native
+
+
+def _runs_tflite(runtimes: list[RuntimeName], hardware: Hardware) -> bool:
+    return "tflite" in runtimes and hardware.python in TFLITE_PYTHONS
+
+
 def _problems(
     environment: DeviceEnvironment, hardware: Hardware, architecture: Architecture | None
 ) -> Iterator[str]:
@@ -111,6 +130,10 @@ def _problems(
         yield "C library: musl; edgekit's runners need glibc"
     elif hardware.glibc is None:
         yield "C library: unknown; edgekit's runners need glibc, and a target its version"
+    elif architecture is not None and not _runtimes(architecture, hardware):
+        needed = [*NATIVE_GLIBC[architecture].values(), TFLITE_GLIBC[architecture]]
+        oldest = min(needed, key=version_numbers)
+        yield f"C library: glibc {hardware.glibc}; edgekit's runners need {oldest} or newer"
     if not environment.cores:
         yield "cores: unknown"
 
@@ -147,6 +170,12 @@ def _notes(
         yield f"Cores: {layout}. threads counts the fast ones only."
     if "clock_ghz" not in keys:
         yield "The device does not report its highest clock: clock_ghz is unknown."
+    if "tflite" in keys["runtimes"] and "pythons" not in keys:
+        found = f"is {hardware.python}" if hardware.python else "is missing or unknown"
+        yield (
+            f"python3 {found}. The runtime tflite has wheels for Python "
+            f"{TFLITE_PYTHONS[0]} to {TFLITE_PYTHONS[-1]}, so pythons is not set."
+        )
     if "memory_mb" in keys:
         yield "memory_mb is the memory that the kernel manages, somewhat less than the RAM."
 

@@ -26,5 +26,5 @@ SUPPORT = HostSupport(
     suffix=SUFFIX,
     architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
-    other_wheel=WHEEL.of_another,
+    wheel=WHEEL.state,
 )

@@ -49,13 +49,16 @@ class Tensor(NamedTuple):
 
 
 class Node(NamedTuple):
-    """An operator. ``inputs``, ``outputs``: numbers of tensors, without omitted ones."""
+    """An operator. ``inputs``, ``outputs``: numbers of tensors, without omitted ones. ``version``:
+    a runtime must have it, or a later one.
+    """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     stride: tuple[int, int] = (1, 1)
     kernel: tuple[int, int] = (1, 1)
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def _node(operator: Any, model: Any) -> Node:
     inputs, outputs = (
         tuple(int(one) for one in side if one >= 0) for side in (operator.inputs, operator.outputs)
     )
-    return Node(kind, inputs, outputs, _pair(options, STRIDES), _pair(options, FILTERS))
+    strides, filters = _pair(options, STRIDES), _pair(options, FILTERS)
+    return Node(kind, inputs, outputs, strides, filters, int(code.version))
 
 
 def _pair(options: Any, names: tuple[str, str]) -> tuple[int, int]:

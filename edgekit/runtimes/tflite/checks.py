@@ -1,4 +1,7 @@
-"""What tflite-runtime 2.14 computes wrongly or crashes on, and the order of inputs and outputs."""
+"""What tflite-runtime 2.14 lacks, computes wrongly or crashes on.
+
+Also the order of inputs and outputs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from edgekit.errors import RuntimeFailure
 from edgekit.runtimes.litert.corrections import edited
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
+from edgekit.runtimes.tflite.operators import has_operator
 
 FLOATS = ("float32", "float16")
 # They read a table or convert; they do not compute with rounded weights.
@@ -34,6 +38,13 @@ def checked(data: bytes) -> bytes:
             f"{', '.join(dict.fromkeys(wrong))}: int8 weights with float inputs (dynamic int8), "
             "which tflite-runtime 2.14 computes wrongly",
             INSTEAD,
+        )
+    lacking = [f"{n.kind} {n.version}" for n in graph.nodes if not has_operator(n.kind, n.version)]
+    if lacking:
+        raise RuntimeFailure(
+            f"tflite-runtime 2.14 has no {', '.join(dict.fromkeys(lacking))} (operator and "
+            "version): the file is for a newer runtime",
+            "build it with --runtime litert, or write these layers in other operators",
         )
     return edited(data, _follow_signature)
 

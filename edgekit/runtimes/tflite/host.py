@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgekit.runtimes.litert.host import SUPPORT as LITERT
-from edgekit.runtimes.tflite.wheel import PLATFORMS, other_wheel
+from edgekit.runtimes.tflite.wheel import PLATFORMS, wheel_state
 
 # ``glibc`` stays LiteRT's: its runner runs here.
-SUPPORT = replace(LITERT, libraries=(), architectures=tuple(PLATFORMS), other_wheel=other_wheel)
+SUPPORT = replace(
+    LITERT,
+    libraries=(),
+    architectures=tuple(PLATFORMS),
+    wheel=wheel_state,
+    fetches_own=True,
+)

@@ -12,9 +12,9 @@ from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.litert.runtime import LiteRT
-from edgekit.runtimes.tflite.wheel import PYTHONS, VERSION, libraries
+from edgekit.runtimes.tflite.wheel import VERSION, libraries, with_wheel
 from edgekit.target import Architecture, Target
-from edgekit.values import RuntimeName
+from edgekit.values import TFLITE_PYTHONS, RuntimeName
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +50,15 @@ class TFLite(LiteRT):
         """With a wheel for each Python of the target that has one. A newer Python needs the
         system's own tflite_runtime.
         """
-        pythons = target.pythons or PYTHONS
-        wheels = tuple(one for one in pythons if one in PYTHONS)
-        return RunnerFiles(RUNNER, libraries(target.architecture, wheels, progress), pythons)
+        wheels = libraries(target.architecture, with_wheel(target.pythons), progress)
+        return RunnerFiles(RUNNER, wheels, target.pythons or TFLITE_PYTHONS)
 
 
 def _checked(artifact: Artifact) -> Artifact:
+    """Without delegates: those that were seen are LiteRT's on this host. tflite-runtime 2.14
+    computes int8 by its own kernels, and its XNNPACK takes other float operators.
+    """
     from edgekit.runtimes.tflite.checks import checked
 
-    return replace(artifact, data=checked(artifact.data))
+    program = artifact.program.replaced(delegates=())
+    return replace(artifact, data=checked(artifact.data), program=program)

@@ -1,17 +1,21 @@
 """The tflite-runtime wheels of an architecture, for each Python that there is one for:
 
-python -m edgekit.runtimes.tflite.wheel armv7l
+python -m edgekit.runtimes.tflite.wheel armv7l 3.11
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit.errors import EXIT_USAGE
 from edgekit.progress import Progress, Silent
-from edgekit.runtimes.base import OtherWheel
+from edgekit.runtimes.base import WheelState
 from edgekit.runtimes.wheel import RuntimeWheel
 from edgekit.target import Architecture
+from edgekit.values import TFLITE_PYTHONS
 
 VERSION = "2.14.0"
 # As the names of the wheels have it. All need only glibc 2.27 (x86_64: 2.29).
@@ -37,9 +41,8 @@ SHA256: dict[Architecture, dict[str, str]] = {
         "3.11": "c4e66a74165b18089c86788400af19fa551768ac782d231a9beae2f6434f7949",
     },
 }
-# tflite-runtime ends at Python 3.11.
-PYTHONS = ("3.9", "3.10", "3.11")
 MODULE = "tflite_runtime"
+FETCHER = "edgekit.runtimes.tflite.wheel"
 
 
 def wheel(architecture: Architecture, python: str) -> RuntimeWheel:
@@ -51,7 +54,7 @@ def wheel(architecture: Architecture, python: str) -> RuntimeWheel:
         size_mb=2,
         sha256={architecture: SHA256[architecture][python]},
         kept=(f"{MODULE}/",),
-        fetcher="edgekit.runtimes.tflite.wheel",
+        fetcher=FETCHER,
         extra="litert",
         python=python,
         of_python=True,
@@ -76,12 +79,41 @@ def libraries(
     return found
 
 
-def other_wheel(architecture: Architecture) -> OtherWheel:
-    """What doctor says of an architecture's wheels. The newest one stands for all."""
-    return wheel(architecture, PYTHONS[-1]).of_another(architecture)
+def wheel_state(architecture: Architecture, pythons: Sequence[str]) -> WheelState:
+    """The wheels of an architecture, for doctor: those for ``pythons``; all if it is empty."""
+    wheels = [wheel(architecture, one) for one in with_wheel(pythons)]
+    missing = [one for one in wheels if not one.is_fetched(architecture)]
+    size_mb = sum(one.size_mb for one in missing)
+    shown = ", ".join(one.python for one in missing or wheels)
+    detail = f"Python {shown}: fetched" if wheels else "no wheel for the targets' Python"
+    if missing:
+        detail = f"Python {shown}: {size_mb} MB; fetched by the first build"
+    command = [sys.executable, "-m", FETCHER, architecture, *(one.python for one in missing)]
+    return WheelState(
+        name=f"tflite-runtime ({architecture})",
+        is_there=not missing,
+        detail=detail,
+        command=shlex.join(command),
+    )
+
+
+def with_wheel(pythons: Sequence[str]) -> tuple[str, ...]:
+    """Those that there is a wheel for, the oldest first; all if none is named."""
+    return tuple(one for one in TFLITE_PYTHONS if one in (pythons or TFLITE_PYTHONS))
+
+
+def fetch_named(values: Sequence[str]) -> int:
+    """Fetch the wheels of an architecture, for all versions of Python or the named ones."""
+    architecture = next((one for one in PLATFORMS if one in values[:1]), None)
+    pythons = values[1:]
+    if architecture is None or not set(pythons) <= set(TFLITE_PYTHONS):
+        names = f"{'|'.join(PLATFORMS)} [{'|'.join(TFLITE_PYTHONS)}]..."
+        print(f"usage: python -m {FETCHER} {names}", file=sys.stderr)
+        return EXIT_USAGE
+    for python in with_wheel(pythons):
+        print(wheel(architecture, python).fetched(architecture, Silent()))
+    return 0
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        for version in PYTHONS:
-            print(wheel(name, version).fetched(name, Silent()))  # type: ignore[arg-type]
+    sys.exit(fetch_named(sys.argv[1:]))

@@ -41,6 +41,13 @@ def test_swapped_memory_counts_to_the_peak(double, monkeypatch) -> None:
     assert report.peak_memory_mb == pytest.approx(1.024 + 0.512)
 
 
+def test_software_of_the_device(double, monkeypatch) -> None:
+    assert measure(double, [THREE], runs=1, warmup=0, threads=1).software is None
+    monkeypatch.setenv("DOUBLE_REPORT", '{"software": {"python": "3.11.2"}}')
+    report = measure(double, [THREE], runs=1, warmup=0, threads=1)
+    assert report.software == {"python": "3.11.2"}
+
+
 def test_a_runner_of_an_older_version_does_not_report_swap(double) -> None:
     report = measure(double, [THREE], runs=1, warmup=0, threads=1)
     assert report.swapped_mb is None

@@ -144,7 +144,7 @@ def test_the_name_of_a_machine_with_two_kinds_of_core(machine) -> None:
 def test_a_device_that_reports_nothing(tmp_path) -> None:
     stubs = tmp_path / "usr" / "bin"
     stubs.mkdir(parents=True)
-    for name in ("getconf", "uname"):
+    for name in ("getconf", "uname", "python3"):
         (stubs / name).write_text("#!/bin/sh\nexit 127\n")
         (stubs / name).chmod(0o755)
     assert hardware_of(LocalTransport(), str(tmp_path)) == Hardware()
@@ -258,6 +258,48 @@ def test_a_32_bit_system_is_for_tflite(machine, draft, name, feature) -> None:
     found = draft_target(environment.replaced(cpu_features=("half", "thumb")), hardware)
     assert found.keys is None
     assert "NEON" in found.problems[0]
+
+
+RUNTIMES = {
+    # glibc, python3 -> runtimes, pythons
+    "rpi4_32bit": (["tflite"], ["3.9"]),  # 2.31, 3.9
+    "beaglebone": (["tflite"], ["3.9"]),
+    "rpi3bplus": (["executorch", "tflite"], ["3.9"]),  # too old for LiteRT
+    "jetson_nano": (["tflite"], None),  # 2.27, 3.6: too old for ExecuTorch, and for a wheel
+    "rk3588": (["executorch", "litert"], None),
+    "graviton2": (["executorch", "litert"], None),
+    "epyc_vm": (["executorch", "litert"], None),
+}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_runtimes_and_pythons_of_a_target(draft, name) -> None:
+    found = draft(name)
+    runtimes, pythons = RUNTIMES[name]
+    assert (found.keys["runtimes"], found.keys.get("pythons")) == (runtimes, pythons)
+    lacks = "tflite" in runtimes and pythons is None
+    assert any("python3" in note for note in found.notes) is lacks
+
+
+@pytest.mark.parametrize("python", ["3.13", "3.8", None])
+def test_a_python_without_a_wheel(machine, python) -> None:
+    """A native runtime needs none; a 32-bit system has no other runtime."""
+    environment, hardware = machine("rpi3bplus")
+    keys = draft_target(environment, hardware.replaced(python=python)).keys
+    assert keys["runtimes"] == ["executorch"]
+    environment, hardware = machine("rpi4_32bit")
+    found = draft_target(environment, hardware.replaced(python=python))
+    assert found.keys["runtimes"] == ["tflite"]
+    assert "pythons" not in found.keys
+    assert any((python or "unknown") in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["rpi3bplus", "rpi4_32bit", "epyc_vm"])
+def test_a_c_library_that_is_too_old_for_every_runtime(machine, name) -> None:
+    environment, hardware = machine(name)
+    found = draft_target(environment, hardware.replaced(glibc="2.24"))
+    assert found.keys is None
+    assert "2.24" in found.problems[0]
 
 
 def test_a_32_bit_system_that_is_no_arm(machine) -> None:

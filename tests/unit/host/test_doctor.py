@@ -257,6 +257,56 @@ def test_what_only_other_work_needs_is_not_in_the_way(host, tmp_path) -> None:
     assert "pillow>=11" in said
 
 
+OLD_BOARD = """
+architecture = "{}"
+cpu = "max"
+cores = 1
+threads = 1
+glibc = "2.31"
+runtimes = ["tflite"]
+pythons = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pythons", "fetched"),
+    [
+        ("armv7l", ["3.11"], ["3.9", "3.11"]),  # rpi3-32 is for 3.9 too
+        ("aarch64", ["3.9"], ["3.9", "3.10", "3.11"]),  # rpi4 names none
+        ("x86_64", ["3.10"], ["3.10"]),  # this host's own: no package here has that wheel
+        ("x86_64", ["3.10", "3.13"], ["3.10"]),  # no wheel for 3.13
+    ],
+)
+def test_the_wheels_that_the_targets_pythons_need(
+    host, tmp_path, architecture, pythons, fetched
+) -> None:
+    (tmp_path / "targets").mkdir()
+    text = OLD_BOARD.format(architecture, json.dumps(pythons))
+    (tmp_path / "targets" / "old.toml").write_text(text)
+    host.wheel = tmp_path / "nowhere"
+    found = host.finding(f"tflite-runtime ({architecture})")
+    assert found.status == "missing"
+    assert shlex.split(found.command)[3:] == [architecture, *fetched]
+    assert found.needed_for == (f"building for {architecture} with tflite",)
+    host.wheel = tmp_path
+    assert host.finding(f"tflite-runtime ({architecture})").status == "ok"
+
+
+def test_no_wheel_for_an_architecture_without_such_a_target(host) -> None:
+    """No built-in target runs tflite on x86_64; executorch needs no wheel for this host."""
+    names = {found.name for found in host.diagnose().findings}
+    assert {"tflite-runtime (aarch64)", "tflite-runtime (armv7l)"} <= names
+    assert not {"tflite-runtime (x86_64)", "executorch (x86_64)"} & names
+
+
+def test_only_pythons_without_a_wheel(host, tmp_path) -> None:
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "new.toml").write_text(OLD_BOARD.format("x86_64", '["3.13"]'))
+    host.wheel = tmp_path / "nowhere"
+    found = host.finding("tflite-runtime (x86_64)")
+    assert (found.status, found.command) == ("ok", None)
+
+
 def test_an_environment_without_pip(host) -> None:
     del host.versions["pip"]
     document = host.diagnose()

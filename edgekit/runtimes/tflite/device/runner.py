@@ -11,10 +11,12 @@ from __future__ import annotations
 import array
 import json
 import os
+import signal
 import struct
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 SCHEMA, RUNTIME = "edgekit.runner/1", "tflite"
@@ -27,6 +29,8 @@ usage: runner --model FILE [--input FILE]... [--output FILE]... [--warmup N] [--
 """
 BAD_ARGUMENTS, BAD_PROGRAM, MISSING_KERNEL, NO_MEMORY = 2, 3, 4, 5
 INPUT_DOES_NOT_FIT, EXECUTION_FAILED, FILE_ERROR = 6, 7, 8
+INTERRUPTED = 130
+HERE = os.path.dirname(os.path.realpath(sys.argv[0]))
 MOST_TENSORS, MOST_RUNS, MOST_THREADS = 64, 100000000, 256
 MOST_DIGITS = 9
 FLAGS = ("--profile", "--serve", "--describe", "--help", "--version")
@@ -54,11 +58,22 @@ class Failure(Exception):
 
 
 class Broken(Failure):
-    """The stream of requests cannot be read any further."""
+    """No more requests can be read, or no more answers written."""
 
 
 class ClientEnded(Exception):
     """Nobody reads the answers any more."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """Any error as one with an exit code. The library raises errors of any kind."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ClientEnded):
+        return Failure(FILE_ERROR, "stdout cannot be written: Broken pipe")
+    if isinstance(error, MemoryError):
+        return Failure(NO_MEMORY, "out of memory; close other programs")
+    return Failure(EXECUTION_FAILED, f"{type(error).__name__}: {error}")
 
 
 # ---- the command line ----
@@ -111,16 +126,76 @@ def take(options: dict[str, Any], option: str, value: str) -> None:
 # ---- the operating system ----
 
 
-def write_all(data: bytes) -> None:
-    """Write to stdout. Raises ClientEnded, Failure."""
-    view = memoryview(data)
+class Streams:
+    """The standard streams, and what an interrupted run must remove."""
+
+    stderr = 2
+    draft = ""
+
+    @classmethod
+    def prepare(cls) -> None:
+        """A closed stream must not be replaced by the next file that is opened: an empty one
+        stands in for it.
+        """
+        for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, mode)  # gets the lowest free number: this one
+        cls.stderr = os.dup(2)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, cls.interrupted)
+
+    @classmethod
+    def interrupted(cls, *_: object) -> None:
+        """End here: an exception might be caught by the library."""
+        cls.tell("interrupted")
+        cls.remove_draft()
+        os._exit(INTERRUPTED)
+
+    @classmethod
+    def tell(cls, message: str) -> None:
+        try:
+            os.write(cls.stderr, f"edgekit-runner: {message}\n".encode(errors="replace"))
+        except OSError:
+            pass  # nobody reads it
+
+    @classmethod
+    def remove_draft(cls) -> None:
+        try:
+            os.unlink(cls.draft)
+        except OSError:
+            pass
+
+    @classmethod
+    @contextmanager
+    def silent(cls) -> Iterator[None]:
+        """Without what the library writes to stderr: only our own line of an error may stand
+        there.
+        """
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(cls.stderr, 2)
+
+
+def write_all(*parts: Any) -> None:
+    """Write bytes to stdout. Raises ClientEnded, Broken."""
+    views = [memoryview(part) for part in parts if len(part)]
     try:
-        while len(view):
-            view = view[os.write(1, view) :]
+        while views:
+            written = os.writev(1, views)
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
     except BrokenPipeError:
         raise ClientEnded from None
     except OSError as error:
-        raise Failure(FILE_ERROR, f"stdout cannot be written: {error.strerror}") from None
+        raise Broken(FILE_ERROR, f"stdout cannot be written: {error.strerror}") from None
 
 
 def status_kb(row: str) -> int:
@@ -151,66 +226,97 @@ def read_file(path: str) -> bytes:
         raise Failure(FILE_ERROR, f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_file(path: str, data: bytes) -> None:
+def write_file(path: str, data: Any) -> None:
     """Write a file, which appears complete or not at all."""
-    draft = path + ".part"
+    Streams.draft = path + ".part"
     try:
-        with open(draft, "wb") as file:
+        with open(Streams.draft, "wb") as file:
             file.write(data)
-        os.replace(draft, path)
+        os.replace(Streams.draft, path)
     except OSError as error:
-        try:
-            os.unlink(draft)
-        except OSError:
-            pass
+        Streams.remove_draft()
         raise Failure(FILE_ERROR, f"{path} cannot be written: {error.strerror}") from None
+
+
+def fill_from_file(path: str, room: memoryview) -> None:
+    """Read a file of exactly ``room``'s size. Raises Failure."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            missing = fill(file.fileno(), room)
+            more = not missing and file.read(1)
+    except OSError as error:
+        raise Failure(FILE_ERROR, f"{path} cannot be read: {error.strerror}") from None
+    if missing or more:
+        found = f"more than {len(room)}" if more else len(room) - missing
+        raise Failure(
+            INPUT_DOES_NOT_FIT, f"{path} has {found} bytes, but the input takes {len(room)}"
+        )
+
+
+def fill(descriptor: int, room: memoryview) -> int:
+    """Read until ``room`` is full, without a copy; the number of bytes that are missing."""
+    while len(room):
+        count = os.readv(descriptor, [room[: 1 << 20]])
+        if not count:
+            break
+        room = room[count:]
+    return len(room)
 
 
 # ---- tflite-runtime ----
 
 
-class Silent:
-    """Without what the library writes to stderr: only our own line of an error may stand there."""
+class Library:
+    """tflite-runtime's ``interpreter`` class, and the versions of the ``software`` that computes.
 
-    def __enter__(self) -> None:
-        self.stderr = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+    Raises Failure: it, or NumPy, cannot be imported.
+    """
 
-    def __exit__(self, *error: object) -> None:
-        os.dup2(self.stderr, 2)
-        os.close(self.stderr)
+    def __init__(self) -> None:
+        sys.dont_write_bytecode = True  # the folder is a release, whose files are listed
+        name = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+        own = os.path.join(HERE, "lib", name)
+        is_bundled = os.path.isdir(own)
+        sys.path[:] = ([own] if is_bundled else []) + safe_folders()
+        self.software = {
+            "python": ".".join(str(part) for part in sys.version_info[:3]),
+            "numpy": numpy_version(is_bundled),
+        }
+        try:
+            with Streams.silent():
+                import tflite_runtime
+                from tflite_runtime.interpreter import Interpreter
+        except Exception as error:
+            source = f"from {own}" if is_bundled else f"for Python {name[2]}.{name[3:]}"
+            raise Failure(
+                BAD_PROGRAM, f"a library cannot be loaded: tflite_runtime {source}: {error}"
+            ) from None
+        self.interpreter = Interpreter
+        self.software["tflite_runtime"] = getattr(tflite_runtime, "__version__", "unknown")
 
 
-def interpreter_class() -> Any:
-    """tflite-runtime's Interpreter. Raises Failure: it, or NumPy, cannot be imported."""
-    sys.dont_write_bytecode = True  # the folder is a release, whose files are listed
-    here = os.path.dirname(os.path.realpath(sys.argv[0]))
-    name = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    own = os.path.join(here, "lib", name)
-    is_bundled = os.path.isdir(own)
-    if is_bundled:
-        sys.path.insert(0, own)
-    require_numpy(is_bundled)
+def safe_folders() -> list[str]:
+    """Where modules are looked for: neither beside this program, nor in the current directory."""
     try:
-        with Silent():
-            from tflite_runtime.interpreter import Interpreter
-    except ImportError as error:
-        source = f"from {own}" if is_bundled else f"for Python {name[2]}.{name[3:]}"
-        raise Failure(
-            BAD_PROGRAM, f"a library cannot be loaded: tflite_runtime {source}: {error}"
-        ) from None
-    return Interpreter
+        unsafe = {HERE, os.getcwd()}
+    except OSError:  # it was removed
+        unsafe = {HERE}
+    return [
+        folder
+        for folder in sys.path
+        if os.path.isabs(folder) and os.path.realpath(folder) not in unsafe
+    ]
 
 
-def require_numpy(is_bundled: bool) -> None:
+def numpy_version(is_bundled: bool) -> str:
     """tflite-runtime 2.14 imports with another NumPy, and then fails. A system's own fits its
     NumPy.
     """
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # it would reserve memory for a thread of each core
     try:
-        from numpy import __version__ as version
-    except ImportError as error:
+        with Streams.silent():
+            from numpy import __version__ as version
+    except Exception as error:
         hint = "sudo apt install python3-numpy"
         raise Failure(BAD_PROGRAM, f"a library cannot be loaded: numpy ({hint}): {error}") from None
     found = tuple(int(part) for part in version.split(".")[:2])
@@ -220,6 +326,14 @@ def require_numpy(is_bundled: bool) -> None:
             "a library cannot be loaded: tflite-runtime needs numpy 1.23 or later and below 2, not "
             f"{version}",
         )
+    return str(version)
+
+
+def bytes_of(values: Any) -> memoryview:
+    """The memory of an array that is in C order, which is not copied."""
+    import numpy
+
+    return memoryview(values.reshape(-1).view(numpy.uint8))
 
 
 class Tensor:
@@ -249,21 +363,29 @@ class Engine:
 
     def __init__(self, path: str, threads: int) -> None:
         self.threads = threads
-        make = interpreter_class()
+        library = Library()
+        self.software = library.software
         start_ns = time.monotonic_ns()
         # the library verifies nothing: for most damaged files it ends the process
         data = read_file(path)
         if data[4:8] != IDENTIFIER:
             raise Failure(BAD_PROGRAM, f"{path} is not a LiteRT model")
         try:
-            with Silent():
+            with Streams.silent():
                 # the bytes must live as long as the interpreter, which refers to them
-                self.interpreter = make(model_content=data, num_threads=threads)
+                self.interpreter = library.interpreter(model_content=data, num_threads=threads)
                 self.interpreter.allocate_tensors()
-        except (RuntimeError, ValueError, SystemError, TypeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
             text = str(error)
             lacks = any(words in text for words in LACKS_OPERATOR)
-            raise Failure(MISSING_KERNEL if lacks else BAD_PROGRAM, f"{path}: {text}") from None
+            if not lacks:
+                raise Failure(BAD_PROGRAM, f"{path}: {text}") from None
+            library_version = self.software["tflite_runtime"]
+            raise Failure(
+                MISSING_KERNEL, f"{path}: tflite_runtime {library_version}: {text}"
+            ) from None
         self.inputs = self.tensors(self.interpreter.get_input_details(), "input")
         self.outputs = self.tensors(self.interpreter.get_output_details(), "output")
         self.load_ns = time.monotonic_ns() - start_ns
@@ -280,17 +402,11 @@ class Engine:
     def input_bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.inputs)
 
-    def arrays(self, data: bytes) -> list[Any]:
-        """The inputs in one block of bytes."""
+    def zeros(self) -> list[Any]:
+        """An array for each input."""
         import numpy
 
-        found, start = [], 0
-        for tensor in self.inputs:
-            count = tensor.bytes // tensor.dtype.itemsize
-            one = numpy.frombuffer(data, tensor.dtype, count, start) if count else numpy.empty(0)
-            found.append(one.astype(tensor.dtype, copy=False).reshape(tensor.shape))
-            start += tensor.bytes
-        return found
+        return [numpy.zeros(tensor.shape, tensor.dtype) for tensor in self.inputs]
 
     def run(self, inputs: Iterable[Any]) -> int:
         """One inference; its nanoseconds. The inputs are copied before the clock starts."""
@@ -303,14 +419,15 @@ class Engine:
         except (RuntimeError, ValueError) as error:
             raise Failure(EXECUTION_FAILED, f"the program failed: {error}") from None
 
-    def results(self) -> list[bytes]:
+    def results(self) -> list[memoryview]:
         """The bytes of each output of the last run, in C order."""
-        return [self.interpreter.get_tensor(tensor.index).tobytes() for tensor in self.outputs]
+        return [bytes_of(self.interpreter.get_tensor(tensor.index)) for tensor in self.outputs]
 
     def document(self, latencies_ns: Iterable[int] = ()) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "runtime": RUNTIME,
+            "software": self.software,
             "threads": self.threads,
             "load_ns": self.load_ns,
             "cpu_ns": time.process_time_ns(),
@@ -334,7 +451,7 @@ def run_once(engine: Engine, options: Mapping[str, Any]) -> None:
             BAD_ARGUMENTS,
             f"the program gives {len(engine.outputs)} outputs; {len(outputs)} files were named",
         )
-    inputs = engine.arrays(read_inputs(engine, files))
+    inputs = read_inputs(engine, files)
     latencies_ns = array.array("Q", bytes(8 * options["--runs"]))
     for _ in range(options["--warmup"]):
         engine.run(inputs)
@@ -347,24 +464,17 @@ def run_once(engine: Engine, options: Mapping[str, Any]) -> None:
     write_all(to_json(engine.document(latencies_ns)))
 
 
-def read_inputs(engine: Engine, files: Sequence[str]) -> bytes:
-    """The inputs in one block of bytes: of the files, or zeros."""
-    if not files:
-        return bytes(engine.input_bytes)
-    if len(files) != len(engine.inputs):
+def read_inputs(engine: Engine, files: Sequence[str]) -> list[Any]:
+    """The inputs: of the files, or zeros."""
+    if files and len(files) != len(engine.inputs):
         raise Failure(
             INPUT_DOES_NOT_FIT,
             f"the program takes {len(engine.inputs)} inputs; {len(files)} files were given",
         )
-    parts = []
-    for path, tensor in zip(files, engine.inputs):
-        parts.append(read_file(path))
-        if len(parts[-1]) != tensor.bytes:
-            raise Failure(
-                INPUT_DOES_NOT_FIT,
-                f"{path} has {len(parts[-1])} bytes, but the input takes {tensor.bytes}",
-            )
-    return b"".join(parts)
+    inputs = engine.zeros()
+    for path, values in zip(files, inputs):
+        fill_from_file(path, bytes_of(values))
+    return inputs
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:
@@ -374,33 +484,29 @@ def to_json(document: Mapping[str, Any]) -> bytes:
 # ---- serving: frames of a 16-byte header and a payload ----
 
 
-def read_all(size: int) -> bytes:
-    """``size`` bytes of stdin; fewer at its end."""
-    parts, missing = [], size
-    while missing:
-        data = os.read(0, min(missing, 1 << 20))
-        if not data:
-            break
-        parts.append(data)
-        missing -= len(data)
-    return b"".join(parts)
-
-
-def read_payload(size: int) -> bytes:
-    data = read_all(size)
-    if len(data) < size:
+def read_from_stdin(room: memoryview, may_end: bool = False) -> bool:
+    """Fill ``room``; False if stdin ends before it and ``may_end``. Raises Broken."""
+    try:
+        missing = fill(0, room)
+    except OSError as error:
+        raise Broken(FILE_ERROR, f"stdin cannot be read: {error.strerror}") from None
+    if missing == len(room) and may_end:
+        return False
+    if missing:
         raise Broken(FILE_ERROR, "the input ended inside a frame")
-    return data
+    return True
 
 
 def drain(size: int) -> None:
+    sink = memoryview(bytearray(min(size, SINK_BYTES)))
     while size:
-        size -= len(read_payload(min(size, SINK_BYTES)))
+        part = sink[: min(size, SINK_BYTES)]
+        read_from_stdin(part)
+        size -= len(part)
 
 
-def send(kind: int, *parts: bytes) -> None:
-    header = HEADER.pack(MAGIC, kind, sum(len(part) for part in parts))
-    write_all(b"".join([header, *parts]))
+def send(kind: int, *parts: Any) -> None:
+    write_all(HEADER.pack(MAGIC, kind, sum(len(part) for part in parts)), *parts)
 
 
 def send_error(failure: Failure) -> None:
@@ -408,13 +514,9 @@ def send_error(failure: Failure) -> None:
 
 
 def serve(engine: Engine) -> None:
+    inputs, header = engine.zeros(), bytearray(HEADER.size)
     send(HELLO, to_json(engine.document()))
-    while True:
-        header = read_all(HEADER.size)
-        if not header:
-            return
-        if len(header) < HEADER.size:
-            raise Broken(FILE_ERROR, "the input ended inside a frame")
+    while read_from_stdin(memoryview(header), may_end=True):
         magic, kind, length = HEADER.unpack(header)
         if magic != MAGIC or length > MOST_BYTES:
             failure = Broken(BAD_ARGUMENTS, "a request is no frame of this protocol")
@@ -423,17 +525,21 @@ def serve(engine: Engine) -> None:
         if kind == END:
             return
         try:
-            answer(engine, kind, length)
-        except Broken:
+            answer(engine, inputs, kind, length)
+        except (Broken, ClientEnded):
             raise
-        except Failure as failure:
-            send_error(failure)
+        except Exception as error:  # it was raised before anything was answered
+            send_error(failure_of(error))
 
 
-def answer(engine: Engine, kind: int, length: int) -> None:
-    """Answer one request. Raises Failure; Broken, after which no request can be read."""
+def answer(engine: Engine, inputs: Sequence[Any], kind: int, length: int) -> None:
+    """Answer one request. Raises any error, after which the next request can be read; Broken or
+    ClientEnded, after which none can.
+    """
     if kind == RUN and length == engine.input_bytes:
-        latency_ns = engine.run(engine.arrays(read_payload(length)))
+        for values in inputs:
+            read_from_stdin(bytes_of(values))
+        latency_ns = engine.run(inputs)
         send(RESULT, struct.pack("<Q", latency_ns), *engine.results())
         return
     drain(length)
@@ -466,22 +572,15 @@ def guarded(values: Sequence[str]) -> int:
     try:
         main(values)
         return 0
-    except ClientEnded:
-        if "--serve" in values:
+    except Exception as error:
+        if isinstance(error, ClientEnded) and "--serve" in values:
             return 0
-        code, message = FILE_ERROR, "stdout cannot be written: Broken pipe"
-    except Failure as failure:
-        code, message = failure.code, failure.message
-    except MemoryError:
-        code, message = NO_MEMORY, "out of memory; close other programs"
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:  # of the library: it raises errors of any kind
-        code, message = EXECUTION_FAILED, " ".join(f"{type(error).__name__}: {error}".split())
-    os.write(2, f"edgekit-runner: {message}\n".encode(errors="replace"))
-    return code
+        failure = failure_of(error)
+        Streams.tell(failure.message)
+        return failure.code
 
 
 if __name__ == "__main__":
+    Streams.prepare()
     # Not sys.exit(): the library's destructors stop thread pools, which is slow and useless here.
     os._exit(guarded(sys.argv[1:]))
