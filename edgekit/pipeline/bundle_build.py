@@ -209,7 +209,7 @@ class BundleBuild:
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
-            finished = read_finished(path, self.engine, host, self.options.seed)
+            finished = read_finished(path, self.engine, host, self.options, self.progress)
         context = self._context(host, NoFingerprint())
         return self._with_threads(finished, context).write_bundle(finished, host, name, folder)
 

@@ -26,4 +26,5 @@ SUPPORT = HostSupport(
     architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     other_wheel=WHEEL.of_another,
+    has_signatures=True,
 )
