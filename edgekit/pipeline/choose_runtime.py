@@ -29,6 +29,7 @@ from edgekit.pipeline.contest import Contest, Ratio, Rival, contest
 from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
 from edgekit.pipeline.searched import searched, wants_search
+from edgekit.pipeline.tried import TriedReleases
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime, runtimes_of
 from edgekit.values import version_numbers
@@ -50,23 +51,29 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
 
     A runtime that is not installed, or cannot run there, is left out; so is one whose build fails
     while another's succeeds. The best bundle is in ``folder`` before a search starts: if it does
-    not meet the budgets, each runtime gets its own search.
+    not meet the budgets, each runtime gets its own search. A device keeps only the best bundle's
+    release, and those that it had before.
     Raises what building for the only runtime raises; if all fail, the first one's error.
     """
     able, refused = _candidates(job)
+    tried = TriedReleases(job.transport, job.target.root, job.progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
     ) as place:
         rivals, failed = _build_all(job, build, able, Path(place))
         others = (*refused, *failed)
+        tried.add(Path(one.document.bundle) for one in rivals)
         winner = _best(job, rivals)
         document = _published(winner, others, folder)
         if wants_search(job, document):
             kept = Rival(winner.best.built, document)
             rivals = [kept if one is winner.best else one for one in rivals]
-            winner = _best(job, [_searched(one) for one in rivals])
+            rivals = [_searched(one) for one in rivals]
+            tried.add(Path(one.document.bundle) for one in rivals)
+            winner = _best(job, rivals)
             document = _published(winner, others, folder)
+    tried.remove_all_but(folder)
     return winner.best.built.advised(document)
 
 

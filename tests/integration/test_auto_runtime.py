@@ -9,6 +9,7 @@ import pytest
 from numpy_runtime import RECIPE
 
 import edgekit
+from edgekit.bundle.manifest import read_manifest
 from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import ExportError, MissingExtraError, RuntimeFailure
@@ -55,6 +56,32 @@ def test_the_faster_one_is_kept(recipe, tmp_path) -> None:
     assert not list(tmp_path.glob(".edgekit*"))
     again = edgekit.check(tmp_path / "bundle")
     assert again.runtimes == document.runtimes
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory_mb": 1, "effort": "normal"}])
+def test_the_device_keeps_the_best_release_and_what_it_had(
+    recipe, tmp_path, monkeypatch, limits
+) -> None:
+    """Also after a search, which installs more."""
+    monkeypatch.setenv("EDGEKIT_ROOT", str(tmp_path / "store"))
+    options = {"device": "local", "name": "net"} | limits
+    alone = build(recipe, tmp_path, "litert", name="net", runtime=None, output=tmp_path / "old")
+    edgekit.deploy(tmp_path / "old", "local")
+    build(recipe, tmp_path, "litert", "executorch", **options)
+    kept = read_manifest(tmp_path / "bundle").digest
+    now = {row.release: row.current for row in edgekit.ls("local").bundles}
+    before = read_manifest(Path(alone.bundle)).digest
+    assert now == {before[:16]: True, kept[:16]: False}
+
+
+def test_the_losers_release_stays_if_it_was_there_before(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEKIT_ROOT", str(tmp_path / "store"))
+    options = {"device": "local", "name": "net"}
+    lost = build(recipe, tmp_path, "litert", runtime=None, output=tmp_path / "old", **options)
+    document = build(recipe, tmp_path, "litert", "executorch", **options)
+    assert document.runtime == "executorch"
+    ids = {read_manifest(Path(one.bundle)).digest[:16] for one in (lost, document)}
+    assert {row.release for row in edgekit.ls("local").bundles} == ids
 
 
 @pytest.mark.parametrize(("size_mb", "verdict"), [(1, "missed"), (0.3, None)])
