@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import numpy_runtime
 import pytest
+from conftest import ROOT
 from numpy_runtime import RECIPE
 
 import edgekit
@@ -20,6 +23,7 @@ from edgekit.runtimes.registry import RUNTIMES, Entry
 from edgekit.target import Target, load_target
 
 pytestmark = pytest.mark.runtime
+SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 
 
 @pytest.fixture
@@ -54,6 +58,7 @@ def test_the_faster_one_is_kept(recipe, tmp_path) -> None:
     assert (tmp_path / "bundle" / "model.pte").is_file()
     assert {path.name for path in tmp_path.iterdir()} >= {"bundle", "recipe.py"}
     assert not list(tmp_path.glob(".edgekit*"))
+    jsonschema.validate(json.loads(document.to_json()), SCHEMA)
     again = edgekit.check(tmp_path / "bundle")
     assert again.runtimes == document.runtimes
 

@@ -23,8 +23,8 @@ ROOMS = {
     ],
     "pipeline": [
         "choose_runtime", "tried", "contest", "searched", "bundle_build", "finished_file", "fit",
-        "package", "result", "shrink", "plans", "constraints", "precision", "training", "calibration", "model",
-        "state", "normal_form",
+        "package", "result", "shrink", "plans", "constraints", "precision", "training",
+        "calibration", "model", "state", "normal_form",
     ],
     "device": ["connect", "ssh", "shell", "qemu", "debian", "local", "scratch", "facts", "base"],
     "compress": [
