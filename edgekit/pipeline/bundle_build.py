@@ -361,6 +361,11 @@ class Built:
     constraints: Constraints
     document: VerdictDocument
 
+    def within(self, limit_s: float | None) -> Built:
+        """With another time limit for further trainings, in seconds."""
+        options = replace(self.job.options, time_limit_s=limit_s)
+        return replace(self, job=replace(self.job, options=options))
+
     def advised(self, document: VerdictDocument) -> VerdictDocument:
         """The document with notes on the recipe's model, and advice on the operators that no
         delegate runs.

@@ -16,6 +16,8 @@ from edgekit.bundle.manifest import read_manifest
 from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import ExportError, MissingExtraError, RuntimeFailure
+from edgekit.pipeline import choose_runtime
+from edgekit.pipeline.bundle_build import BundleBuild
 from edgekit.plan import Plan
 from edgekit.runtimes import registry
 from edgekit.runtimes.base import Runtime
@@ -190,3 +192,49 @@ def test_the_search_goes_on_for_each(recipe, tmp_path) -> None:
     assert document.verdict == "missed"
     assert document.search is not None
     assert document.runtime == "executorch"  # it is nearer to the budget
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_time_limit_is_shared(recipe, tmp_path, monkeypatch, fails) -> None:
+    """A build that fails at once leaves nearly all to the next one."""
+    limits = []
+    run = BundleBuild.run
+
+    def watched(job, *arguments):
+        limits.append(job.options.time_limit_s)
+        if fails and len(limits) == 1:
+            raise RuntimeFailure("not today")
+        return run(job, *arguments)
+
+    monkeypatch.setattr(BundleBuild, "run", watched)
+    build(recipe, tmp_path, "litert", "executorch", time_limit_s=1e6)
+    assert limits[0] == 5e5
+    assert limits[1] == pytest.approx(1e6, rel=0.01)
+
+
+def test_without_a_time_limit_no_build_has_one(recipe, tmp_path, monkeypatch) -> None:
+    limits = []
+    run = BundleBuild.run
+
+    def watched(job, *arguments):
+        limits.append(job.options.time_limit_s)
+        return run(job, *arguments)
+
+    monkeypatch.setattr(BundleBuild, "run", watched)
+    build(recipe, tmp_path, "litert", "executorch")
+    assert limits == [None, None]
+
+
+def test_the_searches_share_the_time_limit_too(recipe, tmp_path, monkeypatch) -> None:
+    limits = []
+
+    def watched(built):
+        limits.append(built.job.options.time_limit_s)
+        return built.document
+
+    monkeypatch.setattr(choose_runtime, "searched", watched)
+    build(
+        recipe, tmp_path, "executorch", "litert",
+        effort="normal", memory_mb=1, time_limit_s=1e6,
+    )  # fmt: skip
+    assert limits == [5e5, pytest.approx(1e6, rel=0.01)]
