@@ -117,6 +117,10 @@ class BuildOptions:
         str | Path | None,
         Option("Typical inputs, instead of calibration().", metavar="FILE.npz"),
     ] = None
+    signature: Annotated[
+        str | None,
+        Option("The program of a .tflite with several; else serving_default.", metavar="NAME"),
+    ] = None
     threads: Annotated[
         Threads | None,
         Option("Threads of inference; else the target's. auto: the fastest.", metavar="<N|auto>"),
@@ -148,6 +152,11 @@ class BuildOptions:
                 f"{', '.join(map(FLAGS.spell, sorted(_FOR_A_MODEL)))} are for a recipe or an "
                 "exported program (.pt2)"
             )
+        if self.signature is not None and not self._may_have_signatures:
+            raise SettingError(
+                f"{self.recipe} has no signatures: {FLAGS.spell('signature')} is for a finished "
+                ".tflite"
+            )
 
     @property
     def is_finished(self) -> bool:
@@ -155,6 +164,12 @@ class BuildOptions:
         from edgekit.runtimes.registry import runtime_of_file
 
         return runtime_of_file(Path(self.recipe)) is not None
+
+    @property
+    def _may_have_signatures(self) -> bool:
+        from edgekit.runtimes.registry import has_signatures
+
+        return has_signatures(Path(self.recipe))
 
     @property
     def changes_the_model(self) -> bool:

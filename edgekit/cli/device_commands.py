@@ -25,7 +25,8 @@ from edgekit.values import RuntimeName
 @app.command()
 def bench(
     bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, or a finished .pte.")
+        Path,
+        typer.Argument(metavar="BUNDLE|FILE", help="A bundle's folder, or a .pte or .tflite."),
     ],
     device: Device,
     threads: Annotated[
@@ -37,12 +38,18 @@ def bench(
         float | None,
         typer.Option(help="Limit in seconds for each runner process.", callback=positive),
     ] = None,
+    signature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The program of a .tflite with several; else serving_default."
+        ),
+    ] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure a bundle, or a finished .pte, on a device."""
+    """Measure a bundle, or a finished .pte or .tflite, on a device."""
     import edgekit
     from edgekit.cli.progress import make_progress
     from edgekit.report.bench import render_bench
@@ -54,6 +61,7 @@ def bench(
         runs=runs,
         warmup=warmup,
         timeout_s=timeout,
+        signature=signature,
         accept_new_host_key=accept_new_host_key,
         progress=make_progress(output.quiet),
     )

@@ -37,13 +37,15 @@ def bench(
     runs: int = DEFAULT_RUNS,
     warmup: int = DEFAULT_WARMUP,
     timeout_s: float | None = None,
+    signature: str | None = None,
     accept_new_host_key: bool = False,
     progress: Progress | None = None,
 ) -> BenchDocument:
     """Benchmark a bundle with its own runner: parity, latency, memory, operators, environment.
 
     The bundle's release is installed if the device lacks it; the current release stays. A finished
-    .pte is first packaged for the device; it has no reference, so there is no parity.
+    .pte or .tflite is first packaged for the device; it has no reference, so there is no parity.
+    ``signature``: the one to measure, of a .tflite with several.
     Raises BundleError, DeviceError, PreflightError (for example another architecture), StoreError,
     ParityError, RunnerError; for a file also UsageError and what build raises.
     """
@@ -54,11 +56,16 @@ def bench(
             f"{source} is neither a bundle nor a finished program ({', '.join(suffixes())})",
             "edgekit build makes a bundle",
         )
+    if signature is not None and not source.is_file():
+        raise UsageError(
+            f"{source} is a bundle, which has one signature",
+            "omit --signature, or name the .tflite that the bundle was built from",
+        )
     # refuse a damaged bundle before connecting to the device
     opened = None if source.is_file() else open_bundle(source)
     with (
         connection(device, accept_new_host_key, progress) as transport,
-        _packed(source, transport, progress) as folder,
+        _packed(source, transport, signature, progress) as folder,
     ):
         manifest, record = opened or open_bundle(folder)
         load = Load(threads or manifest.threads, runs, warmup, timeout_s)
@@ -67,7 +74,9 @@ def bench(
 
 
 @contextmanager
-def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[Path]:
+def _packed(
+    source: Path, transport: Transport, signature: str | None, progress: Progress
+) -> Iterator[Path]:
     """The bundle's folder; for a file, a temporary bundle."""
     if not source.is_file():
         yield source
@@ -92,7 +101,14 @@ def _packed(source: Path, transport: Transport, progress: Progress) -> Iterator[
     )
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         output = Path(folder) / "bundle"
-        build(source, target=target, output=output, effort="quick", progress=progress)
+        build(
+            source,
+            target=target,
+            output=output,
+            signature=signature,
+            effort="quick",
+            progress=progress,
+        )
         yield output
 
 

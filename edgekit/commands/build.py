@@ -121,13 +121,14 @@ def _run(job: BundleBuild, plan: Plan | None, name: str, folder: Path) -> Verdic
         with open_source(source, options.seed) as recipe:
             subject = job.read(recipe, calibration, wanted)
 
-            def build_for(runtime: Runtime, place: Path) -> Built:
-                own = replace(job, engine=runtime, clock=job.clock.copy())
-                return own.run(subject, wanted, name, place)
+            def build_for(runtime: Runtime, place: Path, limit_s: float | None) -> Built:
+                own = replace(options, time_limit_s=limit_s)
+                one = replace(job, engine=runtime, clock=job.clock.copy(), options=own)
+                return one.run(subject, wanted, name, place)
 
             if options.runtime == "auto":
                 return build_best(job, build_for, folder)
-            built = build_for(job.engine, folder)
+            built = build_for(job.engine, folder, options.time_limit_s)
             return built.advised(searched(built))
 
 

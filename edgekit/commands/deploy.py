@@ -35,7 +35,7 @@ def deploy(
     manifest, record = open_bundle(Path(bundle).resolve())
     release = release_of(Path(bundle).resolve(), manifest, peak_of(record))
     with connection(device, accept_new_host_key, progress) as transport:
-        store = Store(transport, store_root(manifest))
+        store = Store(transport, store_root(manifest.root))
         done = store.install(release, current=True, progress=progress)
         if after is not None:
             with progress.stage(f"running {after}"):

@@ -209,7 +209,7 @@ class BundleBuild:
 
         host = self.engine.runner_files(host_architecture(), self.progress)
         with self.clock.timed("artifact"), self.progress.stage("reading the program"):
-            finished = read_finished(path, self.engine, host, self.options.seed)
+            finished = read_finished(path, self.engine, host, self.options, self.progress)
         context = self._context(host, NoFingerprint())
         return self._with_threads(finished, context).write_bundle(finished, host, name, folder)
 
@@ -360,6 +360,11 @@ class Built:
     training: Training | None
     constraints: Constraints
     document: VerdictDocument
+
+    def within(self, limit_s: float | None) -> Built:
+        """With another time limit for further trainings, in seconds."""
+        options = replace(self.job.options, time_limit_s=limit_s)
+        return replace(self, job=replace(self.job, options=options))
 
     def advised(self, document: VerdictDocument) -> VerdictDocument:
         """The document with notes on the recipe's model, and advice on the operators that no

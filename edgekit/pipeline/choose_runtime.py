@@ -5,7 +5,9 @@ one is kept.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,12 +31,13 @@ from edgekit.pipeline.contest import Contest, Ratio, Rival, contest
 from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
 from edgekit.pipeline.searched import searched, wants_search
+from edgekit.pipeline.tried import TriedReleases
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime, runtimes_of
 from edgekit.values import version_numbers
 
-# Builds the bundle for a runtime in a folder.
-BuildFor = Callable[[Runtime, Path], Built]
+# Builds the bundle for a runtime in a folder, with a limit in seconds for all its trainings.
+BuildFor = Callable[[Runtime, Path, float | None], Built]
 
 
 @dataclass(frozen=True)
@@ -50,31 +53,39 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
 
     A runtime that is not installed, or cannot run there, is left out; so is one whose build fails
     while another's succeeds. The best bundle is in ``folder`` before a search starts: if it does
-    not meet the budgets, each runtime gets its own search.
+    not meet the budgets, each runtime gets its own search. A device keeps only the best bundle's
+    release, and those that it had before.
     Raises what building for the only runtime raises; if all fail, the first one's error.
     """
     able, refused = _candidates(job)
+    tried = TriedReleases(job.transport, job.target.root, job.progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
     ) as place:
         rivals, failed = _build_all(job, build, able, Path(place))
         others = (*refused, *failed)
+        tried.add(Path(one.document.bundle) for one in rivals)
         winner = _best(job, rivals)
         document = _published(winner, others, folder)
         if wants_search(job, document):
             kept = Rival(winner.best.built, document)
             rivals = [kept if one is winner.best else one for one in rivals]
-            winner = _best(job, [_searched(one) for one in rivals])
+            shares = _TimeShares(job.options.time_limit_s, len(rivals))
+            rivals = [_searched(one, shares) for one in rivals]
+            tried.add(Path(one.document.bundle) for one in rivals)
+            winner = _best(job, rivals)
             document = _published(winner, others, folder)
+    tried.remove_all_but(folder)
     return winner.best.built.advised(document)
 
 
-def _searched(rival: Rival) -> Rival:
+def _searched(rival: Rival, shares: _TimeShares) -> Rival:
     """The rival after its own search; as it is if that fails."""
     built = replace(rival.built, document=rival.document)
     try:
-        return Rival(built, searched(built))
+        with shares.next() as limit_s:
+            return Rival(built, searched(built.within(limit_s)))
     except (RuntimeFailure, TrainingError, WorkerError, StoreError) as error:
         name = rival.document.runtime
         built.job.progress.note(f"the search for {name} failed: {error.message}")
@@ -108,6 +119,8 @@ def _why_not(job: BundleBuild, runtime: Runtime, glibc: str) -> str | None:
     """Why no bundle of this runtime can do, whatever the model; None if one may. ``glibc``: of the
     device, or the target.
     """
+    if job.options.qat and runtime.pt2e is None:
+        return "it cannot train in int8 (--qat)"
     if not runtime.runs_here and job.transport is None and job.target.runtimes[0] != runtime.name:
         return "without --device its latency and memory are unknown"
     try:
@@ -127,6 +140,29 @@ def _why_not(job: BundleBuild, runtime: Runtime, glibc: str) -> str | None:
     return None
 
 
+class _TimeShares:
+    """The time limit of all trainings, divided among builds. A build leaves what it does not use
+    to the next ones.
+    """
+
+    def __init__(self, limit_s: float | None, builds: int) -> None:
+        self._left_s, self._builds = limit_s, builds
+
+    @contextmanager
+    def next(self) -> Iterator[float | None]:
+        """An equal share of what is left, while a build runs; None without a limit."""
+        if self._left_s is None:
+            yield None
+            return
+        share_s = self._left_s / self._builds
+        start_s = time.monotonic()
+        try:
+            yield share_s
+        finally:  # a build may fail before it trains
+            self._builds -= 1
+            self._left_s -= min(share_s, time.monotonic() - start_s)
+
+
 def _build_all(
     job: BundleBuild, build: BuildFor, runtimes: Sequence[Runtime], place: Path
 ) -> tuple[list[Rival], list[RuntimeCandidate]]:
@@ -134,10 +170,12 @@ def _build_all(
     built: list[Rival] = []
     failed: list[RuntimeCandidate] = []
     errors: list[EdgekitError] = []
+    shares = _TimeShares(job.options.time_limit_s, len(runtimes))
     for runtime in runtimes:
         job.progress.note(f"building for {runtime.name}")
         try:
-            one = build(runtime, place / runtime.name / "bundle")
+            with shares.next() as limit_s:
+                one = build(runtime, place / runtime.name / "bundle", limit_s)
             built.append(Rival(one, one.document))
         except (RuntimeFailure, PreflightError, SettingError, MissingExtraError) as error:
             job.progress.note(f"{runtime.name}: {error.message}")

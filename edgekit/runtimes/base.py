@@ -53,6 +53,15 @@ class Located(NamedTuple):
     operator: int | None = None
 
 
+class Selected(NamedTuple):
+    """A finished file with one signature. ``note``: what was chosen and removed; None if the file
+    is unchanged.
+    """
+
+    data: bytes
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class FloatModel:
     """A float model and the data that it is quantized with.
@@ -176,6 +185,14 @@ class Runtime(Protocol):
         """
         ...
 
+    def select(self, data: bytes, signature: str | None) -> Selected:
+        """A finished file with the one signature that devices run: ``signature``, or its default.
+
+        ``signature`` is None if the runtime's files have no signatures (HostSupport).
+        Raises RuntimeFailure: there is no such signature, or no default among several.
+        """
+        ...
+
     def read(self, data: bytes) -> Artifact:
         """Describe a finished file that was lowered elsewhere and verified by the runner.
 
@@ -253,9 +270,9 @@ class HostSupport:
     ``extra``: the extra of edgekit that installs ``packages``. ``packages``: for each, the
     statement that tests it. ``pythons``: the Python versions that it is available for. ``glibc``:
     the oldest C library that its runner starts with. ``libraries``: those that each bundle has.
-    ``suffix``: that of its files. ``architectures``: those of the devices that it runs on.
-    ``fetches_own``: builds for this host's architecture need a fetched wheel too, not only the
-    installed packages.
+    ``suffix``: that of its files. ``has_signatures``: whether they may hold several programs, each
+    with a name. ``architectures``: those of the devices that it runs on. ``fetches_own``: builds
+    for this host's architecture need a fetched wheel too, not only the installed packages.
     """
 
     extra: str
@@ -270,6 +287,7 @@ class HostSupport:
     # Called with the versions of Python that the targets' devices have; empty if none is named.
     wheel: Callable[[Architecture, Sequence[str]], WheelState]
     fetches_own: bool = False
+    has_signatures: bool = False
 
     def require(self, what: str) -> None:
         """Raise MissingExtraError if a package that ``what`` needs is not installed."""

@@ -107,6 +107,11 @@ def runtime_of_file(path: Path, preferred: Sequence[RuntimeName] = ()) -> Runtim
     return next((name for name in preferred if name in found), found[0] if found else None)
 
 
+def has_signatures(path: Path) -> bool:
+    """Whether a path is that of a finished file that may hold several programs, each named."""
+    return any(e.host.has_signatures and e.host.suffix == path.suffix for e in RUNTIMES.values())
+
+
 def runtimes_on(architecture: str | None) -> tuple[RuntimeName, ...]:
     """The runtimes that run on devices of an architecture."""
     return tuple(n for n, entry in RUNTIMES.items() if architecture in entry.host.architectures)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from edgekit.compress.quantization.simulate import Simulation
 from edgekit.values import Effort
@@ -23,6 +23,22 @@ WATCHING, CORRECTING = 2, 6
 TIMES_PLAIN: dict[Effort, float] = {"quick": 1.0, "normal": 3.0, "thorough": 12.0}
 REPAIRING, BUYING, BLAMING = 0.5, 0.3, 0.2
 LEAST_INPUTS = 4
+
+
+class BuildLimit(NamedTuple):
+    """The repairs that are built where nothing in torch simulates the artifact. ``most``: artifacts
+    in all. ``in_vain``: artifacts in a row without gain, after which the search ends.
+    """
+
+    most: int
+    in_vain: int
+
+
+BUILDS: dict[Effort, BuildLimit] = {
+    "quick": BuildLimit(0, 0),
+    "normal": BuildLimit(4, 2),
+    "thorough": BuildLimit(4, 4),
+}
 
 Item = TypeVar("Item")
 

@@ -84,12 +84,16 @@ def release_of(folder: Path, manifest: Manifest, peak_memory_mb: float | None) -
     path = folder / MANIFEST
     own = ReleaseFile(path, MANIFEST, file_digest(path), path.stat().st_size, "644")
     return Release(
-        manifest.name, manifest.digest[:ID_DIGITS], manifest, (*bundle_files, own), peak_memory_mb
+        manifest.name, release_id(manifest), manifest, (*bundle_files, own), peak_memory_mb
     )
 
 
-def store_root(manifest: Manifest | None = None) -> str:
-    """The store's folder on the device: EDGEKIT_ROOT, else the target's, else the default.
+def release_id(manifest: Manifest) -> str:
+    return manifest.digest[:ID_DIGITS]
+
+
+def store_root(root: str | None = None) -> str:
+    """The store's folder on the device: EDGEKIT_ROOT, else the target's ``root``, else the default.
 
     Raises SettingError if EDGEKIT_ROOT is not an absolute path.
     """
@@ -99,7 +103,7 @@ def store_root(manifest: Manifest | None = None) -> str:
             f"{ROOT_VARIABLE} is {configured!r}, but must be an absolute path on the device",
             "begin it with / or ~/",
         )
-    return configured or (manifest.root if manifest else None) or DEFAULT_ROOT
+    return configured or root or DEFAULT_ROOT
 
 
 class Store:
@@ -159,6 +163,12 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a name with all its releases. Raises StoreError if there is no such name."""
         self._script("remove", name)
+
+    def discard(self, name: str, release: str) -> None:
+        """Remove one release that was only tried. One that is current, or was deployed before, and
+        one that is not there, are left as they are.
+        """
+        self._script("discard", name, release)
 
     def _require(self, release: Release, survey: Survey) -> None:
         device, peak = self._transport.name, release.peak_memory_mb
@@ -265,6 +275,6 @@ def installed_on(
 ) -> Installed:
     """This bundle's release on the device, installed if needed. It need not be current."""
     release = release_of(folder, manifest, peak_memory_mb)
-    store = Store(transport, store_root(manifest))
+    store = Store(transport, store_root(manifest.root))
     done = store.install(release, current=False, progress=progress)
     return Installed(transport, done.folder / "runner", done.folder / manifest.model)

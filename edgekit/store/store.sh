@@ -392,6 +392,17 @@ remove() { # NAME
   mv "$root/$1" "$draft" || die "$root/$1 cannot be removed"
 }
 
+# A release that was only tried; what is current or was deployed before stays.
+discard() { # NAME ID
+  lock
+  home=$root/$1
+  [ -d "$home/releases/$2" ] || return 0
+  [ "$(current_of "$1")" != "$2" ] && ! holds "$home/deployed" "$2" || return 0
+  draft=$store/incoming/removed.$$
+  mv "$home/releases/$2" "$draft" || die "$home/releases/$2 cannot be removed"
+  forget "$home/tried" "$2"
+}
+
 verb=$1 root=$2
 shift 2
 case $root in
@@ -405,6 +416,6 @@ case $verb in
   *) case $1 in "" | .* | */*) die "'$1' is not a valid name of a deployment" ;; esac ;;
 esac
 case $verb in
-  survey | install_release | adopt | rollback | list | remove) "$verb" "$@" ;;
+  survey | install_release | adopt | rollback | list | remove | discard) "$verb" "$@" ;;
   *) die "edgekit-store: unknown verb $verb" ;;
 esac

@@ -24,7 +24,7 @@ from edgekit.program import Artifact, Call, Kind, OutsideOperator, Program, Tens
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, HostSupport, Located, Repair, WheelState
+from edgekit.runtimes.base import FloatModel, HostSupport, Located, Repair, Selected, WheelState
 from edgekit.runtimes.export import export
 from edgekit.runtimes.quiet import quiet
 from edgekit.runtimes.registry import Entry
@@ -74,6 +74,9 @@ class NumpyRuntime:
 
     def lower(self, exported: ExportedProgram) -> Artifact:
         return artifact_of(exported, None)
+
+    def select(self, data: bytes, signature: str | None) -> Selected:
+        return Selected(data)
 
     def read(self, data: bytes) -> Artifact:
         try:

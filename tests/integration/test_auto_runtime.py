@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import numpy_runtime
 import pytest
+from conftest import ROOT
 from numpy_runtime import RECIPE
 
 import edgekit
+from edgekit.bundle.manifest import read_manifest
 from edgekit.documents.runtimes import RuntimeCandidate
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import ExportError, MissingExtraError, RuntimeFailure
+from edgekit.pipeline import choose_runtime
+from edgekit.pipeline.bundle_build import BundleBuild
 from edgekit.plan import Plan
 from edgekit.runtimes import registry
 from edgekit.runtimes.base import Runtime
@@ -19,6 +25,7 @@ from edgekit.runtimes.registry import RUNTIMES, Entry
 from edgekit.target import Target, load_target
 
 pytestmark = pytest.mark.runtime
+SCHEMA = json.loads((ROOT / "edgekit" / "schemas" / "contract.schema.json").read_text())
 
 
 @pytest.fixture
@@ -53,8 +60,35 @@ def test_the_faster_one_is_kept(recipe, tmp_path) -> None:
     assert (tmp_path / "bundle" / "model.pte").is_file()
     assert {path.name for path in tmp_path.iterdir()} >= {"bundle", "recipe.py"}
     assert not list(tmp_path.glob(".edgekit*"))
+    jsonschema.validate(json.loads(document.to_json()), SCHEMA)
     again = edgekit.check(tmp_path / "bundle")
     assert again.runtimes == document.runtimes
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory_mb": 1, "effort": "normal"}])
+def test_the_device_keeps_the_best_release_and_what_it_had(
+    recipe, tmp_path, monkeypatch, limits
+) -> None:
+    """Also after a search, which installs more."""
+    monkeypatch.setenv("EDGEKIT_ROOT", str(tmp_path / "store"))
+    options = {"device": "local", "name": "net"} | limits
+    alone = build(recipe, tmp_path, "litert", name="net", runtime=None, output=tmp_path / "old")
+    edgekit.deploy(tmp_path / "old", "local")
+    build(recipe, tmp_path, "litert", "executorch", **options)
+    kept = read_manifest(tmp_path / "bundle").digest
+    now = {row.release: row.current for row in edgekit.ls("local").bundles}
+    before = read_manifest(Path(alone.bundle)).digest
+    assert now == {before[:16]: True, kept[:16]: False}
+
+
+def test_the_losers_release_stays_if_it_was_there_before(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEKIT_ROOT", str(tmp_path / "store"))
+    options = {"device": "local", "name": "net"}
+    lost = build(recipe, tmp_path, "litert", runtime=None, output=tmp_path / "old", **options)
+    document = build(recipe, tmp_path, "litert", "executorch", **options)
+    assert document.runtime == "executorch"
+    ids = {read_manifest(Path(one.bundle)).digest[:16] for one in (lost, document)}
+    assert {row.release for row in edgekit.ls("local").bundles} == ids
 
 
 @pytest.mark.parametrize(("size_mb", "verdict"), [(1, "missed"), (0.3, None)])
@@ -158,3 +192,49 @@ def test_the_search_goes_on_for_each(recipe, tmp_path) -> None:
     assert document.verdict == "missed"
     assert document.search is not None
     assert document.runtime == "executorch"  # it is nearer to the budget
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_time_limit_is_shared(recipe, tmp_path, monkeypatch, fails) -> None:
+    """A build that fails at once leaves nearly all to the next one."""
+    limits = []
+    run = BundleBuild.run
+
+    def watched(job, *arguments):
+        limits.append(job.options.time_limit_s)
+        if fails and len(limits) == 1:
+            raise RuntimeFailure("not today")
+        return run(job, *arguments)
+
+    monkeypatch.setattr(BundleBuild, "run", watched)
+    build(recipe, tmp_path, "litert", "executorch", time_limit_s=1e6)
+    assert limits[0] == 5e5
+    assert limits[1] == pytest.approx(1e6, rel=0.01)
+
+
+def test_without_a_time_limit_no_build_has_one(recipe, tmp_path, monkeypatch) -> None:
+    limits = []
+    run = BundleBuild.run
+
+    def watched(job, *arguments):
+        limits.append(job.options.time_limit_s)
+        return run(job, *arguments)
+
+    monkeypatch.setattr(BundleBuild, "run", watched)
+    build(recipe, tmp_path, "litert", "executorch")
+    assert limits == [None, None]
+
+
+def test_the_searches_share_the_time_limit_too(recipe, tmp_path, monkeypatch) -> None:
+    limits = []
+
+    def watched(built):
+        limits.append(built.job.options.time_limit_s)
+        return built.document
+
+    monkeypatch.setattr(choose_runtime, "searched", watched)
+    build(
+        recipe, tmp_path, "executorch", "litert",
+        effort="normal", memory_mb=1, time_limit_s=1e6,
+    )  # fmt: skip
+    assert limits == [5e5, pytest.approx(1e6, rel=0.01)]

@@ -22,9 +22,9 @@ ROOMS = {
         "version", "portable",
     ],
     "pipeline": [
-        "choose_runtime", "contest", "searched", "bundle_build", "finished_file", "fit", "package",
-        "result", "shrink", "plans", "constraints", "precision", "training", "calibration", "model",
-        "state", "normal_form",
+        "choose_runtime", "tried", "contest", "searched", "bundle_build", "finished_file", "fit",
+        "package", "result", "shrink", "plans", "constraints", "precision", "training",
+        "calibration", "model", "state", "normal_form",
     ],
     "device": ["connect", "ssh", "shell", "qemu", "debian", "local", "scratch", "facts", "base"],
     "compress": [

@@ -80,8 +80,10 @@ class Actions(Protocol):
         """``build_s``: the build time of plain int8, in seconds."""
         ...
 
-    def built_repairs(self, plain: Plan) -> Plan:
-        """The best of some plans with repairs, each built and run; without ``can_search``."""
+    def built_repairs(self, plain: Plan, build_s: float) -> Plan:
+        """The best of some plans with repairs, each built and run; without ``can_search``.
+        ``build_s``: the build time of plain int8, in seconds.
+        """
         ...
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
@@ -141,8 +143,8 @@ class BuildActions:
     def searches(self, plain: Plan, build_s: float) -> Searches:
         return CachedSearches(self.subject, self.context, plain, self.effort, build_s)
 
-    def built_repairs(self, plain: Plan) -> Plan:
-        return best_built(self.subject, self.context, plain)
+    def built_repairs(self, plain: Plan, build_s: float) -> Plan:
+        return best_built(self.subject, self.context, plain, self.effort, build_s)
 
     def train(self, plan: Plan, limit_s: float | None) -> tuple[Plan, Scores]:
         return trained(self.subject, self.context, plan, limit_s)

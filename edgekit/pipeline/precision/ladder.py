@@ -191,7 +191,7 @@ class _Ladder:
         if not self.actions.can_repair:
             self._fail("int8 repaired", NO_REPAIRS)
         elif plain is not None and not quick:
-            self._try_repaired(self.actions.built_repairs(start))
+            self._try_repaired(self.actions.built_repairs(start, self.build_s))
 
     def _try_repaired(self, plan: Plan) -> None:
         name = "mixed repaired" if plan.float_layers else "int8 repaired"

@@ -13,7 +13,7 @@ from edgekit.plan import Plan
 from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, Half, Pt2e, Repair
+from edgekit.runtimes.base import FloatModel, Half, Pt2e, Repair, Selected
 from edgekit.runtimes.executorch.host import SUPPORT
 from edgekit.runtimes.executorch.wheel import VERSION
 from edgekit.target import Architecture, Target
@@ -62,6 +62,9 @@ class ExecuTorch:
         from edgekit.runtimes.executorch.lower import lower
 
         return lower(exported)
+
+    def select(self, data: bytes, signature: str | None) -> Selected:  # noqa: ARG002
+        return Selected(data)
 
     def read(self, data: bytes) -> Artifact:
         from edgekit.runtimes.executorch.lower import read

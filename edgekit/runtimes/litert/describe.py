@@ -40,8 +40,8 @@ def describe(graph: Graph, report: RunReport, scopes: Scopes) -> Program:
         calls.append(Call(instruction, delegated, tuple(operators)))
     names = {kind.name for kind in kinds}
     return Program(
-        inputs=_specs(graph, graph.inputs, report.inputs, "input"),
-        outputs=_specs(graph, graph.outputs, report.outputs, "output"),
+        inputs=_specs(graph, graph.inputs, graph.input_names, "input"),
+        outputs=_specs(graph, graph.outputs, graph.output_names, "output"),
         delegates=(XNNPACK,) * sum(call.delegated for call in calls),
         kinds=tuple(kinds),
         layers=tuple(layers),
@@ -134,16 +134,17 @@ def partitions(graph: Graph, outside: Iterable[int]) -> list[tuple[bool, tuple[i
 
 
 def _specs(
-    graph: Graph, numbers: Sequence[int], reported: Sequence[object], word: str
+    graph: Graph, numbers: Sequence[int], names: Sequence[str], word: str
 ) -> tuple[TensorSpec, ...]:
+    names = names or [f"{word}_{index}" for index in range(len(numbers))]
     return tuple(
         TensorSpec(
-            name=f"{word}_{index}",
+            name=name,
             dtype=graph.tensors[number].dtype,
             shape=graph.tensors[number].shape,
             quantization=_steps(graph, number, word == "input"),
         )
-        for index, (number, _) in enumerate(zip(numbers, reported, strict=True))
+        for number, name in zip(numbers, names, strict=True)
     )
 
 

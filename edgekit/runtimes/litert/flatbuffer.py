@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -64,13 +65,16 @@ class Node(NamedTuple):
 @dataclass(frozen=True)
 class Graph:
     """The subgraph of the file's first signature. ``inputs``, ``outputs``: numbers of tensors, in
-    the order of the signature.
+    the order of the signature. ``input_names``, ``output_names``: the signature's; empty if the
+    file has none that tell them apart.
     """
 
     tensors: tuple[Tensor, ...]
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
 
 def read_graph(data: bytes) -> Graph:
@@ -80,11 +84,14 @@ def read_graph(data: bytes) -> Graph:
     try:
         graph = _graph(data)
     except DAMAGED as error:
-        raise RuntimeFailure(
-            f"the .tflite file is damaged ({type(error).__name__})", AGAIN
-        ) from error
+        raise damaged(error) from error
     _check(graph)
     return graph
+
+
+def damaged(error: BaseException) -> RuntimeFailure:
+    """The error for a file that cannot be parsed. ``error``: one of DAMAGED."""
+    return RuntimeFailure(f"the .tflite file is damaged ({type(error).__name__})", AGAIN)
 
 
 def _check(graph: Graph) -> None:
@@ -111,9 +118,11 @@ def _graph(data: bytes) -> Graph:
     signatures = model.signatureDefs or []
     subgraph = model.subgraphs[signatures[0].subgraphIndex if signatures else 0]
     sides = [subgraph.inputs, subgraph.outputs]
+    names: list[tuple[str, ...]] = [(), ()]
     if signatures:
-        first = signatures[0]
-        sides = [[one.tensorIndex for one in side] for side in (first.inputs, first.outputs)]
+        named = (signatures[0].inputs, signatures[0].outputs)
+        sides = [[one.tensorIndex for one in side] for side in named]
+        names = [_names_of(side) for side in named]
     stored = [_stored_bytes(buffer, len(data)) for buffer in model.buffers]
     tensors = tuple(_tensor(tensor, stored) for tensor in subgraph.tensors)
     nodes = tuple(_node(operator, model) for operator in subgraph.operators)
@@ -122,7 +131,14 @@ def _graph(data: bytes) -> Graph:
     numbers = (*inputs, *outputs, *used)
     if max(numbers, default=-1) >= len(tensors) or min(numbers, default=0) < 0:
         raise LookupError("a number of a tensor that does not exist")
-    return Graph(tensors, nodes, inputs, outputs)
+    return Graph(tensors, nodes, inputs, outputs, *names)
+
+
+def _names_of(side: Sequence[Any]) -> tuple[str, ...]:
+    """The names of a signature's inputs or outputs; none if one is missing or not unique."""
+    names = [text_of(one.name) for one in side]
+    tell_apart = len(set(names)) == len(names) and all(name.isprintable() for name in names)
+    return tuple(names) if tell_apart and all(names) else ()
 
 
 def _stored_bytes(buffer: Any, file_bytes: int) -> int:
@@ -145,7 +161,7 @@ def _tensor(tensor: Any, stored: list[int]) -> Tensor:
         zero = int(tensor.quantization.zeroPoint[0])
         quantization = Quantization(scale=float(scales[0]), zero_point=zero, dtype=DTYPES[dtype])
     return Tensor(
-        _text(tensor.name),
+        text_of(tensor.name),
         DTYPES.get(dtype, dtype.lower()),
         shape,
         stored[tensor.buffer] if tensor.buffer else 0,
@@ -157,7 +173,7 @@ def _node(operator: Any, model: Any) -> Node:
     code = model.operatorCodes[operator.opcodeIndex]
     kind = _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
     if kind == "CUSTOM":
-        kind = _text(code.customCode)
+        kind = text_of(code.customCode)
     options = operator.builtinOptions
     inputs, outputs = (
         tuple(int(one) for one in side if one >= 0) for side in (operator.inputs, operator.outputs)
@@ -172,7 +188,8 @@ def _pair(options: Any, names: tuple[str, str]) -> tuple[int, int]:
     return (int(getattr(options, names[0])), int(getattr(options, names[1])))
 
 
-def _text(name: bytes | str | None) -> str:
+def text_of(name: bytes | str | None) -> str:
+    """A string of the file."""
     return name.decode(errors="replace") if isinstance(name, bytes) else name or ""
 
 

@@ -26,4 +26,5 @@ SUPPORT = HostSupport(
     architectures=tuple(WHEEL.sha256),
     runner_folder=native.ENGINE.known_folder,
     wheel=WHEEL.state,
+    has_signatures=True,
 )

@@ -12,8 +12,8 @@ from edgekit.program import Artifact
 from edgekit.progress import Silent
 from edgekit.runner.client import RunReport, measure
 from edgekit.runner.staging import staged_file
-from edgekit.runtimes.litert.corrections import in_order
 from edgekit.runtimes.litert.describe import describe
+from edgekit.runtimes.litert.edits.corrections import in_order
 from edgekit.runtimes.litert.flatbuffer import read_graph
 from edgekit.runtimes.litert.interpreter import silence
 from edgekit.runtimes.litert.native import LIBRARY, runner_files

@@ -8,6 +8,7 @@ arena; inputs and outputs have buffers of their own.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import prod
 
 from edgekit.cost.sizes import DelegateMemory, ProgramMemory, RunnerMemory, Step, live_points
@@ -48,6 +49,7 @@ def memory_sizes(
     """The sizes of a file of ``size_bytes`` with this graph. ``program``: its description."""
     tiles = TILES[architecture]
     parts = list(zip(program.calls, nodes_of(graph, program), strict=True))
+    graph = _unpacked(graph, [n for call, nodes in parts if call.delegated for n in nodes])
     ends = {*graph.inputs, *graph.outputs}
     shared = _between(graph, [nodes for _, nodes in parts]) - ends
     delegates = tuple(
@@ -67,6 +69,18 @@ def memory_sizes(
         runner=RUNNER[architecture],
         delegates=delegates,
     )
+
+
+def _unpacked(graph: Graph, delegated: list[int]) -> Graph:
+    """The graph with the results of delegated DEQUANTIZEs of constants as constants: weights that
+    are stored in float16. The delegate packs them in float32.
+    """
+    tensors = list(graph.tensors)
+    for node in (graph.nodes[number] for number in delegated):
+        if node.kind == "DEQUANTIZE" and graph.tensors[node.inputs[0]].is_constant:
+            made = tensors[node.outputs[0]]
+            tensors[node.outputs[0]] = made._replace(constant_bytes=made.byte_count)
+    return replace(graph, tensors=tuple(tensors))
 
 
 def _between(graph: Graph, parts: list[tuple[int, ...]]) -> set[int]:
@@ -105,7 +119,8 @@ def _delegate(
     packed: Counter[str] = Counter()
     for node in nodes:
         packed[node.kind] += packed_bytes(graph, node, tiles)
-    internal = {n for node in nodes for n in node.outputs} - outer
+    made = {n for node in nodes for n in node.outputs} - outer
+    internal = {n for n in made if not graph.tensors[n].is_constant}
     sizes = {number: graph.tensors[number].byte_count for number in internal}
     steps = [
         Step(node.kind, _moving(graph, node), node.outputs, 0, node.kind in ELEMENTWISE)

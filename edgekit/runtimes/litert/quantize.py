@@ -29,8 +29,8 @@ from edgekit.recipe.tensors import Inputs
 from edgekit.runtimes.base import FloatModel
 from edgekit.runtimes.export import export
 from edgekit.runtimes.litert.bias import with_corrected_biases
-from edgekit.runtimes.litert.corrections import without_returns_to_float
 from edgekit.runtimes.litert.describe import Scopes, layer_of
+from edgekit.runtimes.litert.edits.corrections import without_returns_to_float
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
 from edgekit.runtimes.litert.interpreter import Interpreter
 from edgekit.runtimes.litert.lower import convert, described, scopes_of

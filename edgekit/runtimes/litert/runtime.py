@@ -14,7 +14,7 @@ from edgekit.program import Artifact, OutsideOperator, Program
 from edgekit.progress import Progress
 from edgekit.recipe.tensors import Inputs
 from edgekit.runner.files import RunnerFiles
-from edgekit.runtimes.base import FloatModel, Repair
+from edgekit.runtimes.base import FloatModel, Repair, Selected
 from edgekit.runtimes.litert.host import SUPPORT
 from edgekit.runtimes.litert.wheel import VERSION
 from edgekit.target import Architecture, Target
@@ -57,6 +57,11 @@ class LiteRT:
         from edgekit.runtimes.litert.lower import lower
 
         return lower(exported)
+
+    def select(self, data: bytes, signature: str | None) -> Selected:
+        from edgekit.runtimes.litert.edits.signatures import select
+
+        return select(data, signature)
 
     def read(self, data: bytes) -> Artifact:
         from edgekit.runtimes.litert.lower import read

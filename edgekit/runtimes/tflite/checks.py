@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.runtimes.litert.corrections import edited
+from edgekit.runtimes.litert.edits.corrections import edited
 from edgekit.runtimes.litert.flatbuffer import Graph, read_graph
 from edgekit.runtimes.tflite.operators import has_operator
 

@@ -317,6 +317,21 @@ def test_a_lock_that_is_held_is_waited_for_and_then_told(store, device, root, re
         holder.communicate()
 
 
+def test_only_a_tried_release_is_discarded(store, root, release) -> None:
+    earlier, now, tried = release("one"), release("two"), release("three")
+    deploy(store, earlier)
+    deploy(store, now)
+    try_out(store, tried)
+    for made in (earlier, now, tried, release("never installed")):
+        store.discard(made.name, made.id)
+    assert on_disk(root) == {earlier.id, now.id}
+    assert current(root) == "two"
+    assert not leftovers(root)
+    assert store.rollback("my model") == (now.id, earlier.id)
+    try_out(store, tried)
+    assert on_disk(root) == {earlier.id, now.id, tried.id}
+
+
 def test_two_clients_at_once(device, root, release) -> None:
     made = [release(f"model {number}") for number in range(4)]
     errors: list[BaseException] = []
@@ -387,14 +402,14 @@ def test_the_home_folder_of_the_device(device, root, release, monkeypatch) -> No
 def test_which_folder(monkeypatch, release) -> None:
     manifest = release("one").manifest
     monkeypatch.delenv("EDGEKIT_ROOT", raising=False)
-    assert store_root(manifest) == "~/.local/share/edgekit"
+    assert store_root(manifest.root) == "~/.local/share/edgekit"
     named = manifest.replaced(root="/opt/edgekit")
-    assert store_root(named) == "/opt/edgekit"
+    assert store_root(named.root) == "/opt/edgekit"
     monkeypatch.setenv("EDGEKIT_ROOT", "~/models")
-    assert store_root(named) == "~/models"
+    assert store_root(named.root) == "~/models"
     monkeypatch.setenv("EDGEKIT_ROOT", "models")
     with pytest.raises(SettingError, match="absolute"):
-        store_root(named)
+        store_root(named.root)
 
 
 def test_a_release_is_on_the_disk_before_it_is_current(store, device, root, release) -> None:

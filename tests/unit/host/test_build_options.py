@@ -144,12 +144,17 @@ EVERY = {
     "workers": "tcp://10.0.0.2:8786",
     "plan": "plan.json",
     "calibration": "typical.npz",
+    "signature": "embed",
     "threads": "auto",
     "seed": 7,
     "device": "local",
     "name": "mine",
     "output": "there",
 }
+
+
+# What another option needs.
+ONLY_WITH = {"signature": {"recipe": "model.tflite"}}
 
 
 def test_every_option_is_tried() -> None:
@@ -160,16 +165,17 @@ def test_every_option_is_tried() -> None:
 @pytest.mark.parametrize("side", SPELL)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_each_option_reaches_the_build(sides, side, name) -> None:
-    outcome = sides.give(side, spelled(side, {name: EVERY[name]}))
+    needed = ONLY_WITH.get(name, {})
+    outcome = sides.give(side, spelled(side, {name: EVERY[name], **needed}))
     assert (outcome.code, outcome.message.strip()) == (0, "")
     found = getattr(outcome.options, name)
     if name in BUDGETS and side != "library":
         limit = outcome.options.limits[BUDGET_NAME[name]]
         assert limit.asked_by == side
         found = limit.value
-    assert (str(found), outcome.options.recipe) == (
+    assert (str(found), str(outcome.options.recipe)) == (
         str(EVERY[name]),
-        outcome.options.recipe if name == "recipe" else "recipe.py",
+        EVERY["recipe"] if name == "recipe" else needed.get("recipe", "recipe.py"),
     )
 
 
@@ -257,6 +263,12 @@ def test_what_a_finished_file_cannot_have(sides, given) -> None:
         messages.add(outcome.message.strip())
     assert len(messages) == 1
     assert "model.pte" in messages.pop()
+
+
+@pytest.mark.parametrize("recipe", ["recipe.py", "model.pt2", "model.pte"])
+def test_only_a_tflite_has_signatures(recipe) -> None:
+    with pytest.raises(SettingError, match="signature"):
+        BuildOptions(recipe, target="x86", signature="embed")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Double:
         bought = FloatLayers(self.layers, tuple(1.0 / 2**i for i in range(len(self.layers))), 2.0)
         return Searching(RepairSearchResult(repaired, 1.0, 0.5), bought, self.operators)
 
-    def built_repairs(self, plain: Plan) -> Plan:
+    def built_repairs(self, plain: Plan, build_s: float) -> Plan:
         return plain.replaced(equalize=0.5) if self.repair else plain
 
     def train(

@@ -89,3 +89,25 @@ def test_what_crosses_parts_is_in_the_arena_and_the_rest_in_the_delegate() -> No
     assert sizes.planned_bytes == 20 + 30 + 40  # both crossing tensors live at the kernel
     assert [delegate.peak.live_bytes for delegate in sizes.delegates] == [10, 0]
     assert sizes.kernels == 1
+
+
+def test_weights_stored_in_float16_are_packed_in_float32_and_are_no_activations() -> None:
+    stored = Tensor("w", "float16", (20, 3, 3, 3), 2 * 540, None)
+    image, unpacked, result = value(1, 8, 8, 3), value(20, 3, 3, 3), value(1, 6, 6, 20)
+    tensors = [one._replace(dtype="float32") for one in (image, unpacked, result)]
+    nodes = (Node("DEQUANTIZE", (1,), (2,)), Node("CONV_2D", (0, 2), (3,)))
+    net = Graph((tensors[0], stored, *tensors[1:]), nodes, (0,), (3,))
+    program = Program(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(1, 8, 8, 3)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=(1, 6, 6, 20)),),
+        delegates=("XNNPACK",),
+        kinds=(Kind("DEQUANTIZE", False), Kind("CONV_2D", False)),
+        layers=(),
+        calls=(Call(1 << 20, True, ((0, None), (1, None))),),
+        libraries=(),
+        planned_bytes=0,
+        housekeeping=("DEQUANTIZE",),
+    )
+    (delegate,) = memory_sizes(10_000, net, program, "x86_64").delegates
+    assert delegate.packed_bytes == {"CONV_2D": 32 * (9 * 3 * 4 + 4)}
+    assert all(point.live_bytes == 0 for point in delegate.points)
