@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgekit.search.constraints import Constraints
     from edgekit.target import Target
 
+SIGNATURE = "Signature of a .tflite that has several; else serving_default."
 BUDGETS = ("latency_ms", "memory_mb", "size_mb", "max_drop")
 
 
@@ -119,7 +120,7 @@ class BuildOptions:
     ] = None
     signature: Annotated[
         str | None,
-        Option("The program of a .tflite with several; else serving_default.", metavar="NAME"),
+        Option(SIGNATURE, metavar="NAME"),
     ] = None
     threads: Annotated[
         Threads | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgekit.build_options import SIGNATURE
 from edgekit.cli.app import app, targets_app
 from edgekit.cli.output import output
 from edgekit.cli.shared_flags import (
@@ -40,9 +41,7 @@ def bench(
     ] = None,
     signature: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The program of a .tflite with several; else serving_default."
-        ),
+        typer.Option(metavar="NAME", help=SIGNATURE),
     ] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,

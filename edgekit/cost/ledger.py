@@ -23,13 +23,14 @@ def ledger(sizes: ProgramMemory) -> MemoryLedger:
     load_mb = sum(part.load_mb for part in parts)
     run_mb = sum(part.run_mb for part in parts)
     peak_mb = max(load_mb, run_mb)
+    highest_mb = peak_mb + sizes.doubtful_bytes / 1e6
     margin_mb = peak_mb * sizes.runner.spread + sizes.runner.spread_mb
     return MemoryLedger(
         parts=parts,
         load_mb=round(load_mb, 3),
         run_mb=round(run_mb, 3),
         peak_mb=round(peak_mb, 3),
-        interval=(round(peak_mb - margin_mb, 3), round(peak_mb + margin_mb, 3)),
+        interval=(round(peak_mb - margin_mb, 3), round(highest_mb + margin_mb, 3)),
         activations=_highest_points(sizes),
     )
 

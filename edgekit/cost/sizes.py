@@ -69,7 +69,8 @@ class ProgramMemory(Frozen):
     ``constant_bytes``: constants outside delegates, which stay as they are stored.
     ``planned_bytes``: the arena for inputs, outputs and everything between delegates.
     ``libraries``: how many shared libraries the runner loads. ``kernels``: how many different
-    kernels run outside delegates.
+    kernels run outside delegates. ``doubtful_bytes``: what may exist in addition, and is not in any
+    part.
     """
 
     program_bytes: int
@@ -80,6 +81,7 @@ class ProgramMemory(Frozen):
     kernels: int
     runner: RunnerMemory
     delegates: tuple[DelegateMemory, ...]
+    doubtful_bytes: int = 0
 
 
 class Step(NamedTuple):

@@ -80,8 +80,8 @@ class Transport(Protocol):
         ...
 
     def own_cpu_ms(self) -> float:
-        """CPU time that this process and its ended children have used on the device so far: 0 if
-        the device is another machine.
+        """CPU time that this thread and the ended children of this process have used on the device
+        so far: 0 if the device is another machine.
         """
         ...
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -104,8 +105,8 @@ class LocalTransport:
         shutil.copyfile(source, target)
 
     def own_cpu_ms(self) -> float:
-        used = os.times()
-        return 1000 * (used.user + used.system + used.children_user + used.children_system)
+        children = os.times()
+        return 1000 * (time.thread_time() + children.children_user + children.children_system)
 
     def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from statistics import median
+from statistics import median, quantiles
 
 from edgekit.bundle.manifest import RUNNER
 from edgekit.cost.calibration.record import ProgramTimes
@@ -134,6 +134,7 @@ class _Session:
         self._device, self._draft, self._lenient = device, draft, lenient
         self._progress = progress
         self._repeats_left = REPEATS
+        self._round_s = 0.0  # of the last one that was timed
         self._cases = [(program, count) for program in programs for count in device.threads]
         self._samples: dict[str, Sample] = {}
         self._installed: dict[str, Installed] = {}
@@ -142,13 +143,15 @@ class _Session:
         warnings: Warnings = {}
         start = time.monotonic()
         for index in range(ROUNDS):
-            began = time.monotonic()
             stage.show(f"round {index + 1} of {ROUNDS}")
             warnings = self._accepted(index) | self._steady(index, place, stage, start) | warnings
-            now = time.monotonic()
-            if index + 1 >= LEAST_ROUNDS and now - start + (now - began) > LIMIT_S:
+            if index + 1 >= LEAST_ROUNDS and not self._has_time(start):
                 break
         return tuple(warnings.values())
+
+    def _has_time(self, start: float) -> bool:
+        """Whether one more round fits in."""
+        return time.monotonic() - start + self._round_s <= LIMIT_S
 
     def _accepted(self, index: int) -> Warnings:
         """What disturbed this round in an earlier session that was lenient.
@@ -167,14 +170,18 @@ class _Session:
     def _steady(self, index: int, place: PurePosixPath, stage: Stage, start: float) -> Warnings:
         """A round, taken again while the device was disturbed, and repeats and time are left."""
         while True:
+            began = time.monotonic()
             try:
                 return self._round(index, place, stage)
             except _DisturbedError as error:
-                if self._repeats_left == 0 or time.monotonic() - start > LIMIT_S:
-                    raise
-                self._repeats_left -= 1
-                why = "; ".join(error.warnings)
-                self._progress.note(f"round {index + 1} is taken again: {why}")
+                disturbed = error
+            finally:
+                self._round_s = time.monotonic() - began
+            if self._repeats_left == 0 or not self._has_time(start):
+                raise disturbed
+            self._repeats_left -= 1
+            why = "; ".join(disturbed.warnings)
+            self._progress.note(f"round {index + 1} is taken again: {why}")
 
     def _round(self, index: int, place: PurePosixPath, stage: Stage) -> Warnings:
         """One round, as far as it is not in the draft. Returns what disturbed it."""
@@ -278,10 +285,10 @@ def _summary(case: tuple[CalibrationProgram, int], samples: Sequence[Sample]) ->
 
 
 def _quartile(values: Sequence[float]) -> float:
-    """The lower quartile: a shared processor that is slow in a third of the rounds does not change
+    """The lower quartile: a shared processor that is slow in a third of five rounds does not change
     it. On a steady device it is nearly the median.
     """
-    return sorted(values)[len(values) // 4]
+    return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 def _sample(

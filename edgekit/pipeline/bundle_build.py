@@ -34,6 +34,7 @@ from edgekit.runner.client import Installed, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runtimes.base import OTHER_RUNNER, Runtime
 from edgekit.search.constraints import NO_CONSTRAINTS, Constraints
+from edgekit.store.store import release_id
 from edgekit.target import HALF_PRECISION, Architecture, Target, host_architecture
 from edgekit.values import Effort, PrecisionChoice
 
@@ -72,7 +73,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class BundleBuild:
-    """One build: the values that all its steps share, and the steps."""
+    """One build: the values that all its steps share, and the steps.
+
+    ``installed``: name and id of each release that was sent to the device to measure it.
+    """
 
     engine: Runtime
     target: Target
@@ -82,6 +86,7 @@ class BundleBuild:
     clock: Clock
     options: BuildOptions
     workers: Workers
+    installed: set[tuple[str, str]] = field(default_factory=set)
 
     def read(
         self, recipe: Recipe, calibration: Path | None, wanted: Plan | PrecisionChoice
@@ -245,6 +250,7 @@ class BundleBuild:
         target = self._ledger(result.artifact, self.target.architecture)
         if self.transport is not None:
             load = Load(self.target.threads)
+            self.installed.add((manifest.name, release_id(manifest)))
             found = measure_bundle(draft, manifest, None, self.transport, load, self.progress)
             return _Measured(found.figures(), found.environment, target)
         if not self.engine.runs_here:

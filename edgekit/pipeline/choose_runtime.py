@@ -31,7 +31,7 @@ from edgekit.pipeline.contest import Contest, Ratio, Rival, contest
 from edgekit.pipeline.fit.outcome import value_of
 from edgekit.pipeline.package import needed_version
 from edgekit.pipeline.searched import searched, wants_search
-from edgekit.pipeline.tried import TriedReleases
+from edgekit.pipeline.tried import without_losers
 from edgekit.runtimes.base import Runtime
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime, runtimes_of
 from edgekit.values import version_numbers
@@ -58,14 +58,15 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
     Raises what building for the only runtime raises; if all fail, the first one's error.
     """
     able, refused = _candidates(job)
-    tried = TriedReleases(job.transport, job.target.root, job.progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
-    ) as place:
+    with (
+        without_losers(job, folder),
+        tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=".edgekit-runtimes-", ignore_cleanup_errors=True
+        ) as place,
+    ):
         rivals, failed = _build_all(job, build, able, Path(place))
         others = (*refused, *failed)
-        tried.add(Path(one.document.bundle) for one in rivals)
         winner = _best(job, rivals)
         document = _published(winner, others, folder)
         if wants_search(job, document):
@@ -73,10 +74,8 @@ def build_best(job: BundleBuild, build: BuildFor, folder: Path) -> VerdictDocume
             rivals = [kept if one is winner.best else one for one in rivals]
             shares = _TimeShares(job.options.time_limit_s, len(rivals))
             rivals = [_searched(one, shares) for one in rivals]
-            tried.add(Path(one.document.bundle) for one in rivals)
             winner = _best(job, rivals)
             document = _published(winner, others, folder)
-    tried.remove_all_but(folder)
     return winner.best.built.advised(document)
 
 

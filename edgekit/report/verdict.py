@@ -9,7 +9,6 @@ from rich.table import Table
 from edgekit.budget import BudgetLine
 from edgekit.documents.measure import Agreement, Emulation, Parity
 from edgekit.documents.verdict import Advice, CheckDocument, VerdictDocument
-from edgekit.program import ProgramSummary
 from edgekit.report.compression import step_rows
 from edgekit.report.latency import latency_table
 from edgekit.report.memory import memory_table
@@ -23,7 +22,6 @@ COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "
 
 def render_verdict(document: VerdictDocument) -> str:
     """A build's or a check's result."""
-    program = document.program
     rows = [
         ("target", f"{document.target} through {document.runtime}"),
         *runtime_rows(document.runtimes),
@@ -35,8 +33,8 @@ def render_verdict(document: VerdictDocument) -> str:
         ("accuracy", _accuracy(document)),
         ("parity", parity_line(document.parity)),
         *([("cpu", _cpu(document.emulation))] if isinstance(document, CheckDocument) else []),
-        ("operators", _operators(program)),
-        *(_advice(document.advice) or _outside(program)),
+        ("operators", _operators(document)),
+        *(_advice(document.advice) or _outside(document)),
     ]
     text = grid(rows) + "\n" + budget_table(document.budgets) + undecided(document.budgets)
     if isinstance(document, CheckDocument):
@@ -86,11 +84,12 @@ def _level(parity: Agreement) -> str:
     return f"max difference {parity.max_abs_diff:.2g}, SQNR {parity.sqnr_db:.1f} dB"
 
 
-def _operators(program: ProgramSummary) -> str:
+def _operators(document: VerdictDocument | CheckDocument) -> str:
+    program = document.program
     quantized = sum(layer.quantized for layer in program.layers)
     floating = sum(layer.floating for layer in program.layers)
     outside = sum(operator.count for operator in program.outside)
-    if _delegates_unknown(program):
+    if _delegates_unknown(document):
         others = f" and {outside} other" if outside else ""
         return f"{quantized} int8, {floating} float{others}; delegates on the device unknown"
     return (
@@ -99,18 +98,18 @@ def _operators(program: ProgramSummary) -> str:
     )
 
 
-def _delegates_unknown(program: ProgramSummary) -> bool:
+def _delegates_unknown(document: VerdictDocument | CheckDocument) -> bool:
     """Whether the device's runtime is another one than that which ran the program here."""
-    return bool(program.layers) and not program.delegates
+    return document.runtime == "tflite"
 
 
-def _outside(program: ProgramSummary) -> list[tuple[str, str]]:
-    if _delegates_unknown(program):
+def _outside(document: VerdictDocument | CheckDocument) -> list[tuple[str, str]]:
+    if _delegates_unknown(document):
         return []
     rows = [
         f"{item.operator} in {item.layer or 'the model itself'}"
         + (f" ({item.count} times)" if item.count > 1 else "")
-        for item in program.outside
+        for item in document.program.outside
     ]
     if not rows:
         return []

@@ -394,6 +394,7 @@ remove() { # NAME
 
 # A release that was only tried; what is current or was deployed before stays.
 discard() { # NAME ID
+  case $2 in "" | .* | */*) die "'$2' is not a valid id of a release" ;; esac
   lock
   home=$root/$1
   [ -d "$home/releases/$2" ] || return 0

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edgekit.runtimes.litert.corrections import edited
 from old_python import SUPPORTED, VERSION, old_environment, path_with
 from runtime_contract import Many, RuntimeContract, lowered, perceptron, quantized
 
@@ -26,6 +25,7 @@ from edgekit.runner.client import MISSING_KERNEL, Serving, measure
 from edgekit.runner.files import RunnerFiles
 from edgekit.runner.staging import staged
 from edgekit.runtimes.base import Runtime
+from edgekit.runtimes.litert.edits.corrections import edited
 from edgekit.runtimes.registry import RUNTIMES, choose_runtime
 from edgekit.runtimes.tflite.operators import NEWEST, has_operator
 from edgekit.target import host_architecture, load_target

@@ -49,7 +49,9 @@ def memory_sizes(
     """The sizes of a file of ``size_bytes`` with this graph. ``program``: its description."""
     tiles = TILES[architecture]
     parts = list(zip(program.calls, nodes_of(graph, program), strict=True))
+    stored = graph
     graph = _unpacked(graph, [n for call, nodes in parts if call.delegated for n in nodes])
+    pairs = zip(graph.tensors, stored.tensors, strict=True)
     ends = {*graph.inputs, *graph.outputs}
     shared = _between(graph, [nodes for _, nodes in parts]) - ends
     delegates = tuple(
@@ -68,6 +70,7 @@ def memory_sizes(
         kernels=len(kernels),
         runner=RUNNER[architecture],
         delegates=delegates,
+        doubtful_bytes=sum(one.byte_count for one, before in pairs if one != before),
     )
 
 

@@ -18,25 +18,26 @@ def document(tmp_path):
     return verdict_document("edgekit.build/1", tmp_path / "bundle", manifest, record, {})
 
 
-def shown(document, *delegates: str) -> str:
+def shown(document, runtime: str, *delegates: str, is_delegated: bool = True) -> str:
     program = document.program.replaced(
-        layers=(LayerCount(layer="stem", quantized=13, floating=2),),
+        layers=(LayerCount(layer="stem", quantized=13, floating=2),) if is_delegated else (),
         outside=(OutsideOperator(operator="STRIDED_SLICE", layer="shortcut", count=4),),
         delegates=delegates,
     )
-    return render_verdict(document.replaced(program=program))
+    return render_verdict(document.replaced(program=program, runtime=runtime))
 
 
 def test_delegates_that_are_known(document) -> None:
-    text = shown(document, "XNNPACK", "XNNPACK")
+    text = shown(document, "litert", "XNNPACK", "XNNPACK")
     assert "13 int8 and 2 float in 2 delegate subgraphs, 4 outside" in text
     assert "STRIDED_SLICE" in text
 
 
-def test_delegates_that_are_unknown(document) -> None:
+@pytest.mark.parametrize("is_delegated", [True, False])
+def test_delegates_that_are_unknown(document, is_delegated) -> None:
     """No kernel can be called slow, or outside."""
-    text = shown(document)
-    assert "13 int8, 2 float" in text
-    assert "unknown" in text
+    text = shown(document, "tflite", is_delegated=is_delegated)
+    assert ("13 int8, 2 float" in text) == is_delegated
+    assert "delegates on the device unknown" in " ".join(text.split())
     assert "STRIDED_SLICE" not in text
     assert "outside" not in text

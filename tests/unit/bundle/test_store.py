@@ -332,6 +332,16 @@ def test_only_a_tried_release_is_discarded(store, root, release) -> None:
     assert on_disk(root) == {earlier.id, now.id, tried.id}
 
 
+@pytest.mark.parametrize("made_up", ["", ".", "..", "{}/", "../releases/{}"])
+def test_what_is_no_id_of_a_release_discards_nothing(store, root, release, made_up) -> None:
+    now = release("one")
+    deploy(store, now)
+    with pytest.raises(StoreError):
+        store.discard(now.name, made_up.format(now.id))
+    assert on_disk(root) == {now.id}
+    assert current(root) == "one"
+
+
 def test_two_clients_at_once(device, root, release) -> None:
     made = [release(f"model {number}") for number in range(4)]
     errors: list[BaseException] = []

@@ -29,12 +29,13 @@ THREADS = (1, 4)
 class Device:
     """Runs in a tenth of a millisecond for each microsecond of the rule; may be lost or weak.
 
-    ``lost_after``: so many processes of the runner.
+    ``lost_after``: so many processes of the runner. ``slow``: a factor, by round.
     """
 
     def __init__(self) -> None:
         self.processes: list[tuple[str, int, bool]] = []
         self.lost_after: int | None = None
+        self.slow: dict[int, float] = {}
         self.environments = [CALM]
 
     def environment(self, _transport) -> DeviceEnvironment:
@@ -45,7 +46,8 @@ class Device:
             raise DeviceError("the connection was lost")
         name = at.model.name.split("-")[0]
         self.processes.append((name, threads, profile))
-        scale = FACTOR[name] / threads
+        number = (len(self.processes) - 1) // (2 * len(FACTOR) * len(THREADS))
+        scale = FACTOR[name] / threads * self.slow.get(number, 1.0)
         disturbed = 2.0 if len(self.processes) % 7 == 0 else 1.0
         rows = (
             ProfileRow("Convolution (NHWC, F32) IGEMM #1", 800 * scale * disturbed, True, 0, 0),
@@ -144,6 +146,21 @@ def test_a_disturbed_round_is_refused_and_made_again(device, draft, tmp_path) ->
     device.environments, before = [CALM], len(device.processes)
     run(tmp_path, draft)
     assert len(device.processes) - before == 2 * (ROUNDS - 1) * len(FACTOR) * len(THREADS)
+
+
+@pytest.mark.parametrize(
+    ("slow_rounds", "rounds", "expected"), [((0,), 5, 1.0), ((1,), 3, 1.0), ((0, 1), 3, 1.5)]
+)
+def test_slow_rounds_count_little(
+    device, draft, tmp_path, monkeypatch, slow_rounds, rounds, expected
+) -> None:
+    """A round is slow by half, or by a factor of three where two of three are."""
+    monkeypatch.setattr(module, "ROUNDS", rounds)
+    factor = 1.5 if len(slow_rounds) == 1 else 2.0
+    device.slow = dict.fromkeys(slow_rounds, factor)
+    times, _ = run(tmp_path, draft)
+    found = {(one.network, one.threads): one.latency_ms for one in times}
+    assert found["large", 1] == pytest.approx(expected * FACTOR["large"])
 
 
 def test_a_round_that_was_disturbed_for_a_moment_is_taken_again(device, draft, tmp_path) -> None:

@@ -48,7 +48,12 @@ def _signatures(data: bytes) -> list[str]:
         return []
     model = schema.Model.GetRootAs(data, 0)
     keys = (model.SignatureDefs(i).SignatureKey() for i in range(model.SignatureDefsLength()))
-    return [text_of(key) for key in keys]
+    return [_name(key) for key in keys]
+
+
+def _name(key: Any) -> str:
+    """A signature's name, which reaches the terminal: without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text_of(key))
 
 
 def _chosen(known: Sequence[str], name: str | None) -> str:
@@ -68,7 +73,7 @@ def _chosen(known: Sequence[str], name: str | None) -> str:
 
 def _keep(name: str, model: Any) -> bool:
     """Remove the other signatures, and what only they use. Always changes the model."""
-    chosen = next(one for one in model.signatureDefs if text_of(one.signatureKey) == name)
+    chosen = next(one for one in model.signatureDefs if _name(one.signatureKey) == name)
     numbers = _reached(model, int(chosen.subgraphIndex))
     model.subgraphs = [model.subgraphs[number] for number in numbers]
     chosen.subgraphIndex, model.signatureDefs = 0, [chosen]
