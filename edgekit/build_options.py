@@ -63,7 +63,7 @@ class BuildOptions:
     """
 
     recipe: Annotated[
-        str | Path, Option("A recipe, .pt2 or .pte; else ./recipe.py.", metavar="[RECIPE]")
+        str | Path, Option("A recipe, .pt2, .pte or .tflite; else ./recipe.py.", metavar="[RECIPE]")
     ] = "recipe.py"
     _: KW_ONLY
     target: Annotated["str | Target", Option("A target's name or TOML file.")]

@@ -102,7 +102,8 @@ def load_target(name_or_path: str) -> Target:
         return read_target(Path(name_or_path))
     files = target_files()
     if name_or_path not in files:
-        near = difflib.get_close_matches(name_or_path, files, n=3, cutoff=0.5)
+        here = [f"./{name_or_path}.toml"] if Path(f"{name_or_path}.toml").is_file() else []
+        near = here or difflib.get_close_matches(name_or_path, files, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "edgekit targets list shows them"
         raise TargetError(f"there is no target named '{name_or_path}'", hint)
     return read_target(files[name_or_path])

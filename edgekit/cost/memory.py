@@ -10,6 +10,8 @@ from edgekit.documents.memory import MemoryLedger
 # on a Raspberry Pi".
 SHIFT_MB = -1.2
 SPREAD_MB, SPREAD = 0.5, 0.08
+# What decides an open budget.
+DECIDE = "--device or edgekit bench measures it"
 
 
 def measured(peaks_mb: list[float]) -> Figure:
@@ -28,12 +30,12 @@ def predicted(host_peaks_mb: list[float], target: MemoryLedger | None) -> Figure
             value=target.peak_mb,
             source="predicted",
             interval=target.interval,
-            note="predicted by the memory ledger",
+            note=f"predicted by the memory ledger, not measured: {DECIDE}",
         )
     low, high = min(host_peaks_mb) + SHIFT_MB, max(host_peaks_mb) + SHIFT_MB
     return Figure(
         value=high,
         source="predicted",
         interval=(low * (1 - SPREAD) - SPREAD_MB, high * (1 + SPREAD) + SPREAD_MB),
-        note="predicted from the same program's peak on this host",
+        note=f"predicted from the same program's peak on this host, not measured there: {DECIDE}",
     )

@@ -28,14 +28,13 @@ from edgekit.cost.latency import (
     latency_by_operator,
     latency_ms,
 )
+from edgekit.cost.memory import DECIDE
 from edgekit.cost.shapes import OperatorShape, OperatorTimes
 from edgekit.cost.unproven import unproven_operators, widened
 from edgekit.documents.latency import CostSource
 from edgekit.progress import Progress
 from edgekit.runner.client import ProfileRow
 from edgekit.target import Target, host_architecture
-
-DECIDE = "--device or edgekit bench measures it"
 
 
 class Prediction(NamedTuple):
@@ -114,6 +113,8 @@ def emulated_figure(
         f"predicted by emulation ({core.title} at {clock:g} GHz, {_threads(threads)}), "
         f"not measured: {DECIDE}"
     )
+    if threads > 1:
+        note += "; with --threads 1 the range is narrower"
     if unproven:
         names = ", ".join(unproven[:4]) + (", ..." if len(unproven) > 4 else "")
         note += f"; wider range: no published latency covers {names}"

@@ -17,6 +17,9 @@ from edgekit.report.runtimes import runtime_rows
 from edgekit.report.search import search_rows
 from edgekit.report.terminal import INTERVAL, grid, number, render, render_line
 
+MEASURE_AGAIN = (
+    "undecided, the limit is inside the interval; edgekit bench with more --runs decides it"
+)
 COLOR = {"ok": "green", "fits": "green", "missed": "red", "unknown": "yellow", "not_asked": "dim"}
 
 
@@ -142,14 +145,16 @@ def budget_table(lines: Sequence[BudgetLine]) -> str:
 
 
 def undecided(lines: Sequence[BudgetLine]) -> str:
-    """For each predicted value: how it was predicted, and what would decide an open budget."""
+    """How a latency was predicted; and for each open budget, what would decide it."""
     rows = []
     for line in lines:
-        if line.source != "predicted" or line.note is None or line.name != "latency_ms":
-            continue
-        is_open = line.status == "unknown"
-        why = "undecided, the limit is inside the range; " if is_open else ""
-        rows.append((line.name, why + line.note))
+        is_open = line.status == "unknown" and line.value is not None
+        if is_open and line.source == "measured":
+            rows.append((line.name, MEASURE_AGAIN))
+        elif line.note is not None and (is_open or line.name == "latency_ms"):
+            why = "undecided, the limit is inside the range; " if is_open else ""
+            if line.source == "predicted":
+                rows.append((line.name, why + line.note))
     return "\n" + grid(rows) if rows else ""
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from small_bundle import fill
 
+from edgekit.budget import BudgetLine
 from edgekit.bundle.read import open_bundle
 from edgekit.bundle.verdict import verdict_document
 from edgekit.program import LayerCount, OutsideOperator
-from edgekit.report.verdict import render_verdict
+from edgekit.report.verdict import render_verdict, undecided
+
+
+NOTE = "predicted, not measured: --device measures it"
 
 
 @pytest.fixture
@@ -41,3 +45,18 @@ def test_delegates_that_are_unknown(document, is_delegated) -> None:
     assert "delegates on the device unknown" in " ".join(text.split())
     assert "STRIDED_SLICE" not in text
     assert "outside" not in text
+
+
+def test_what_would_decide_an_open_budget(document) -> None:
+    """Of a prediction and of a measurement, of latency and of memory."""
+    for source, means in (("predicted", "--device"), ("measured", "--runs")):
+        lines = [
+            BudgetLine(
+                name=name, value=5.0, unit=unit, limit=5.5, origin="flag", status="unknown",
+                source=source, interval=(4.0, 6.0), note=NOTE if source == "predicted" else None,
+            )
+            for name, unit in (("latency_ms", "ms"), ("peak_memory_mb", "MB"))
+        ]  # fmt: skip
+        text = undecided(lines)
+        assert text.count("undecided") == 2
+        assert text.count(means) == 2

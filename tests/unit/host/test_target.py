@@ -21,6 +21,14 @@ def test_every_built_in_file_is_a_target() -> None:
         read_target(path)
 
 
+def test_a_name_whose_file_is_here_suggests_its_path(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-board.toml").write_text("")
+    with pytest.raises(TargetError) as caught:
+        load_target("my-board")
+    assert "./my-board.toml" in caught.value.hint
+
+
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(TargetError) as caught:
         load_target("rpi44")
