@@ -11,7 +11,6 @@ from edgekit.bundle.verdict import verdict_document
 from edgekit.program import LayerCount, OutsideOperator
 from edgekit.report.verdict import render_verdict, undecided
 
-
 NOTE = "predicted, not measured: --device measures it"
 
 
