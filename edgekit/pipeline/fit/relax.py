@@ -50,7 +50,7 @@ def relaxations(goals: Goals, feasible: Feasible) -> tuple[Relaxed, ...]:
 def values_of(cost: Cost, goals: Goals, names: Sequence[BudgetName]) -> dict[BudgetName, float]:
     """The costs of an artifact that are known, for some budgets."""
     known: dict[BudgetName, float | None] = {
-        "latency_ms": cost.latency.value if cost.latency is not None else None,
+        "latency_ms": goals.latency_ms_of(cost),
         "peak_memory_mb": goals.memory_mb(cost),
         "size_mb": goals.bundle_mb(cost),
     }

@@ -267,8 +267,9 @@ class Search:
 
     def _judge(self, proposal: Proposal, cost: Cost) -> None:
         expected = self.spaces[proposal.kind].cost(LATENCY, proposal.choice)
-        if cost.latency is not None and expected > 0:
-            self.latency_factors[proposal.kind.size] = cost.latency.value / expected
+        latency_ms = self.goals.latency_ms_of(cost)
+        if latency_ms is not None and expected > 0:
+            self.latency_factors[proposal.kind.size] = latency_ms / expected
         memory_mb = self.goals.memory_mb(cost)
         misses = self.goals.misses(cost)
         if "peak_memory_mb" in misses and memory_mb is not None and self.goals.peak_memory_mb:
