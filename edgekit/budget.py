@@ -26,6 +26,8 @@ UNITS: dict[BudgetName, str] = {
     "size_mb": "MB",
     "accuracy_drop": "points",
 }
+# What decides an open budget, in the note of a prediction.
+DECIDE = "--device or edgekit bench measures it"
 # A budget's name in documents -> the flag or key that sets it.
 SETTING_OF: dict[BudgetName, str] = {
     "latency_ms": "latency_ms",

@@ -118,10 +118,7 @@ class BuildOptions:
         str | Path | None,
         Option("Typical inputs, instead of calibration().", metavar="FILE.npz"),
     ] = None
-    signature: Annotated[
-        str | None,
-        Option(SIGNATURE, metavar="NAME"),
-    ] = None
+    signature: Annotated[str | None, Option(SIGNATURE, metavar="NAME")] = None
     threads: Annotated[
         Threads | None,
         Option("Threads of inference; else the target's. auto: the fastest.", metavar="<N|auto>"),

@@ -39,10 +39,7 @@ def bench(
         float | None,
         typer.Option(help="Limit in seconds for each runner process.", callback=positive),
     ] = None,
-    signature: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=SIGNATURE),
-    ] = None,
+    signature: Annotated[str | None, typer.Option(metavar="NAME", help=SIGNATURE)] = None,
     accept_new_host_key: AcceptNew = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.budget import Figure
+from edgekit.budget import DECIDE, Figure
 from edgekit.documents.memory import MemoryLedger
 
 # Without a ledger: the runner's peak on an emulated 64-bit Arm board (full system, the kernel's
@@ -10,8 +10,6 @@ from edgekit.documents.memory import MemoryLedger
 # on a Raspberry Pi".
 SHIFT_MB = -1.2
 SPREAD_MB, SPREAD = 0.5, 0.08
-# What decides an open budget.
-DECIDE = "--device or edgekit bench measures it"
 
 
 def measured(peaks_mb: list[float]) -> Figure:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edgekit.budget import Figure
+from edgekit.budget import DECIDE, Figure
 from edgekit.bundle.manifest import Manifest
 from edgekit.cost import analytic
 from edgekit.cost.calibration.latency import CALIBRATE, Shapes, calibrated_latency
@@ -28,7 +28,6 @@ from edgekit.cost.latency import (
     latency_by_operator,
     latency_ms,
 )
-from edgekit.cost.memory import DECIDE
 from edgekit.cost.shapes import OperatorShape, OperatorTimes
 from edgekit.cost.unproven import unproven_operators, widened
 from edgekit.documents.latency import CostSource

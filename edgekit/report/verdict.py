@@ -148,13 +148,12 @@ def undecided(lines: Sequence[BudgetLine]) -> str:
     """How a latency was predicted; and for each open budget, what would decide it."""
     rows = []
     for line in lines:
-        is_open = line.status == "unknown" and line.value is not None
-        if is_open and line.source == "measured":
+        is_open = line.status == "unknown"
+        if line.source == "measured" and is_open:
             rows.append((line.name, MEASURE_AGAIN))
-        elif line.note is not None and (is_open or line.name == "latency_ms"):
+        elif line.source == "predicted" and line.note and (is_open or line.name == "latency_ms"):
             why = "undecided, the limit is inside the range; " if is_open else ""
-            if line.source == "predicted":
-                rows.append((line.name, why + line.note))
+            rows.append((line.name, why + line.note))
     return "\n" + grid(rows) if rows else ""
 
 

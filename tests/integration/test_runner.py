@@ -6,13 +6,13 @@ import json
 import random
 import resource
 import shutil
-import struct
 import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runner_frames import HEADER, frame, frames
 
 from edgekit.progress import Silent
 from edgekit.runtimes import native_runner
@@ -21,7 +21,6 @@ from edgekit.runtimes.executorch.wheel import WHEEL
 from edgekit.target import host_architecture
 
 pytestmark = pytest.mark.runtime
-HEADER = struct.Struct("<4sIQ")
 IMAGE = bytes(8 * 8 * 4)
 
 
@@ -151,20 +150,6 @@ def test_damaged_programs_never_hang_and_always_say_something(run, model, tmp_pa
 
 def talk(run_, model_, data: bytes) -> subprocess.CompletedProcess[bytes]:
     return run_("--model", model_, "--serve", input=data)
-
-
-def frames(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    while data:
-        magic, kind, length = HEADER.unpack_from(data)
-        assert magic == b"EKF1"
-        found.append((kind, data[16 : 16 + length]))
-        data = data[16 + length :]
-    return found
-
-
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    return HEADER.pack(b"EKF1", kind, len(payload)) + payload
 
 
 def test_serving_many_and_the_end(run, model) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from old_python import SUPPORTED, VERSION, old_environment, path_with
+from runner_frames import HEADER, frame, frames
 from runtime_contract import Many, RuntimeContract, lowered, perceptron, quantized
 
 import edgekit
@@ -37,7 +37,6 @@ pytestmark = [
 needs_old_python = pytest.mark.skipif(
     VERSION not in SUPPORTED, reason=f"tflite-runtime has no wheel for Python {VERSION}"
 )
-HEADER = struct.Struct("<4sIQ")
 INPUT = bytes(16 * 4)
 
 
@@ -178,20 +177,6 @@ def test_damaged_programs_give_no_answer(run, model, tmp_path) -> None:
         assert done.returncode < 0 or done.stderr.startswith(b"edgekit-runner: ")
         assert done.returncode != 0
         assert done.stdout == b""
-
-
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    return HEADER.pack(b"EKF1", kind, len(payload)) + payload
-
-
-def frames(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    while data:
-        magic, kind, length = HEADER.unpack_from(data)
-        assert magic == b"EKF1"
-        found.append((kind, data[16 : 16 + length]))
-        data = data[16 + length :]
-    return found
 
 
 @needs_old_python

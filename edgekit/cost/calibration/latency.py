@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from edgekit.budget import Figure
+from edgekit.budget import DECIDE, Figure
 from edgekit.bundle.manifest import RuntimeInfo
 from edgekit.cost.calibration.devices import this_host
 from edgekit.cost.calibration.predict import PredictedLatency, Predictor, predictor
@@ -77,8 +77,7 @@ def _figure(chosen: Predictor, calibration: Calibration, found: PredictedLatency
     note = (
         f"predicted by the calibration of {calibration.device.title} on "
         f"{calibration.measured[:10]} ({calibration.runtime} {calibration.runtime_version}, "
-        f"{threads} thread{'s' if threads > 1 else ''}), not measured: --device or edgekit bench "
-        "measures it"
+        f"{threads} thread{'s' if threads > 1 else ''}), not measured: {DECIDE}"
     )
     if found.unknown:
         more = ", ..." if len(found.unknown) > NAMED else ""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from runner_frames import HEADER, frame, frames
 
 from edgekit.runner.client import (
     BAD_PROGRAM,
@@ -29,7 +30,6 @@ from edgekit.runner.client import (
 
 DOUBLE = ROOT / "tests" / "doubles" / "tflite_double"
 SOURCE = ROOT / "edgekit" / "runtimes" / "tflite" / "device" / "runner.py"
-HEADER = struct.Struct("<4sIQ")
 INPUT = struct.pack("<4f", 1, 2, 3, 4)
 ANSWER = struct.pack("<4f", 2, 4, 6, 8)
 INTERRUPTED = 130
@@ -68,19 +68,6 @@ def run(folder) -> Callable[..., Done]:
         return subprocess.run(shell, capture_output=True, check=False, timeout=60, **more)
 
     return call
-
-
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    return HEADER.pack(b"EKF1", kind, len(payload)) + payload
-
-
-def frames(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    while data:
-        _, kind, length = HEADER.unpack_from(data)
-        found.append((kind, data[16 : 16 + length]))
-        data = data[16 + length :]
-    return found
 
 
 def require_one_line(done: Done, code: int, part: str = "") -> None:
