@@ -115,7 +115,7 @@ def llvm_packages() -> list[str]:
     are estimates.
     """
     if can_install():
-        run(["apt-get", "update"], "apt-get update", quiet=True)
+        update_lists()
     for version in LLVM if shutil.which("apt-cache") else ():
         name = f"llvm-{version}"
         found = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
@@ -128,12 +128,25 @@ def can_install() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+def update_lists() -> None:
+    """A mirror that is being synchronized fails for minutes, often after apt has all it needs: then
+    the installation that follows decides.
+    """
+    for pause_s in (20, 60, 0):
+        say("apt-get update")
+        done = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        say(f"apt-get update failed: {done.stderr.strip()[-300:]}")
+        time.sleep(pause_s)
+
+
 def install_packages(names: list[str], what: str) -> None:
     command = f"apt-get install -y --no-install-recommends {' '.join(names)}"
     if not can_install():
         sys.exit(f"{what} needs system packages: sudo {command}")
     say(f"{what} needs system packages: {' '.join(names)}")
-    run(["apt-get", "update"], "apt-get update", quiet=True)
+    update_lists()
     run(command.split(), command, quiet=True)
 
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ PACKAGES = "libstdc++6,python3-minimal,python3-numpy"
 UNWANTED = ("./dev/*", "./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./var")
 # Debian chooses these libraries while it installs: name -> the folder that has it.
 CHOSEN = {"libblas.so.3": "blas", "liblapack.so.3": "lapack"}
+# What apt says of a mirror that is being synchronized, or is busy.
+UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  50\d  ")
+PAUSES_S = (20, 60, 60)
 CHOICES = f"architectures: {', '.join(ARCHITECTURES)}; Python: {', '.join(SUITES)}"
 INDEX, ONLY_PACKAGES = "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"
 
@@ -90,21 +94,32 @@ def _fill(draft: Path, architecture: Architecture, suite: str) -> None:
     ]  # fmt: skip
     unpack = ["tar", "-x", "-C", str(draft), "--no-same-owner"]
     unpack += [f"--exclude={path}" for path in UNWANTED]
+    for pause_s in (*PAUSES_S, None):
+        text = _unpack(fetch, unpack)
+        if text is None:
+            break
+        if pause_s is None or not UNDER_WAY.search(text):
+            raise DeviceError(
+                f"Debian's packages for {architecture} could not be unpacked: {text[-1000:]}",
+                "is a mirror of Debian reachable? try again later",
+            )
+        time.sleep(pause_s)
+    for name, folder in CHOSEN.items():
+        for path in draft.glob(f"usr/lib/*/{folder}/{name}"):
+            (path.parent.parent / name).symlink_to(f"{folder}/{name}")
+
+
+def _unpack(fetch: list[str], unpack: list[str]) -> str | None:
+    """Unpack what the first command prints by the second; what they said if one of them failed."""
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             fetch, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
         ) as fetching:
             unpacked = subprocess.run(unpack, stdin=fetching.stdout, stderr=log, check=False)
-        if fetching.returncode or unpacked.returncode:
-            log.seek(0)
-            text = log.read().decode(errors="replace").strip()
-            raise DeviceError(
-                f"Debian's packages for {architecture} could not be unpacked: {text[-1000:]}",
-                "is a mirror of Debian reachable? try again later",
-            )
-    for name, folder in CHOSEN.items():
-        for path in draft.glob(f"usr/lib/*/{folder}/{name}"):
-            (path.parent.parent / name).symlink_to(f"{folder}/{name}")
+        if not fetching.returncode and not unpacked.returncode:
+            return None
+        log.seek(0)
+        return log.read().decode(errors="replace").strip()
 
 
 def _mirror() -> list[str]:

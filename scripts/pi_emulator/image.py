@@ -24,6 +24,8 @@ from pi_emulator.common import TO_BUILD, PiError, find_program, require, run, sa
 SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOT_SIZE = "512M"
+# What apt says of a mirror that is being synchronized, or is busy.
+UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  50\d  ")
 UUID = "0ed9e417-0000-4000-8000-000000000001"
 GUEST = Path(__file__).parent / "guest"
 # What a small Raspberry Pi OS has, as far as edgekit and its tests can notice.
@@ -157,7 +159,7 @@ def _sources(mirror: str | None) -> list[str]:
     list_sources = ["apt-get", "indextargets", "--no-release-info", "--format", wanted]
     rows = run([*list_sources, "Created-By: Packages"])
     release = _os_release()
-    own = rf"(\S+) {re.escape(release)}(|-updates|-security) main"
+    own = rf"(\S+) {re.escape(release or '')}(|-updates|-security) main"
     found = {re.fullmatch(own, row) for row in rows.splitlines()} if release else set()
     lines = {f"deb {signed}{match[1]} {SUITE}{match[2]} main" for match in found if match}
     if not any(f" {SUITE} main" in line for line in lines):
@@ -189,7 +191,26 @@ def _packages(bits: int) -> list[str]:
 
 
 def _unpack(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
+    """Unpack Debian's packages into ``tree``. A mirror that is being synchronized offers lists that
+    do not fit together for minutes: it is asked again, at last without the updates, whose lists
+    change daily.
+    """
+    main_only = [line for line in sources if line.endswith(f" {SUITE} main")]
+    for pause_s, lines in ((20, sources), (60, sources), (20, main_only)):
+        try:
+            return _unpack_once(lines, tree, draft, bits)
+        except PiError as error:
+            if not UNDER_WAY.search(error.message):
+                raise
+        say(f"the mirror's lists do not fit together; asking it again in {pause_s} s")
+        time.sleep(pause_s)
+    return _unpack_once(main_only, tree, draft, bits)
+
+
+def _unpack_once(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
     """Stream mmdebstrap's archive of unpacked packages into ``tree``."""
+    shutil.rmtree(tree)
+    tree.mkdir()
     architectures, packages = _packages(bits)
     (draft / "sources.list").write_text("\n".join(sources) + "\n")
     fetch = [
