@@ -234,7 +234,10 @@ def targets_calibrate(
     device: Device,
     runtime: Annotated[
         RuntimeName | None,
-        typer.Option(help="The on-device runtime; else the first that is installed here."),
+        typer.Option(
+            help="The on-device runtime, else the first that is installed here; not tflite, which "
+            "does not time operators."
+        ),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Accept a device that is not steady; record why.")
@@ -244,7 +247,9 @@ def targets_calibrate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time small programs on a device. Builds for it then predict latency by them."""
+    """Time small programs on a device, in up to ten minutes. Builds for such devices then predict
+    latency by them. An interrupted calibration goes on where it was.
+    """
     from edgekit.cli.progress import make_progress
     from edgekit.commands.calibrate import calibrate_device
     from edgekit.report.calibration import render_calibration

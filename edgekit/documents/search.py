@@ -13,7 +13,8 @@ class SearchPoint(Extensible):
     multiply-accumulates. ``loss``: how far its outputs are from the original's before training, in
     the unit in which the search adds losses up. ``recovered_loss``: of finalists, after a short
     training, in the unit of that training. ``latency_ms``, ``peak_memory_mb``, ``size_mb``:
-    None if it was not built for that. ``kept``: it went on to training. ``why``: why or why not.
+    None if it was not built for that; ``latency_interval_ms`` belongs to the first. ``kept``: it
+    went on to training. ``why``: why or why not.
     """
 
     input_size: tuple[int, int] | None
@@ -22,6 +23,7 @@ class SearchPoint(Extensible):
     loss: float
     recovered_loss: float | None = None
     latency_ms: float | None = None
+    latency_interval_ms: tuple[float, float] | None = None
     peak_memory_mb: float | None = None
     size_mb: float | None = None
     source: Origin | None = None

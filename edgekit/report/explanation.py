@@ -9,6 +9,7 @@ from rich.table import Table
 from edgekit.documents.verdict import Blame, Rung, VerdictDocument
 from edgekit.report.compression import refused_rows, step_rows, width_rows
 from edgekit.report.latency import latency_table
+from edgekit.report.memory import memory_table
 from edgekit.report.runtimes import runtime_rows
 from edgekit.report.search import search_rows, search_table
 from edgekit.report.terminal import grid, render
@@ -46,7 +47,12 @@ def render_explanation(document: VerdictDocument) -> str:
         text = grid([*rows, ("sensitivity", NOTHING_LOST if little else NOT_MEASURED)])
     else:
         text = grid(rows) + "\n" + _blame(document.blame)
-    for table in (search_table(document.search), latency_table(document.latency)):
+    tables = (
+        search_table(document.search),
+        memory_table(document.memory) if document.memory is not None else "",
+        latency_table(document.latency),
+    )
+    for table in tables:
         text += table and "\n" + table
     return text
 

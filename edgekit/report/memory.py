@@ -33,7 +33,7 @@ def _notes(ledger: MemoryLedger) -> str:
         point = ledger.activations[0]
         lines.append(
             f"most live activations: {point.live_mb:.2f} MB in {point.operator} "
-            f"(operator {point.index} of instruction {point.instruction})"
+            f"(operator {point.index} of its delegate)"
         )
     if ledger.measured_here_mb is not None:
         lines.append(f"measured on the build host: peak {ledger.measured_here_mb:.2f} MB")

@@ -41,7 +41,7 @@ def search_table(report: SearchReport | None) -> str:
             f"{point.loss:.3g}",
             "█" * max(1, round(BAR * min(1.0, point.loss / most))),
             "-" if point.recovered_loss is None else f"{point.recovered_loss:.3g}",
-            _figure(point.latency_ms, "ms"),
+            _figure(point.latency_ms, "ms") + _range(point.latency_interval_ms),
             _figure(point.peak_memory_mb, "MB"),
             _figure(point.size_mb, "MB"),
             ("[green]chosen[/green]: " if point.kept else "") + point.why,
@@ -54,6 +54,10 @@ def _name(point: SearchPoint) -> str:
     if point.dropped:
         parts.append(f"without {', '.join(point.dropped)}")
     return ", ".join(parts) or "channels only"
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else " ({}-{})".format(*map(number, interval))
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -16,7 +16,8 @@ SEARCHED: tuple[BudgetName, ...] = ("latency_ms", "peak_memory_mb", "size_mb")
 class Goals:
     """``latency_ms``, ``peak_memory_mb``, ``size_mb``: what values may be; None: no budget.
     ``base``: the costs of the model that nothing was removed from; ``base_memory_mb`` and
-    ``base_size_mb``: of its bundle.
+    ``base_size_mb``: of its bundle; ``base_memory_end_mb``: the end of its predicted interval, None
+    if it was measured.
     """
 
     latency_ms: float | None
@@ -25,6 +26,7 @@ class Goals:
     base: Cost
     base_memory_mb: float
     base_size_mb: float
+    base_memory_end_mb: float | None = None
 
     def with_values(self, values: Mapping[str, float]) -> Goals:
         """These goals with others for some budgets."""
@@ -50,6 +52,16 @@ class Goals:
             return None
         return self.base_memory_mb + cost.memory.peak_mb - self.base.memory.peak_mb
 
+    def memory_mb_of(self, cost: Cost) -> float | None:
+        """The peak in the scale of the goal, as latency_ms_of: a part of the interval is constant,
+        so that small models have relatively wide ones.
+        """
+        if self.base_memory_end_mb is None or cost.memory is None or self.base.memory is None:
+            return self.memory_mb(cost)
+        more_mb = cost.memory.interval[1] - self.base.memory.interval[1]
+        end_mb = self.base_memory_end_mb + more_mb
+        return end_mb * self.base_memory_mb / self.base_memory_end_mb
+
     def bundle_mb(self, cost: Cost) -> float:
         return self.base_size_mb + cost.model_mb - self.base.model_mb
 
@@ -60,7 +72,7 @@ class Goals:
     def _misses(self, cost: Cost) -> Iterator[str]:
         for name, goal, value in (
             ("latency_ms", self.latency_ms, self.latency_ms_of(cost)),
-            ("peak_memory_mb", self.peak_memory_mb, self.memory_mb(cost)),
+            ("peak_memory_mb", self.peak_memory_mb, self.memory_mb_of(cost)),
             ("size_mb", self.size_mb, self.bundle_mb(cost)),
         ):
             if goal is not None and (value is None or value > goal):
@@ -85,14 +97,18 @@ def goals_of(document: VerdictDocument, base: Cost, model_mb: float) -> Goals:
     if base.latency is not None:
         latency_ms = _within(latency_ms, base.latency.value, base.latency.interval)
     memory_mb = peak.value or 0.0
+    end_mb = peak.interval[1] if peak.interval is not None else None
     if document.memory is not None and base.memory is not None:
         memory_mb += base.memory.peak_mb - document.memory.peak_mb
+        if end_mb is not None:
+            end_mb += base.memory.interval[1] - document.memory.interval[1]
     return Goals(
         latency_ms=latency_ms,
         peak_memory_mb=_within(peak.limit, peak.value, peak.interval),
         size_mb=lines["size_mb"].limit,
         base=base,
         base_memory_mb=memory_mb,
+        base_memory_end_mb=end_mb,
         base_size_mb=(lines["size_mb"].value or 0.0) + base.model_mb - model_mb,
     )
 

@@ -29,7 +29,9 @@ def outcome(
             point.replaced(accuracy_drop=value_of(rival, "accuracy_drop")) if point.kept else point
             for point in report.points
         ),
-        end=report.end if is_better else f"{report.end}; the bundle without it is nearer to them",
+        end=report.end
+        if is_better
+        else f"{report.end}; the bundle from before is nearer and stays",
     )
     if not is_better:
         return with_search(folder, document, report, relaxed([rival]))

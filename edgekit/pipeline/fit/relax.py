@@ -51,7 +51,7 @@ def values_of(cost: Cost, goals: Goals, names: Sequence[BudgetName]) -> dict[Bud
     """The costs of an artifact that are known, for some budgets."""
     known: dict[BudgetName, float | None] = {
         "latency_ms": goals.latency_ms_of(cost),
-        "peak_memory_mb": goals.memory_mb(cost),
+        "peak_memory_mb": goals.memory_mb_of(cost),
         "size_mb": goals.bundle_mb(cost),
     }
     return {name: value for name in names if (value := known[name]) is not None}

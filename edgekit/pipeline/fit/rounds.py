@@ -270,14 +270,15 @@ class Search:
         latency_ms = self.goals.latency_ms_of(cost)
         if latency_ms is not None and expected > 0:
             self.latency_factors[proposal.kind.size] = latency_ms / expected
-        memory_mb = self.goals.memory_mb(cost)
         misses = self.goals.misses(cost)
-        if "peak_memory_mb" in misses and memory_mb is not None and self.goals.peak_memory_mb:
-            self.memory_shift_mb += memory_mb - self.goals.peak_memory_mb
+        goal_mb, in_goal_mb = self.goals.peak_memory_mb, self.goals.memory_mb_of(cost)
+        if "peak_memory_mb" in misses and in_goal_mb is not None and goal_mb:
+            self.memory_shift_mb += in_goal_mb - goal_mb
         self.points[proposal.place] = self.points[proposal.place].replaced(
             latency_ms=cost.latency.value if cost.latency else None,
+            latency_interval_ms=cost.latency.interval if cost.latency else None,
             source=cost.latency.source if cost.latency else None,
-            peak_memory_mb=memory_mb,
+            peak_memory_mb=self.goals.memory_mb(cost),
             size_mb=round(self.goals.bundle_mb(cost), 3),
             why=f"more than {', '.join(misses)} allow" if misses else "another choice loses less",
         )
