@@ -10,7 +10,6 @@ from edgekit.pipeline.training.check import check_training
 from edgekit.pipeline.training.int8 import (
     DISTILLATION,
     RECOVERY_RATE,
-    RESIZED_RATE,
     STUDENT_RATE,
     TRAINING_STEPS,
     UNLABELLED_RATE,
@@ -163,8 +162,6 @@ def with_recovery(plan: Plan, training: Training | None) -> Plan:
         return plan
     if training.objective != "float_model":
         return plan.without_compensation.replaced(recover=training)
-    if plan.resize is not None and training.features == 1:
-        training = training.replaced(learning_rate=RESIZED_RATE)
     return plan.replaced(recover=training)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # With fewer inputs than MIN_TO_HOLD_OUT, all inputs serve both purposes.
 HELD_OUT_EVERY = 5
 MIN_TO_HOLD_OUT = 10
+# Of those that are fitted, every eighth judges a training, some tens at most.
+JUDGES_TRAINING_EVERY, MOST_JUDGE_TRAINING = 8, 64
 # The names that np.savez gives to unnamed arrays.
 UNNAMED = re.compile(r"arr_\d+")
 
@@ -73,6 +75,14 @@ def hold_out(items: Sequence[Item], fold: int = 0) -> tuple[list[Item], list[Ite
         return list(items), list(items)
     fitted = [item for index, item in enumerate(items) if index % HELD_OUT_EVERY != fold]
     return fitted, list(items[fold::HELD_OUT_EVERY])
+
+
+def split_for_training(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Split into items to train with, and items to judge the training by."""
+    if len(items) < MIN_TO_HOLD_OUT:
+        return list(items), list(items)
+    every = max(JUDGES_TRAINING_EVERY, len(items) // MOST_JUDGE_TRAINING)
+    return [item for index, item in enumerate(items) if index % every], list(items[::every])
 
 
 def spread_over(items: Sequence[Item], most: int) -> list[Item]:

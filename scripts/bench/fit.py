@@ -35,7 +35,7 @@ from training import spread
 import edgekit
 from edgekit.documents.verdict import VerdictDocument
 from edgekit.errors import EdgekitError
-from edgekit.pipeline.training.int8 import RESIZED_RATE, UNLABELLED_RATE
+from edgekit.pipeline.training.int8 import UNLABELLED_RATE
 from edgekit.plan import DropBlocks, Plan, Prune, Resize, Training
 from edgekit.search.solver import solve
 from edgekit.search.space import Block, Part, Space, Widths, at_most
@@ -50,17 +50,13 @@ SIZES = (28, 24, 20, 16)
 
 @dataclass(frozen=True)
 class Network:
-    """``recover``: the training of every arm; ``resized``: if images are smaller."""
+    """``recover``: the training of every arm."""
 
     name: str
     recipe: Path
     sizes: tuple[int, ...]
     most_blocks: int
     recover: Training
-    resized: Training
-
-    def training_of(self, plan: Plan) -> Training:
-        return self.resized if plan.resize is not None else self.recover
 
 
 def main() -> None:
@@ -237,7 +233,7 @@ def plain() -> Plan:
 
 def trained(network: Network, name: str, plan: Plan, seeds: Sequence[int] = SEEDS) -> list[Path]:
     """The plan's model after the network's training, for each seed."""
-    plan = plan.replaced(recover=network.training_of(plan), precision="int8", train=None)
+    plan = plan.replaced(recover=network.recover, precision="int8", train=None)
     if network.recover.objective == "labels":
         plan = plan.without_compensation
     return [built(network, f"{name} trained {s}", plan.replaced(seed=s)) for s in seeds]
@@ -312,7 +308,7 @@ def resnet(depth: int, sizes: tuple[int, ...] = SIZES) -> Network:
     if not sizes:
         name, recipe = f"{name} at one size", ARMS.written("one_size", ONE_SIZE.format(depth=depth))
     labels = Training(objective="labels", steps=STEPS, learning_rate=RATE)
-    return Network(name, recipe, sizes, 3 * (depth - 2) // 6, labels, labels)
+    return Network(name, recipe, sizes, 3 * (depth - 2) // 6, labels)
 
 
 def mobilenet() -> Network:
@@ -321,13 +317,12 @@ def mobilenet() -> Network:
     inner = Training(
         objective="float_model", steps=STEPS, learning_rate=UNLABELLED_RATE, features=1.0
     )
-    resized = inner.replaced(learning_rate=RESIZED_RATE)
-    return Network("MobileNetV2", recipe, (208, 192, 176, 160, 144, 128), 10, inner, resized)
+    return Network("MobileNetV2", recipe, (208, 192, 176, 160, 144, 128), 10, inner)
 
 
 def digits() -> Network:
     labels = Training(objective="labels", steps=STEPS, learning_rate=RATE)
-    return Network("digits", EXAMPLES / "digits" / "recipe.py", (), 3, labels, labels)
+    return Network("digits", EXAMPLES / "digits" / "recipe.py", (), 3, labels)
 
 
 ONE_SIZE = f"""

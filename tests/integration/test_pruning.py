@@ -16,6 +16,7 @@ from conftest import DIGITS, empty_cache
 
 import edgekit
 from edgekit.errors import RecipeError, RuntimeFailure, SettingError
+from edgekit.pipeline.shrink import shrink
 from edgekit.plan import Plan, Prune, Sparsity, Training
 from edgekit.report.explanation import render_explanation
 
@@ -75,6 +76,31 @@ def test_without_labels_the_original_teaches(digits, tmp_path: Path) -> None:
     assert pruned.accuracy > 80, "the weights that stay took over what went"
     assert trained.sqnr_db > pruned.sqnr_db, "on calibration inputs that nothing was fitted to"
     assert trained.accuracy > 80
+
+
+def test_what_judges_a_training_was_not_fitted_before(digits, tmp_path: Path, monkeypatch) -> None:
+    """Else the refitted model looks perfect, and no step of the training better than none."""
+    seen: dict[str, list] = {"fitted": [], "judging": []}
+    refit, recover = shrink.compensate, shrink.recover
+
+    def compensating(before, after, lost, example, data, *others):
+        seen["fitted"] += [row for (batch,) in data for row in batch]
+        refit(before, after, lost, example, data, *others)
+
+    def recovering(model, subject, *others):
+        seen["judging"] += [row for (batch,) in subject.for_training[1] for row in batch]
+        return recover(model, subject, *others)
+
+    monkeypatch.setattr(shrink, "compensate", compensating)
+    monkeypatch.setattr(shrink, "recover", recovering)
+    plan = Plan(
+        precision="fp32",
+        prune=Prune(ratio=0.3, importance="l2"),
+        recover=Training(objective="float_model", steps=2, learning_rate=1e-3),
+    )
+    build(digits(gone="training"), tmp_path / "bundle", plan=plan)
+    assert len(seen["fitted"]) > len(seen["judging"]) > 5
+    assert not any(a.equal(b) for a in seen["fitted"] for b in seen["judging"])
 
 
 def test_without_a_metric_steps_are_held_against_the_original(digits, tmp_path: Path) -> None:

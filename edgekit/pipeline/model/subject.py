@@ -37,7 +37,12 @@ from edgekit.pipeline.state.sequence import Carried, Following, along
 from edgekit.pipeline.state.trial import try_twice
 from edgekit.progress import Progress
 from edgekit.recipe.arguments import Arguments, parameters_of
-from edgekit.recipe.calibration_file import hold_out, read_calibration, spread_over
+from edgekit.recipe.calibration_file import (
+    hold_out,
+    read_calibration,
+    split_for_training,
+    spread_over,
+)
 from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.recipe import Recipe
 from edgekit.recipe.tensors import Inputs, describe_all
@@ -142,6 +147,14 @@ class Subject:
     def judged(self) -> list[Inputs]:
         """Calibration inputs that nothing is fitted to, if there are enough of them."""
         return self._held_out[1]
+
+    @cached_property
+    def for_training(self) -> tuple[list[Inputs], list[Inputs]]:
+        """``fitted``, split into inputs that train and inputs that judge the training. Nothing that
+        comes before it may be fitted to the latter: a refit of all layers reproduces the float
+        model on its own inputs, and each step of the training would look worse than none.
+        """
+        return split_for_training(self.fitted)
 
     @property
     def float_model(self) -> FloatModel:

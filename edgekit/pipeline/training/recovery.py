@@ -32,14 +32,11 @@ from edgekit.pipeline.training.checkpoint import Checkpoint
 from edgekit.pipeline.training.labelled_data import Batches, by_training
 from edgekit.pipeline.training.teacher import beside_labels, teacher_of
 from edgekit.plan import Plan, Training
-from edgekit.recipe.calibration_file import MIN_TO_HOLD_OUT
 from edgekit.recipe.image_size import Resizing
 from edgekit.recipe.tensors import Inputs
 
 # After this share of the steps, batch norms no longer update their statistics.
 FROZEN_FROM = 2 / 3
-# Of the calibration inputs, every eighth judges, some tens at most; the others train.
-JUDGED_EVERY, MOST_JUDGED = 8, 64
 NO_FEATURES = (
     "features are not compared: no layers of the teacher and the model have outputs of equal size"
 )
@@ -169,8 +166,10 @@ def _job(
             context.progress.note(NO_FEATURES)
         teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
 
-    # mixed images have other statistics than whole ones, and means of maps do not show that
-    frozen_from = 0.0 if student.resizing is not None and not by_labels else FROZEN_FROM
+    # calibration inputs are mixed, and those have other statistics than whole ones; a teacher's
+    # student may start untrained
+    keeps_norms = not (subject.recipe.has("training") or subject.recipe.has("teacher"))
+    frozen_from = 0.0 if keeps_norms else FROZEN_FROM
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:
         return subject.recipe.loss(subject.structure.rebuild(outputs), target)
@@ -235,13 +234,8 @@ def _by_calibration(
     """Calibration inputs, mixed pairwise, and a judge on held-out ones. If there are too few to
     hold out, all of them train and judge.
     """
-    data = subject.fitted
-    few = len(data) < MIN_TO_HOLD_OUT
-    held_out = (
-        set() if few else set(range(0, len(data), max(JUDGED_EVERY, len(data) // MOST_JUDGED)))
-    )
-    fitted = [inputs for index, inputs in enumerate(data) if index not in held_out]
-    judged = [_on(device, data[index]) for index in sorted(held_out) or range(len(data))]
+    fitted, held_out = subject.for_training
+    judged = [_on(device, inputs) for inputs in held_out]
     floats = [ask(inputs) for inputs in judged]
     size = BATCH if can_batch(ask, judged) else 1
 

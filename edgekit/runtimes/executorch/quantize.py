@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgekit.compress.copying import copy_of
@@ -259,13 +260,41 @@ def _clamp_bounds(node: torch.fx.Node) -> tuple[float, float] | None:
     return float(given[0]), float(given[1])
 
 
-def _calibrate(prepared: torch.nn.Module, calibration: Sequence[Inputs], stage: Stage) -> None:
+def _calibrate(prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], stage: Stage) -> None:
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as after_the_first:
         for index, inputs in enumerate(calibration):
             prepared(*inputs)
+            if index == 0:
+                after_the_first.enter_context(_without(prepared, _observers_of_weights(prepared)))
             stage.advance(index + 1, len(calibration))
+
+
+def _observers_of_weights(prepared: torch.fx.GraphModule) -> dict[str, torch.nn.Module]:
+    """Name -> observer, of values that are the same for all inputs: one look at them is enough."""
+    nodes = [node for node in prepared.graph.nodes if node.op == "call_module"]
+    moving = {
+        id(prepared.get_submodule(node.target)) for node in nodes if node.args[0].op != "get_attr"
+    }
+    found = {node.target: prepared.get_submodule(node.target) for node in nodes}
+    return {name: observer for name, observer in found.items() if id(observer) not in moving}
+
+
+@contextmanager
+def _without(
+    prepared: torch.fx.GraphModule, observers: Mapping[str, torch.nn.Module]
+) -> Iterator[None]:
+    """Values pass these observers without being observed."""
+    import torch
+
+    for name in observers:
+        prepared.set_submodule(name, torch.nn.Identity())
+    try:
+        yield
+    finally:
+        for name, observer in observers.items():
+            prepared.set_submodule(name, observer)
 
 
 class XnnpackPt2e:
