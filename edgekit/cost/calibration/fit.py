@@ -101,7 +101,8 @@ def fit_group(group: Group, operators: Sequence[Timed]) -> GroupFit:
         return GroupFit(group, NO_TILE, np.zeros(0), np.zeros((0, 0)), np.zeros(0), 0.0)
     times = np.array([max(one.latency_ms, LEAST_MS) for one in operators])
     fits = [(*_formula(_table(group, operators, tile), times), tile) for tile in _tiles(group.form)]
-    _, found, tile = min(fits, key=lambda fit: fit[0])
+    # rounded: of equally good tiles the first, on every CPU
+    _, found, tile = min(fits, key=lambda fit: round(fit[0], 6))
     places = np.array([coordinates(one.operator, group, tile) for one in operators])
     if group.kind in ANY:  # of many kinds: right in total, not for most of them
         found = found * times.sum() / (_table(group, operators, tile) @ found).sum()

@@ -147,7 +147,12 @@ def test_columns_of_a_narrow_kernel() -> None:
 
 def test_weights_of_a_large_program_may_come_from_memory() -> None:
     """The same layer takes twice as long in a program whose weights no cache holds."""
-    shapes = [convolution(8, inputs, outputs) for inputs in (20, 50) for outputs in (20, 40, 80)]
+    shapes = [
+        convolution(size, inputs, outputs)
+        for size in (5, 8)
+        for inputs in (20, 33, 50)
+        for outputs in (16, 20, 40, 47, 80)  # enough of them that only one tile explains all
+    ]
     small = [Timed(Placed(one, 100_000), latency_ms(one)) for one in shapes]
     large = [
         Timed(Placed(one, 30_000_000), latency_ms(one) + one.weight_bytes * 1e-7) for one in shapes
