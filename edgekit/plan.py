@@ -272,6 +272,14 @@ class Plan(Frozen):
         return self.replaced(**bare)
 
     @property
+    def has_valid_norms(self) -> bool:
+        """Whether the statistics of batch norms suit the model before its training: not those of a
+        student, which may start untrained, nor after a cut that nothing made good.
+        """
+        cuts = (self.drop_blocks, self.prune, self.sparsity)
+        return not self.recover_only and all(cut is None or cut.compensate for cut in cuts)
+
+    @property
     def prunes_by_labels(self) -> bool:
         return self.prune is not None and self.prune.importance == "taylor"
 

@@ -137,7 +137,8 @@ def update_lists() -> None:
         done = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return
-        say(f"apt-get update failed: {done.stderr.strip()[-300:]}")
+        again = f"; again in {pause_s} s" if pause_s else ""
+        say(f"apt-get update failed{again}: {done.stderr.strip()[-300:]}")
         time.sleep(pause_s)
 
 

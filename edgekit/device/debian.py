@@ -32,7 +32,7 @@ UNWANTED = ("./dev/*", "./usr/share/doc", "./usr/share/man", "./usr/share/locale
 # Debian chooses these libraries while it installs: name -> the folder that has it.
 CHOSEN = {"libblas.so.3": "blas", "liblapack.so.3": "lapack"}
 # What apt says of a mirror that is being synchronized, or is busy.
-UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  50\d  ")
+UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  (404|50\d)  ")
 PAUSES_S = (20, 60, 60)
 CHOICES = f"architectures: {', '.join(ARCHITECTURES)}; Python: {', '.join(SUITES)}"
 INDEX, ONLY_PACKAGES = "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"

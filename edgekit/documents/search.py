@@ -13,8 +13,8 @@ class SearchPoint(Extensible):
     multiply-accumulates. ``loss``: how far its outputs are from the original's before training, in
     the unit in which the search adds losses up. ``recovered_loss``: of finalists, after a short
     training, in the unit of that training. ``latency_ms``, ``peak_memory_mb``, ``size_mb``:
-    None if it was not built for that; ``latency_interval_ms`` belongs to the first. ``kept``: it
-    went on to training. ``why``: why or why not.
+    None if it was not built for that. ``latency_interval_ms``: the interval of ``latency_ms``.
+    ``kept``: it went on to training. ``why``: why or why not.
     """
 
     input_size: tuple[int, int] | None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # With fewer inputs than MIN_TO_HOLD_OUT, all inputs serve both purposes.
 HELD_OUT_EVERY = 5
 MIN_TO_HOLD_OUT = 10
-# Of those that are fitted, every eighth judges a training, some tens at most.
+# Of those that are fitted, every eighth judges a training, 64 at most.
 JUDGES_TRAINING_EVERY, MOST_JUDGE_TRAINING = 8, 64
 # The names that np.savez gives to unnamed arrays.
 UNNAMED = re.compile(r"arr_\d+")
@@ -78,10 +78,12 @@ def hold_out(items: Sequence[Item], fold: int = 0) -> tuple[list[Item], list[Ite
 
 
 def split_for_training(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Split into items to train with, and items to judge the training by."""
-    if len(items) < MIN_TO_HOLD_OUT:
+    """Split into items to train with, and items to judge the training by: at least one of each,
+    unless there is only one.
+    """
+    if len(items) < 2:
         return list(items), list(items)
-    every = max(JUDGES_TRAINING_EVERY, len(items) // MOST_JUDGE_TRAINING)
+    every = max(JUDGES_TRAINING_EVERY, -(-len(items) // MOST_JUDGE_TRAINING))
     return [item for index, item in enumerate(items) if index % every], list(items[::every])
 
 

@@ -1,9 +1,11 @@
-"""What it costs, and saves, that the runner gives freed blocks back while it loads a program.
+"""What the runner's own settings of malloc cost and save: it gives freed blocks back while it loads
+a program, and keeps those below 32 MB while it runs.
 
 python scripts/bench/freed_memory.py BUNDLE...
 
-Bundles are for this host (--target x86). Each runs in turns with its runner as it is, and with a
-``mallopt`` that does nothing in front of glibc's (LD_PRELOAD; needs a C compiler, cc). One thread.
+Bundles are for this host (--target x86) and have a native runner. Each runs in turns with its
+runner as it is, and with a ``mallopt`` that does nothing in front of glibc's (LD_PRELOAD; needs a
+C compiler, cc). One thread.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ def main() -> None:
         print("| bundle | loading | inference | peak memory, with | without |")
         print("|---|---|---|---|---|")
         for name in sys.argv[1:]:
-            print(compared(Path(name), library), flush=True)
+            print(comparison_row(Path(name), library), flush=True)
 
 
-def compared(bundle: Path, library: Path) -> str:
+def comparison_row(bundle: Path, library: Path) -> str:
     """A row: ratios of times, with to without, and both peaks."""
     manifest = read_manifest(bundle)
     at = installed_at(LocalTransport(), bundle, manifest.model)
@@ -46,16 +48,16 @@ def compared(bundle: Path, library: Path) -> str:
     pairs = []
     for number in range(ROUNDS):
         turns = ("", str(library)) if number % 2 == 0 else (str(library), "")
-        reports = {preload: timed(at, inputs, preload) for preload in turns}
+        reports = {preload: run_report(at, inputs, preload) for preload in turns}
         pairs.append((reports[""], reports[str(library)]))
     load = with_interval([ours.load_ms / other.load_ms for ours, other in pairs])
     run = with_interval([median_ms(ours) / median_ms(other) for ours, other in pairs])
     peaks = [min(report.peak_memory_mb for report in arm) for arm in zip(*pairs, strict=True)]
     memory = " | ".join(f"{peak:.2f} MB" for peak in peaks)
-    return f"| {bundle.name} | {shown(load)} | {shown(run)} | {memory} |"
+    return f"| {bundle.name} | {ratio_text(load)} | {ratio_text(run)} | {memory} |"
 
 
-def timed(at: Installed, inputs: list[bytes], preload: str) -> RunReport:
+def run_report(at: Installed, inputs: list[bytes], preload: str) -> RunReport:
     os.environ["LD_PRELOAD"] = preload
     try:
         return measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=1)
@@ -67,7 +69,7 @@ def median_ms(report: RunReport) -> float:
     return sorted(report.latencies_ms)[len(report.latencies_ms) // 2]
 
 
-def shown(ratio: Ratio) -> str:
+def ratio_text(ratio: Ratio) -> str:
     return f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
 
 

@@ -25,7 +25,7 @@ SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOT_SIZE = "512M"
 # What apt says of a mirror that is being synchronized, or is busy.
-UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  50\d  ")
+UNDER_WAY = re.compile(r"Hashes of expected file|Hash Sum mismatch|  (404|50\d)  ")
 UUID = "0ed9e417-0000-4000-8000-000000000001"
 GUEST = Path(__file__).parent / "guest"
 # What a small Raspberry Pi OS has, as far as edgekit and its tests can notice.
@@ -196,14 +196,15 @@ def _unpack(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
     change daily.
     """
     main_only = [line for line in sources if line.endswith(f" {SUITE} main")]
-    for pause_s, lines in ((20, sources), (60, sources), (20, main_only)):
+    for pause_s, lines in ((20, sources), (60, sources), (0, sources)):
         try:
             return _unpack_once(lines, tree, draft, bits)
         except PiError as error:
             if not UNDER_WAY.search(error.message):
                 raise
-        say(f"the mirror's lists do not fit together; asking it again in {pause_s} s")
+        say(f"the mirror is busy, or is being synchronized; asking it again in {pause_s} s")
         time.sleep(pause_s)
+    say("without updates: their lists do not fit together")
     return _unpack_once(main_only, tree, draft, bits)
 
 

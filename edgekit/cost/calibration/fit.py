@@ -40,6 +40,8 @@ ROWS, COLUMNS = (1, 4, 5, 6, 7, 8), (2, 4, 8, 16, 32, 64)
 DEVIATION, NOISE, LENGTH = 0.15, 0.05, 2.0
 # Groups with fewer operators have a formula only.
 LEAST_FITTED = 6
+# Relative errors of formulas that differ by less are equal.
+EQUAL = 1e-6
 # Times below this are mostly the resolution of the device's clock.
 LEAST_MS = 2e-5
 
@@ -101,8 +103,9 @@ def fit_group(group: Group, operators: Sequence[Timed]) -> GroupFit:
         return GroupFit(group, NO_TILE, np.zeros(0), np.zeros((0, 0)), np.zeros(0), 0.0)
     times = np.array([max(one.latency_ms, LEAST_MS) for one in operators])
     fits = [(*_formula(_table(group, operators, tile), times), tile) for tile in _tiles(group.form)]
-    # rounded: of equally good tiles the first, on every CPU
-    _, found, tile = min(fits, key=lambda fit: round(fit[0], 6))
+    least = min(error for error, *_ in fits)
+    # of equally good tiles the first, whatever the CPU's rounding
+    _, found, tile = next(fit for fit in fits if fit[0] <= least + EQUAL)
     places = np.array([coordinates(one.operator, group, tile) for one in operators])
     if group.kind in ANY:  # of many kinds: right in total, not for most of them
         found = found * times.sum() / (_table(group, operators, tile) @ found).sum()

@@ -97,7 +97,9 @@ def goals_of(document: VerdictDocument, base: Cost, model_mb: float) -> Goals:
     if base.latency is not None:
         latency_ms = _within(latency_ms, base.latency.value, base.latency.interval)
     memory_mb = peak.value or 0.0
-    end_mb = peak.interval[1] if peak.interval is not None else None
+    end_mb = None
+    if peak.source == "predicted" and peak.interval is not None:
+        end_mb = peak.interval[1]
     if document.memory is not None and base.memory is not None:
         memory_mb += base.memory.peak_mb - document.memory.peak_mb
         if end_mb is not None:

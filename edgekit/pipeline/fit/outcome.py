@@ -31,7 +31,7 @@ def outcome(
         ),
         end=report.end
         if is_better
-        else f"{report.end}; the bundle from before is nearer and stays",
+        else f"{report.end}; the first bundle is nearer to them and stays",
     )
     if not is_better:
         return with_search(folder, document, report, relaxed([rival]))

@@ -263,7 +263,13 @@ class Search:
                 raise RuntimeFailure(cost.why_not)
             self._judge(proposal, cost)
             costs.append(cost)
+        self.memory_shift_mb += max((self._excess_mb(cost) for cost in costs), default=0.0)
         return costs
+
+    def _excess_mb(self, cost: Cost) -> float:
+        """The memory above the goal; proposals of one round have the same error."""
+        goal_mb, found_mb = self.goals.peak_memory_mb, self.goals.memory_mb_of(cost)
+        return max(0.0, found_mb - goal_mb) if goal_mb and found_mb is not None else 0.0
 
     def _judge(self, proposal: Proposal, cost: Cost) -> None:
         expected = self.spaces[proposal.kind].cost(LATENCY, proposal.choice)
@@ -271,9 +277,6 @@ class Search:
         if latency_ms is not None and expected > 0:
             self.latency_factors[proposal.kind.size] = latency_ms / expected
         misses = self.goals.misses(cost)
-        goal_mb, in_goal_mb = self.goals.peak_memory_mb, self.goals.memory_mb_of(cost)
-        if "peak_memory_mb" in misses and in_goal_mb is not None and goal_mb:
-            self.memory_shift_mb += in_goal_mb - goal_mb
         self.points[proposal.place] = self.points[proposal.place].replaced(
             latency_ms=cost.latency.value if cost.latency else None,
             latency_interval_ms=cost.latency.interval if cost.latency else None,

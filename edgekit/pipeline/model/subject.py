@@ -150,11 +150,18 @@ class Subject:
 
     @cached_property
     def for_training(self) -> tuple[list[Inputs], list[Inputs]]:
-        """``fitted``, split into inputs that train and inputs that judge the training. Nothing that
-        comes before it may be fitted to the latter: a refit of all layers reproduces the float
-        model on its own inputs, and each step of the training would look worse than none.
+        """``fitted``, split into inputs that train and inputs that judge the training, where there
+        are no labels.
         """
         return split_for_training(self.fitted)
+
+    @property
+    def fitted_before_training(self) -> list[Inputs]:
+        """What weights and norms are fitted to before a training: not what judges it. A refit of
+        all layers reproduces the float model on its own inputs, and each step of the training
+        would look worse than none.
+        """
+        return self.fitted if self.recipe.has("training") else self.for_training[0]
 
     @property
     def float_model(self) -> FloatModel:

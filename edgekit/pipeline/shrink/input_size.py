@@ -73,11 +73,11 @@ def with_norms(subject: Subject, small: Subject, wanted: Resize) -> tuple[nn.Mod
     Unless the plan decides, statistics of the smaller images are used if they bring the outputs for
     inputs kept apart nearer to those at the recipe's size.
     """
-    model = copy_of(small.model)
-    if wanted.estimate_norms is False or not has_norms(model) or len(small.fitted) < FEWEST:
+    model, data = copy_of(small.model), small.fitted_before_training
+    if wanted.estimate_norms is False or not has_norms(model) or len(data) < FEWEST:
         return model, wanted.replaced(estimate_norms=False)
     estimated = copy_of(model)
-    estimate_norms(estimated, in_batches(run_eager(model), small.fitted, BATCH))
+    estimate_norms(estimated, in_batches(run_eager(model), data, BATCH))
     if wanted.estimate_norms or _is_nearer(subject, small, estimated, model):
         return estimated, wanted.replaced(estimate_norms=True)
     return model, wanted.replaced(estimate_norms=False)

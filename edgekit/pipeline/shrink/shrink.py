@@ -386,6 +386,6 @@ class _Work:
     def _batches(self) -> list[Inputs]:
         return in_batches(
             run_eager(self.model),
-            some_inputs(self.subject, self.subject.for_training[0], *COMPENSATED),
+            some_inputs(self.subject, self.subject.fitted_before_training, *COMPENSATED),
             BATCH,
         )

@@ -166,9 +166,8 @@ def _job(
             context.progress.note(NO_FEATURES)
         teacher = _Teacher(net, training, subject.fidelity.by_classes, features)
 
-    # calibration inputs are mixed, and those have other statistics than whole ones; a teacher's
-    # student may start untrained
-    keeps_norms = not (subject.recipe.has("training") or subject.recipe.has("teacher"))
+    # calibration inputs are mixed, and those have other statistics than whole ones
+    keeps_norms = plan.has_valid_norms and not subject.recipe.has("training")
     frozen_from = 0.0 if keeps_norms else FROZEN_FROM
 
     def labelled(outputs: Outputs, target: Any) -> torch.Tensor:

@@ -263,15 +263,15 @@ def _clamp_bounds(node: torch.fx.Node) -> tuple[float, float] | None:
 def _calibrate(prepared: torch.fx.GraphModule, calibration: Sequence[Inputs], stage: Stage) -> None:
     import torch
 
-    with torch.no_grad(), ExitStack() as after_the_first:
+    with torch.no_grad(), ExitStack() as later:
         for index, inputs in enumerate(calibration):
             prepared(*inputs)
             if index == 0:
-                after_the_first.enter_context(_without(prepared, _observers_of_weights(prepared)))
+                later.enter_context(_bypassed(prepared, _observers_of_constants(prepared)))
             stage.advance(index + 1, len(calibration))
 
 
-def _observers_of_weights(prepared: torch.fx.GraphModule) -> dict[str, torch.nn.Module]:
+def _observers_of_constants(prepared: torch.fx.GraphModule) -> dict[str, torch.nn.Module]:
     """Name -> observer, of values that are the same for all inputs: one look at them is enough."""
     nodes = [node for node in prepared.graph.nodes if node.op == "call_module"]
     moving = {
@@ -282,7 +282,7 @@ def _observers_of_weights(prepared: torch.fx.GraphModule) -> dict[str, torch.nn.
 
 
 @contextmanager
-def _without(
+def _bypassed(
     prepared: torch.fx.GraphModule, observers: Mapping[str, torch.nn.Module]
 ) -> Iterator[None]:
     """Values pass these observers without being observed."""

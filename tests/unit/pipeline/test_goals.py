@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.budget import Figure, Origin
+from edgekit.budget import BudgetLine, Figure, Origin
 from edgekit.documents.memory import MemoryLedger
-from edgekit.pipeline.fit.goals import Goals
+from edgekit.documents.verdict import VerdictDocument
+from edgekit.pipeline.fit.goals import Goals, goals_of
 from edgekit.pipeline.fit.meter import Cost
 
 LIMIT_MS = 0.06
@@ -46,14 +47,31 @@ def of_memory(peak_mb: float, high_mb: float) -> Cost:
     return Cost(None, None, ledger, 0.1, ())
 
 
+def goals_of_memory(base: Cost, value_mb: float, high_mb: float, source: Origin) -> Goals:
+    """Those of a bundle with this peak and a budget of 9 MB."""
+    peak = (9.0, value_mb, (value_mb - 1, high_mb), source)
+    rows = {"latency_ms": (None,) * 4, "peak_memory_mb": peak, "size_mb": (None, 3.0, None, None)}
+    lines = tuple(
+        BudgetLine(
+            name=name, unit="", limit=limit, value=value, interval=interval, source=of,
+            status="missed",
+        )
+        for name, (limit, value, interval, of) in rows.items()
+    )  # fmt: skip
+    document = VerdictDocument.model_construct(budgets=lines, memory=base.memory)
+    return goals_of(document, base, 0.1)
+
+
 @pytest.mark.parametrize(("high_mb", "fits"), [(8.99, True), (9.01, False)])
 def test_the_end_of_predicted_memory_counts(high_mb, fits) -> None:
+    """A part of the interval is constant."""
     base = of_memory(20.0, 22.0)
-    wanted = Goals(None, 9.0 * 20.0 / 22.0, None, base, 20.0, 3.0, 22.0)
+    wanted = goals_of_memory(base, 20.0, 22.0, "predicted")
     assert (wanted.misses(of_memory(8.0, high_mb)) == []) == fits
 
 
 def test_measured_memory_counts_itself() -> None:
-    wanted = Goals(None, 9.0, None, of_memory(20.0, 22.0), 21.0, 3.0)
+    """Its interval is that of chance: the ledger tells the difference only."""
+    wanted = goals_of_memory(of_memory(20.0, 22.0), 21.0, 21.0, "measured")
     assert wanted.misses(of_memory(7.9, 12.0)) == []
     assert wanted.misses(of_memory(8.1, 8.2)) == ["peak_memory_mb"]
