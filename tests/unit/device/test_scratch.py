@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
+import pytest
 from watching import until
 
 from edgekit.device.base import COMMAND_VARIABLE
@@ -55,3 +57,16 @@ def test_the_removal_is_not_among_what_the_guard_ends(tmp_path) -> None:
     process.communicate(timeout=30)
     assert list(parent.iterdir()) == [other]
     assert COMMAND_VARIABLE not in seen.read_text()
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.003, 0.01])
+def test_several_signals_do_not_end_the_removal(tmp_path, pause_s) -> None:
+    """sshd and the guard each send one where a connection is lost."""
+    for _ in range(20):
+        with holding(tmp_path, tmp_path / "none") as holder:
+            assert Path(holder.stdout.readline().decode().rstrip("\n")).is_dir()
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+                os.killpg(holder.pid, number)
+                time.sleep(pause_s)
+            holder.communicate(timeout=20)
+        assert not list(tmp_path.glob("edgekit-*"))
