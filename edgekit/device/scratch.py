@@ -16,8 +16,8 @@ CLEAN_UP_S = 30.0
 # killed or loses the connection; then the device removes the folder. The traps stand before the
 # folder is made, and remove it by the process id in its name: mktemp may be ended before it has
 # printed the name. The guard on the device ends what carries its variable, and after some seconds
-# by force: the removal, which may take longer, does not carry it. A lost connection brings more than
-# one signal (sshd's and the guard's); the second must not end the shell at its removal.
+# by force: the removal, which may take longer, does not carry it. A lost connection brings several
+# signals (sshd's and the guard's); a second one must not end the shell before its removal.
 HOLD = f"""
 umask 077
 parent=${{1:-${{TMPDIR:-/tmp}}}}

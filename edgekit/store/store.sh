@@ -49,12 +49,18 @@ read_files() {
 # ---- the lock: a symbolic link whose target names its holder. Only one process can create it. It
 # needs no space on a full disk, and always has a holder's name.
 
+# A lost connection brings several signals; a second one must not end the cleaning up.
 clean_up() {
+  trap '' HUP INT TERM
   [ ! -d "${draft:-}" ] || rm -rf "$draft"
   [ -z "${locked:-}" ] || [ "$(readlink "$store/lock")" != "$me" ] || rm -f "$store/lock"
 }
+end_by_signal() {
+  trap '' HUP INT TERM
+  exit 1
+}
 trap clean_up EXIT
-trap 'exit 1' HUP INT TERM
+trap end_by_signal HUP INT TERM
 
 # A holder has ended if the device has rebooted since, or its process is not edgekit's.
 is_stale() { # HOLDER
@@ -217,7 +223,7 @@ install_release() { # NAME ID current|tried
   trap '' HUP INT TERM
   [ ! -d "$release" ] || mv "$release" "$draft.old" || die "$release cannot be replaced"
   mv "$draft" "$release" || die "$release cannot be made"
-  trap 'exit 1' HUP INT TERM
+  trap end_by_signal HUP INT TERM
   [ ! -d "$draft.old" ] || rm -rf "$draft.old"
   choose "$1" "$2" "$3"
 }
