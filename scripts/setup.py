@@ -7,6 +7,7 @@ python3 scripts/setup.py --system  also what some tests need: Dask, and system p
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -128,17 +129,17 @@ def can_install() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+@functools.cache
 def update_lists() -> None:
-    """A mirror that is being synchronized fails for minutes, often after apt has all it needs: then
-    the installation that follows decides.
+    """Once a run. A mirror that is being synchronized fails for minutes, often after apt has all it
+    needs: then the installation that follows decides.
     """
     for pause_s in (20, 60, 0):
-        say("apt-get update")
-        done = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        failure = failure_of(["apt-get", "update"], "apt-get update", quiet=True)
+        if failure is None:
             return
         again = f"; again in {pause_s} s" if pause_s else ""
-        say(f"apt-get update failed{again}: {done.stderr.strip()[-300:]}")
+        say(f"apt-get update failed{again}: {failure.strip()[-300:]}")
         time.sleep(pause_s)
 
 
@@ -152,7 +153,16 @@ def install_packages(names: list[str], what: str) -> None:
 
 
 def run(command: list[str], title: str, quiet: bool = False) -> None:
-    """Run a command; its lines appear as they come, and a sign of life where it is silent."""
+    """Run a command, and end the set-up if it fails."""
+    failure = failure_of(command, title, quiet)
+    if failure is not None:
+        sys.exit(failure + f"\nfailed: {title}: {' '.join(command)}")
+
+
+def failure_of(command: list[str], title: str, quiet: bool = False) -> str | None:
+    """Run a command; its last lines if it fails. Lines appear as they come, and a sign of life
+    where it is silent.
+    """
     say(title)
     last, over = [time.monotonic()], threading.Event()
     threading.Thread(target=beat, args=(title, last, over), daemon=True).start()
@@ -168,8 +178,7 @@ def run(command: list[str], title: str, quiet: bool = False) -> None:
         if not quiet and line.lstrip().startswith(("Collecting", "Downloading", "Installing")):
             print("  " + line.strip()[:100], flush=True)
     over.set()
-    if process.wait() != 0:
-        sys.exit("".join(lines[-30:]) + f"\nfailed: {title}: {' '.join(command)}")
+    return "".join(lines[-30:]) if process.wait() != 0 else None
 
 
 def beat(title: str, last: list[float], over: threading.Event) -> None:

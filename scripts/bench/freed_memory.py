@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from side_by_side import Ratio, with_interval
 
@@ -51,7 +52,7 @@ def comparison_row(bundle: Path, library: Path) -> str:
         reports = {preload: run_report(at, inputs, preload) for preload in turns}
         pairs.append((reports[""], reports[str(library)]))
     load = with_interval([ours.load_ms / other.load_ms for ours, other in pairs])
-    run = with_interval([median_ms(ours) / median_ms(other) for ours, other in pairs])
+    run = with_interval([median(a.latencies_ms) / median(b.latencies_ms) for a, b in pairs])
     peaks = [min(report.peak_memory_mb for report in arm) for arm in zip(*pairs, strict=True)]
     memory = " | ".join(f"{peak:.2f} MB" for peak in peaks)
     return f"| {bundle.name} | {ratio_text(load)} | {ratio_text(run)} | {memory} |"
@@ -63,10 +64,6 @@ def run_report(at: Installed, inputs: list[bytes], preload: str) -> RunReport:
         return measure(at, inputs, runs=RUNS, warmup=WARMUP, threads=1)
     finally:
         del os.environ["LD_PRELOAD"]
-
-
-def median_ms(report: RunReport) -> float:
-    return sorted(report.latencies_ms)[len(report.latencies_ms) // 2]
 
 
 def ratio_text(ratio: Ratio) -> str:

@@ -134,7 +134,6 @@ def _only_one(path: Path) -> Iterator[None]:
 def _fill(draft: Path, name: str, mirror: str | None, bits: int) -> None:
     whole, tree = draft / "whole", draft / "tree"
     whole.mkdir()
-    tree.mkdir()
     with working(f"fetching Debian packages for {bits}-bit Arm, unpacking them"):
         _unpack(_sources(mirror), tree, draft, bits)
     with working(f"making {name}"):
@@ -196,21 +195,21 @@ def _unpack(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
     change daily.
     """
     main_only = [line for line in sources if line.endswith(f" {SUITE} main")]
-    for pause_s, lines in ((20, sources), (60, sources), (0, sources)):
-        try:
-            return _unpack_once(lines, tree, draft, bits)
-        except PiError as error:
-            if not UNDER_WAY.search(error.message):
-                raise
-        say(f"the mirror is busy, or is being synchronized; asking it again in {pause_s} s")
+    attempts = [(0, sources), (20, sources), (60, sources), (0, main_only)]
+    for pause_s, lines in attempts:
         time.sleep(pause_s)
-    say("without updates: their lists do not fit together")
-    return _unpack_once(main_only, tree, draft, bits)
+        try:
+            _unpack_once(lines, tree, draft, bits)
+            break
+        except PiError as error:
+            if lines is main_only or not UNDER_WAY.search(error.message):
+                raise
+        say("the mirror is busy, or being synchronized: asking it again, at last without updates")
 
 
 def _unpack_once(sources: list[str], tree: Path, draft: Path, bits: int) -> None:
     """Stream mmdebstrap's archive of unpacked packages into ``tree``."""
-    shutil.rmtree(tree)
+    shutil.rmtree(tree, ignore_errors=True)  # of an attempt before
     tree.mkdir()
     architectures, packages = _packages(bits)
     (draft / "sources.list").write_text("\n".join(sources) + "\n")

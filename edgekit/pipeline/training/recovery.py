@@ -230,9 +230,7 @@ def _on(device: torch.device, value: Any) -> Any:
 def _by_calibration(
     student: Student, subject: Subject, seed: int, ask: Run, device: torch.device
 ) -> tuple[Batches, Callable[[], float]]:
-    """Calibration inputs, mixed pairwise, and a judge on held-out ones. If there are too few to
-    hold out, all of them train and judge.
-    """
+    """Calibration inputs, mixed pairwise, and a judge on those held out (Subject.for_training)."""
     fitted, held_out = subject.for_training
     judged = [_on(device, inputs) for inputs in held_out]
     floats = [ask(inputs) for inputs in judged]

@@ -43,8 +43,8 @@ def mirror(tmp_path, monkeypatch):
         (tools / "mmdebstrap").write_text(
             f"#!/bin/sh\necho asked >> {tools}/log\n"
             f'if [ "$(wc -l < {tools}/log)" -le {times} ]; then echo "{text}" >&2; exit 1; fi\n'
-            f"mkdir -p {tmp_path}/root/usr/bin && touch {tmp_path}/root/usr/bin/python3\n"
-            f"exec tar -c -C {tmp_path}/root .\n"
+            f"mkdir -p {tmp_path}/system/usr/bin && touch {tmp_path}/system/usr/bin/python3\n"
+            f"exec tar -c -C {tmp_path}/system .\n"
         )
         (tools / "mmdebstrap").chmod(0o755)
         return tools / "log"
